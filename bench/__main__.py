@@ -1,0 +1,5 @@
+"""`python -m bench` is `ddbench`."""
+
+from bench.cli import main
+
+main()

@@ -1,0 +1,171 @@
+"""The command line: run, plan, report, list, show. `ddbench` and `python -m bench` are the same program."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from bench.errors import UserError
+
+if TYPE_CHECKING:  # torch takes two seconds to import: only the commands that need it pay
+    from bench.session import Session
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="ddbench: benchmark dataset-distillation methods. Accuracy, bytes and seconds in one record.",
+)
+out = Console()
+
+SweepFile = Annotated[Path, typer.Argument(metavar="SWEEP.yaml", help="The sweep file.", show_default=False)]
+Out = Annotated[
+    Path | None, typer.Option("--out", metavar="DIR", help="Result folder [default: results/<sweep name>].")
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override, e.g. evaluate.students=5, methods.dm.steps=100."
+    ),
+]
+Results = Annotated[Path, typer.Argument(metavar="DIR", help="A result folder.", show_default=False)]
+
+
+def _open(
+    sweep: Path, out_dir: Path | None, overrides: list[str] | None, on_cluster: bool = False
+) -> "Session":
+    from bench.session import Session
+
+    return Session.open(sweep, overrides or [], out_dir, on_cluster)
+
+
+@app.command()
+def run(
+    sweep: SweepFile,
+    out_dir: Out = None,
+    overrides: Set = None,
+    executor: Annotated[
+        Literal["ray", "inline"], typer.Option(help="Ray Tune, or one job after the other in this process.")
+    ] = "ray",
+    address: Annotated[
+        str | None, typer.Option(metavar="ADDR", help="A running Ray cluster (host:port or auto).")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Run at most N jobs.")] = None,
+) -> None:
+    """Run what is missing, write records, then report."""
+    if address and executor == "inline":
+        raise UserError("--address needs --executor ray")
+    session = _open(sweep, out_dir, overrides, on_cluster=address is not None)
+    with session.locked():
+        outcome = session.run(executor, address, limit, out)
+    if outcome.interrupted:
+        out.print(
+            f"\nStopped. Finished jobs are kept; the same command goes on:\n  {_command()}", soft_wrap=True
+        )
+        raise typer.Exit(130)
+    if session.has_records():
+        _report(session.store.root)
+    for line in session.summary(outcome, limit):
+        out.print(line, highlight=False, soft_wrap=True, markup=False)
+    raise typer.Exit(1 if outcome.failed else 0)
+
+
+def _command() -> str:
+    return " ".join(["ddbench", *sys.argv[1:]])
+
+
+@app.command()
+def plan(sweep: SweepFile, out_dir: Out = None, overrides: Set = None) -> None:
+    """Print the jobs, their keys, what is done and what the rest may cost. Runs nothing."""
+    from bench.progress import duration
+
+    session = _open(sweep, out_dir, overrides)
+    table = Table(box=None, pad_edge=False)
+    for name in ("kind", "job", "key", "state", "estimate"):
+        table.add_column(name, justify="right" if name == "estimate" else "left")
+    costs = session.estimate()
+    for key, job in session.jobs.items():
+        cost = duration(costs[key]) if key in costs and key in session.todo else ""
+        table.add_row(job.kind, escape(job.label), key, escape(session.state(key)), cost)
+    # a pipe has no width: never cut a key or a label
+    (out if out.is_terminal else Console(width=200)).print(table)
+    for line in session.plan_summary(costs):
+        out.print(line, highlight=False)
+
+
+@app.command()
+def report(directory: Results) -> None:
+    """Rebuild every table and plot from the records alone."""
+    problems = _report(directory)
+    raise typer.Exit(1 if problems else 0)
+
+
+def _report(directory: Path) -> list[str]:
+    """Tables in the terminal, the paths of what was written, and the records that were left out."""
+    from bench import report as reporting
+
+    built = reporting.build(directory)
+    reporting.print_tables(built, out)
+    for problem in built.problems:
+        out.print(f"left out: {problem}", style="red", highlight=False, markup=False, soft_wrap=True)
+    for path in built.written:
+        out.print(f"  {path}", highlight=False, markup=False, soft_wrap=True)
+    return built.problems
+
+
+@app.command("list")
+def list_(
+    what: Annotated[
+        Literal["methods", "datasets", "architectures", "protocols", "blocks"],
+        typer.Argument(show_default=False),
+    ],
+) -> None:
+    """What can be named in a sweep file, with one line on each."""
+    from bench.catalogue import CATALOGUE
+
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for name, line in CATALOGUE[what]().items():
+        table.add_row(f"[bold]{name}[/bold]", escape(line))
+    out.print(table)
+
+
+@app.command()
+def show(
+    directory: Results,
+    identity: Annotated[
+        str | None, typer.Argument(metavar="ID", help="A key, or its first characters.", show_default=False)
+    ] = None,
+) -> None:
+    """Draw what an artifact decodes to, by class, as a PNG; without ID one for each method and ipc."""
+    from bench.gallery import draw
+
+    for label, path in draw(directory, identity):
+        out.print(f"{label}\n  {path}", highlight=False, markup=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """A UserError, and a broken pair of torch and torchvision, end in one line and exit code 2."""
+    try:
+        yield
+    except UserError as error:
+        Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        Console(stderr=True).print("stopped")
+        raise SystemExit(130) from None
+
+
+def main() -> None:
+    with _one_line_errors():
+        app()
+
+
+if __name__ == "__main__":
+    main()

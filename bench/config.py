@@ -1,0 +1,275 @@
+"""Sweep files, protocols and presets: read, check, freeze."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+
+from bench import networks, plugins
+from bench.data import DatasetSpec
+from bench.errors import UserError
+from bench.method import Method
+from bench.networks import Architecture
+from bench.train import Recipe
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+
+
+class Strict(BaseModel):
+    """Refuses unknown keys and names the known ones."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            for key in value:
+                plugins.choose("key", str(key), cls.model_fields)
+        return value
+
+
+def _distinct(values: Sequence[Any]) -> Sequence[Any]:
+    twice = [v for i, v in enumerate(values) if v in values[:i]]
+    if twice:
+        raise UserError(f"{_name(twice[0])} stands there twice")
+    return values
+
+
+def _name(value: Any) -> str:
+    return str(getattr(value, "label", value))
+
+
+def _architecture(value: Any) -> Architecture:
+    if isinstance(value, Architecture):
+        return value
+    if not isinstance(value, str | Mapping):
+        raise UserError("an architecture is a name or a mapping with a name")
+    return networks.parse(value)
+
+
+def _dataset(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+Architectures = tuple[Annotated[Architecture, BeforeValidator(_architecture)], ...]
+Positive = Annotated[int, Field(gt=0, strict=True)]
+
+
+class MethodEntry(BaseModel):
+    """A method of the sweep and the hyper-parameters that the sweep sets."""
+
+    model_config = ConfigDict(frozen=True)
+    name: str
+    values: dict[str, Any]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, value: Any) -> Any:
+        entry = {"name": value} if isinstance(value, str) else value
+        if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str):
+            raise UserError("a method is a name or a mapping with a name")
+        name = plugins.choose("method", entry["name"], plugins.method_names())
+        values = {k: v for k, v in entry.items() if k != "name"}
+        build_method(name, values)  # refuse bad hyper-parameters here, where the file and the key are known
+        return {"name": name, "values": values}
+
+    def resolve(self, dataset: str, ipc: int) -> Method:
+        """Defaults < presets of configs/methods by data set and ipc < the sweep's own values."""
+        return build_method(self.name, preset(self.name, dataset, ipc) | self.values)
+
+
+def build_method(name: str, values: Mapping[str, Any]) -> Method:
+    """A method with these hyper-parameters. Raises UserError that names what the method takes."""
+    cls = plugins.method(name)
+    known = [f.name for f in dataclasses.fields(cls)]
+    for key in values:
+        if key not in known:
+            takes = f"it takes {', '.join(known)}" if known else "it takes none"
+            raise UserError(f"method {name} does not take the parameter {key!r}; {takes}")
+    try:
+        built: Method = TypeAdapter(cls).validate_python(values)
+    except ValidationError as error:
+        raise UserError(f"method {name}: {_first(error)}") from None
+    return built
+
+
+class Distill(Strict):
+    architectures: Architectures = Field(min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0, strict=True)], ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> "Distill":
+        _distinct(self.architectures)
+        _distinct(self.seeds)
+        return self
+
+
+class Evaluate(Strict):
+    architectures: Architectures = Field(min_length=1)
+    students: Positive = 5
+    protocol: str
+
+    @model_validator(mode="after")
+    def _check(self) -> "Evaluate":
+        _distinct(self.architectures)
+        plugins.choose("protocol", self.protocol, protocol_names())
+        return self
+
+
+class Resources(Strict):
+    """Per job."""
+
+    cpus: Positive = 1
+    gpus: float = Field(default=0, ge=0, le=1)
+
+
+class Sweep(Strict):
+    """A checked sweep file."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    datasets: tuple[Annotated[DatasetSpec, BeforeValidator(_dataset)], ...] = Field(min_length=1)
+    methods: tuple[MethodEntry, ...] = Field(min_length=1)
+    ipc: tuple[Positive, ...] = Field(min_length=1)
+    distill: Distill
+    evaluate: Evaluate
+    resources: Resources = Resources()
+
+    @model_validator(mode="after")
+    def _check(self) -> "Sweep":
+        _distinct([d.label for d in self.datasets])
+        _distinct(self.methods)
+        _distinct(self.ipc)
+        return self
+
+
+class Protocol(Strict):
+    """How a distilled set is scored; the version is bumped when the numbers may move."""
+
+    name: str
+    version: Positive
+    about: str
+    recipe: Recipe
+
+
+class Preset(Strict):
+    """Hyper-parameters that hold for some data sets and budgets, and where they come from."""
+
+    datasets: tuple[str, ...] | None = None  # None: all
+    ipc: tuple[int, ...] | None = None
+    values: dict[str, Any]
+    source: str
+
+
+def _first(error: ValidationError) -> str:
+    """The first complaint of pydantic in one line: where, what."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"] if not str(part).startswith("function-"))
+    what = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "missing":
+        what = "is missing"
+    elif not first["type"].startswith("value_error"):
+        what += f", not {first['input']!r}"
+    return f"{where}: {what}" if where else what
+
+
+def _read(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
+
+
+def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
+    """Read a sweep file. Raises UserError in one line that names the file, the key and the valid choices."""
+    content = _read(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: a sweep file is a mapping with {', '.join(Sweep.model_fields)}")
+    for override in overrides:
+        _override(content, override)
+    try:
+        return Sweep.model_validate(content)
+    except ValidationError as error:
+        raise UserError(f"{path}: {_first(error)}") from None
+
+
+def _override(content: Any, override: str) -> None:
+    """Apply KEY=VALUE, where KEY is a dotted path; a list's entry is reached by its position or its name."""
+    key, sign, text = override.partition("=")
+    *parents, last = key.split(".")
+    if not sign or not all([*parents, last]):
+        raise UserError(f"--set {override}: write KEY=VALUE, for example --set evaluate.students=5")
+    for part in parents:
+        content = _child(content, part, override)
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(f"--set {override}: the value is not YAML") from None
+    if isinstance(content, list):
+        content[_position(content, last, override)] = value
+    else:
+        content[last] = value
+
+
+def _child(content: Any, part: str, override: str) -> Any:
+    if isinstance(content, list):
+        i = _position(content, part, override)
+        if isinstance(content[i], str):
+            content[i] = {"name": content[i]}
+        return content[i]
+    if not isinstance(content.setdefault(part, {}), dict | list):
+        raise UserError(f"--set {override}: {part} holds no keys")
+    return content[part]
+
+
+def _position(entries: list[Any], part: str, override: str) -> int:
+    names = [str(e.get("name") if isinstance(e, dict) else e) for e in entries]
+    if part in names:
+        return names.index(part)
+    if part.isdigit() and int(part) < len(entries):
+        return int(part)
+    raise UserError(f"--set {override}: no entry {part!r}; there are {', '.join(names)}")
+
+
+def protocol_names() -> list[str]:
+    return sorted(p.stem for p in (CONFIGS / "protocols").glob("*.yaml"))
+
+
+def load_protocol(name: str) -> Protocol:
+    """A protocol of configs/protocols. Raises UserError for an unknown name."""
+    plugins.choose("protocol", name, protocol_names())
+    path = CONFIGS / "protocols" / f"{name}.yaml"
+    try:
+        return Protocol.model_validate({"name": name, **_read(path)})
+    except ValidationError as error:
+        raise UserError(f"{path}: {_first(error)}") from None
+
+
+def preset(method: str, dataset: str, ipc: int) -> dict[str, Any]:
+    """Hyper-parameters from configs/methods/<method>.yaml; later rows win over earlier ones."""
+    path = CONFIGS / "methods" / f"{method}.yaml"
+    values: dict[str, Any] = {}
+    if path.exists():
+        try:
+            rows = TypeAdapter(list[Preset]).validate_python(_read(path))
+        except ValidationError as error:
+            raise UserError(f"{path}: {_first(error)}") from None
+        for row in rows:
+            if (row.datasets is None or dataset in row.datasets) and (row.ipc is None or ipc in row.ipc):
+                values |= row.values
+    return values

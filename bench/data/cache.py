@@ -1,0 +1,168 @@
+"""The cache: one safetensors file per data set, written once and mapped by every process that loads it."""
+
+import hashlib
+import json
+import os
+import re
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import platformdirs
+import torch
+from filelock import FileLock
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from bench.data.dataset import Dataset, Raw, Split
+from bench.data.sources import open_source
+from bench.data.spec import DatasetSpec
+from bench.errors import UserError
+
+SCHEMA = 1  # raise it when the decoding or the layout of the file changes
+_STD_FLOOR = 1 / 255  # one grey level: a constant channel must not divide by zero
+_CHUNK = 512  # images in float64 at a time
+
+
+def cache_dir() -> Path:
+    """$DDBENCH_CACHE, or the user's cache folder of the operating system."""
+    folder = os.environ.get("DDBENCH_CACHE") or platformdirs.user_cache_dir("ddbench")
+    return Path(folder).expanduser().absolute()
+
+
+def prepare(spec: DatasetSpec) -> Path:
+    """Decode (or download) the data set once; return its cache file. A later call only finds the file.
+
+    Raises UserError for missing or damaged sources and for a cache folder that cannot be written.
+    """
+    source = open_source(spec)
+    path = cache_dir() / "datasets" / _file_name(spec, source.key)
+    if path.exists():
+        return path
+    with _locked(path):
+        if not path.exists():  # another process may have written it while this one waited
+            _write(path, spec, source.read())
+    return path
+
+
+def load(path: Path) -> Dataset:
+    """Map a cache file.
+
+    The tensors are private copy-on-write maps of the file: they cost no memory until read, processes share
+    the pages, and a write in place changes neither the file nor any other load of it, in this process or
+    another. Raises UserError for a file that is missing, truncated or altered.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            meta = json.loads((file.metadata() or {})["ddbench"])
+            tensors = {name: file.get_tensor(name) for name in meta["shapes"]}
+        _check(meta, tensors)
+    except FileNotFoundError as error:
+        raise UserError(f"no cache file {path}: prepare the data set first") from error
+    except OSError as error:
+        raise UserError(f"cannot read the cache file {path} ({error}): check its permissions") from error
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"cache file {path} is damaged ({error}): delete it to have it made again") from error
+    return Dataset(
+        name=meta["name"],
+        label=meta["label"],
+        train=Split(tensors["train_images"], tensors["train_labels"]),
+        test=Split(tensors["test_images"], tensors["test_labels"]),
+        classes=tuple(meta["classes"]),
+        fingerprint=meta["fingerprint"],
+        mean=tuple(meta["mean"]),
+        std=tuple(meta["std"]),
+    )
+
+
+def _locked(path: Path) -> AbstractContextManager[object]:
+    """The lock of a cache file, held until its `with` block is left. Makes the folder."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(path.with_suffix(".lock")).acquire()
+    except OSError as error:
+        raise UserError(
+            f"cannot write to the cache folder {path.parent} ({error}): set DDBENCH_CACHE to one "
+            "that you can write to"
+        ) from error
+
+
+def _file_name(spec: DatasetSpec, key: str) -> str:
+    digest = hashlib.sha256(json.dumps([SCHEMA, spec.name, spec.label, key]).encode()).hexdigest()
+    return f"{re.sub(r'[^A-Za-z0-9_-]+', '_', spec.label)[:80]}-{digest[:16]}.safetensors"
+
+
+def _tensors(raw: Raw) -> dict[str, Tensor]:
+    return {
+        "train_images": raw.train.images,
+        "train_labels": raw.train.labels,
+        "test_images": raw.test.images,
+        "test_labels": raw.test.labels,
+    }
+
+
+def _write(path: Path, spec: DatasetSpec, raw: Raw) -> None:
+    """Write the cache file whole or not at all."""
+    tensors = _tensors(raw)
+    mean, std = channel_stats(raw.train.images.numpy())
+    meta = {
+        "schema": SCHEMA,
+        "name": spec.name,
+        "label": spec.label,
+        "classes": raw.classes,
+        "fingerprint": content_fingerprint(raw),
+        "mean": mean,
+        "std": std,
+        "shapes": {name: list(tensor.shape) for name, tensor in tensors.items()},
+    }
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file(tensors, temporary, metadata={"ddbench": json.dumps(meta)})
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"cannot write the cache file {path} ({error}): make room there, or set "
+            "DDBENCH_CACHE to another folder"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def content_fingerprint(raw: Raw) -> str:
+    """32 hex digits of sha256 over shapes, pixels, labels and class names: the same on every machine."""
+    digest = hashlib.sha256(json.dumps(raw.classes).encode())
+    for name, tensor in _tensors(raw).items():
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().numpy().data)
+    return digest.hexdigest()[:32]
+
+
+def channel_stats(images: npt.NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel of images [N, C, H, W], in [0, 1] units."""
+    total = np.zeros(images.shape[1])
+    squares = np.zeros(images.shape[1])
+    for start in range(0, len(images), _CHUNK):
+        chunk = images[start : start + _CHUNK].astype(np.float64)
+        total += chunk.sum(axis=(0, 2, 3))
+        squares += np.einsum("nchw,nchw->c", chunk, chunk)
+    # Both sums are whole numbers below 2**53, so they are exact.
+    count = images.size / images.shape[1]
+    mean = total / count
+    std = np.sqrt(np.maximum(squares / count - mean**2, 0.0))
+    return tuple((mean / 255).tolist()), tuple(np.maximum(std / 255, _STD_FLOOR).tolist())
+
+
+def _check(meta: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Raise ValueError where the tensors are not those that the metadata describes."""
+    if meta["schema"] != SCHEMA:
+        raise ValueError(f"its schema is {meta['schema']}, not {SCHEMA}")
+    for name, tensor in tensors.items():
+        dtype = torch.uint8 if name.endswith("images") else torch.int64
+        if list(tensor.shape) != meta["shapes"][name] or tensor.dtype != dtype:
+            found = f"{tensor.dtype} {list(tensor.shape)}"
+            raise ValueError(f"{name} is {found}, not {dtype} {meta['shapes'][name]}")

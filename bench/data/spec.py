@@ -1,0 +1,80 @@
+"""The `dataset` entry of a config."""
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+DATASETS: dict[str, str] = {
+    "digits": "scikit-learn's digits: 8x8 grey, 10 classes, 1,437 train / 360 test; needs no files",
+    "mnist": "MNIST: 28x28 grey, 10 classes, 60,000 train / 10,000 test (torchvision)",
+    "fashion_mnist": "Fashion-MNIST: 28x28 grey, 10 classes, 60,000 train / 10,000 test (torchvision)",
+    "kmnist": "Kuzushiji-MNIST: 28x28 grey, 10 classes, 60,000 train / 10,000 test (torchvision)",
+    "svhn": "Street View House Numbers: 32x32 RGB, 10 classes, 73,257 train / 26,032 test (torchvision)",
+    "cifar10": "CIFAR-10: 32x32 RGB, 10 classes, 50,000 train / 10,000 test (torchvision)",
+    "cifar100": "CIFAR-100: 32x32 RGB, 100 classes, 50,000 train / 10,000 test (torchvision)",
+    "stl10": "STL-10, labelled part: 96x96 RGB, 10 classes, 5,000 train / 8,000 test (torchvision)",
+    "image_folder": "your own images: path/train/<class>/*.png and path/test/<class>/*.png (or val/)",
+}
+_LOCAL = {"digits", "image_folder"}
+_APPLIES: dict[str, set[str]] = {
+    "path": {"image_folder"},
+    "image_size": {"image_folder"},
+    "data_dir": set(DATASETS) - _LOCAL,
+    "download": set(DATASETS) - _LOCAL,
+}
+_REQUIRED = {"path": "the folder that holds train/ and test/", "data_dir": "the folder that holds its files"}
+
+
+class DatasetSpec(BaseModel):
+    """Which data set, and where its files are. Paths are made absolute against the working folder."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    path: Path | None = Field(default=None, validate_default=True)
+    image_size: int | None = Field(default=None, gt=0)  # pixels
+    data_dir: Path | None = Field(default=None, validate_default=True)
+    download: bool = False
+    label: str = Field(default="", validate_default=True)  # shown in tables
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        return _canonical(name)
+
+    @field_validator("path", "image_size", "data_dir", "download")
+    @classmethod
+    def _applies(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse a key that the data set does not have, and the absence of one that it must have."""
+        key, name = info.field_name, info.data.get("name")
+        if key is None or name is None:  # the name's own error is reported instead
+            return value
+        # The default is let through, so that a dumped spec validates again.
+        if value not in (None, False) and name not in _APPLIES[key]:
+            owners = ", ".join(sorted(_APPLIES[key]))
+            raise ValueError(f"{key} does not apply to {name}, only to {owners}: remove it")
+        if value is None and key in _REQUIRED and name in _APPLIES[key]:
+            raise ValueError(f"{name} needs {key}, {_REQUIRED[key]}: add it")
+        return value.expanduser().absolute() if isinstance(value, Path) else value
+
+    @field_validator("label")
+    @classmethod
+    def _labelled(cls, label: str, info: ValidationInfo) -> str:
+        path = info.data.get("path")
+        return label or (path.name if path else "") or info.data.get("name", "")
+
+
+def _canonical(name: str) -> str:
+    """The key of DATASETS that `name` spells in any case, with "-", "_" or nothing between words.
+
+    Raises ValueError for an unknown name, with the valid ones.
+    """
+    plain = {key.replace("_", ""): key for key in DATASETS}
+    wanted = name.lower().replace("_", "").replace("-", "")
+    if wanted in plain:
+        return plain[wanted]
+    close = difflib.get_close_matches(wanted, plain, n=1)
+    hint = f" (did you mean {plain[close[0]]}?)" if close else ""
+    raise ValueError(f"unknown data set {name!r}{hint}: choose one of {', '.join(DATASETS)}")

@@ -1,0 +1,61 @@
+"""Pictures of what artifacts decode to."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from bench import artifact
+from bench.errors import UserError
+from bench.evaluate import WEIGHTS
+from bench.report.grid import save_grid
+from bench.store import Store
+
+PER_CLASS = 10
+
+
+def draw(directory: Path, identity: str | None) -> Iterator[tuple[str, Path]]:
+    """Write a grid of one artifact, or of one for each method, ipc and network; yields (label, path)."""
+    store = Store(directory)
+    if not store.artifacts.is_dir():
+        raise UserError(f"no artifacts in {directory}: run `ddbench run SWEEP.yaml --out {directory}` first")
+    for key in [store.find(identity)] if identity else _one_of_each(store):
+        try:
+            store.verify(key)
+        except ValueError as error:
+            raise UserError(f"{store.artifact(key)} {error}; `ddbench run` makes it again") from None
+        meta = store.meta(key)
+        if meta["kind"] != "distill":
+            raise UserError(f"{key} is a {meta['kind']} artifact ({meta['label']}): it holds no images")
+        yield f"{meta['label']}  {key}", _draw(store, key, meta["label"], tuple(meta["classes"]))
+
+
+def _one_of_each(store: Store) -> list[str]:
+    """Distilled sets, the lowest seed of each method, data set, ipc and architecture."""
+    found: dict[tuple[object, ...], tuple[int, str]] = {}
+    for path in sorted(p for p in store.artifacts.iterdir() if not p.name.startswith(".")):
+        try:
+            meta = store.meta(path.name)
+        except ValueError:
+            continue  # damaged; `ddbench run` names it
+        if meta["kind"] == "distill":
+            i = meta["identity"]
+            group = (i["dataset"], i["method"], str(i["hyperparameters"]), i["ipc"] or 0, i["architecture"])
+            found[group] = min(found.get(group, (i["seed"], path.name)), (i["seed"], path.name))
+    return [key for _, (_, key) in sorted(found.items())]
+
+
+@torch.no_grad()
+def _draw(store: Store, key: str, label: str, classes: tuple[str, ...]) -> Path:
+    distilled = artifact.load(store.artifact(key) / WEIGHTS)
+    images, targets = distilled.decode()
+    labels = targets if targets.ndim == 1 else targets.argmax(1)
+    # position of each image within its class, without a loop over images
+    order = labels.argsort(stable=True)
+    starts = labels.bincount(minlength=len(classes)).cumsum(0) - labels.bincount(minlength=len(classes))
+    rank = torch.arange(len(labels)) - starts[labels[order]]
+    keep = order[rank < PER_CLASS]
+    path = store.root / "grids" / f"{key}.png"
+    pixels = distilled.preprocess.invert(images[keep]).clamp(0, 1).numpy()
+    save_grid(path, pixels, labels[keep].numpy(), classes, title=f"{label}  {key}", per_class=PER_CLASS)
+    return path

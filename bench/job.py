@@ -1,0 +1,190 @@
+"""Run one job of the plan: the same code in this process and in a worker."""
+
+import contextlib
+import functools
+import platform
+import time
+import traceback
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from bench import data, networks, plugins, timing
+from bench.artifact import Preprocess
+from bench.config import build_method
+from bench.data import Dataset, DatasetSpec
+from bench.evaluate import WEIGHTS, evaluate
+from bench.method import Problem
+from bench.plan import ANY, Job
+from bench.record import dump
+from bench.store import Store, write_atomic
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a job needs to know besides its identity; none of it moves a result. Plain values, to travel."""
+
+    root: str  # result folder, absolute
+    datasets: dict[
+        str, dict[str, str]
+    ]  # fingerprint -> label, path of the cache, spec (JSON) to make it again
+    cpus: int
+    gpus: float
+    exclusive: bool
+    commit: str
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """What a reader needs to judge whether two records come from the same software."""
+    found = {"python": platform.python_version()}
+    for name in ("ddbench", "torch"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+@functools.lru_cache(maxsize=4)
+def _dataset(path: str, spec: str, fingerprint: str) -> Dataset:
+    """Load once per process; made on this machine when its cache is elsewhere (another node)."""
+    there = Path(path) if Path(path).exists() else data.prepare(DatasetSpec.model_validate_json(spec))
+    found = data.load(there)
+    if found.fingerprint != fingerprint:
+        raise ValueError(
+            f"the data of {found.label} on this machine differ from the ones that were planned with"
+        )
+    return found
+
+
+@functools.lru_cache(maxsize=1)
+def _train_split(whole: Dataset, device: torch.device) -> data.Split:
+    """The training set on the device, once per process."""
+    return whole.train.to(device)
+
+
+_jobs_run = 0  # in this process
+
+
+def run(job: Job, context: Context) -> dict[str, Any]:
+    """Run a job and publish its result; never raises for a job's own fault.
+
+    Returns {"ok", "seconds", "error"}; the traceback is in the job's log.
+    """
+    global _jobs_run
+    start = time.perf_counter()
+    store = Store(Path(context.root))
+    log = store.log(job.key)
+    device = torch.device("cuda:0" if context.gpus else "cpu")
+    error = None
+    try:
+        if store.state(job.kind, job.key) is not None:  # a retry may find its work done
+            torch.set_num_threads(context.cpus)
+            if context.gpus and context.gpus < 1:
+                torch.cuda.set_per_process_memory_fraction(context.gpus, device)
+            _RUN[job.kind](job, store, context, device)
+    except Exception as failure:  # whatever a method raises fails its own job only, and is in the log
+        error = f"{type(failure).__name__}: {failure}".splitlines()[0]
+        write_atomic(log, f"{job.label}\n{job.key}\n\n{traceback.format_exc()}")
+    else:
+        log.unlink(missing_ok=True)
+    _jobs_run += 1
+    return {"ok": error is None, "error": error, "seconds": time.perf_counter() - start}
+
+
+def _load(job: Job, context: Context) -> Dataset:
+    fingerprint = job.identity["dataset"]
+    entry = context.datasets[fingerprint]
+    return _dataset(entry["path"], entry["spec"], fingerprint)
+
+
+def _problem(job: Job, store: Store, context: Context, device: torch.device) -> Problem:
+    whole = _load(job, context)
+    split, architecture = _train_split(whole, device), job.identity["architecture"]
+
+    def make_net(generator: torch.Generator) -> networks.Network:
+        built = networks.parse(architecture).build(whole.image_shape, whole.n_classes, generator)
+        return built.to(device)
+
+    def no_net(generator: torch.Generator) -> networks.Network:
+        raise TypeError("the method uses a network but does not say so: add ARCHITECTURE to its `uses`")
+
+    return Problem(
+        images=split.images,
+        labels=split.labels,
+        n_classes=whole.n_classes,
+        ipc=job.identity["ipc"] or 0,
+        preprocess=Preprocess(whole.mean, whole.std),
+        make_net=no_net if architecture == ANY else make_net,
+        seed=job.identity["seed"],
+        prepared={role: load_file(store.artifact(key) / WEIGHTS) for role, key in job.inputs.items()},
+    )
+
+
+def _meta(job: Job, context: Context, device: torch.device, cost: dict[str, Any]) -> dict[str, Any]:
+    place = {
+        "device": timing.device_name(device),
+        "cpus": context.cpus,
+        "gpus": context.gpus,
+        "exclusive": context.exclusive,
+        "warm": _jobs_run > 0,
+    }
+    return {
+        "kind": job.kind,
+        "label": job.label,
+        "identity": job.identity,
+        "inputs": job.inputs,
+        "classes": list(_load(job, context).classes),
+        "versions": versions() | {"commit": context.commit},
+        "cost": cost | place,
+    }
+
+
+def _run_prepare(job: Job, store: Store, context: Context, device: torch.device) -> None:
+    problem = _problem(job, store, context, device)
+    prepare = plugins.block(job.identity["block"])(**job.identity["values"])
+    with timing.measure(device) as measured:
+        tensors = prepare.build(problem)
+    cost = {"prepare_s": measured.seconds, "peak_memory": {"prepare": measured.peak_bytes}}
+    tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    store.publish(
+        job.key, _meta(job, context, device, cost), lambda folder: save_file(tensors, folder / WEIGHTS)
+    )
+
+
+def _run_distill(job: Job, store: Store, context: Context, device: torch.device) -> None:
+    problem = _problem(job, store, context, device)
+    method = build_method(job.identity["method"], job.identity["hyperparameters"])
+    with timing.measure(device) as measured:
+        distilled = method.distill(problem)
+    bad = [name for name, t in distilled.state_dict().items() if not torch.isfinite(t).all()]
+    if bad:
+        raise FloatingPointError(f"{', '.join(bad)} not finite: lower the method's learning rate")
+    prepared = [store.meta(key)["cost"] for key in job.inputs.values()]
+    peaks = [c["peak_memory"]["prepare"] for c in prepared]
+    cost = {
+        "prepare_s": sum(c["prepare_s"] for c in prepared),
+        "distill_s": measured.seconds,
+        "peak_memory": {"distill": measured.peak_bytes} | ({"prepare": max(peaks)} if peaks else {}),
+    }
+    store.publish(job.key, _meta(job, context, device, cost), lambda folder: distilled.save(folder / WEIGHTS))
+
+
+def _run_evaluate(job: Job, store: Store, context: Context, device: torch.device) -> None:
+    where = {
+        "device": str(device),
+        "dataset": context.datasets[job.identity["dataset"]]["label"],
+        "cpus": context.cpus,
+        "gpus": context.gpus,
+        "exclusive": context.exclusive,
+        "warm": _jobs_run > 0,
+        "versions": versions() | {"commit": context.commit},
+    }
+    found = evaluate(store, job.key, job.inputs["artifact"], job.identity, _load(job, context), where)
+    write_atomic(store.record(job.key), dump(found))
+
+
+_RUN = {"prepare": _run_prepare, "distill": _run_distill, "evaluate": _run_evaluate}

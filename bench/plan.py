@@ -1,0 +1,140 @@
+"""A sweep becomes a graph of jobs: prepare -> distill -> evaluate. Pure."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bench.config import Protocol, Sweep
+from bench.data import Dataset
+from bench.errors import UserError
+from bench.method import ARCHITECTURE, IPC, SEED, Method, Prepare
+from bench.networks import Architecture
+
+SCHEMA = 1
+KINDS = ("prepare", "distill", "evaluate")
+ANY = "any"  # the architecture of a method that uses none
+
+
+@dataclass(frozen=True)
+class Job:
+    """One unit of work. The key hashes everything that moves the result, and nothing else."""
+
+    kind: str
+    key: str
+    label: str
+    identity: dict[str, Any]  # what the key hashes: plain JSON
+    inputs: dict[str, str]  # role -> key of a job that must come first
+
+
+def make(kind: str, label: str, identity: dict[str, Any], inputs: dict[str, str]) -> Job:
+    content = {"schema": SCHEMA, "kind": kind, "inputs": inputs, **identity}
+    text = json.dumps(content, sort_keys=True, allow_nan=False)
+    return Job(kind, hashlib.sha256(text.encode()).hexdigest()[:16], label, identity, inputs)
+
+
+def plan(sweep: Sweep, datasets: Mapping[str, Dataset], protocol: Protocol) -> dict[str, Job]:
+    """Every job of the sweep by key, inputs before their users. `datasets` is keyed by label."""
+    jobs: dict[str, Job] = {}
+    for spec in sweep.datasets:
+        data = datasets[spec.label]
+        for entry in sweep.methods:
+            for ipc in sweep.ipc:
+                method = entry.resolve(spec.name, ipc)
+                for architecture in sweep.distill.architectures:
+                    for seed in sweep.distill.seeds:
+                        distill = _distill(jobs, entry.name, method, data, ipc, architecture, seed)
+                        for student in sweep.evaluate.architectures:
+                            job = _evaluate(distill, data, student, protocol, sweep.evaluate.students, seed)
+                            jobs[job.key] = job
+    return jobs
+
+
+def _axes(uses: frozenset[str], ipc: int, architecture: Architecture, seed: int) -> dict[str, Any]:
+    """Only what moves the result enters the key, so one artifact serves all values of the rest."""
+    return {
+        "ipc": ipc if IPC in uses else None,
+        "architecture": architecture.label if ARCHITECTURE in uses else ANY,
+        "seed": seed if SEED in uses else 0,
+    }
+
+
+def _describe(axes: Mapping[str, Any]) -> str:
+    words = [f"ipc {axes['ipc']}"] if axes["ipc"] else []
+    words += [axes["architecture"]] if axes["architecture"] != ANY else []
+    return " ".join([*words, f"seed {axes['seed']}"])
+
+
+def _distill(
+    jobs: dict[str, Job],
+    name: str,
+    method: Method,
+    data: Dataset,
+    ipc: int,
+    architecture: Architecture,
+    seed: int,
+) -> Job:
+    inputs = {}
+    for role, prepare in method.requires().items():
+        job = _prepare(prepare, data, ipc, architecture, seed)
+        jobs[job.key] = job
+        inputs[role] = job.key
+    axes = _axes(method.uses, ipc, architecture, seed)
+    identity = {
+        "dataset": data.fingerprint,
+        "method": name,
+        "version": method.version,
+        "hyperparameters": dataclasses.asdict(method),  # type: ignore[call-overload]
+        **axes,
+    }
+    job = make("distill", f"{name} {data.label} {_describe(axes)}", identity, inputs)
+    jobs[job.key] = job
+    return job
+
+
+def _prepare(prepare: Prepare, data: Dataset, ipc: int, architecture: Architecture, seed: int) -> Job:
+    axes = _axes(prepare.uses, ipc, architecture, seed)
+    block = type(prepare).__name__
+    identity = {
+        "dataset": data.fingerprint,
+        "block": block,
+        "version": prepare.version,
+        "values": dataclasses.asdict(prepare),  # type: ignore[call-overload]
+        **axes,
+    }
+    return make("prepare", f"{block} {data.label} {_describe(axes)}", identity, {})
+
+
+def _evaluate(
+    distill: Job, data: Dataset, student: Architecture, protocol: Protocol, students: int, seed: int
+) -> Job:
+    identity = {
+        "dataset": data.fingerprint,
+        "architecture": student.label,
+        "protocol": protocol.model_dump(mode="json", exclude={"about"}),
+        "students": students,
+        "seed": seed,
+    }
+    label = f"{distill.label} on {student.label}"
+    if distill.identity["seed"] != seed:
+        label += f" (students {seed})"
+    return make("evaluate", label, identity, {"artifact": distill.key})
+
+
+def check(sweep: Sweep, datasets: Mapping[str, Dataset]) -> None:
+    """What only the data can tell. Raises UserError: a budget over a class, a network too deep."""
+    for label, data in datasets.items():
+        counts = data.train.labels.bincount(minlength=data.n_classes)
+        size, smallest = int(counts.min()), int(counts.argmin())
+        for ipc in sweep.ipc:
+            if ipc > size:
+                name = data.classes[smallest]
+                raise UserError(f"ipc: {ipc} is more than class {name!r} of {label} has; use 1 to {size}")
+        for key, wanted in (("distill", sweep.distill), ("evaluate", sweep.evaluate)):
+            for architecture in wanted.architectures:
+                try:
+                    architecture.check(data.image_shape)
+                except UserError as error:
+                    raise UserError(f"{key}.architectures: {error} ({label})") from None

@@ -1,0 +1,52 @@
+"""Methods and blocks, found by name only: in `methods`, in `methods.blocks`, and in entry points.
+
+A package elsewhere joins in with the entry-point groups `ddbench.methods` (a module like those in methods/)
+and `ddbench.blocks` (a class).
+"""
+
+import difflib
+import functools
+import importlib
+import pkgutil
+from collections.abc import Iterable
+from importlib.metadata import entry_points
+from typing import Any
+
+from bench.errors import UserError
+
+
+def choose(kind: str, name: str, known: Iterable[str]) -> str:
+    """`name` if it is known; otherwise a UserError that lists the choices and the nearest one."""
+    choices = sorted(known)
+    if name in choices:
+        return name
+    near = difflib.get_close_matches(name, choices, n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    raise UserError(f"no {kind} named {name!r}{hint}; choose from: {', '.join(choices)}")
+
+
+@functools.cache
+def method_names() -> dict[str, str]:
+    """{method: import path} of everything that can be named in a sweep."""
+    package = importlib.import_module("methods")
+    here = {m.name: f"methods.{m.name}" for m in pkgutil.iter_modules(package.__path__) if not m.ispkg}
+    return {**{e.name: e.value for e in entry_points(group="ddbench.methods")}, **here}
+
+
+@functools.cache
+def method(name: str) -> Any:
+    """The method's class: the `METHOD` of its module. Raises UserError for an unknown name."""
+    path = method_names()[choose("method", name, method_names())]
+    return importlib.import_module(path).METHOD
+
+
+@functools.cache
+def blocks() -> dict[str, Any]:
+    """{name: class} of all parameterisations and prerequisites."""
+    here = {c.__name__: c for c in importlib.import_module("methods.blocks").BLOCKS}
+    return {**{e.name: e.load() for e in entry_points(group="ddbench.blocks")}, **here}
+
+
+def block(name: str) -> Any:
+    """One block by name. Raises UserError for an unknown name."""
+    return blocks()[choose("block", name, blocks())]

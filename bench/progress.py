@@ -1,0 +1,91 @@
+"""What is seen while a sweep runs: jobs by kind, and the time left."""
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from types import TracebackType
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from bench.plan import KINDS, Job
+
+EVERY = 10.0  # seconds between lines where there is no terminal to redraw
+
+
+class Progress:
+    """A line that redraws itself on a terminal; elsewhere a new line every few seconds."""
+
+    def __init__(self, jobs: Mapping[str, Job], done: set[str], workers: int, console: Console) -> None:
+        self.jobs, self.workers, self.console = jobs, workers, console
+        self.total = Counter(job.kind for job in jobs.values())
+        self.done = Counter(jobs[key].kind for key in done)
+        self.failed: Counter[str] = Counter()
+        self.running: set[str] = set()
+        self.seconds: dict[str, list[float]] = defaultdict(list)
+        self.start = self._last = time.monotonic()
+        self._live = Live(console=console, get_renderable=self.line, refresh_per_second=2, transient=True)
+
+    def __enter__(self) -> "Progress":
+        if self.console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.console.is_terminal:
+            self._live.stop()
+        self.console.print(self.line(), highlight=False)
+
+    def started(self, key: str) -> None:
+        self.running.add(key)
+
+    def finished(self, key: str, ok: bool, seconds: float) -> None:
+        self.running.discard(key)
+        kind = self.jobs[key].kind
+        (self.done if ok else self.failed)[kind] += 1
+        if ok:
+            self.seconds[kind].append(seconds)
+        if not self.console.is_terminal and time.monotonic() - self._last > EVERY:
+            self._last = time.monotonic()
+            self.console.print(self.line(), highlight=False)
+
+    def say(self, text: str) -> None:
+        self.console.print(text, highlight=False, markup=False)
+
+    def left(self) -> float | None:
+        """Seconds to go, from the mean of the finished jobs of each kind."""
+        every = [s for values in self.seconds.values() for s in values]
+        if not every:
+            return None
+        typical = sum(every) / len(every)
+        total = 0.0
+        for kind in KINDS:
+            todo = self.total[kind] - self.done[kind] - self.failed[kind]
+            values = self.seconds[kind]
+            total += todo * (sum(values) / len(values) if values else typical)
+        return total / self.workers
+
+    def line(self) -> Text:
+        """`12 s  prepare 3/3  distill 8/19 (2 running)  evaluate 3/38  about 95 s left`."""
+        running = Counter(self.jobs[key].kind for key in self.running)
+        parts = [f"{time.monotonic() - self.start:4.0f} s"]
+        for kind in KINDS:
+            if self.total[kind]:
+                notes = [f"{running[kind]} running"] if running[kind] else []
+                notes += [f"{self.failed[kind]} failed"] if self.failed[kind] else []
+                note = f" ({', '.join(notes)})" if notes else ""
+                parts.append(f"{kind} {self.done[kind]}/{self.total[kind]}{note}")
+        left = self.left()
+        if left:
+            parts.append(f"about {duration(left)} left")
+        return Text("  ".join(parts), style="red" if self.failed else "")
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `12 min`, `3.4 h`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

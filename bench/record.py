@@ -1,0 +1,108 @@
+"""The record: one JSON file for one (artifact, evaluation architecture), written whole, never edited."""
+
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+SCHEMA: Final = 1
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Storage(_Part):
+    """What the distilled set takes: everything stored counts, a label that position implies does not."""
+
+    floats: int = Field(ge=0)
+    bytes: int = Field(ge=0)  # floats at fp32
+    bytes_uint8: int = Field(ge=0)  # the same with stored images as one byte a value
+    ipc_equivalent: float = Field(ge=0)  # floats / (classes x C x H x W)
+    within_budget: bool
+    exempt: bool  # not a distilled set (the whole training set): no budget applies
+
+
+class Cost(_Part):
+    """Measured, so never the same twice: seconds synchronised with the device, bytes at their peak."""
+
+    prepare_s: float = Field(ge=0)  # original cost of every prerequisite, paid once, charged to each user
+    distill_s: float = Field(ge=0)
+    evaluate_s: float = Field(ge=0)
+    peak_memory_bytes: int = Field(ge=0)  # the largest of the three phases
+    peak_memory: dict[str, int]  # by phase: prepare, distill, evaluate
+    device: str
+    cpus: int
+    gpus: float
+    exclusive: bool  # the job had its device to itself
+    warm: bool  # the process had run a job before this one
+
+
+class Record(_Part):
+    """Everything that a table needs to know about one scored artifact."""
+
+    schema_version: Literal[1] = SCHEMA
+    key: str  # of the evaluation, and the file's name
+    artifact: str  # key of the distilled set
+    method: str
+    method_version: int
+    hyperparameters: dict[str, Any]
+    dataset: str
+    dataset_fingerprint: str
+    image_shape: tuple[int, int, int]
+    n_classes: int
+    ipc: int | None  # None: the whole training set
+    distill_arch: str  # "any" where the method uses no network
+    eval_arch: str
+    protocol: str
+    protocol_version: int
+    seed: int
+    accuracies: list[float] = Field(min_length=1)  # a fraction per student
+    storage: Storage
+    cost: Cost
+    versions: dict[str, str]
+
+    @field_validator("accuracies")
+    @classmethod
+    def _fractions(cls, values: list[float]) -> list[float]:
+        if not all(math.isfinite(v) and 0 <= v <= 1 for v in values):
+            raise ValueError("accuracies are fractions between 0 and 1")
+        return values
+
+
+def digest(content: dict[str, Any]) -> str:
+    """sha256 of the canonical JSON text."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def dump(record: Record) -> str:
+    """The file's text: the record and, last, its own checksum."""
+    content = record.model_dump(mode="json")
+    return json.dumps({**content, "sha256": digest(content)}, indent=1) + "\n"
+
+
+def load(path: Path) -> Record:
+    """Read one record.
+
+    Raises ValueError with the reason when the file is unreadable, of another schema, altered or misnamed.
+    """
+    try:
+        content = json.loads(path.read_text())
+        checksum = content.pop("sha256")
+        record = Record.model_validate(content)
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError):
+        raise ValueError("is not readable as JSON") from None
+    except (KeyError, AttributeError, TypeError):
+        raise ValueError("has no checksum") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ValueError(f"does not fit schema {SCHEMA}: {where}: {first['msg']}") from None
+    if digest(content) != checksum:
+        raise ValueError("does not match its checksum")
+    if record.key != path.stem:
+        raise ValueError(f"holds the record {record.key}")
+    return record

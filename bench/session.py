@@ -1,0 +1,226 @@
+"""One result folder and one sweep: what is planned, what is done, what is missing."""
+
+import os
+import subprocess
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from filelock import FileLock, Timeout
+from rich.console import Console
+
+from bench import config, data, estimate, record
+from bench.config import Sweep
+from bench.errors import UserError
+from bench.job import Context
+from bench.plan import Job, check, plan
+from bench.progress import Progress, duration
+from bench.store import Store
+from bench.sweep.frontier import Frontier, Outcome
+from bench.sweep.inline import run_inline
+
+HERE = Path(__file__).resolve().parent.parent
+
+
+@dataclass
+class Session:
+    sweep: Sweep
+    jobs: dict[str, Job]
+    store: Store
+    lenders: list[Store]
+    datasets: dict[str, dict[str, str]]  # as in job.Context
+
+    @classmethod
+    def open(cls, path: Path, overrides: list[str], out: Path | None, on_cluster: bool) -> "Session":
+        """Read and check everything before anything starts. Raises UserError."""
+        sweep = config.load_sweep(path, overrides)
+        protocol = config.load_protocol(sweep.evaluate.protocol)
+        _check_resources(path, sweep, on_cluster)
+        paths = {spec.label: data.prepare(spec) for spec in sweep.datasets}
+        loaded = {label: data.load(p) for label, p in paths.items()}
+        try:
+            check(sweep, loaded)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
+        root = (out or Path("results") / sweep.name).resolve()
+        # folders under results/ lend each other what is finished; a folder of one's own starts from nothing
+        siblings = root.parent.glob("*/records") if out is None else []
+        return cls(
+            sweep=sweep,
+            jobs=plan(sweep, loaded, protocol),
+            store=Store(root),
+            lenders=[Store(p.parent) for p in sorted(siblings) if p.parent != root],
+            datasets={
+                loaded[s.label].fingerprint: {
+                    "label": s.label,
+                    "path": str(paths[s.label]),
+                    "spec": s.model_dump_json(),
+                }
+                for s in sweep.datasets
+            },
+        )
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep a second run out of this folder. The lock goes with the process, however it ends."""
+        try:
+            self.store.root.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.store.root / ".lock", timeout=0)
+            lock.acquire()
+        except Timeout:
+            raise UserError(
+                f"another ddbench run is at work in {self.store.root}: wait for it, or choose another --out"
+            ) from None
+        except OSError as error:
+            raise UserError(f"--out {self.store.root}: cannot be written: {error.strerror}") from None
+        try:
+            self.store.sweep_up()
+            yield
+        finally:
+            lock.release()
+            self.store.sweep_up()
+
+    @cached_property
+    def states(self) -> dict[str, str | None]:
+        """{key: None when done, "" when missing, else what is wrong}."""
+        return {key: self.store.state(job.kind, key) for key, job in self.jobs.items()}
+
+    @cached_property
+    def todo(self) -> dict[str, Job]:
+        """The jobs without which some cell lacks its record, inputs first."""
+        needed: set[str] = set()
+        for key, job in reversed(self.jobs.items()):
+            if self.states[key] is not None and (job.kind == "evaluate" or key in needed):
+                needed |= {key, *job.inputs.values()}
+        return {k: j for k, j in self.jobs.items() if k in needed and self.states[k] is not None}
+
+    def state(self, key: str) -> str:
+        """For the eye: done, missing, damaged, or not needed."""
+        if self.states[key] is None:
+            return "done"
+        if self.states[key]:
+            return f"damaged: {self.states[key]}"
+        return "missing" if key in self.todo else "not needed"
+
+    def estimate(self) -> dict[str, float]:
+        """{key: expected seconds}, where the records of this and neighbouring folders allow it."""
+        found = []
+        for store in [self.store, *self.lenders]:
+            for path in sorted(store.records.glob("*.json")):
+                try:
+                    found.append(record.load(path))
+                except ValueError:
+                    continue  # `report` and `run` name it; an estimate can do without
+        return estimate.seconds(self.jobs, found)
+
+    def plan_summary(self, costs: Mapping[str, float]) -> list[str]:
+        """Counts, and the sum of the estimates."""
+        todo = Counter(job.kind for job in self.todo.values())
+        counts = ", ".join(f"{n} {kind}" for kind, n in todo.items()) or "nothing"
+        lines = [f"{len(self.jobs)} jobs in {self.store.root}; to run: {counts}"]
+        known = [costs[key] for key in self.todo if key in costs]
+        if known:
+            rest = len(self.todo) - len(known)
+            note = f" (without {rest} jobs that no record resembles)" if rest else ""
+            lines.append(f"about {duration(sum(known))} of work, shared by the workers{note}")
+        elif self.todo:
+            lines.append("no record resembles these jobs yet, so there is no cost estimate")
+        return lines
+
+    def has_records(self) -> bool:
+        return any(self.store.records.glob("*.json"))
+
+    def run(self, executor: str, address: str | None, limit: int | None, console: Console) -> Outcome:
+        """Run what is missing. Call it inside `locked`."""
+        self._mend(console)
+        chosen = dict(list(self.todo.items())[:limit])
+        done = {key for key in self.jobs if key not in self.todo}
+        if not chosen:
+            console.print(f"Every cell has its record in {self.store.root}.", highlight=False, soft_wrap=True)
+            return Outcome()
+        frontier = Frontier(self.jobs, done, set(chosen))
+        if executor == "inline":
+            context = self._context(slots=1)
+            with Progress(self.jobs, done, 1, console) as progress:
+                return run_inline(frontier, context, progress)
+        from bench.sweep.on_ray import cluster, run_ray  # a second to import, and not everywhere installed
+
+        needs = self.sweep.resources
+        with cluster(address, needs.cpus, needs.gpus) as (slots, started):
+            console.print(f"{len(chosen)} jobs on {slots} workers in {self.store.root}", highlight=False)
+            with Progress(self.jobs, done, slots, console) as progress:
+                outcome = run_ray(frontier, self._context(slots), progress, slots)
+            outcome.start = started
+            return outcome
+
+    def _mend(self, console: Console) -> None:
+        """Name what is damaged and take it away; take over what a neighbour has finished."""
+        damaged = {key: why for key, why in self.states.items() if why}
+        for key, why in damaged.items():
+            console.print(f"made again: {why}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+            self.store.discard(self.jobs[key].kind, key)
+            self.states[key] = ""
+        before = len(self.todo)
+        for key, job in self.todo.items():
+            if self.store.adopt(job.kind, key, self.lenders):
+                self.states[key] = None
+        del self.__dict__["todo"]
+        if len(self.todo) < before:
+            console.print(
+                f"{before - len(self.todo)} jobs were finished in neighbouring folders", highlight=False
+            )
+
+    def _context(self, slots: int) -> Context:
+        needs = self.sweep.resources
+        return Context(
+            root=str(self.store.root),
+            datasets=self.datasets,
+            cpus=needs.cpus,
+            gpus=needs.gpus,
+            exclusive=needs.gpus == 1 or slots == 1,
+            commit=_commit(),
+        )
+
+    def summary(self, outcome: Outcome, limit: int | None) -> list[str]:
+        """What failed and why, what is left, and the overhead of the sweep over its jobs."""
+        lines = []
+        for key, reason in outcome.failed.items():
+            lines.append(f"failed: {self.jobs[key].label}: {reason}")
+            if self.store.log(key).exists():
+                lines.append(f"  log: {self.store.log(key)}")
+        left = len(self.todo) - outcome.finished - len(outcome.failed)
+        if left > 0:
+            lines.append(f"{left} jobs are left (--limit {limit}); run again without it")
+        if outcome.busy:
+            share = outcome.busy / outcome.workers
+            start = f" (and {outcome.start:.1f} s for Ray to start)" if outcome.start else ""
+            lines.append(
+                f"{outcome.finished} jobs in {outcome.seconds:.1f} s; their own seconds: {outcome.busy:.1f}, "
+                f"on {outcome.workers} workers {share:.1f} each: overhead {outcome.overhead:.1%}{start}"
+            )
+        return lines
+
+
+def _check_resources(path: Path, sweep: Sweep, on_cluster: bool) -> None:
+    """On this machine only: a cluster says what it has when it is joined."""
+    if on_cluster:
+        return
+    cores = os.cpu_count() or 1
+    if sweep.resources.cpus > cores:
+        raise UserError(f"{path}: resources.cpus: {sweep.resources.cpus} a job, but this machine has {cores}")
+    if sweep.resources.gpus and not torch.cuda.is_available():
+        wanted = f"{sweep.resources.gpus:g} a job"
+        raise UserError(f"{path}: resources.gpus: {wanted}, but torch finds no GPU here; use gpus: 0")
+
+
+def _commit() -> str:
+    """The commit of this checkout of ddbench, or "unknown" for an installed package."""
+    if not (HERE / ".git").exists():
+        return "unknown"
+    command = ["git", "-C", str(HERE), "rev-parse", "HEAD"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    return found.stdout.strip() or "unknown"

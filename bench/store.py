@@ -1,0 +1,191 @@
+"""Content-addressed folders: what a key names is there whole, or not there."""
+
+import hashlib
+import json
+import os
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from bench import record
+from bench.errors import UserError
+from bench.record import Record
+
+SCHEMA = 1
+META = "meta.json"
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a text file whole: a temporary name beside it, flushed to the disk, one rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=temporary(path.name))
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)  # mkstemp's files are private
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def temporary(name: str) -> str:
+    """Says who writes it, so that the leavings of a killed process can be told from work in progress."""
+    return f".tmp-{socket.gethostname()}-{os.getpid()}-{name}-"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Store:
+    """The artifacts and records under one result folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.artifacts = root / "artifacts"
+        self.records = root / "records"
+        self.logs = root / "logs"
+
+    def artifact(self, key: str) -> Path:
+        return self.artifacts / key
+
+    def record(self, key: str) -> Path:
+        return self.records / f"{key}.json"
+
+    def log(self, key: str) -> Path:
+        return self.logs / f"{key}.log"
+
+    def publish(self, key: str, meta: Mapping[str, Any], write: Callable[[Path], None]) -> None:
+        """Make the folder of `key`: `write(folder)` fills it, meta.json gets the checksums.
+
+        Publishing a key that is there already changes nothing: the content is the same by construction.
+        """
+        self.artifacts.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=self.artifacts, prefix=temporary(key)))
+        try:
+            write(folder)
+            files = sorted(p for p in folder.iterdir())
+            for path in files:
+                path.chmod(0o644)
+                _sync(path)
+            checksums = {p.name: _sha256(p) for p in files}
+            write_atomic(folder / META, json.dumps({"schema": SCHEMA, **meta, "files": checksums}, indent=1))
+            folder.chmod(0o755)
+            _sync(folder)
+            try:
+                folder.rename(self.artifact(key))
+            except OSError:
+                if not self.artifact(key).exists():
+                    raise
+            else:
+                _sync(self.artifacts)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def meta(self, key: str) -> dict[str, Any]:
+        """The meta.json of an artifact. Raises ValueError with the reason when it is damaged."""
+        try:
+            meta: dict[str, Any] = json.loads((self.artifact(key) / META).read_text())
+            schema = meta["schema"]
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError):
+            raise ValueError("has no readable meta.json") from None
+        if schema != SCHEMA:
+            raise ValueError(f"has store schema {schema}, this ddbench writes {SCHEMA}")
+        return meta
+
+    def verify(self, key: str) -> None:
+        """Raises ValueError with the reason when the artifact is not whole."""
+        for name, checksum in self.meta(key)["files"].items():
+            path = self.artifact(key) / name
+            if not path.is_file():
+                raise ValueError(f"lacks {name}")
+            if _sha256(path) != checksum:
+                raise ValueError(f"does not match the checksum of {name}")
+
+    def load_record(self, key: str) -> Record:
+        return record.load(self.record(key))
+
+    def state(self, kind: str, key: str) -> str | None:
+        """None when the job is done, else why not: "" when nothing is there, or what is wrong with it."""
+        path = self.record(key) if kind == "evaluate" else self.artifact(key)
+        if not path.exists():
+            return ""
+        try:
+            if kind == "evaluate":
+                self.load_record(key)
+            else:
+                self.verify(key)
+        except ValueError as error:
+            return f"{path.relative_to(self.root)} {error}"
+        return None
+
+    def discard(self, kind: str, key: str) -> None:
+        """Remove what is damaged, so that the job can run again."""
+        if kind == "evaluate":
+            self.record(key).unlink(missing_ok=True)
+        else:
+            shutil.rmtree(self.artifact(key), ignore_errors=True)
+
+    def adopt(self, kind: str, key: str, lenders: Iterable["Store"]) -> bool:
+        """Take over a finished job from another result folder: what its key names is the same everywhere."""
+        for lender in lenders:
+            if lender.state(kind, key) is not None:
+                continue
+            if kind == "evaluate":
+                write_atomic(self.record(key), lender.record(key).read_text())
+            else:
+                meta = {k: v for k, v in lender.meta(key).items() if k not in ("schema", "files")}
+                source = lender.artifact(key)
+                self.publish(key, meta, lambda folder, s=source: _copy_files(s, folder))  # type: ignore[misc]
+            return True
+        return False
+
+    def sweep_up(self) -> None:
+        """Remove what killed processes of this machine left half-written, and what is a day old."""
+        mine = f".tmp-{socket.gethostname()}-"
+        for folder in (self.artifacts, self.records, self.root):
+            for path in folder.glob(".tmp-*"):
+                pid = path.name.removeprefix(mine).split("-")[0]
+                dead = path.name.startswith(mine) and not _alive(int(pid))
+                if dead or time.time() - path.stat().st_mtime > 86400:
+                    shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+    def find(self, prefix: str) -> str:
+        """The full key of an artifact from its first characters. Raises UserError unless one fits."""
+        keys = sorted(p.name for p in self.artifacts.glob(f"{prefix}*") if not p.name.startswith("."))
+        if len(keys) != 1:
+            what = "several artifacts begin" if keys else "no artifact begins"
+            raise UserError(f"{what} with {prefix!r} in {self.artifacts}; `ddbench show DIR` lists them")
+        return keys[0]
+
+
+def _copy_files(source: Path, target: Path) -> None:
+    for path in source.iterdir():
+        if path.name != META:
+            shutil.copyfile(path, target / path.name)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,1 @@
+"""Run what is missing, in this process or on Ray Tune."""

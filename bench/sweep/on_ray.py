@@ -1,0 +1,185 @@
+"""The whole graph as one Ray Tune run. The only module that imports ray."""
+
+import contextlib
+import dataclasses
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bench import job as job_module
+from bench.errors import UserError
+from bench.job import Context
+from bench.plan import Job
+from bench.progress import Progress
+from bench.store import temporary
+from bench.sweep.frontier import Frontier, Outcome, finish
+from bench.sweep.inline import stop_on_signals
+
+RETRIES = 2  # of a job whose process died
+ENVIRONMENT = {  # read by ray when it is imported or started
+    "RAY_USAGE_STATS_ENABLED": "0",  # no telemetry
+    "RAY_AUTH_MODE": "disabled",  # no token file in the home directory; a cluster's own setting wins
+    "RAY_worker_niceness": "0",  # the default of 15 falsifies seconds on a shared machine
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a CPU job sees no GPU
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # it waits for the running step; ours stops at once
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # resuming is plan minus store, so Tune's own state is of no use
+    "TUNE_WARN_THRESHOLD_S": "3600",
+}
+os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
+
+import ray  # noqa: E402 (after its environment)
+from ray import tune  # noqa: E402
+from ray.tune.schedulers import FIFOScheduler  # noqa: E402
+from ray.tune.search import Searcher  # noqa: E402
+
+
+@contextlib.contextmanager
+def cluster(address: str | None, cpus: int, gpus: float) -> Iterator[tuple[int, float]]:
+    """Start Ray on this machine, or join the cluster at `address`.
+
+    Yields how many jobs fit at once, and the seconds that it took. Raises UserError when no job fits or no
+    cluster answers.
+    """
+    begin = time.monotonic()
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if address is None:
+        options |= {"address": "local", "include_dashboard": False, "object_store_memory": 200 * 2**20}
+    else:
+        options |= {"address": address, "runtime_env": {"env_vars": ENVIRONMENT}}
+    try:
+        ray.init(**options)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        where = f"--address {address}: no Ray cluster answers" if address else "Ray does not start here"
+        raise UserError(f"{where}: {str(error).strip().splitlines()[0]}") from None
+    try:
+        there = ray.cluster_resources()
+        slots = int(there.get("CPU", 0) // cpus)
+        if gpus:
+            slots = min(slots, int(there.get("GPU", 0) / gpus + 1e-9))
+        if slots < 1:
+            have = " and ".join(f"{there.get(k, 0):g} {k}s" for k in ("CPU", "GPU"))
+            raise UserError(
+                f"resources: a job of {cpus} cpus and {gpus:g} gpus does not fit: there are {have}"
+            )
+        yield slots, time.monotonic() - begin
+    finally:
+        ray.shutdown()
+
+
+class _Unpickled:
+    """Tune pickles what it is given to a file that nobody reads; ours hold a terminal and need not travel."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class Jobs(_Unpickled, Searcher):
+    """Hands out a job when its inputs exist."""
+
+    def __init__(self, frontier: Frontier, progress: Progress, outcome: Outcome) -> None:
+        super().__init__(metric="seconds", mode="min")
+        self.frontier, self.progress, self.outcome = frontier, progress, outcome
+        self.trials: dict[str, str] = {}
+
+    def set_search_properties(self, metric: Any, mode: Any, config: Any, **spec: Any) -> bool:
+        return True
+
+    def suggest(self, trial_id: str) -> Any:
+        if job := self.frontier.next():
+            self.trials[trial_id] = job.key
+            return {"job": dataclasses.asdict(job)}
+        return None if self.frontier.open else Searcher.FINISHED
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        key = self.trials.pop(trial_id)
+        if error or not result or "ok" not in result:
+            died = f"its process died {RETRIES + 1} times (killed, or out of memory)"
+            result = {"ok": False, "error": died, "seconds": 0.0}
+        finish(self.frontier, self.progress, self.outcome, key, result)
+
+    def save(self, checkpoint_path: str) -> None:
+        Path(checkpoint_path).write_text("{}")
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to restore: the store knows what is done."""
+
+
+class NoSteal(FIFOScheduler):
+    """Offer the newest pending trial first.
+
+    The stock order lets a cached actor take over the trial whose own actor is still starting, and that actor
+    is then killed: after one dead worker its slot never comes back.
+    """
+
+    def choose_trial_to_run(self, tune_controller: Any, **kwargs: Any) -> Any:
+        trials = reversed(tune_controller.get_trials())
+        return next((t for t in trials if t.status == "PENDING"), None)
+
+
+class Watch(_Unpickled, tune.Callback):
+    """Tells the progress line what starts and what is tried again."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+
+    def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        self.progress.started(trial.config["job"]["key"])
+
+    def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        job = trial.config["job"]
+        self.progress.running.discard(job["key"])
+        self.progress.say(f"tried again: {job['label']}: its process died")
+
+
+def trainable(config: dict[str, Any], context: dict[str, Any]) -> None:
+    """One trial is one job; keys and plain values travel, results stay in the store."""
+    tune.report(job_module.run(Job(**config["job"]), Context(**context)))
+
+
+def run_ray(frontier: Frontier, context: Context, progress: Progress, slots: int) -> Outcome:
+    """Run until nothing is left (inside `cluster`): reused actors, one resource shape."""
+    outcome = Outcome(workers=slots)
+    bundle = {"CPU": context.cpus} | ({"GPU": context.gpus} if context.gpus else {})
+    scratch = tempfile.mkdtemp(prefix=temporary("tune"), dir=context.root)
+    tuner = tune.Tuner(
+        tune.with_resources(
+            tune.with_parameters(trainable, context=dataclasses.asdict(context)),
+            tune.PlacementGroupFactory([bundle]),
+        ),
+        tune_config=tune.TuneConfig(
+            search_alg=Jobs(frontier, progress, outcome),
+            scheduler=NoSteal(),
+            num_samples=-1,
+            max_concurrent_trials=4 * slots,
+            reuse_actors=True,
+            trial_dirname_creator=lambda trial: f"{trial.config['job']['key']}-{trial.trial_id}",
+        ),
+        run_config=tune.RunConfig(
+            name="sweep",
+            storage_path=scratch,
+            verbose=0,
+            callbacks=[Watch(progress)],
+            failure_config=tune.FailureConfig(max_failures=RETRIES),
+        ),
+    )
+    begin = time.monotonic()
+    try:
+        with stop_on_signals():
+            tuner.fit()
+    except KeyboardInterrupt:
+        outcome.interrupted = True
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    outcome.seconds = time.monotonic() - begin
+    return outcome

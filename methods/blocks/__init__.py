@@ -1,0 +1,6 @@
+"""The parts that methods share. `BLOCKS` is what artifacts and jobs may name."""
+
+from methods.blocks.parameterise import Pixels
+from methods.blocks.pools import TrainedNetwork
+
+BLOCKS = (Pixels, TrainedNetwork)

@@ -1,0 +1,31 @@
+"""What the coreset baselines share: embeddings of the training set, and real images as an artifact."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from bench.data import ClassIndex
+from bench.method import Problem
+from methods.blocks.parameterise import Pixels
+from methods.blocks.pools import TrainedNetwork
+
+
+@torch.inference_mode()
+def embed(problem: Problem, batch: int = 1000) -> Tensor:
+    """Features [N,D] of every training image under the prepared network."""
+    net = TrainedNetwork.restore(problem)
+    return torch.cat([net.embed(problem.preprocess(x)) for x in problem.images.split(batch)])
+
+
+def real_images(problem: Problem, chosen: list[Tensor]) -> Pixels:
+    """The chosen training images, one index tensor a class, as they are."""
+    return Pixels(problem.images[torch.cat(chosen)], [len(c) for c in chosen], problem.preprocess)
+
+
+def select_by_features(problem: Problem, pick: Callable[[Tensor, int], Tensor]) -> Pixels:
+    """Apply `pick(features [n,D], ipc) -> positions [ipc]` to each class."""
+    features = embed(problem)
+    index = ClassIndex.of(problem.labels, problem.n_classes)
+    members = [index.members(c) for c in range(problem.n_classes)]
+    return real_images(problem, [m[pick(features[m], problem.ipc)] for m in members])

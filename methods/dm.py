@@ -1,0 +1,74 @@
+"""DM: Dataset Condensation with Distribution Matching (Zhao & Bilen, WACV 2023, algorithm 1).
+
+Deviations: all classes in one batch (with per-sample norms the same gradients as the paper's loop over
+classes); a real batch is never larger than the smallest class.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from annotated_types import Ge, Gt
+
+from bench import augment
+from bench.artifact import DistilledDataset
+from bench.data import ClassIndex, ClassSampler
+from bench.method import ARCHITECTURE, IPC, SEED, Prepare, Problem
+from methods.blocks.objectives import distribution_matching
+from methods.blocks.parameterise import Pixels
+
+
+@dataclass(frozen=True)
+class DM:
+    """Match mean embeddings of real and synthetic images under freshly drawn networks."""
+
+    version: ClassVar[int] = 1
+    paper: ClassVar[str] = "Zhao & Bilen, Dataset Condensation with Distribution Matching, WACV 2023"
+    uses: ClassVar[frozenset[str]] = frozenset({IPC, ARCHITECTURE, SEED})
+
+    steps: Annotated[int, Gt(0)] = 20000  # K
+    lr: Annotated[float, Gt(0)] = 1.0  # eta
+    momentum: Annotated[float, Ge(0)] = 0.5
+    batch_real: Annotated[int, Gt(0)] = 256  # real images per class and step
+    augment: str = "color_crop_cutout_flip_scale_rotate"  # A, siamese: one draw per class and step
+    init: Literal["real", "noise"] = "real"
+
+    def __post_init__(self) -> None:
+        augment.parse(self.augment)
+
+    def requires(self) -> dict[str, Prepare]:
+        return {}
+
+    def distill(self, problem: Problem) -> DistilledDataset:
+        n_classes = problem.n_classes
+        index = ClassIndex.of(problem.labels, n_classes)
+        real = ClassSampler(index, min(self.batch_real, int(index.counts.min())), problem.rng("dm", "real"))
+        synthetic = self._start(problem, index)
+        optimiser = torch.optim.SGD([synthetic.images], lr=self.lr, momentum=self.momentum)
+        networks, draws = problem.rng("dm", "networks"), problem.rng("dm", "augment")
+        for _ in range(self.steps):
+            net = problem.make_net(networks).requires_grad_(False)
+            omega = augment.draw(self.augment, n_classes, draws)
+            with torch.no_grad():
+                x = problem.preprocess(problem.images[real.next().flatten()])
+                target = net.embed(augment.apply(x, omega))
+            images, _ = synthetic.decode()
+            loss = distribution_matching(target, net.embed(augment.apply(images, omega)), n_classes)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+        return synthetic
+
+    def _start(self, problem: Problem, index: ClassIndex) -> Pixels:
+        """S: `ipc` random real images of each class, or Gaussian noise."""
+        generator = problem.rng("dm", "init")
+        if self.init == "noise":
+            shape = (problem.n_classes * problem.ipc, *problem.image_shape)
+            images = torch.randn(shape, generator=generator).to(problem.device)
+        else:
+            chosen = ClassSampler(index, problem.ipc, generator).next().flatten()
+            images = problem.preprocess(problem.images[chosen])
+        return Pixels(images, [problem.ipc] * problem.n_classes, problem.preprocess)
+
+
+METHOD = DM

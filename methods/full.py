@@ -1,0 +1,28 @@
+"""The whole training set: the ceiling. Not a distilled set, so no budget applies."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from bench.artifact import DistilledDataset
+from bench.data import ClassIndex
+from bench.method import Prepare, Problem
+from methods.blocks.coresets import real_images
+
+
+@dataclass(frozen=True)
+class Full:
+    """Every training image; one artifact for all budgets, architectures and seeds."""
+
+    version: ClassVar[int] = 1
+    paper: ClassVar[str] = "baseline: the whole training set"
+    uses: ClassVar[frozenset[str]] = frozenset()
+
+    def requires(self) -> dict[str, Prepare]:
+        return {}
+
+    def distill(self, problem: Problem) -> DistilledDataset:
+        index = ClassIndex.of(problem.labels, problem.n_classes)
+        return real_images(problem, [index.members(c) for c in range(problem.n_classes)])
+
+
+METHOD = Full

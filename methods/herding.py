@@ -1,0 +1,49 @@
+"""Herding (Welling, ICML 2009; as a coreset: Rebuffi et al., iCaRL, CVPR 2017, algorithm 4).
+
+Deviations: none. Features are those of a network trained on the real training set.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import torch
+from annotated_types import Gt
+from torch import Tensor
+
+from bench.artifact import DistilledDataset
+from bench.method import ARCHITECTURE, IPC, SEED, Prepare, Problem
+from methods.blocks.coresets import select_by_features
+from methods.blocks.pools import TrainedNetwork
+
+
+def herd(features: Tensor, k: int) -> Tensor:
+    """Positions [k]: each next image keeps the mean of the chosen features nearest to the class mean."""
+    mean = features.mean(0)
+    total, free, chosen = torch.zeros_like(mean), torch.ones(len(features), dtype=torch.bool), []
+    free = free.to(features.device)
+    for n in range(1, k + 1):
+        distance = ((total + features) / n - mean).square().sum(1)
+        best = distance.masked_fill(~free, torch.inf).argmin()
+        total, free[best] = total + features[best], False
+        chosen.append(best)
+    return torch.stack(chosen)
+
+
+@dataclass(frozen=True)
+class Herding:
+    """Greedy matching of each class's mean feature with real images."""
+
+    version: ClassVar[int] = 1
+    paper: ClassVar[str] = "Rebuffi et al., iCaRL, CVPR 2017 (herding: Welling, ICML 2009)"
+    uses: ClassVar[frozenset[str]] = frozenset({IPC, ARCHITECTURE, SEED})
+
+    network_steps: Annotated[int, Gt(0)] = 3000
+
+    def requires(self) -> dict[str, Prepare]:
+        return {"network": TrainedNetwork(self.network_steps)}
+
+    def distill(self, problem: Problem) -> DistilledDataset:
+        return select_by_features(problem, herd)
+
+
+METHOD = Herding

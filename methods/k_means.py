@@ -1,0 +1,51 @@
+"""K-means coreset: the real image nearest to each of `ipc` centres of a class (as in DC-BENCH, NeurIPS 2022).
+
+Deviations: none. Features are those of a network trained on the real training set.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, ClassVar
+
+import torch
+from annotated_types import Gt
+from sklearn.cluster import KMeans
+from torch import Tensor
+
+from bench import rng
+from bench.artifact import DistilledDataset
+from bench.method import ARCHITECTURE, IPC, SEED, Prepare, Problem
+from methods.blocks.coresets import select_by_features
+from methods.blocks.pools import TrainedNetwork
+
+
+def nearest_to_centres(features: Tensor, k: int, seed: int) -> Tensor:
+    """Positions [k], all different: for each centre the nearest image that is still free."""
+    fit = KMeans(k, n_init=3, random_state=seed % 2**32).fit(features.cpu().numpy())
+    distance = torch.cdist(torch.from_numpy(fit.cluster_centers_).to(features), features)
+    chosen = []
+    for row in distance:
+        chosen.append(row.argmin())
+        distance[:, chosen[-1]] = torch.inf
+    return torch.stack(chosen)
+
+
+@dataclass(frozen=True)
+class KMeansCoreset:
+    """The real image nearest to each k-means centre of its class."""
+
+    version: ClassVar[int] = 1
+    paper: ClassVar[str] = "Cui et al., DC-BENCH, NeurIPS 2022 (k-means baseline)"
+    uses: ClassVar[frozenset[str]] = frozenset({IPC, ARCHITECTURE, SEED})
+
+    network_steps: Annotated[int, Gt(0)] = 3000
+
+    def requires(self) -> dict[str, Prepare]:
+        return {"network": TrainedNetwork(self.network_steps)}
+
+    def distill(self, problem: Problem) -> DistilledDataset:
+        pick = partial(nearest_to_centres, seed=rng.derive(problem.seed, "k_means"))
+        return select_by_features(problem, pick)
+
+
+METHOD = KMeansCoreset

@@ -1,0 +1,255 @@
+"""Aggregation: golden statistics, labels that keep apart what differs, records that do not count."""
+
+import json
+import math
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bench import aggregate
+from bench.aggregate import frame, interval, load_records, summary
+from bench.errors import UserError
+from bench.record import Cost, Record, Storage, dump
+
+COLUMNS = [
+    *("method", "dataset", "ipc", "distill_arch", "eval_arch", "protocol"),
+    *("accuracy_mean", "accuracy_std", "accuracy_ci_low", "accuracy_ci_high", "n_seeds", "n_students"),
+    *("stored_floats", "stored_bytes", "stored_bytes_uint8", "ipc_equivalent", "within_budget", "exempt"),
+    *("prepare_s", "distill_s", "evaluate_s", "peak_memory_bytes", "device", "exclusive"),
+]
+COST = {"prepare_s": 0.0, "distill_s": 2.0, "evaluate_s": 3.0, "peak_memory_bytes": 2**20, "device": "cpu"}
+
+
+def make(
+    method: str = "dm",
+    ipc: int | None = 1,
+    accuracies: tuple[float, ...] = (0.5,),
+    *,
+    floats: int = 640,
+    within_budget: bool = True,
+    exclusive: bool = True,
+    hyperparameters: dict[str, Any] | None = None,
+    cost: dict[str, Any] | None = None,
+    **fields: Any,
+) -> Record:
+    """One record of a digits-like set; keyword arguments replace any field."""
+    storage = Storage(
+        floats=floats, bytes=4 * floats, bytes_uint8=floats, ipc_equivalent=floats / 640,
+        within_budget=within_budget, exempt=ipc is None,
+    )  # fmt: skip
+    whole = {**COST, **(cost or {}), "peak_memory": {}, "cpus": 1, "gpus": 0.0, "warm": True}
+    values: dict[str, Any] = {
+        "artifact": "a", "method": method, "method_version": 1, "hyperparameters": hyperparameters or {},
+        "dataset": "digits", "dataset_fingerprint": "ab12cd34", "image_shape": (1, 8, 8), "n_classes": 10,
+        "ipc": ipc, "distill_arch": "any" if method in ANY else "convnet", "eval_arch": "convnet",
+        "protocol": "quick", "protocol_version": 1, "seed": 0, "accuracies": list(accuracies),
+        "storage": storage, "cost": Cost(**whole, exclusive=exclusive), "versions": {},
+    } | fields  # fmt: skip
+    key = "-".join(str(values[k]) for k in ("method", "dataset", "protocol", "ipc", "distill_arch"))
+    return Record(key=f"{key}-{values['eval_arch']}-{values['seed']}", **values)
+
+
+ANY = ("full", "random_real", "herding")
+LEVEL = {"full": 0.95, "random_real": 0.45, "herding": 0.52, "dm": 0.60, "haba": 0.70}
+SPENT = {"full": 0.0, "random_real": 0.0, "herding": 0.3, "dm": 20.0, "haba": 90.0}
+
+
+def sweep(
+    methods: tuple[str, ...] = ("full", "random_real", "herding", "dm"),
+    archs: tuple[str, ...] = ("convnet", "mlp"),
+    ipcs: tuple[int, ...] = (1, 10),
+    seeds: int = 3,
+    **fields: Any,
+) -> list[Record]:
+    """What a small sweep leaves behind: every method at every ipc on every architecture, seeded noise."""
+    rng = np.random.default_rng(0)
+    records = []
+    for method in methods:
+        for ipc in (None,) if method == "full" else ipcs:
+            for arch in archs:
+                for seed in range(seeds):
+                    gain = 0.12 * math.log10(ipc or 1) - 0.06 * archs.index(arch)
+                    drawn = np.clip(LEVEL[method] + gain + rng.normal(0, 0.03, size=2), 0, 1)
+                    spent = SPENT[method] * (ipc or 1) ** 0.5 * (1 + 0.05 * seed)
+                    given: dict[str, Any] = {
+                        "floats": (ipc or 140) * 640 * (2 if method == "haba" else 1),
+                        "within_budget": method != "haba",
+                        "cost": {"distill_s": spent, "evaluate_s": 4.2, "peak_memory_bytes": 87 * 2**20},
+                    }
+                    given |= {"eval_arch": arch, "seed": seed} | fields
+                    records.append(make(method, ipc, tuple(drawn.tolist()), **given))
+    return records
+
+
+def write(directory: Path, records: list[Record]) -> Path:
+    (directory / "records").mkdir(parents=True)
+    for record in records:
+        (directory / "records" / f"{record.key}.json").write_text(dump(record))
+    return directory
+
+
+# --- statistics ---------------------------------------------------------------------------------------------
+
+
+def test_students_are_averaged_before_seeds() -> None:
+    accuracies = [(0.4, 0.6), (0.6, 0.6, 0.6, 0.6), (0.7, 0.9)]  # seeds 0.5, 0.6, 0.8
+    costs = [{"distill_s": s, "peak_memory_bytes": int(m)} for s, m in ((1, 5), (2, 9), (6, 7))]
+    records = [
+        make(accuracies=a, seed=i, cost=c) for i, (a, c) in enumerate(zip(accuracies, costs, strict=True))
+    ]
+    row = summary(frame(records)).iloc[0]
+    assert row["accuracy_mean"] == pytest.approx(1.9 / 3)  # and not 5.0 / 8, the mean of all students
+    deviation = math.sqrt(((0.5 - 1.9 / 3) ** 2 + (0.6 - 1.9 / 3) ** 2 + (0.8 - 1.9 / 3) ** 2) / 2)
+    assert row["accuracy_std"] == pytest.approx(deviation)
+    assert 0.5 <= row["accuracy_ci_low"] < row["accuracy_mean"] < row["accuracy_ci_high"] <= 0.8 + 1e-9
+    assert (row["n_seeds"], row["n_students"]) == (3, 2)
+    assert (row["distill_s"], row["evaluate_s"], row["peak_memory_bytes"]) == (3.0, 3.0, 9)
+    assert (row["stored_floats"], row["stored_bytes"], row["stored_bytes_uint8"]) == (640, 2560, 640)
+
+
+def test_columns_order_and_types() -> None:
+    table = summary(frame(sweep()))
+    assert list(table.columns) == COLUMNS
+    assert len(table) == 2 + 3 * 2 * 2
+    assert str(table["ipc"].dtype) == "Int64"
+    assert str(table["stored_floats"].dtype) == "int64"
+    assert str(table["within_budget"].dtype) == "bool"
+
+
+def test_rows_are_sorted_whatever_the_order_of_the_records() -> None:
+    records = sweep()
+    table = summary(frame(records))
+    assert table.equals(summary(frame(records[::-1])))
+    dm = summary(frame(sweep(methods=("full", "random_real", "herding"), archs=("mlp",))))
+    assert list(dm["method"]) == ["herding", "random_real", "herding", "random_real", "full"]
+    assert dm["ipc"].iloc[:4].tolist() == [1, 1, 10, 10]
+    assert dm["ipc"].isna().iloc[4]
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_no_interval_below_three_seeds(seeds: int) -> None:
+    row = summary(frame(sweep(methods=("dm",), ipcs=(1,), archs=("mlp",), seeds=seeds))).iloc[0]
+    assert math.isnan(row["accuracy_ci_low"])
+    assert math.isnan(row["accuracy_ci_high"])
+    assert math.isnan(row["accuracy_std"]) == (seeds == 1)
+
+
+def test_identical_seeds_give_a_point_and_no_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        row = summary(frame([make(seed=seed, accuracies=(0.3,)) for seed in range(4)])).iloc[0]
+    assert (row["accuracy_ci_low"], row["accuracy_ci_high"], row["accuracy_std"]) == (0.3, 0.3, 0.0)
+
+
+def test_an_undefined_bca_falls_back_to_percentiles() -> None:
+    values = (0.5, 0.5, math.nextafter(0.5, 1))  # the jackknife cannot tell them apart
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert math.isnan(aggregate._bootstrap(values, "BCa")[0])
+        assert interval(values) == pytest.approx((0.5, 0.5))
+
+
+def test_interval_is_reproducible_and_blind_to_order() -> None:
+    values = (0.1, 0.4, 0.2, 0.3)
+    first = interval(values)
+    aggregate._interval.cache_clear()
+    assert interval(values[::-1]) == first
+    assert 0.1 <= first[0] < 0.25 < first[1] <= 0.4
+
+
+# --- labels -------------------------------------------------------------------------------------------------
+
+
+def labels(records: list[Record], column: str = "method") -> list[str]:
+    return list(frame(records)[column])
+
+
+def test_hyperparameters_that_differ_within_a_cell_enter_the_label_sorted() -> None:
+    base = {"steps": 10, "lr": 0.1, "init": "real", "blocks": [1, 2]}
+    records = [
+        make(hyperparameters=base),
+        make(hyperparameters=base | {"steps": 1000, "init": "noise"}),
+        make(hyperparameters=base, ipc=10),
+        make("herding", hyperparameters={"k": 1}),
+    ]
+    expected = ["dm[init=real, steps=10]", "dm[init=noise, steps=1000]", "dm[init=real, steps=10]", "herding"]
+    assert labels(records) == expected
+    assert summary(frame(records))["n_seeds"].tolist() == [1] * 4
+
+
+def test_hyperparameters_that_differ_across_cells_do_not() -> None:
+    records = [make(ipc=ipc, seed=s, hyperparameters={"lr": 1 / ipc}) for ipc in (1, 10) for s in (0, 1)]
+    records.append(make(eval_arch="mlp", hyperparameters={"lr": 7}))
+    assert labels(records) == ["dm"] * 5
+
+
+def test_seeds_with_different_hyperparameters_are_not_averaged() -> None:
+    records = [make(seed=seed, hyperparameters={"steps": seed}) for seed in (0, 1)]
+    assert labels(records) == ["dm[steps=0]", "dm[steps=1]"]
+
+
+def test_a_field_that_one_record_lacks() -> None:
+    assert labels([make(), make(hyperparameters={"aug": None})]) == ["dm", "dm[aug=null]"]
+
+
+def test_versions_are_kept_apart_only_when_there_are_several() -> None:
+    twice = [make(), make(method_version=2), make("herding", method_version=2)]
+    assert labels(twice) == ["dm v1", "dm v2", "herding"]
+    assert labels([make(), make(protocol_version=2)], "protocol") == ["quick v1", "quick v2"]
+    alone = frame([make(protocol_version=3)]).iloc[0]
+    assert (alone["protocol"], alone["protocol_version"]) == ("quick", 3)
+    prints = [make(), make(dataset_fingerprint="ab12ce00"), make(dataset="other")]
+    assert labels(prints, "dataset") == ["digits#ab12cd", "digits#ab12ce", "other"]
+    alike = [make(), make(dataset_fingerprint="ab12cd99")]
+    assert labels(alike, "dataset") == ["digits#ab12cd3", "digits#ab12cd9"]
+    for records in (twice, prints, alike):
+        assert summary(frame(records))["n_seeds"].eq(1).all()
+
+
+def test_a_new_method_version_compares_hyperparameters_with_its_own_kind() -> None:
+    records = [make(hyperparameters={"a": 1}), make(method_version=2, hyperparameters={"a": 2, "b": 1})]
+    assert labels(records) == ["dm v1", "dm v2"]
+
+
+# --- reading ------------------------------------------------------------------------------------------------
+
+
+def test_bad_records_are_reported_and_not_averaged(tmp_path: Path) -> None:
+    records = sweep(methods=("dm",), ipcs=(1,), archs=("mlp",))
+    folder = write(tmp_path, records) / "records"
+    altered = folder / f"{records[0].key}.json"
+    altered.write_text(altered.read_text().replace('"seed": 0', '"seed": 9'))
+    (folder / "half.json").write_text('{"key": ')
+    (folder / ".unfinished.json").write_text("")
+    (folder / "notes.txt").write_text("not a record")
+    read, problems = load_records(tmp_path)
+    assert read == records[1:]
+    again = "; `ddbench run` makes it again"
+    assert problems == [
+        f"records/{altered.name} does not match its checksum{again}",
+        f"records/half.json is not readable as JSON{again}",
+    ]
+    assert summary(frame(read))["n_seeds"].tolist() == [2]
+
+
+def test_nothing_to_read_is_the_users_error(tmp_path: Path) -> None:
+    message = f"no records in {tmp_path}: run `ddbench run SWEEP.yaml --out {tmp_path}` first"
+    with pytest.raises(UserError) as error:
+        load_records(tmp_path)
+    assert str(error.value) == message
+    (tmp_path / "records").mkdir()
+    (tmp_path / "records" / "x.json").write_text(json.dumps({"a": 1}))
+    with pytest.raises(UserError, match=r"unreadable: 1; records/x\.json has no checksum"):
+        load_records(tmp_path)
+
+
+def test_no_torch_is_imported() -> None:
+    code = "import sys, bench.aggregate, bench.report; print('torch' in sys.modules, 'ray' in sys.modules)"
+    root = Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
