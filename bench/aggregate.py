@@ -203,7 +203,9 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
 
     `exclusive` is true where every job had its device to itself: only then are its seconds comparable.
     """
-    ordered = frame.sort_values(["seed", "key"])  # sums of floats must not depend on the order of the files
+    # sums of floats must not depend on the order of the files; students that were scored again with more
+    # beside them count once
+    ordered = frame.sort_values(["seed", "students", "key"]).drop_duplicates([*CELL, "seed"], keep="last")
     rows = [
         {**dict(zip(CELL, cast(tuple[Any, ...], key), strict=True)), **_one_cell(cell)}
         for key, cell in ordered.groupby(CELL, dropna=False)

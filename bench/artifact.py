@@ -100,11 +100,13 @@ def load(path: Path, device: torch.device | str = "cpu") -> DistilledDataset:
         with safe_open(path, framework="pt", device=str(device)) as file:
             header: Mapping[str, Any] = json.loads((file.metadata() or {})["ddbench"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
-        raise UserError(f"{path} is not a readable ddbench artifact: {error}") from None
-    if header.get("schema") != SCHEMA:
-        raise UserError(f"{path} has artifact schema {header.get('schema')}, this ddbench reads {SCHEMA}")
-    cls = plugins.block(header["parameterisation"])
-    preprocess = Preprocess(*(tuple(header["preprocess"][k]) for k in ("mean", "std")))
-    artifact: DistilledDataset = cls(**tensors, **header["config"], preprocess=preprocess)
+        if header.get("schema") != SCHEMA:
+            raise UserError(f"it has schema {header.get('schema')}, this ddbench reads {SCHEMA}")
+        known = {name: c for name, c in plugins.blocks().items() if issubclass(c, DistilledDataset)}
+        cls = known[plugins.choose("parameterisation", header["parameterisation"], known)]
+        preprocess = Preprocess(*(tuple(header["preprocess"][k]) for k in ("mean", "std")))
+        artifact: DistilledDataset = cls(**tensors, **header["config"], preprocess=preprocess)
+    except (SafetensorError, OSError, LookupError, TypeError, ValueError, AttributeError) as error:
+        why = " ".join(str(error).split())
+        raise UserError(f"{path} is not a readable ddbench artifact: {why}") from None
     return artifact.to(device)

@@ -1,6 +1,7 @@
 """What can be named in a sweep file, with one line on each."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import fields
 from typing import Any
 
 from bench import config, networks, plugins
@@ -11,8 +12,16 @@ def _first_line(thing: Any) -> str:
     return (thing.__doc__ or "").strip().splitlines()[0]
 
 
+def _listed(parameters: Mapping[str, Any]) -> str:
+    return ", ".join(f"{k}={v}" for k, v in parameters.items()) or "none"
+
+
 def methods() -> dict[str, str]:
-    return {name: plugins.method(name).paper for name in sorted(plugins.method_names())}
+    found = {name: plugins.method(name) for name in sorted(plugins.method_names())}
+    return {
+        name: f"{cls.paper}. Parameters: {_listed({f.name: f.default for f in fields(cls)})}"
+        for name, cls in found.items()
+    }
 
 
 def datasets() -> dict[str, str]:
@@ -21,8 +30,7 @@ def datasets() -> dict[str, str]:
 
 def architectures() -> dict[str, str]:
     return {
-        name: f"{_first_line(cls)} Parameters: "
-        + (", ".join(f"{k}={v}" for k, v in networks.parameters(name).items()) or "none")
+        name: f"{_first_line(cls)} Parameters: {_listed(networks.parameters(name))}"
         for name, cls in networks.FAMILIES.items()
     }
 

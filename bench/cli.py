@@ -62,8 +62,18 @@ def run(
     if address and executor == "inline":
         raise UserError("--address needs --executor ray")
     session = _open(sweep, out_dir, overrides, on_cluster=address is not None)
-    with session.locked():
-        outcome = session.run(executor, address, limit, out)
+    if address:
+        from bench.sweep.on_ray import check_address
+
+        check_address(address)  # before a folder is made
+    from bench.sweep.frontier import Outcome
+    from bench.sweep.inline import stop_on_signals
+
+    try:
+        with stop_on_signals(), session.locked():
+            outcome = session.run(executor, address, limit, out)
+    except KeyboardInterrupt:  # before the first job, or after the last one
+        outcome = Outcome(interrupted=True)
     if outcome.interrupted:
         out.print(
             f"\nStopped. Finished jobs are kept; the same command goes on:\n  {_command()}", soft_wrap=True
@@ -129,10 +139,10 @@ def list_(
     """What can be named in a sweep file, with one line on each."""
     from bench.catalogue import CATALOGUE
 
-    table = Table(box=None, pad_edge=False, show_header=False)
-    for name, line in CATALOGUE[what]().items():
-        table.add_row(f"[bold]{name}[/bold]", escape(line))
-    out.print(table)
+    entries = CATALOGUE[what]()
+    width = max(map(len, entries))
+    for name, line in entries.items():
+        out.print(f"[bold]{name:<{width}}[/bold]  {escape(line)}", highlight=False, soft_wrap=True)
 
 
 @app.command()

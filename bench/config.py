@@ -1,6 +1,7 @@
 """Sweep files, protocols and presets: read, check, freeze."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -40,15 +41,11 @@ class Strict(BaseModel):
         return value
 
 
-def _distinct(values: Sequence[Any]) -> Sequence[Any]:
+def _distinct(key: str, values: Sequence[Any]) -> None:
     twice = [v for i, v in enumerate(values) if v in values[:i]]
     if twice:
-        raise UserError(f"{_name(twice[0])} stands there twice")
-    return values
-
-
-def _name(value: Any) -> str:
-    return str(getattr(value, "label", value))
+        name = getattr(twice[0], "label", getattr(twice[0], "name", twice[0]))
+        raise UserError(f"{key}: {name} stands there twice")
 
 
 def _architecture(value: Any) -> Architecture:
@@ -102,6 +99,10 @@ def build_method(name: str, values: Mapping[str, Any]) -> Method:
         built: Method = TypeAdapter(cls).validate_python(values)
     except ValidationError as error:
         raise UserError(f"method {name}: {_first(error)}") from None
+    for key in values:
+        value = getattr(built, key)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"method {name}: {key}: a finite number, not {value!r}")
     return built
 
 
@@ -111,8 +112,8 @@ class Distill(Strict):
 
     @model_validator(mode="after")
     def _check(self) -> "Distill":
-        _distinct(self.architectures)
-        _distinct(self.seeds)
+        _distinct("architectures", self.architectures)
+        _distinct("seeds", self.seeds)
         return self
 
 
@@ -123,7 +124,7 @@ class Evaluate(Strict):
 
     @model_validator(mode="after")
     def _check(self) -> "Evaluate":
-        _distinct(self.architectures)
+        _distinct("architectures", self.architectures)
         plugins.choose("protocol", self.protocol, protocol_names())
         return self
 
@@ -148,9 +149,9 @@ class Sweep(Strict):
 
     @model_validator(mode="after")
     def _check(self) -> "Sweep":
-        _distinct([d.label for d in self.datasets])
-        _distinct(self.methods)
-        _distinct(self.ipc)
+        _distinct("datasets", [d.label for d in self.datasets])
+        _distinct("methods", self.methods)
+        _distinct("ipc", self.ipc)
         return self
 
 
@@ -172,21 +173,45 @@ class Preset(Strict):
     source: str
 
 
+_PLAIN = {  # pydantic's error types in the words of a config file
+    "tuple_type": "must be a list, like [1, 10]",
+    "too_short": "must name at least one",
+    "model_type": "must be a mapping",
+    "int_type": "must be a whole number",
+    "string_type": "must be a text",
+    "string_pattern_mismatch": "must be letters, digits, dots, dashes and underscores",
+}
+
+
 def _first(error: ValidationError) -> str:
     """The first complaint of pydantic in one line: where, what."""
     first = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in first["loc"] if not str(part).startswith("function-"))
-    what = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "missing":
+    kind = first["type"]
+    if kind == "missing":
         what = "is missing"
-    elif not first["type"].startswith("value_error"):
+    elif kind == "value_error":  # one of ours
+        what = first["msg"].removeprefix("Value error, ")
+    else:
+        what = _PLAIN.get(kind, first["msg"].replace("Input should be", "must be"))
         what += f", not {first['input']!r}"
     return f"{where}: {what}" if where else what
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands in a mapping twice; YAML would take the last one silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.YAMLError(f"the key {key!r} stands there twice, {node.start_mark}")
+        return super().construct_mapping(node, deep)
+
+
 def _read(path: Path) -> Any:
     try:
-        return yaml.safe_load(path.read_text())
+        return yaml.load(path.read_text(), _Loader)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -231,6 +256,8 @@ def _child(content: Any, part: str, override: str) -> Any:
         i = _position(content, part, override)
         if isinstance(content[i], str):
             content[i] = {"name": content[i]}
+        if not isinstance(content[i], dict | list):
+            raise UserError(f"--set {override}: {part} holds no keys")
         return content[i]
     if not isinstance(content.setdefault(part, {}), dict | list):
         raise UserError(f"--set {override}: {part} holds no keys")

@@ -40,9 +40,11 @@ def plan(sweep: Sweep, datasets: Mapping[str, Dataset], protocol: Protocol) -> d
     jobs: dict[str, Job] = {}
     for spec in sweep.datasets:
         data = datasets[spec.label]
+        # a folder is what its label says: one labelled cifar10 gets the presets of CIFAR-10
+        preset_name = spec.label if spec.name == "image_folder" else spec.name
         for entry in sweep.methods:
             for ipc in sweep.ipc:
-                method = entry.resolve(spec.name, ipc)
+                method = entry.resolve(preset_name, ipc)
                 for architecture in sweep.distill.architectures:
                     for seed in sweep.distill.seeds:
                         distill = _distill(jobs, entry.name, method, data, ipc, architecture, seed)

@@ -40,9 +40,9 @@ class Session:
         sweep = config.load_sweep(path, overrides)
         protocol = config.load_protocol(sweep.evaluate.protocol)
         _check_resources(path, sweep, on_cluster)
-        paths = {spec.label: data.prepare(spec) for spec in sweep.datasets}
-        loaded = {label: data.load(p) for label, p in paths.items()}
         try:
+            paths = {spec.label: data.prepare(spec) for spec in sweep.datasets}
+            loaded = {label: data.load(p) for label, p in paths.items()}
             check(sweep, loaded)
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
@@ -91,20 +91,29 @@ class Session:
 
     @cached_property
     def todo(self) -> dict[str, Job]:
-        """The jobs without which some cell lacks its record, inputs first."""
+        """What is damaged, and the jobs without which some cell lacks its record; inputs first."""
         needed: set[str] = set()
         for key, job in reversed(self.jobs.items()):
-            if self.states[key] is not None and (job.kind == "evaluate" or key in needed):
+            state = self.states[key]  # a finished job's artifact may be deleted, but a damaged one is redone
+            if state or (state is not None and (job.kind == "evaluate" or key in needed)):
                 needed |= {key, *job.inputs.values()}
         return {k: j for k, j in self.jobs.items() if k in needed and self.states[k] is not None}
 
+    def lender(self, key: str) -> Store | None:
+        """A neighbouring result folder where this job is finished."""
+        kind = self.jobs[key].kind
+        return next((store for store in self.lenders if store.state(kind, key) is None), None)
+
     def state(self, key: str) -> str:
-        """For the eye: done, missing, damaged, or not needed."""
+        """For the eye: done, missing, damaged, not needed, or finished next door."""
         if self.states[key] is None:
             return "done"
         if self.states[key]:
             return f"damaged: {self.states[key]}"
-        return "missing" if key in self.todo else "not needed"
+        if key not in self.todo:
+            return "not needed"
+        lender = self.lender(key)
+        return f"done in {lender.root.name}" if lender else "missing"
 
     def estimate(self) -> dict[str, float]:
         """{key: expected seconds}, where the records of this and neighbouring folders allow it."""
@@ -163,10 +172,10 @@ class Session:
         for key, why in damaged.items():
             console.print(f"made again: {why}", style="yellow", highlight=False, markup=False, soft_wrap=True)
             self.store.discard(self.jobs[key].kind, key)
-            self.states[key] = ""
         before = len(self.todo)
         for key, job in self.todo.items():
-            if self.store.adopt(job.kind, key, self.lenders):
+            if lender := self.lender(key):
+                self.store.adopt(job.kind, key, lender)
                 self.states[key] = None
         del self.__dict__["todo"]
         if len(self.todo) < before:

@@ -1,5 +1,6 @@
 """Content-addressed folders: what a key names is there whole, or not there."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -7,7 +8,7 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def write_atomic(path: Path, text: str) -> None:
 
 def temporary(name: str) -> str:
     """Says who writes it, so that the leavings of a killed process can be told from work in progress."""
-    return f".tmp-{socket.gethostname()}-{os.getpid()}-{name}-"
+    return f".tmp-{socket.gethostname()}+{os.getpid()}-{name}-"  # no machine's name has a plus
 
 
 def _sha256(path: Path) -> str:
@@ -77,7 +78,9 @@ class Store:
                 path.chmod(0o644)
                 _sync(path)
             checksums = {p.name: _sha256(p) for p in files}
-            write_atomic(folder / META, json.dumps({"schema": SCHEMA, **meta, "files": checksums}, indent=1))
+            content = {"schema": SCHEMA, **meta, "files": checksums}
+            content["sha256"] = record.digest(content)
+            write_atomic(folder / META, json.dumps(content, indent=1))
             folder.chmod(0o755)
             _sync(folder)
             try:
@@ -94,11 +97,13 @@ class Store:
         """The meta.json of an artifact. Raises ValueError with the reason when it is damaged."""
         try:
             meta: dict[str, Any] = json.loads((self.artifact(key) / META).read_text())
-            schema = meta["schema"]
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError):
+            schema, _, checksum = meta["schema"], meta["files"], meta.pop("sha256", None)
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError):
             raise ValueError("has no readable meta.json") from None
         if schema != SCHEMA:
             raise ValueError(f"has store schema {schema}, this ddbench writes {SCHEMA}")
+        if record.digest(meta) != checksum:
+            raise ValueError("does not match the checksum of meta.json")
         return meta
 
     def verify(self, key: str) -> None:
@@ -134,33 +139,29 @@ class Store:
         else:
             shutil.rmtree(self.artifact(key), ignore_errors=True)
 
-    def adopt(self, kind: str, key: str, lenders: Iterable["Store"]) -> bool:
-        """Take over a finished job from another result folder: what its key names is the same everywhere."""
-        for lender in lenders:
-            if lender.state(kind, key) is not None:
-                continue
-            if kind == "evaluate":
-                write_atomic(self.record(key), lender.record(key).read_text())
-            else:
-                meta = {k: v for k, v in lender.meta(key).items() if k not in ("schema", "files")}
-                source = lender.artifact(key)
-                self.publish(key, meta, lambda folder, s=source: _copy_files(s, folder))  # type: ignore[misc]
-            return True
-        return False
+    def adopt(self, kind: str, key: str, lender: "Store") -> None:
+        """Take over a finished job of another result folder: what its key names is the same everywhere."""
+        if kind == "evaluate":
+            write_atomic(self.record(key), lender.record(key).read_text())
+        else:
+            meta = {k: v for k, v in lender.meta(key).items() if k not in ("schema", "files")}
+            self.publish(key, meta, lambda folder: _copy_files(lender.artifact(key), folder))
 
     def sweep_up(self) -> None:
         """Remove what killed processes of this machine left half-written, and what is a day old."""
-        mine = f".tmp-{socket.gethostname()}-"
-        for folder in (self.artifacts, self.records, self.root):
+        mine = f".tmp-{socket.gethostname()}+"
+        for folder in (self.artifacts, self.records, self.logs, self.root):
             for path in folder.glob(".tmp-*"):
                 pid = path.name.removeprefix(mine).split("-")[0]
-                dead = path.name.startswith(mine) and not _alive(int(pid))
-                if dead or time.time() - path.stat().st_mtime > 86400:
-                    shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+                dead = path.name.startswith(mine) and pid.isdigit() and not _alive(int(pid))
+                with contextlib.suppress(FileNotFoundError):  # finished and renamed meanwhile
+                    if dead or time.time() - path.stat().st_mtime > 86400:
+                        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
 
     def find(self, prefix: str) -> str:
         """The full key of an artifact from its first characters. Raises UserError unless one fits."""
-        keys = sorted(p.name for p in self.artifacts.glob(f"{prefix}*") if not p.name.startswith("."))
+        names = sorted(p.name for p in self.artifacts.glob("*"))
+        keys = [name for name in names if name.startswith(prefix) and not name.startswith(".")]
         if len(keys) != 1:
             what = "several artifacts begin" if keys else "no artifact begins"
             raise UserError(f"{what} with {prefix!r} in {self.artifacts}; `ddbench show DIR` lists them")

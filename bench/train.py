@@ -1,11 +1,11 @@
 """Plain training of one network, and its accuracy."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated
 
 import torch
 import torch.nn.functional as F
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Lt
 from pydantic import ConfigDict, TypeAdapter
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from bench import augment
 from bench.artifact import Preprocess
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class Recipe:
     """SGD with momentum and steps of the learning rate; `steps` or `epochs`, not both."""
 
@@ -24,10 +24,9 @@ class Recipe:
     weight_decay: Annotated[float, Ge(0)] = 5e-4
     steps: Annotated[int, Gt(0)] | None = None
     epochs: Annotated[int, Gt(0)] | None = None
-    milestones: tuple[
-        float, ...
-    ] = ()  # fractions of the training after which the rate is multiplied by gamma
-    gamma: float = 0.1
+    # fractions of the training after which the rate is multiplied by gamma
+    milestones: tuple[Annotated[float, Gt(0), Lt(1)], ...] = ()
+    gamma: Annotated[float, Gt(0)] = 0.1
     augment: str = "none"  # a DSA strategy, drawn per image
 
     def __post_init__(self) -> None:
@@ -81,14 +80,19 @@ def train(
         schedule.step()
 
 
+def in_pieces(function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """`function` of all images [N,...], some at a time; for what does not couple the images of a batch.
+
+    On a CPU the activations of a piece stay in the cache: 50 images at a time were measured 2 to 3 times
+    faster than 1000. A GPU wants to be filled.
+    """
+    size = 50 if images.device.type == "cpu" else 2000
+    return torch.cat([function(x) for x in images.split(size)])
+
+
 @torch.inference_mode()
-def accuracy(
-    net: nn.Module, images: Tensor, labels: Tensor, preprocess: Preprocess, batch: int = 1000
-) -> float:
-    """The fraction of uint8 images [N,C,H,W] classified right; one wait for the device at the end."""
+def accuracy(net: nn.Module, images: Tensor, labels: Tensor, preprocess: Preprocess) -> float:
+    """The fraction of uint8 images [N,C,H,W] classified right; one wait for the device, at the end."""
     net.eval()
-    right = [
-        (net(preprocess(x)).argmax(1) == y).sum()
-        for x, y in zip(images.split(batch), labels.split(batch), strict=True)
-    ]
-    return float(torch.stack(right).sum()) / len(labels)
+    predicted = in_pieces(lambda x: net(preprocess(x)).argmax(1), images)
+    return int((predicted == labels).sum()) / len(labels)

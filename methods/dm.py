@@ -9,11 +9,14 @@ from typing import Annotated, ClassVar, Literal
 
 import torch
 from annotated_types import Ge, Gt
+from torch import Tensor, nn
 
 from bench import augment
 from bench.artifact import DistilledDataset
 from bench.data import ClassIndex, ClassSampler
 from bench.method import ARCHITECTURE, IPC, SEED, Prepare, Problem
+from bench.networks import Network
+from bench.train import in_pieces
 from methods.blocks.objectives import distribution_matching
 from methods.blocks.parameterise import Pixels
 
@@ -51,13 +54,19 @@ class DM:
             omega = augment.draw(self.augment, n_classes, draws)
             with torch.no_grad():
                 x = problem.preprocess(problem.images[real.next().flatten()])
-                target = net.embed(augment.apply(x, omega))
+                target = self._embed(net, augment.apply(x, omega))
             images, _ = synthetic.decode()
             loss = distribution_matching(target, net.embed(augment.apply(images, omega)), n_classes)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
         return synthetic
+
+    @staticmethod
+    def _embed(net: Network, real: Tensor) -> Tensor:
+        """Features of the real images; the piece that batch norm sees must stay whole."""
+        coupled = any(isinstance(module, nn.BatchNorm2d) for module in net.modules())
+        return net.embed(real) if coupled else in_pieces(net.embed, real)
 
     def _start(self, problem: Problem, index: ClassIndex) -> Pixels:
         """S: `ipc` random real images of each class, or Gaussian noise."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from bench.artifact import DistilledDataset
 from bench.method import ARCHITECTURE, IPC, SEED, Prepare, Problem
 from methods.blocks.coresets import select_by_features
-from methods.blocks.pools import TrainedNetwork
+from methods.blocks.pools import Embedding
 
 
 def herd(features: Tensor, k: int) -> Tensor:
@@ -40,7 +40,7 @@ class Herding:
     network_steps: Annotated[int, Gt(0)] = 3000
 
     def requires(self) -> dict[str, Prepare]:
-        return {"network": TrainedNetwork(self.network_steps)}
+        return {"embedding": Embedding(self.network_steps)}
 
     def distill(self, problem: Problem) -> DistilledDataset:
         return select_by_features(problem, herd)

@@ -16,7 +16,7 @@ from bench import rng
 from bench.artifact import DistilledDataset
 from bench.method import ARCHITECTURE, IPC, SEED, Prepare, Problem
 from methods.blocks.coresets import select_by_features
-from methods.blocks.pools import TrainedNetwork
+from methods.blocks.pools import Embedding
 
 
 def nearest_to_centres(features: Tensor, k: int, seed: int) -> Tensor:
@@ -41,7 +41,7 @@ class KMeansCoreset:
     network_steps: Annotated[int, Gt(0)] = 3000
 
     def requires(self) -> dict[str, Prepare]:
-        return {"network": TrainedNetwork(self.network_steps)}
+        return {"embedding": Embedding(self.network_steps)}
 
     def distill(self, problem: Problem) -> DistilledDataset:
         pick = partial(nearest_to_centres, seed=rng.derive(problem.seed, "k_means"))

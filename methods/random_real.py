@@ -3,10 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-
 from bench.artifact import DistilledDataset
-from bench.data import ClassIndex
+from bench.data import ClassIndex, ClassSampler
 from bench.method import IPC, SEED, Prepare, Problem
 from methods.blocks.coresets import real_images
 
@@ -23,13 +21,9 @@ class RandomReal:
         return {}
 
     def distill(self, problem: Problem) -> DistilledDataset:
-        index, generator = ClassIndex.of(problem.labels, problem.n_classes), problem.rng("random_real")
-        chosen = []
-        for c in range(problem.n_classes):
-            members = index.members(c)
-            order = torch.randperm(len(members), generator=generator)[: problem.ipc]
-            chosen.append(members[order.to(members.device)])
-        return real_images(problem, chosen)
+        index = ClassIndex.of(problem.labels, problem.n_classes)
+        drawn = ClassSampler(index, problem.ipc, problem.rng("random_real")).next()
+        return real_images(problem, list(drawn))
 
 
 METHOD = RandomReal

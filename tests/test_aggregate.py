@@ -253,3 +253,11 @@ def test_no_torch_is_imported() -> None:
     root = Path(__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+def test_a_seed_scored_again_with_more_students_counts_once() -> None:
+    few = make("dm", 1, (0.2, 0.2), seed=0)
+    more = few.model_copy(update={"key": "again", "accuracies": [0.2, 0.2, 0.5]})
+    (row,) = aggregate.summary(aggregate.frame([few, more])).to_dict("records")
+    assert (row["n_students"], row["n_seeds"]) == (3, 1)
+    assert row["accuracy_mean"] == pytest.approx(0.3)

@@ -121,6 +121,7 @@ def _write(path: Path, spec: DatasetSpec, raw: Raw) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         save_file(tensors, temporary, metadata={"ddbench": json.dumps(meta)})
+        temporary.chmod(0o644)  # safetensors makes private files; a cache folder may be shared
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)

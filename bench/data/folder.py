@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 
 from bench.data.dataset import Raw, Source, Split
-from bench.data.decode import decode_all
 from bench.data.spec import DatasetSpec
+from bench.decode import decode_all
 from bench.errors import UserError
 
 _EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")

@@ -53,15 +53,16 @@ class Architecture:
 
 def parse(entry: str | Mapping[str, Any]) -> Architecture:
     """Read a name or a mapping. Raises UserError that names the valid choices."""
-    if isinstance(entry, str):
-        family, *tokens = entry.split("-")
-        given = dict(_token(entry, t) for t in tokens)
-    else:
-        given = {k: v for k, v in entry.items() if k != "name"}
-        family, *tokens = str(entry.get("name")).split("-")
-        given |= dict(_token(str(entry.get("name")), t) for t in tokens)
+    mapping = {"name": entry} if isinstance(entry, str) else entry
+    name = str(mapping.get("name"))
+    family, *tokens = name.split("-")
     choose("architecture", family, FAMILIES)
     defaults = parameters(family)
+    given = {k: v for k, v in mapping.items() if k != "name"}
+    for key, value in (_token(name, t) for t in tokens):
+        if key in given:
+            raise UserError(f"architecture {name!r}: {key} is given twice")
+        given[key] = value
     for key, value in given.items():
         if key not in defaults:
             takes = ", ".join(defaults) or "no parameters"

@@ -2,8 +2,10 @@
 
 import contextlib
 import dataclasses
+import logging
 import os
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Iterator
@@ -20,6 +22,7 @@ from bench.sweep.frontier import Frontier, Outcome, finish
 from bench.sweep.inline import stop_on_signals
 
 RETRIES = 2  # of a job whose process died
+CONNECT_S = 5.0  # to wait for a cluster
 ENVIRONMENT = {  # read by ray when it is imported or started
     "RAY_USAGE_STATS_ENABLED": "0",  # no telemetry
     "RAY_AUTH_MODE": "disabled",  # no token file in the home directory; a cluster's own setting wins
@@ -38,8 +41,24 @@ os.environ.update({name: value for name, value in ENVIRONMENT.items() if name no
 
 import ray  # noqa: E402 (after its environment)
 from ray import tune  # noqa: E402
+from ray._private.services import canonicalize_bootstrap_address_or_die  # noqa: E402
 from ray.tune.schedulers import FIFOScheduler  # noqa: E402
 from ray.tune.search import Searcher  # noqa: E402
+
+
+def check_address(address: str) -> None:
+    """Raises UserError, within seconds, when nothing listens at `address`: Ray itself tries for minutes."""
+    try:
+        found = canonicalize_bootstrap_address_or_die(address)
+        host, _, port = found.rpartition(":")
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
+    except (ValueError, OSError) as error:
+        raise _no_cluster(address, error) from None
+
+
+def _no_cluster(address: str, error: Exception) -> UserError:
+    why = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    return UserError(f"--address {address}: no Ray cluster answers: {why}; give host:port or auto")
 
 
 @contextlib.contextmanager
@@ -58,8 +77,9 @@ def cluster(address: str | None, cpus: int, gpus: float) -> Iterator[tuple[int, 
     try:
         ray.init(**options)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        where = f"--address {address}: no Ray cluster answers" if address else "Ray does not start here"
-        raise UserError(f"{where}: {str(error).strip().splitlines()[0]}") from None
+        if address:
+            raise _no_cluster(address, error) from None
+        raise UserError(f"Ray does not start here: {str(error).strip().splitlines()[0]}") from None
     try:
         there = ray.cluster_resources()
         slots = int(there.get("CPU", 0) // cpus)
@@ -173,6 +193,7 @@ def run_ray(frontier: Frontier, context: Context, progress: Progress, slots: int
             failure_config=tune.FailureConfig(max_failures=RETRIES),
         ),
     )
+    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # the summary names what failed, and why
     begin = time.monotonic()
     try:
         with stop_on_signals():

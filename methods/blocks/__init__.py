@@ -1,6 +1,6 @@
 """The parts that methods share. `BLOCKS` is what artifacts and jobs may name."""
 
 from methods.blocks.parameterise import Pixels
-from methods.blocks.pools import TrainedNetwork
+from methods.blocks.pools import Embedding
 
-BLOCKS = (Pixels, TrainedNetwork)
+BLOCKS = (Pixels, Embedding)

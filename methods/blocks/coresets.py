@@ -1,4 +1,4 @@
-"""What the coreset baselines share: embeddings of the training set, and real images as an artifact."""
+"""What the coreset baselines share: real images, chosen class by class, as an artifact."""
 
 from collections.abc import Callable
 
@@ -8,14 +8,6 @@ from torch import Tensor
 from bench.data import ClassIndex
 from bench.method import Problem
 from methods.blocks.parameterise import Pixels
-from methods.blocks.pools import TrainedNetwork
-
-
-@torch.inference_mode()
-def embed(problem: Problem, batch: int = 1000) -> Tensor:
-    """Features [N,D] of every training image under the prepared network."""
-    net = TrainedNetwork.restore(problem)
-    return torch.cat([net.embed(problem.preprocess(x)) for x in problem.images.split(batch)])
 
 
 def real_images(problem: Problem, chosen: list[Tensor]) -> Pixels:
@@ -24,8 +16,8 @@ def real_images(problem: Problem, chosen: list[Tensor]) -> Pixels:
 
 
 def select_by_features(problem: Problem, pick: Callable[[Tensor, int], Tensor]) -> Pixels:
-    """Apply `pick(features [n,D], ipc) -> positions [ipc]` to each class."""
-    features = embed(problem)
+    """Apply `pick(features [n,D], ipc) -> positions [ipc]` to each class; needs an `Embedding` prepared."""
+    features = problem.prepared["embedding"]["features"].to(problem.device)
     index = ClassIndex.of(problem.labels, problem.n_classes)
     members = [index.members(c) for c in range(problem.n_classes)]
     return real_images(problem, [m[pick(features[m], problem.ipc)] for m in members])

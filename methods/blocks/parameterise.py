@@ -19,6 +19,8 @@ class Pixels(DistilledDataset):
 
     def __init__(self, images: Tensor, counts: list[int], preprocess: Preprocess) -> None:
         super().__init__(preprocess)
+        if len(images) != sum(counts):
+            raise ValueError(f"{len(images)} images for {sum(counts)} labels")
         self.images: Tensor
         if images.dtype == torch.uint8:
             self.register_buffer("images", images)

@@ -1,26 +1,30 @@
-"""Image files to one uint8 array."""
+"""Image files to one uint8 array.
+
+Not in bench.data, which imports torch: the decoding processes shall start in a fraction of a second.
+"""
 
 import os
 import struct
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from joblib import Parallel, delayed
+from joblib.externals.loky import get_reusable_executor
 from PIL import Image, ImageOps
 from rich.console import Console
 from rich.progress import Progress
 
 from bench.errors import UserError
 
-_CHUNK = 16  # files per task
-# Below this many pixels PIL holds the interpreter lock for most of its time, and two threads were measured
-# slower than one (275 against 230 microseconds for a 32x32 JPEG); a 500x375 JPEG gained by 1.5 on two cores.
-_THREADS_FROM = 128 * 128
+_CHUNK = 64  # files per task
+# Processes, because on small images two threads that share the interpreter lock were measured slower than
+# one (275 against 230 microseconds for a 32x32 JPEG). Fewer files than this are decoded
+# before a pool has started.
+_POOL_FROM = 4000
 _GREY = {"1", "L", "LA", "La", "I;16", "I;16B", "I;16L", "I;16N"}
 _TOO_DEEP = {"I", "F"}  # 32 bits per pixel: no range of values that would be known to be white
 
@@ -41,7 +45,7 @@ def decode_all(files: list[Path], image_size: int | None) -> npt.NDArray[np.uint
     _check_size(files[0], first.size, files[0], first.size, image_size)
     images = np.empty((len(files), 3, *first.pixels.shape[:2]), dtype=np.uint8)
     all_grey = True
-    for row, (file, image) in enumerate(zip(files, _decoded(files, image_size, first), strict=True)):
+    for row, (file, image) in enumerate(zip(files, _decoded(files, image_size), strict=True)):
         _check_size(file, image.size, files[0], first.size, image_size)
         images[row] = image.pixels.transpose(2, 0, 1)
         all_grey &= image.grey
@@ -70,24 +74,21 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
 
 
-def _decoded(files: list[Path], image_size: int | None, first: Decoded) -> Iterator[Decoded]:
+def _decoded(files: list[Path], image_size: int | None) -> Iterator[Decoded]:
     """Every file decoded, in order."""
-    workers = (os.cpu_count() or 1) if first.size[0] * first.size[1] >= _THREADS_FROM else 1
+    workers = (os.cpu_count() or 1) if len(files) >= _POOL_FROM else 1
     chunks = [files[start : start + _CHUNK] for start in range(0, len(files), _CHUNK)]
-    work = partial(_decode_chunk, image_size=image_size)
     progress = Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
-    pool = ThreadPoolExecutor(workers)
+    pool = Parallel(n_jobs=workers, return_as="generator")
     try:
         with progress:
             task = progress.add_task("decoding", total=len(files))
-            # Wave by wave: a pool that runs ahead of its reader would hold the whole data set twice.
-            wave = 4 * workers
-            for start in range(0, len(chunks), wave):
-                for images in pool.map(work, chunks[start : start + wave]):
-                    yield from images
-                    progress.advance(task, len(images))
+            for images in pool(delayed(_decode_chunk)(chunk, image_size) for chunk in chunks):
+                yield from images
+                progress.advance(task, len(images))
     finally:
-        pool.shutdown(cancel_futures=True)
+        if workers > 1:
+            get_reusable_executor().shutdown(kill_workers=True)
 
 
 def _decode_chunk(files: list[Path], image_size: int | None) -> list[Decoded]:

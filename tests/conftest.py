@@ -1,0 +1,63 @@
+"""What every test may use: one thread, a private cache, the digits, and a problem made from them."""
+
+import os
+from collections.abc import Callable, Iterator
+
+import hypothesis
+import pytest
+import torch
+
+from bench import networks
+from bench.artifact import Preprocess
+from bench.data import Dataset, DatasetSpec, load, prepare
+from bench.method import Problem
+
+MakeProblem = Callable[..., Problem]
+
+os.environ["OMP_NUM_THREADS"] = "1"  # also in the subprocesses
+torch.set_num_threads(1)
+hypothesis.settings.register_profile(
+    "ddbench", deadline=None, derandomize=True, max_examples=50, database=None
+)
+hypothesis.settings.load_profile("ddbench")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A data cache of this session's own, here and in subprocesses; and no cluster of someone else's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DDBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.delenv("RAY_ADDRESS", raising=False)
+        yield
+
+
+@pytest.fixture(scope="session")
+def digits(_environment: None) -> Dataset:
+    return load(prepare(DatasetSpec(name="digits")))
+
+
+@pytest.fixture(scope="session")
+def make_problem(digits: Dataset) -> MakeProblem:
+    """`make_problem(method, ipc=, seed=, architecture=)`: the digits, and what the method requires, built."""
+
+    def make(
+        method: object = None, *, ipc: int = 1, seed: int = 0, architecture: str = "convnet-d2-w16"
+    ) -> Problem:
+        parsed = networks.parse(architecture)
+
+        def problem(prepared: dict[str, dict[str, torch.Tensor]]) -> Problem:
+            return Problem(
+                images=digits.train.images.clone(),
+                labels=digits.train.labels.clone(),
+                n_classes=digits.n_classes,
+                ipc=ipc,
+                preprocess=Preprocess(digits.mean, digits.std),
+                make_net=lambda generator: parsed.build(digits.image_shape, digits.n_classes, generator),
+                seed=seed,
+                prepared=prepared,
+            )
+
+        required = method.requires() if method is not None else {}
+        return problem({role: block.build(problem({})) for role, block in required.items()})
+
+    return make

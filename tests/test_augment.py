@@ -1,0 +1,251 @@
+"""Augmentation: neutral parameters, closed forms, gradients, and which image gets which draw."""
+
+import itertools
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from bench import rng
+from bench.augment import OPS, Draw, apply, color, crop, cutout, draw, flip, parse, rotate, scale
+from bench.errors import UserError
+
+ALL = "color_crop_cutout_flip_scale_rotate"
+LAST = 1 - 2**-24  # the largest float32 that torch.rand gives
+NEUTRAL_SCALE = (1 - 1 / 1.2) / (1.2 - 1 / 1.2)
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=rng.generator(seed, "noise"))
+
+
+def uniforms(n: int, *values: float) -> Tensor:
+    """The same parameters for n images; 0.5 where none is given."""
+    return torch.tensor([*values, 0.5, 0.5, 0.5][:3], dtype=torch.float64).expand(n, 3)
+
+
+def ramp(side: int) -> tuple[Tensor, Tensor]:
+    """The coordinates of each pixel, from -1 to 1: horizontal and vertical [1,1,side,side]."""
+    line = torch.linspace(-1, 1, side, dtype=torch.float64)
+    return line.expand(1, 1, side, side), line[:, None].expand(1, 1, side, side)
+
+
+# --- identities -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32)])
+@pytest.mark.parametrize(
+    ("operation", "values"),
+    [
+        (flip, (0.5,)),
+        (flip, (LAST,)),
+        (color, (0.5, 0.5, 0.5)),
+        (crop, (0.5, 0.5)),
+        (scale, (NEUTRAL_SCALE, NEUTRAL_SCALE)),
+        (rotate, (0.5,)),
+    ],
+)
+def test_neutral_parameters_change_nothing(
+    operation: Callable[[Tensor, Tensor], Tensor], values: tuple[float, ...], shape: tuple[int, int, int]
+) -> None:
+    x = noise(4, *shape)
+    torch.testing.assert_close(operation(x, uniforms(4, *values)), x, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_shape_and_type_are_kept(name: str) -> None:
+    for dtype, shape in itertools.product((torch.float32, torch.float64), ((1, 8, 8), (3, 32, 32))):
+        x = noise(5, *shape).to(dtype)
+        y = OPS[name](x, uniforms(5, 0.2, 0.7).to(dtype))
+        assert (y.shape, y.dtype) == (x.shape, dtype)
+
+
+# --- closed forms ---------------------------------------------------------------------------------
+
+
+def test_flip_mirrors_the_columns() -> None:
+    x = noise(3, 2, 4, 4)
+    assert torch.equal(flip(x, uniforms(3, 0.499)), x[..., [3, 2, 1, 0]])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@given(st.tuples(*[st.floats(0, 1, width=32)] * 3))
+def test_color_is_the_three_steps_of_dsa(channels: int, u: tuple[float, float, float]) -> None:
+    x = noise(2, channels, 4, 4)
+    y = x + (u[0] - 0.5)
+    for image in y:
+        if channels > 1:
+            grey = sum(image[c].clone() for c in range(channels)) / channels
+            for c in range(channels):
+                image[c] = (image[c] - grey) * (2 * u[1]) + grey
+        image.copy_((image - image.mean()) * (u[2] + 0.5) + image.mean())
+    torch.testing.assert_close(color(x, uniforms(2, *u)), y, rtol=0, atol=1e-12)
+
+
+def test_saturation_leaves_grey_images_alone() -> None:
+    x = noise(2, 1, 8, 8)
+    assert torch.equal(color(x, uniforms(2, 0.3, 0.0, 0.9)), color(x, uniforms(2, 0.3, LAST, 0.9)))
+    rgb = x.expand(2, 3, 8, 8)  # grey in RGB as well, up to the rounding of the mean
+    lost, kept = color(rgb, uniforms(2, 0.5, 0.0, 0.5)), color(rgb, uniforms(2, 0.5, 1.0, 0.5))
+    torch.testing.assert_close(lost, kept, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("side", "most"), [(8, 1), (28, 4), (32, 4)])
+def test_crop_gives_every_shift_and_fills_with_zeros(side: int, most: int) -> None:
+    n = 2 * most + 1
+    x = noise(1, 2, side, side)
+    padded = torch.zeros(2, side + 2 * most, side + 2 * most, dtype=torch.float64)
+    padded[:, most : most + side, most : most + side] = x[0]
+    u = torch.tensor([((i + 0.5) / n, (j + 0.5) / n, 0.0) for i in range(n) for j in range(n)])
+    shifted = crop(x.expand(n * n, -1, -1, -1), u)
+    expected = [padded[:, i : i + side, j : j + side] for i in range(n) for j in range(n)]
+    assert torch.equal(shifted, torch.stack(expected))
+    for u_end, start in ((0.0, 0), (LAST, 2 * most)):
+        corner = padded[None, :, start : start + side, start : start + side]
+        assert torch.equal(crop(x, torch.full((1, 3), u_end)), corner)
+
+
+@pytest.mark.parametrize("side", [5, 8, 28, 32])
+def test_cutout_is_a_clipped_square(side: int) -> None:
+    half = int(side / 2 + 0.5)
+    centres = side + 1 - half % 2
+    x = noise(1, 3, side, side).abs() + 1
+    for i, j in itertools.product(range(centres), repeat=2):
+        y = cutout(x, uniforms(1, (i + 0.5) / centres, (j + 0.5) / centres))
+        rows, cols = (range(max(0, c - half // 2), min(side, c - half // 2 + half)) for c in (i, j))
+        expected = x.clone()
+        expected[:, :, rows.start : rows.stop, cols.start : cols.stop] = 0
+        assert torch.equal(y, expected)
+        assert (half // 2) ** 2 <= int((y[0, 0] == 0).sum()) <= half**2
+    middle = cutout(x, uniforms(1, 0.5, 0.5))
+    assert int((middle[0, 0] == 0).sum()) == half**2
+
+
+@pytest.mark.parametrize(("u", "factor"), [(0.0, 1 / 1.2), (NEUTRAL_SCALE, 1.0), (1.0, 1.2)])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_scale_stretches_each_axis_by_its_own_factor(u: float, factor: float, axis: int) -> None:
+    """Bilinear reading of a linear function is exact: pixel c shows what was at factor * c, zero outside."""
+    values = [NEUTRAL_SCALE, NEUTRAL_SCALE]
+    values[axis] = u
+    position = ramp(9)[axis]
+    y = scale(position + 2, uniforms(1, *values))
+    inside = factor * position.abs() <= 1
+    torch.testing.assert_close(y[inside], factor * position[inside] + 2, rtol=0, atol=1e-12)
+    beyond = factor * position.abs() >= 1 + 2 / 8  # a pixel or more outside
+    assert torch.all(y[beyond] == 0)
+    across = ramp(9)[1 - axis]
+    kept = scale(across, uniforms(1, *values))
+    torch.testing.assert_close(kept[inside], across[inside], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("u", "degrees"), [(0.0, -15), (0.25, -7.5), (0.5, 0), (1.0, 15)])
+def test_rotate_turns_coordinates(u: float, degrees: float) -> None:
+    """Bilinear reading of a linear function is exact: coordinates turn as vectors do."""
+    x, y = ramp(11)
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    inside = (cos * x - sin * y).abs().max(dim=0).values <= 1
+    inside = inside & ((sin * x + cos * y).abs() <= 1)
+    for image, expected in ((x, cos * x - sin * y), (y, sin * x + cos * y)):
+        turned = rotate(image, uniforms(1, u))
+        torch.testing.assert_close(turned[inside], expected[inside], rtol=0, atol=1e-12)
+    ones = rotate(torch.ones_like(x), uniforms(1, u))
+    assert (ones[0, 0, 0, 0] == 1) == (degrees == 0)  # a corner that came from outside is filled with zero
+
+
+# --- gradients ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", OPS)
+def test_gradients(name: str, channels: int) -> None:
+    x = noise(3, channels, 6, 6).requires_grad_()
+    u = torch.rand(3, 3, dtype=torch.float64, generator=rng.generator(1))
+    assert torch.autograd.gradcheck(lambda images: OPS[name](images, u), x)
+
+
+def test_gradients_of_a_whole_draw() -> None:
+    x = noise(12, 2, 6, 6).requires_grad_()
+    drawn = draw(ALL, 6, rng.generator(3))
+    assert torch.autograd.gradcheck(lambda images: apply(images, drawn), x)
+
+
+# --- draws ----------------------------------------------------------------------------------------
+
+
+def reference(images: Tensor, drawn: Draw) -> Tensor:
+    """One group after the other."""
+    groups = images.unflatten(0, (len(drawn.choice), -1))
+    parts = [
+        OPS[drawn.ops[int(i)]](x, u.to(x).expand(len(x), 3))
+        for x, i, u in zip(groups, drawn.choice, drawn.uniforms, strict=True)
+    ]
+    return torch.cat(parts)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+@given(st.permutations(ALL.split("_")), st.integers(1, 6), st.integers(0, 999))
+def test_apply_is_one_operation_a_group(size: int, names: list[str], n_ops: int, seed: int) -> None:
+    drawn = draw("_".join(names[:n_ops]), 7, rng.generator(seed))
+    x = noise(7 * size, 3, 8, 8)
+    torch.testing.assert_close(apply(x, drawn), reference(x, drawn), rtol=0, atol=1e-12)
+
+
+def test_apply_keeps_the_order() -> None:
+    """Images of one value each: cropping and cutting can only add zeros, and a flip changes nothing."""
+    values = torch.arange(1.0, 61)
+    y = apply(values.view(-1, 1, 1, 1).expand(60, 2, 8, 8), draw("crop_cutout_flip", 20, rng.generator(0)))
+    assert torch.equal(y.flatten(1).max(dim=1).values, values)
+
+
+def test_one_draw_is_siamese() -> None:
+    """Same image, same group: same result, in one call and across calls; other groups draw their own."""
+    drawn = draw(ALL, 8, rng.generator(0))
+    image = noise(1, 3, 8, 8)
+    many, few = apply(image.expand(40, 3, 8, 8), drawn), apply(image.expand(16, 3, 8, 8), drawn)
+    many, few = many.unflatten(0, (8, 5)), few.unflatten(0, (8, 2))
+    torch.testing.assert_close(many, many[:, :1].expand_as(many), rtol=0, atol=1e-12)
+    torch.testing.assert_close(many[:, :2], few, rtol=0, atol=1e-12)
+    colored = apply(image.expand(8, 3, 8, 8), draw("color", 8, rng.generator(0)))
+    assert all(not torch.equal(colored[i], colored[j]) for i, j in itertools.combinations(range(8), 2))
+
+
+def test_draws_come_from_the_generator_alone() -> None:
+    torch.manual_seed(987_654_321)
+    before = torch.get_rng_state()
+    one, same, other = (draw(ALL, 50, rng.generator(seed)) for seed in (1, 1, 2))
+    apply(noise(50, 1, 8, 8), one)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(one.choice, same.choice)
+    assert torch.equal(one.uniforms, same.uniforms)
+    assert not torch.equal(one.choice, other.choice)
+    assert not torch.equal(one.uniforms, other.uniforms)
+
+
+def test_operations_are_drawn_evenly_and_uniforms_are_uniform() -> None:
+    drawn = draw(ALL, 60_000, rng.generator(0))
+    sigma = math.sqrt(60_000 * 1 / 6 * 5 / 6)
+    assert torch.all((drawn.choice.bincount() - 10_000).abs() < 4 * sigma)
+    assert torch.all((drawn.uniforms.mean(0) - 0.5).abs() < 4 / math.sqrt(12 * 60_000))
+    assert 0 <= float(drawn.uniforms.min()) < float(drawn.uniforms.max()) < 1
+
+
+def test_none_is_the_identity() -> None:
+    x = noise(4, 1, 8, 8)
+    assert parse("none") == ()
+    assert apply(x, draw("none", 4, rng.generator(0))) is x
+
+
+@pytest.mark.parametrize("strategy", ["colour", "color_", "", "none_flip", "Flip", "color-flip"])
+def test_unknown_operations_name_the_choices(strategy: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse(strategy)
+    assert "choose from: color, crop, cutout, flip, rotate, scale" in str(caught.value)
+
+
+def test_images_that_do_not_divide_into_groups() -> None:
+    with pytest.raises(ValueError, match="10 images do not divide into 3 groups"):
+        apply(noise(10, 1, 8, 8), draw(ALL, 3, rng.generator(0)))

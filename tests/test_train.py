@@ -1,0 +1,218 @@
+"""Training: the recipe's arithmetic, SGD against a loop by hand, and draws from one generator alone."""
+
+from itertools import islice
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from bench import augment, rng
+from bench.artifact import Preprocess
+from bench.data import Dataset
+from bench.networks import parse
+from bench.train import RECIPE, Recipe, accuracy, batches, train
+
+CPU = torch.device("cpu")
+
+
+def blobs(n: int = 60, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+    """Three classes of 1x2x2 images that a linear model separates."""
+    labels = torch.arange(n) % 3
+    centres = 3 * torch.eye(4, dtype=dtype)[:3]
+    images = centres[labels] + 0.3 * torch.randn(n, 4, dtype=dtype, generator=rng.generator(0, "blobs"))
+    return images.view(n, 1, 2, 2), labels
+
+
+def linear(seed: int = 0) -> nn.Module:
+    layer = nn.Linear(4, 3, dtype=torch.float64)
+    with torch.no_grad():
+        for p in layer.parameters():
+            p.copy_(torch.randn(p.shape, dtype=torch.float64, generator=rng.generator(seed, "linear")))
+    return nn.Sequential(nn.Flatten(), layer)
+
+
+def weights(net: nn.Module) -> Tensor:
+    return torch.cat([p.detach().flatten() for p in net.parameters()])
+
+
+# --- the recipe -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "word"),
+    [
+        ({}, "steps or epochs"),
+        ({"steps": 1, "epochs": 1}, "steps or epochs"),
+        ({"steps": 0}, "steps"),
+        ({"epochs": -1}, "epochs"),
+        ({"steps": 1, "batch_size": 0}, "batch_size"),
+        ({"steps": 1, "lr": 0.0}, "lr"),
+        ({"steps": 1, "lr": float("inf")}, "lr"),
+        ({"steps": 1, "momentum": -0.1}, "momentum"),
+        ({"steps": 1, "weight_decay": -0.1}, "weight_decay"),
+        ({"steps": 1, "augment": "colour"}, "did you mean color?"),
+        ({"steps": 1, "milestones": [30, 60]}, "milestones"),
+        ({"steps": 1, "milestones": [0.0]}, "milestones"),
+        ({"steps": 1, "gamma": 0.0}, "gamma"),
+        ({"steps": 1, "nesterov": True}, "nesterov"),
+    ],
+)
+def test_bad_recipes_are_refused(values: dict[str, Any], word: str) -> None:
+    with pytest.raises(ValidationError, match=word):
+        RECIPE.validate_python({"batch_size": 8, "lr": 0.1, **values})
+
+
+@given(n=st.integers(1, 500), size=st.integers(1, 500), epochs=st.integers(1, 9))
+def test_steps_of_an_epoch_cover_every_image(n: int, size: int, epochs: int) -> None:
+    steps = Recipe(batch_size=size, lr=0.1, epochs=epochs).n_steps(n)
+    assert (steps // epochs - 1) * size < n <= steps // epochs * size
+    assert steps % epochs == 0
+    assert Recipe(batch_size=size, lr=0.1, steps=epochs).n_steps(n) == epochs
+
+
+@given(n=st.integers(1, 40), size=st.integers(1, 50))
+def test_batches_visit_each_image_once_an_epoch(n: int, size: int) -> None:
+    per_epoch = -(-n // size)
+    drawn = list(islice(batches(n, size, rng.generator(0), CPU), 3 * per_epoch))
+    for epoch in range(3):
+        part = drawn[epoch * per_epoch : (epoch + 1) * per_epoch]
+        assert torch.equal(torch.cat(part).sort().values, torch.arange(n))
+        assert all(len(batch) == size for batch in part[:-1])
+
+
+# --- training -------------------------------------------------------------------------------------
+
+
+def sgd_by_hand(
+    net: nn.Module, x: Tensor, y: Tensor, recipe: Recipe, rates: list[float], g: torch.Generator
+) -> None:
+    """v <- momentum v + grad + decay w;  w <- w - rate v."""
+    parameters = list(net.parameters())
+    velocity = [torch.zeros_like(p) for p in parameters]
+    order = batches(len(x), recipe.batch_size, g, CPU)
+    for rate in rates:
+        index = next(order)
+        drawn = augment.draw(recipe.augment, len(index), g)
+        loss = F.cross_entropy(net(augment.apply(x[index], drawn)), y[index])
+        gradients = torch.autograd.grad(loss, parameters)
+        with torch.no_grad():
+            for p, v, grad in zip(parameters, velocity, gradients, strict=True):
+                v.mul_(recipe.momentum).add_(grad + recipe.weight_decay * p)
+                p.sub_(rate * v)
+
+
+@pytest.mark.parametrize("strategy", ["none", "color_crop_cutout_flip_scale_rotate"])
+@pytest.mark.parametrize(
+    ("milestones", "rates"),
+    [
+        ((), [0.1] * 10),
+        ((0.5,), [0.1] * 5 + [0.02] * 5),
+        ((0.3, 0.8), [0.1] * 3 + [0.02] * 5 + [0.004] * 2),
+    ],
+)
+def test_train_is_sgd_with_momentum(milestones: tuple[float, ...], rates: list[float], strategy: str) -> None:
+    """The rate falls exactly after its share of the steps; the last batch of an epoch is a small one."""
+    recipe = Recipe(
+        batch_size=25, lr=0.1, weight_decay=0.01, steps=10, milestones=milestones, gamma=0.2, augment=strategy
+    )
+    (x, y), net, expected = blobs(), linear(), linear()
+    train(net, x, y, recipe, rng.generator(7))
+    sgd_by_hand(expected, x, y, recipe, rates, rng.generator(7))
+    torch.testing.assert_close(weights(net), weights(expected), rtol=0, atol=1e-12)
+
+
+def test_epochs_are_steps() -> None:
+    (x, y), one, two = blobs(), linear(), linear()
+    train(one, x, y, Recipe(batch_size=25, lr=0.1, epochs=4, milestones=(0.5,)), rng.generator(7))
+    train(two, x, y, Recipe(batch_size=25, lr=0.1, steps=12, milestones=(0.5,)), rng.generator(7))
+    assert torch.equal(weights(one), weights(two))
+
+
+def test_training_separates_what_is_separable() -> None:
+    (x, y), net = blobs(), linear()
+    before = F.cross_entropy(net(x), y)
+    train(net, x, y, Recipe(batch_size=20, lr=0.1, epochs=30), rng.generator(0))
+    assert F.cross_entropy(net(x), y) < before / 10
+    assert torch.equal(net(x).argmax(1), y)
+
+
+def test_one_hot_targets_are_hard_targets() -> None:
+    (x, y), hard, soft = blobs(), linear(), linear()
+    recipe = Recipe(batch_size=20, lr=0.1, steps=20)
+    train(hard, x, y, recipe, rng.generator(0))
+    train(soft, x, F.one_hot(y, 3).double(), recipe, rng.generator(0))
+    torch.testing.assert_close(weights(hard), weights(soft), rtol=0, atol=1e-12)
+
+
+def trained(digits: Dataset, seed: int, name: str = "convnet-d2-w8", strategy: str = "color_crop") -> Tensor:
+    net = parse(name).build(digits.image_shape, 10, rng.generator(0, "init"))
+    recipe = Recipe(batch_size=32, lr=0.01, steps=5, augment=strategy)
+    preprocess = Preprocess(digits.mean, digits.std)
+    train(net, digits.train.images, digits.train.labels, recipe, rng.generator(seed), preprocess)
+    return weights(net)
+
+
+@pytest.mark.parametrize("name", ["convnet-d2-w8", "convnet-d2-w8-batch", "mlp-w8"])
+def test_draws_come_from_the_generator_alone(digits: Dataset, name: str) -> None:
+    torch.manual_seed(987_654_321)
+    before = torch.get_rng_state()
+    one = trained(digits, 1, name)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.rand(5)  # another global state
+    assert torch.equal(one, trained(digits, 1, name))
+    assert not torch.equal(one, trained(digits, 2, name))
+
+
+def test_bytes_with_preprocess_are_normalised_floats(digits: Dataset) -> None:
+    preprocess = Preprocess(digits.mean, digits.std)
+    nets = [parse("convnet-d2-w8").build(digits.image_shape, 10, rng.generator(0)) for _ in range(2)]
+    recipe = Recipe(batch_size=32, lr=0.01, steps=5)
+    images, labels = digits.train.images, digits.train.labels
+    train(nets[0], images, labels, recipe, rng.generator(1), preprocess)
+    train(nets[1], preprocess(images), labels, recipe, rng.generator(1))
+    assert torch.equal(weights(nets[0]), weights(nets[1]))
+
+
+def test_training_is_in_training_mode_and_accuracy_is_not() -> None:
+    net = parse("convnet-d1-w4-batch").build((1, 8, 8), 2, rng.generator(0))
+    images = torch.randint(256, (6, 1, 8, 8), dtype=torch.uint8, generator=rng.generator(0))
+    labels, preprocess = torch.arange(6) % 2, Preprocess((0.0,), (1.0,))
+    count = net.features[1].num_batches_tracked
+    train(net, images, labels, Recipe(batch_size=3, lr=0.1, steps=2), rng.generator(0), preprocess)
+    assert int(count) == 2
+    accuracy(net, images, labels, preprocess)
+    assert int(count) == 2
+
+
+# --- accuracy -------------------------------------------------------------------------------------
+
+
+class Brightest(nn.Module):
+    """Says which of the first three pixels is brightest."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1)[:, :3]
+
+
+@pytest.mark.parametrize("times", [1, 5, 13])
+def test_accuracy_is_the_fraction_that_is_right(times: int) -> None:
+    """Also of more images than go through the network at a time, and of a number that does not divide."""
+    images = torch.zeros(10, 1, 2, 2, dtype=torch.uint8)
+    bright = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1, 2, 0])
+    images.flatten(1)[torch.arange(10), bright] = 255
+    labels = torch.where(torch.arange(10) < 7, bright, (bright + 1) % 3)
+    images, labels = images.repeat(times, 1, 1, 1), labels.repeat(times)
+    assert accuracy(Brightest(), images, labels, Preprocess((0.5,), (0.5,))) == 0.7
+
+
+def test_accuracy_uses_the_preprocess_of_the_artifact() -> None:
+    """A negative standard deviation turns bright into dark."""
+    images = torch.tensor([[255, 0, 10, 0], [0, 255, 10, 0]], dtype=torch.uint8).view(2, 1, 2, 2)
+    labels = torch.tensor([0, 1])
+    assert accuracy(Brightest(), images, labels, Preprocess((0.0,), (1.0,))) == 1.0
+    assert accuracy(Brightest(), images, labels, Preprocess((0.0,), (-1.0,))) == 0.0
