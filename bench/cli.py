@@ -62,18 +62,7 @@ def run(
     if address and executor == "inline":
         raise UserError("--address needs --executor ray")
     session = _open(sweep, out_dir, overrides, on_cluster=address is not None)
-    if address:
-        from bench.sweep.on_ray import check_address
-
-        check_address(address)  # before a folder is made
-    from bench.sweep.frontier import Outcome
-    from bench.sweep.inline import stop_on_signals
-
-    try:
-        with stop_on_signals(), session.locked():
-            outcome = session.run(executor, address, limit, out)
-    except KeyboardInterrupt:  # before the first job, or after the last one
-        outcome = Outcome(interrupted=True)
+    outcome = session.run(executor, address, limit, out)
     if outcome.interrupted:
         out.print(
             f"\nStopped. Finished jobs are kept; the same command goes on:\n  {_command()}", soft_wrap=True

@@ -265,12 +265,12 @@ def _child(content: Any, part: str, override: str) -> Any:
 
 
 def _position(entries: list[Any], part: str, override: str) -> int:
-    names = [str(e.get("name") if isinstance(e, dict) else e) for e in entries]
+    names = [e.get("name") if isinstance(e, dict) else e for e in entries]
     if part in names:
         return names.index(part)
     if part.isdigit() and int(part) < len(entries):
         return int(part)
-    raise UserError(f"--set {override}: no entry {part!r}; there are {', '.join(names)}")
+    raise UserError(f"--set {override}: no entry {part!r}; there are {', '.join(map(str, names))}")
 
 
 def protocol_names() -> list[str]:

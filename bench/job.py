@@ -66,6 +66,15 @@ def _train_split(whole: Dataset, device: torch.device) -> data.Split:
     return whole.train.to(device)
 
 
+@functools.cache
+def _warm_up(device: torch.device) -> None:
+    """Pay once a process what is no job's own cost: lazy imports of the optimiser, first calls of libraries."""
+    weight = torch.zeros(1, 1, 3, 3, device=device, requires_grad=True)
+    optimiser = torch.optim.SGD([weight], lr=0.1, momentum=0.9)
+    torch.nn.functional.conv2d(torch.zeros(1, 1, 8, 8, device=device), weight).sum().backward()
+    optimiser.step()
+
+
 _jobs_run = 0  # in this process
 
 
@@ -81,12 +90,14 @@ def run(job: Job, context: Context) -> dict[str, Any]:
     device = torch.device("cuda:0" if context.gpus else "cpu")
     error = None
     try:
+        _warm_up(device)
+        start = time.perf_counter()
         if store.state(job.kind, job.key) is not None:  # a retry may find its work done
             torch.set_num_threads(context.cpus)
             if context.gpus and context.gpus < 1:
                 torch.cuda.set_per_process_memory_fraction(context.gpus, device)
             _RUN[job.kind](job, store, context, device)
-    except Exception as failure:  # whatever a method raises fails its own job only, and is in the log
+    except (Exception, SystemExit) as failure:  # what a method raises fails its own job only; the log has it
         error = f"{type(failure).__name__}: {failure}".splitlines()[0]
         write_atomic(log, f"{job.label}\n{job.key}\n\n{traceback.format_exc()}")
     else:

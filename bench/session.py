@@ -21,7 +21,7 @@ from bench.plan import Job, check, plan
 from bench.progress import Progress, duration
 from bench.store import Store
 from bench.sweep.frontier import Frontier, Outcome
-from bench.sweep.inline import run_inline
+from bench.sweep.inline import run_inline, stop_on_signals
 
 HERE = Path(__file__).resolve().parent.parent
 
@@ -83,6 +83,13 @@ class Session:
         finally:
             lock.release()
             self.store.sweep_up()
+            self._remove_if_empty()
+
+    def _remove_if_empty(self) -> None:
+        """A run that could not begin leaves no folder."""
+        if [path.name for path in self.store.root.iterdir()] == [".lock"]:
+            (self.store.root / ".lock").unlink()
+            self.store.root.rmdir()
 
     @cached_property
     def states(self) -> dict[str, str | None]:
@@ -144,7 +151,18 @@ class Session:
         return any(self.store.records.glob("*.json"))
 
     def run(self, executor: str, address: str | None, limit: int | None, console: Console) -> Outcome:
-        """Run what is missing. Call it inside `locked`."""
+        """Run what is missing; Ctrl-C, whenever it comes, is noted in the outcome."""
+        if address:
+            from bench.sweep.on_ray import check_address
+
+            check_address(address)  # before a folder is made
+        try:
+            with stop_on_signals(), self.locked():
+                return self._run(executor, address, limit, console)
+        except KeyboardInterrupt:  # before the first job, or after the last one
+            return Outcome(interrupted=True)
+
+    def _run(self, executor: str, address: str | None, limit: int | None, console: Console) -> Outcome:
         self._mend(console)
         chosen = dict(list(self.todo.items())[:limit])
         done = {key for key in self.jobs if key not in self.todo}

@@ -99,12 +99,12 @@ def started(*words: object, path: Path | None = None) -> Iterator["subprocess.Po
         process.wait()
 
 
-def ended(process: "subprocess.Popen[str]", timeout: float = 120) -> Ended:
+def ended(process: "subprocess.Popen[str]", timeout: float = 240) -> Ended:
     out, err = process.communicate(timeout=timeout)
     return Ended(process.returncode, out, err)
 
 
-def program(*words: object, path: Path | None = None, timeout: float = 120) -> Ended:
+def program(*words: object, path: Path | None = None, timeout: float = 240) -> Ended:
     """The program as a process, to its end."""
     with started(*words, path=path) as process:
         return ended(process, timeout)

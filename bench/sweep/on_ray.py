@@ -41,16 +41,16 @@ os.environ.update({name: value for name, value in ENVIRONMENT.items() if name no
 
 import ray  # noqa: E402 (after its environment)
 from ray import tune  # noqa: E402
-from ray._private.services import canonicalize_bootstrap_address_or_die  # noqa: E402
 from ray.tune.schedulers import FIFOScheduler  # noqa: E402
 from ray.tune.search import Searcher  # noqa: E402
 
 
 def check_address(address: str) -> None:
-    """Raises UserError, within seconds, when nothing listens at `address`: Ray itself tries for minutes."""
+    """Raises UserError, within seconds, when nothing listens at host:port: Ray itself tries for minutes."""
+    if address == "auto":
+        return  # Ray looks for itself, and gives up soon
     try:
-        found = canonicalize_bootstrap_address_or_die(address)
-        host, _, port = found.rpartition(":")
+        host, _, port = address.rpartition(":")
         socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
     except (ValueError, OSError) as error:
         raise _no_cluster(address, error) from None
