@@ -68,7 +68,7 @@ def _train_split(whole: Dataset, device: torch.device) -> data.Split:
 
 @functools.cache
 def _warm_up(device: torch.device) -> None:
-    """Pay once a process what is no job's own cost: lazy imports of the optimiser, first calls of libraries."""
+    """Pay once a process what is no job's own cost: lazy imports, first calls of libraries."""
     weight = torch.zeros(1, 1, 3, 3, device=device, requires_grad=True)
     optimiser = torch.optim.SGD([weight], lr=0.1, momentum=0.9)
     torch.nn.functional.conv2d(torch.zeros(1, 1, 8, 8, device=device), weight).sum().backward()

@@ -182,7 +182,10 @@ class Session:
             with Progress(self.jobs, done, slots, console) as progress:
                 outcome = run_ray(frontier, self._context(slots), progress, slots)
             outcome.start = started
-            return outcome
+        for key in chosen.keys() - frontier.open - outcome.failed.keys():
+            if self.store.state(self.jobs[key].kind, key) is not None:
+                outcome.failed[key] = "finished, but its result is not here: does every node see this folder?"
+        return outcome
 
     def _mend(self, console: Console) -> None:
         """Name what is damaged and take it away; take over what a neighbour has finished."""
