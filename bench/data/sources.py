@@ -5,14 +5,12 @@ import importlib
 import json
 import sys
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import sklearn
 import torch
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 from bench.data.dataset import Raw, Source, Split
 from bench.data.folder import open_folder
@@ -40,7 +38,7 @@ _SETS = {
 def open_source(spec: DatasetSpec) -> Source:
     """The source of a data set, not read yet. Raises UserError for a badly laid out folder of images."""
     if spec.name == "digits":
-        return Source(sklearn.__version__, read_digits)
+        return Source(version("scikit-learn"), read_digits)
     if spec.name == "image_folder":
         return open_folder(spec)
     return Source(json.dumps(str(spec.data_dir)), partial(read_torchvision, spec))
@@ -48,6 +46,10 @@ def open_source(spec: DatasetSpec) -> Source:
 
 def read_digits() -> Raw:
     """1,437 training and 360 test images [1, 8, 8], a fixed stratified split."""
+    # here, because scikit-learn takes two seconds to import and the cache makes it needed once
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
     digits = load_digits()
     images = torch.from_numpy(np.rint(digits.images * (255 / 16)).astype(np.uint8)[:, None])
     labels = torch.from_numpy(digits.target.astype(np.int64))

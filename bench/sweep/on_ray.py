@@ -136,30 +136,44 @@ class Jobs(_Unpickled, Searcher):
 
 
 class NoSteal(FIFOScheduler):
-    """Offer the newest pending trial first.
+    """Oldest first while every slot has its process; newest first while one may be starting.
 
-    The stock order lets a cached actor take over the trial whose own actor is still starting, and that actor
-    is then killed: after one dead worker its slot never comes back.
+    Tune lets a cached process take over the trial whose own process is still starting, which is then killed:
+    with the oldest always first, a slot that lost its process never gets one again. With the newest always
+    first, a prerequisite can wait behind everything that came after it.
     """
 
+    def __init__(self, slots: int) -> None:
+        super().__init__()
+        self.slots, self.settled = slots, False
+
     def choose_trial_to_run(self, tune_controller: Any, **kwargs: Any) -> Any:
-        trials = reversed(tune_controller.get_trials())
-        return next((t for t in trials if t.status == "PENDING"), None)
+        trials = tune_controller.get_trials()
+        pending = [trial for trial in trials if trial.status == "PENDING"]
+        if sum(trial.status == "RUNNING" for trial in trials) >= self.slots:
+            self.settled = True
+        elif not pending:  # Tune lets idle processes go
+            self.settled = False
+        return (pending[0] if self.settled else pending[-1]) if pending else None
 
 
 class Watch(_Unpickled, tune.Callback):
     """Tells the progress line what starts and what is tried again."""
 
-    def __init__(self, progress: Progress) -> None:
-        self.progress = progress
+    def __init__(self, progress: Progress, scheduler: NoSteal) -> None:
+        self.progress, self.scheduler = progress, scheduler
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         self.progress.started(trial.config["job"]["key"])
 
     def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        self.scheduler.settled = False
         job = trial.config["job"]
         self.progress.running.discard(job["key"])
         self.progress.say(f"tried again: {job['label']}: its process died")
+
+    def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        self.scheduler.settled = False
 
 
 def trainable(config: dict[str, Any], context: dict[str, Any]) -> None:
@@ -169,7 +183,7 @@ def trainable(config: dict[str, Any], context: dict[str, Any]) -> None:
 
 def run_ray(frontier: Frontier, context: Context, progress: Progress, slots: int) -> Outcome:
     """Run until nothing is left (inside `cluster`): reused actors, one resource shape."""
-    outcome = Outcome(workers=slots)
+    outcome, scheduler = Outcome(workers=slots), NoSteal(slots)
     bundle = {"CPU": context.cpus} | ({"GPU": context.gpus} if context.gpus else {})
     scratch = tempfile.mkdtemp(prefix=temporary("tune"), dir=context.root)
     tuner = tune.Tuner(
@@ -179,9 +193,9 @@ def run_ray(frontier: Frontier, context: Context, progress: Progress, slots: int
         ),
         tune_config=tune.TuneConfig(
             search_alg=Jobs(frontier, progress, outcome),
-            scheduler=NoSteal(),
+            scheduler=scheduler,
             num_samples=-1,
-            max_concurrent_trials=4 * slots,
+            max_concurrent_trials=2 * slots,
             reuse_actors=True,
             trial_dirname_creator=lambda trial: f"{trial.config['job']['key']}-{trial.trial_id}",
         ),
@@ -189,7 +203,7 @@ def run_ray(frontier: Frontier, context: Context, progress: Progress, slots: int
             name="sweep",
             storage_path=scratch,
             verbose=0,
-            callbacks=[Watch(progress)],
+            callbacks=[Watch(progress, scheduler)],
             failure_config=tune.FailureConfig(max_failures=RETRIES),
         ),
     )
