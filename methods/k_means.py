@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Gt
+from sklearn.cluster import KMeans
 from torch import Tensor
 
 from bench import rng
@@ -20,8 +21,6 @@ from methods.blocks.pools import Embedding
 
 def nearest_to_centres(features: Tensor, k: int, seed: int) -> Tensor:
     """Positions [k], all different: for each centre the nearest image that is still free."""
-    from sklearn.cluster import KMeans  # two seconds, and every worker imports the sweep's methods
-
     fit = KMeans(k, n_init=3, random_state=seed % 2**32).fit(features.cpu().numpy())
     distance = torch.cdist(torch.from_numpy(fit.cluster_centers_).to(features), features)
     chosen = []
