@@ -127,7 +127,13 @@ def _evaluate(
 
 def check(sweep: Sweep, datasets: Mapping[str, Dataset]) -> None:
     """What only the data can tell. Raises UserError: a budget over a class, a network too deep."""
+    labels: dict[str, str] = {}
     for label, data in datasets.items():
+        if data.fingerprint in labels:
+            raise UserError(
+                f"datasets: {labels[data.fingerprint]} and {label} hold the same images: keep one"
+            )
+        labels[data.fingerprint] = label
         counts = data.train.labels.bincount(minlength=data.n_classes)
         size, smallest = int(counts.min()), int(counts.argmin())
         for ipc in sweep.ipc:

@@ -108,8 +108,14 @@ class Session:
 
     def lender(self, key: str) -> Store | None:
         """A neighbouring result folder where this job is finished."""
-        kind = self.jobs[key].kind
-        return next((store for store in self.lenders if store.state(kind, key) is None), None)
+        job = self.jobs[key]
+        label = self.datasets[job.identity["dataset"]]["label"]
+        for store in self.lenders:
+            finished = store.state(job.kind, key) is None
+            # the same data under another name would stand in the table as another data set
+            if finished and (job.kind != "evaluate" or store.load_record(key).dataset == label):
+                return store
+        return None
 
     def state(self, key: str) -> str:
         """For the eye: done, missing, damaged, not needed, or finished next door."""

@@ -202,6 +202,13 @@ def test_default_folder_is_named_after_the_sweep_and_borrows_from_its_neighbours
     assert {p.name: p.read_bytes() for p in (one / "records").iterdir()} == {
         p.name: p.read_bytes() for p in (other / "records").iterdir()
     }
+    relabelled = ("name=third", "datasets=[{name: digits, label: figures}]")
+    words = [word for override in relabelled for word in ("--set", override)]
+    ended = ddbench("run", sweep, "--executor", "inline", *words)
+    assert ended.code == 0
+    assert "2 jobs were finished in neighbouring folders" in ended.text  # the artifacts
+    assert "2 jobs in" in ended.text  # the evaluations
+    assert {r["dataset"] for r in stable_records(tmp_path / "results/third").values()} == {"figures"}
 
 
 # --- damage -------------------------------------------------------------------------------------------------

@@ -201,6 +201,12 @@ def test_inputs_stand_before_their_users() -> None:
 # --- what only the data can tell ------------------------------------------------------------------
 
 
+def test_the_same_images_under_two_names_are_refused() -> None:
+    small = dataset(n=39)
+    with pytest.raises(UserError, match="digits and figures hold the same images"):
+        check(sweep(), {"digits": small, "figures": small})
+
+
 def test_budgets_and_depths_are_checked_against_the_data() -> None:
     small = dataset(n=39)  # class 9 has three
     check(sweep(ipc=[1, 3]), {"digits": small})
