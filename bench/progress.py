@@ -56,10 +56,10 @@ class Progress:
         self.console.print(text, highlight=False, markup=False)
 
     def left(self) -> float | None:
-        """Seconds to go, from the mean of the finished jobs of each kind."""
+        """Seconds to go, from the mean of the finished jobs of each kind; None while there are too few."""
         every = [s for values in self.seconds.values() for s in values]
-        if not every:
-            return None
+        if len(every) < max(3, len(self.jobs) // 20):
+            return None  # the first ones are no sample
         typical = sum(every) / len(every)
         total = 0.0
         for kind in KINDS:

@@ -232,9 +232,10 @@ def test_only_the_leavings_of_the_dead_are_swept_up(shelf: Store) -> None:
 
 def lender(stores: list[Store], kind: str) -> Store | None:
     """Which of these result folders a run would take the job from."""
-    job = Job(kind, KEY, "label", {}, {})
+    job = Job(kind, KEY, "label", {"dataset": "print"}, {})
+    datasets = {"print": {"label": one_record().dataset}}
     nothing: Any = None
-    return Session(nothing, {KEY: job}, Store(Path("here")), stores, {}).lender(KEY)
+    return Session(nothing, {KEY: job}, Store(Path("here")), stores, datasets).lender(KEY)
 
 
 def test_a_whole_artifact_is_taken_over(shelf: Store, tmp_path: Path) -> None:
