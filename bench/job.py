@@ -18,10 +18,11 @@ from bench.artifact import Preprocess
 from bench.config import build_method
 from bench.data import Dataset, DatasetSpec
 from bench.evaluate import WEIGHTS, evaluate
+from bench.files import write_atomic
 from bench.method import Problem
 from bench.plan import ANY, Job
 from bench.record import dump
-from bench.store import Store, write_atomic
+from bench.store import Store
 
 
 @dataclass(frozen=True)

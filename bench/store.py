@@ -14,31 +14,11 @@ from typing import Any
 
 from bench import record
 from bench.errors import UserError
+from bench.files import sync, temporary, write_atomic
 from bench.record import Record
 
 SCHEMA = 1
 META = "meta.json"
-
-
-def write_atomic(path: Path, text: str) -> None:
-    """Write a text file whole: a temporary name beside it, flushed to the disk, one rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=temporary(path.name))
-    try:
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)  # mkstemp's files are private
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-def temporary(name: str) -> str:
-    """Says who writes it, so that the leavings of a killed process can be told from work in progress."""
-    return f".tmp-{socket.gethostname()}+{os.getpid()}-{name}-"  # no machine's name has a plus
 
 
 def _sha256(path: Path) -> str:
@@ -76,20 +56,20 @@ class Store:
             files = sorted(p for p in folder.iterdir())
             for path in files:
                 path.chmod(0o644)
-                _sync(path)
+                sync(path)
             checksums = {p.name: _sha256(p) for p in files}
             content = {"schema": SCHEMA, **meta, "files": checksums}
             content["sha256"] = record.digest(content)
             write_atomic(folder / META, json.dumps(content, indent=1))
             folder.chmod(0o755)
-            _sync(folder)
+            sync(folder)
             try:
                 folder.rename(self.artifact(key))
             except OSError:
                 if not self.artifact(key).exists():
                     raise
             else:
-                _sync(self.artifacts)
+                sync(self.artifacts)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -150,7 +130,7 @@ class Store:
     def sweep_up(self) -> None:
         """Remove what killed processes of this machine left half-written, and what is a day old."""
         mine = f".tmp-{socket.gethostname()}+"
-        for folder in (self.artifacts, self.records, self.logs, self.root):
+        for folder in (self.root, *self.root.glob("*/")):
             for path in folder.glob(".tmp-*"):
                 pid = path.name.removeprefix(mine).split("-")[0]
                 dead = path.name.startswith(mine) and pid.isdigit() and not _alive(int(pid))
@@ -182,11 +162,3 @@ def _alive(pid: int) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

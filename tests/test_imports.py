@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SUBSTRATE = (
-    *("errors", "rng", "plugins", "record", "timing", "decode"),
+    *("errors", "files", "rng", "plugins", "record", "timing", "decode"),
     *("networks", "artifact", "method", "data", "augment", "train"),
 )
 HARNESS = (

@@ -16,9 +16,9 @@ from rich.console import Console
 from test_aggregate import COLUMNS, make, sweep, write
 
 from bench.aggregate import frame, summary
+from bench.files import write_atomic
 from bench.record import Record
 from bench.report import Report, build, plots, print_tables, tables
-from bench.report.files import write_text
 from bench.report.grid import canvas, save_grid
 
 FILES = {
@@ -84,9 +84,9 @@ def test_rebuilding_gives_the_same_bytes(built: tuple[Path, Report]) -> None:
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
-    path = write_text(tmp_path / "a.txt", "old\n")
+    path = write_atomic(tmp_path / "a.txt", "old\n")
     with pytest.raises(UnicodeEncodeError):
-        write_text(path, "\ud800")
+        write_atomic(path, "\ud800")
     assert path.read_text() == "old\n"
     assert list(tmp_path.iterdir()) == [path]
 

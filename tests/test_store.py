@@ -14,10 +14,11 @@ from pydantic import ValidationError
 
 from bench import record, store
 from bench.errors import UserError
+from bench.files import temporary, write_atomic
 from bench.plan import Job
 from bench.record import Cost, Record, Storage
 from bench.session import Session
-from bench.store import Store, write_atomic
+from bench.store import Store
 
 KEY = "0123456789abcdef"
 DEAD = 2**22 + 1  # above Linux's largest process number
@@ -197,7 +198,7 @@ def leftover(folder: Path, pid: int, host: str | None = None, is_folder: bool = 
         patch.setattr(os, "getpid", lambda: pid)
         if host is not None:
             patch.setattr(socket, "gethostname", lambda: host)
-        name = store.temporary(KEY)
+        name = temporary(KEY)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / name
     if is_folder:

@@ -21,6 +21,7 @@ from bench.data.dataset import Dataset, Raw, Split
 from bench.data.sources import open_source
 from bench.data.spec import DatasetSpec
 from bench.errors import UserError
+from bench.files import replacing
 
 SCHEMA = 1  # raise it when the decoding or the layout of the file changes
 _STD_FLOOR = 1 / 255  # one grey level: a constant channel must not divide by zero
@@ -118,20 +119,15 @@ def _write(path: Path, spec: DatasetSpec, raw: Raw) -> None:
         "std": std,
         "shapes": {name: list(tensor.shape) for name, tensor in tensors.items()},
     }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        save_file(tensors, temporary, metadata={"ddbench": json.dumps(meta)})
-        temporary.chmod(0o644)  # safetensors makes private files; a cache folder may be shared
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with replacing(path) as unfinished:
+            save_file(tensors, unfinished, metadata={"ddbench": json.dumps(meta)})
+            unfinished.chmod(0o644)  # safetensors makes private files; a cache folder may be shared
     except (OSError, SafetensorError) as error:
         raise UserError(
             f"cannot write the cache file {path} ({error}): make room there, or set "
             "DDBENCH_CACHE to another folder"
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def content_fingerprint(raw: Raw) -> str:

@@ -7,8 +7,8 @@ import pandas as pd
 from rich.console import Console
 
 from bench.aggregate import frame, load_records, summary
+from bench.files import write_atomic
 from bench.report import plots, tables
-from bench.report.files import write_text
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ def build(directory: Path) -> Report:
         "summary.md": tables.markdown(comparisons),
         "summary.tex": tables.latex(comparisons),
     }
-    written = [write_text(directory / "tables" / name, text) for name, text in texts.items()]
+    written = [write_atomic(directory / "tables" / name, text) for name, text in texts.items()]
     written += plots.save(plots.accuracy_vs_ipc, table, directory / "plots" / "accuracy_vs_ipc")
     written += plots.save(plots.accuracy_vs_seconds, table, directory / "plots" / "accuracy_vs_seconds")
     return Report(table, written, problems)

@@ -8,7 +8,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from bench.report.files import replacing
+from bench.files import replacing
 
 MOST_CLASSES = 20
 LEAST_SIDE = 48  # pixels on paper for the shorter side of an image: 8x8 digits stay visible

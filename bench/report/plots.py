@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from numpy.typing import NDArray
 
-from bench.report.files import replacing
+from bench.files import replacing
 
 MARKERS = "osD^vP*X<>pHd"  # 13 and 10 colours: 130 pairs before one comes twice
 DASHES = ["--", ":", "-.", (0, (5, 1, 1, 1, 1, 1))]

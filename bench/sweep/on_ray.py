@@ -14,10 +14,10 @@ from typing import Any
 
 from bench import job as job_module
 from bench.errors import UserError
+from bench.files import temporary
 from bench.job import Context
 from bench.plan import Job
 from bench.progress import Progress
-from bench.store import temporary
 from bench.sweep.frontier import Frontier, Outcome, finish
 from bench.sweep.inline import stop_on_signals
 
