@@ -28,8 +28,9 @@ class Preprocess:
     std: tuple[float, ...]
 
     def _stats(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        shape = (1, -1, 1, 1)
-        return like.new_tensor(self.mean).view(shape), like.new_tensor(self.std).view(shape)
+        stats = torch.tensor([self.mean, self.std], dtype=like.dtype).view(2, 1, -1, 1, 1)
+        mean, std = stats.to(like.device, non_blocking=True)  # a plain copy would wait for the device
+        return mean, std
 
     def __call__(self, images: Tensor) -> Tensor:
         """[N,C,H,W], uint8 or float in [0, 1] -> float, normalised."""

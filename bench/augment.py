@@ -1,6 +1,10 @@
 """Differentiable siamese augmentation (DSA; Zhao & Bilen, ICML 2021), batched, with explicit draws.
 
-A `Draw` holds one operation and its parameters for each group of images. Groups of one image are the
+A strategy is written as stages: `+` joins stages, which are all applied in this order, and `_` lists the
+operations of a stage, of which one is drawn. So `color_crop_flip` applies one of three (as DSA does), and
+`color+crop+cutout` all of them (as IDC does). `augmix` is a stage of its own.
+
+A `Draw` holds the operations and their parameters for each group of images. Groups of one image are the
 independent augmentation of ordinary training; one group a class, applied to the real and to the synthetic
 images of that class, is the siamese augmentation of the matching methods. All images are normalised, so the
 fill value 0 is the data set's mean.
@@ -14,10 +18,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bench.errors import UserError
 from bench.plugins import choose
 
 CROP, CUTOUT, SCALE, ROTATE = 0.125, 0.5, 1.2, 15.0  # ratios of the side; factor; degrees
 _PARAMS = 3  # the most uniforms that one operation reads
+AUGMIX = "augmix"
+CHAINS, DEPTH, CHAIN_OPS = 3, 3, ("color", "crop", "scale", "rotate")  # of AugMix; DEPTH at the most
 
 
 def flip(x: Tensor, u: Tensor) -> Tensor:
@@ -96,47 +103,151 @@ OPS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 @functools.cache
-def parse(strategy: str) -> tuple[str, ...]:
-    """`color_crop_flip` -> its operations, `none` -> (). Raises UserError for an unknown operation."""
-    names = [] if strategy == "none" else strategy.split("_")
-    return tuple(choose("augmentation", name, OPS) for name in names)
+def parse(strategy: str) -> tuple[tuple[str, ...], ...]:
+    """The stages of a strategy: `color+crop_flip` -> (("color",), ("crop", "flip")), `none` -> ().
+
+    Raises UserError for an unknown operation, or where AugMix shares its stage.
+    """
+    if strategy == "none":
+        return ()
+    stages = [stage.split("_") for stage in strategy.split("+")]
+    if any(AUGMIX in stage and len(stage) > 1 for stage in stages):
+        raise UserError(f"augmentation {strategy!r}: augmix is a stage of its own; join it with +, not _")
+    return tuple(tuple(choose("augmentation", op, (*OPS, AUGMIX)) for op in stage) for stage in stages)
 
 
 @dataclass(frozen=True)
-class Draw:
-    """One operation [G] and its uniforms [G, 3] for each of G groups, on the CPU."""
+class Pick:
+    """A stage: one operation [G] and its uniforms [G, 3] for each of G groups, on the CPU."""
 
     ops: tuple[str, ...]
     choice: Tensor
     uniforms: Tensor
 
+    def __call__(self, images: Tensor) -> Tensor:
+        """The operations run one after the other, each on its own groups [G*B,C,H,W].
+
+        Which groups is known on the host, so nothing waits for the device.
+        """
+        size = len(images) // len(self.choice)
+        uniforms = self.uniforms.repeat_interleave(size, 0)
+        if len(self.ops) == 1:  # nothing to sort
+            return OPS[self.ops[0]](images, uniforms.to(images))
+        choice = self.choice.repeat_interleave(size)
+        order = choice.argsort(stable=True)
+        counts = choice.bincount(minlength=len(self.ops)).tolist()
+        sources = images[order.to(images.device)].split(counts)
+        parameters = uniforms[order].to(images).split(counts)
+        parts = [
+            x if op == "none" else OPS[op](x, u)
+            for op, x, u in zip(self.ops, sources, parameters, strict=True)
+            if len(x)
+        ]
+        return torch.cat(parts)[order.argsort().to(images.device)]
+
+
+@dataclass(frozen=True)
+class Mix:
+    """A stage: AugMix for each of G groups; shares [G, 1 + chains] of the image and of each chain."""
+
+    shares: Tensor
+    chains: tuple[tuple[Pick, ...], ...]
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """The convex combination of the images [G*B,C,H,W] and what the chains make of them."""
+        shares = self.shares.repeat_interleave(len(images) // len(self.shares), 0).to(images)
+        mixed = images * shares[:, 0].view(-1, 1, 1, 1)
+        for chain, share in zip(self.chains, shares[:, 1:].unbind(1), strict=True):
+            mixed = mixed + functools.reduce(lambda x, pick: pick(x), chain, images) * share.view(-1, 1, 1, 1)
+        return mixed
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What happens to each group of images, stage after stage. It can be applied any number of times."""
+
+    groups: int
+    stages: tuple[Pick | Mix, ...]
+
 
 def draw(strategy: str, groups: int, generator: torch.Generator) -> Draw:
-    """Pick one operation of the strategy for each group, uniformly, and its parameters (DSA, section 3.2)."""
-    ops = parse(strategy)
-    choice = torch.randint(max(len(ops), 1), (groups,), generator=generator)
-    return Draw(ops, choice, torch.rand(groups, _PARAMS, generator=generator))
+    """Pick one operation of each stage for each group, uniformly, and its parameters (DSA, section 3.2).
+
+    All draws come from the CPU generator. `none` draws as much as one stage, and applies nothing.
+    """
+    stages = parse(strategy)
+    if not stages:
+        _pick(("none",), groups, generator)
+    made = [(_mix if AUGMIX in ops else functools.partial(_pick, ops))(groups, generator) for ops in stages]
+    return Draw(groups, tuple(made))
+
+
+def _pick(ops: tuple[str, ...], groups: int, generator: torch.Generator) -> Pick:
+    choice = torch.randint(len(ops), (groups,), generator=generator)
+    return Pick(ops, choice, torch.rand(groups, _PARAMS, generator=generator))
+
+
+def _mix(groups: int, generator: torch.Generator) -> Mix:
+    """AugMix (Hendrycks et al., ICLR 2020, algorithm 1), with this module's operations and their strengths.
+
+    The chains have 1 to 3 operations each, Dirichlet(1, 1, 1) weights w, and the image itself the share
+    m ~ Beta(1, 1): m x + (1 - m) sum_i w_i chain_i(x).
+    """
+    m, *cuts = torch.rand(CHAINS, groups, generator=generator)  # the gaps of uniform cuts are Dirichlet(1)
+    ends = torch.stack([torch.zeros(groups), *cuts, torch.ones(groups)], 1).sort(1).values
+    shares = torch.cat([m[:, None], (1 - m)[:, None] * ends.diff(dim=1)], 1)
+    lengths = torch.randint(1, DEPTH + 1, (CHAINS, groups), generator=generator)
+    return Mix(shares, tuple(_chain(length, groups, generator) for length in lengths))
+
+
+def _chain(length: Tensor, groups: int, generator: torch.Generator) -> tuple[Pick, ...]:
+    """`DEPTH` picks, of which the first `length` [G] do something."""
+    picks = [_pick(CHAIN_OPS, groups, generator) for _ in range(DEPTH)]
+    ops = ("none", *CHAIN_OPS)
+    return tuple(Pick(ops, torch.where(i < length, p.choice + 1, 0), p.uniforms) for i, p in enumerate(picks))
 
 
 def apply(images: Tensor, drawn: Draw) -> Tensor:
-    """Augment [G*B,C,H,W], the B images of a group standing together; differentiable in the images.
+    """Augment [G*B,C,H,W], the B images of a group standing together; differentiable in the images."""
+    if len(images) % drawn.groups:
+        raise ValueError(f"{len(images)} images do not divide into {drawn.groups} groups")
+    for stage in drawn.stages:
+        images = stage(images)
+    return images
 
-    The operations run one after the other, each on its own groups; which groups is known on the host, so
-    nothing waits for the device.
+
+@dataclass(frozen=True)
+class CutMix:
+    """CutMix of one batch of N images (Yun et al., ICCV 2019): each shows its partner inside one box.
+
+    `partner` is int64 [N] on the CPU; `weight` is what is left of an image: 1 - the fraction pasted over.
     """
-    if not drawn.ops:
-        return images
-    size, rest = divmod(len(images), len(drawn.choice))
-    if rest:
-        raise ValueError(f"{len(images)} images do not divide into {len(drawn.choice)} groups")
-    choice = drawn.choice.repeat_interleave(size)
-    order = choice.argsort(stable=True)
-    uniforms = drawn.uniforms.repeat_interleave(size, 0)[order].to(images)
-    counts = choice.bincount(minlength=len(drawn.ops)).tolist()
-    sources = images[order.to(images.device)].split(counts)
-    parts = [
-        OPS[name](x, u)
-        for name, x, u in zip(drawn.ops, sources, uniforms.split(counts), strict=True)
-        if len(x)
-    ]
-    return torch.cat(parts)[order.argsort().to(images.device)]
+
+    partner: Tensor
+    rows: slice
+    columns: slice
+    weight: float
+
+
+def draw_cutmix(shape: tuple[int, ...] | torch.Size, generator: torch.Generator) -> CutMix:
+    """Partners and a box for a batch [N,C,H,W]: lambda ~ Beta(1, 1), a side of sqrt(1 - lambda), clipped."""
+    n, _, height, width = shape
+    area, *centre = torch.rand(3, generator=generator).tolist()
+    spans = []
+    for length, at in zip((height, width), centre, strict=True):
+        side = int(length * area**0.5 + 0.5)
+        first = int(at * length) - side // 2
+        spans.append(slice(max(first, 0), min(first + side, length)))
+    rows, columns = spans
+    pasted = (rows.stop - rows.start) * (columns.stop - columns.start) / (height * width)
+    return CutMix(torch.randperm(n, generator=generator), rows, columns, 1 - pasted)
+
+
+def cutmix(images: Tensor, drawn: CutMix) -> Tensor:
+    """Paste the partners' boxes into [N,C,H,W]; differentiable in the images.
+
+    The loss of the batch is weight L(targets) + (1 - weight) L(targets[partner]).
+    """
+    inside = torch.zeros(images.shape[2:], dtype=torch.bool)
+    inside[drawn.rows, drawn.columns] = True
+    return torch.where(inside.to(images.device), images[drawn.partner.to(images.device)], images)

@@ -1,8 +1,11 @@
 """Run one job of the plan: the same code in this process and in a worker."""
 
 import contextlib
+import dataclasses
 import functools
+import json
 import platform
+import shutil
 import time
 import traceback
 from dataclasses import dataclass
@@ -19,6 +22,7 @@ from bench.config import build_method
 from bench.data import Dataset, DatasetSpec
 from bench.evaluate import WEIGHTS, evaluate
 from bench.files import write_atomic
+from bench.journal import Diverged, Journal
 from bench.method import Problem
 from bench.plan import ANY, Job
 from bench.record import dump
@@ -150,6 +154,7 @@ def _meta(job: Job, context: Context, device: torch.device, cost: dict[str, Any]
         "identity": job.identity,
         "inputs": job.inputs,
         "classes": list(_load(job, context).classes),
+        "dataset_spec": json.loads(context.datasets[job.identity["dataset"]]["spec"]),
         "versions": versions() | {"commit": context.commit},
         "cost": cost | place,
     }
@@ -170,19 +175,35 @@ def _run_prepare(job: Job, store: Store, context: Context, device: torch.device)
 def _run_distill(job: Job, store: Store, context: Context, device: torch.device) -> None:
     problem = _problem(job, store, context, device)
     method = build_method(job.identity["method"], job.identity["hyperparameters"])
-    with timing.measure(device) as measured:
-        distilled = method.distill(problem)
-    bad = [name for name, t in distilled.state_dict().items() if not torch.isfinite(t).all()]
-    if bad:
-        raise FloatingPointError(f"{', '.join(bad)} not finite: lower the method's learning rate")
+    journal = Journal(folder := store.checkpoint(job.key))
+    try:
+        with timing.measure(device) as measured:
+            distilled = method.distill(dataclasses.replace(problem, journal=journal))
+        bad = [name for name, t in distilled.state_dict().items() if not torch.isfinite(t).all()]
+        if bad:
+            raise Diverged(f"{', '.join(bad)} not finite: lower the method's learning rate")
+    except Diverged:
+        shutil.rmtree(folder, ignore_errors=True)  # from there it would diverge again
+        raise
     prepared = [store.meta(key)["cost"] for key in job.inputs.values()]
     peaks = [c["peak_memory"]["prepare"] for c in prepared]
+    seconds = measured.seconds + journal.earlier_s
     cost = {
         "prepare_s": sum(c["prepare_s"] for c in prepared),
-        "distill_s": measured.seconds,
+        "distill_s": seconds,
         "peak_memory": {"distill": measured.peak_bytes} | ({"prepare": max(peaks)} if peaks else {}),
     }
-    store.publish(job.key, _meta(job, context, device, cost), lambda folder: distilled.save(folder / WEIGHTS))
+    last = {"step": journal.total, "fraction": 1.0, "seconds": seconds, "file": WEIGHTS}
+    snapshots = [*journal.snapshots, last] if journal.total else []
+    meta = _meta(job, context, device, cost) | {"snapshots": snapshots}
+
+    def write(artifact: Path) -> None:
+        distilled.save(artifact / WEIGHTS)
+        for taken in journal.snapshots:
+            shutil.copyfile(folder / taken["file"], artifact / taken["file"])
+
+    store.publish(job.key, meta, write)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _run_evaluate(job: Job, store: Store, context: Context, device: torch.device) -> None:

@@ -1,7 +1,7 @@
 """The contract of a method: a Problem goes in, a DistilledDataset comes out."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from bench import rng
 from bench.artifact import DistilledDataset, Preprocess
+from bench.journal import Journal
 from bench.networks import Network
 
 # What a result may depend on besides the data set and the hyper-parameters. A method that ignores an axis
@@ -28,6 +29,7 @@ class Problem:
     make_net: Callable[[torch.Generator], Network]  # a fresh network of the distillation architecture
     seed: int
     prepared: Mapping[str, Mapping[str, Tensor]]  # role -> tensors of what the method required
+    journal: Journal = field(default_factory=Journal)  # the loop of steps: progress, snapshots, resuming
 
     @property
     def device(self) -> torch.device:
@@ -37,6 +39,12 @@ class Problem:
     def image_shape(self) -> tuple[int, int, int]:
         _, c, h, w = self.images.shape
         return c, h, w
+
+    @property
+    def budget(self) -> int:
+        """How many floats may be stored."""
+        c, h, w = self.image_shape
+        return self.ipc * self.n_classes * c * h * w
 
     def rng(self, *purpose: str | int) -> torch.Generator:
         """A CPU generator for one purpose of this seed."""
@@ -48,6 +56,10 @@ class Prepare(Protocol):
 
     version: ClassVar[int]
     uses: ClassVar[frozenset[str]]
+
+    def requires(self) -> "dict[str, Prepare]":
+        """{role: prerequisite} of this one; their tensors are in the `prepared` of the problem it gets."""
+        ...
 
     def build(self, problem: Problem) -> dict[str, Tensor]: ...
 

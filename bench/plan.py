@@ -35,11 +35,28 @@ def make(kind: str, label: str, identity: dict[str, Any], inputs: dict[str, str]
     return Job(kind, hashlib.sha256(text.encode()).hexdigest()[:16], label, identity, inputs)
 
 
+@dataclass(frozen=True)
+class _Cell:
+    """Where in the grid a result stands."""
+
+    data: Dataset
+    ipc: int
+    architecture: Architecture
+    seed: int
+
+    def axes(self, uses: frozenset[str]) -> dict[str, Any]:
+        """Only what moves the result enters the key, so one artifact serves all values of the rest."""
+        return {
+            "ipc": self.ipc if IPC in uses else None,
+            "architecture": self.architecture.label if ARCHITECTURE in uses else ANY,
+            "seed": self.seed if SEED in uses else 0,
+        }
+
+
 def plan(sweep: Sweep, datasets: Mapping[str, Dataset], protocol: Protocol) -> dict[str, Job]:
     """Every job of the sweep by key, inputs before their users. `datasets` is keyed by label."""
     jobs: dict[str, Job] = {}
     for spec in sweep.datasets:
-        data = datasets[spec.label]
         # a folder is what its label says: one labelled cifar10 gets the presets of CIFAR-10
         preset_name = spec.label if spec.name == "image_folder" else spec.name
         for entry in sweep.methods:
@@ -47,20 +64,12 @@ def plan(sweep: Sweep, datasets: Mapping[str, Dataset], protocol: Protocol) -> d
                 method = entry.resolve(preset_name, ipc)
                 for architecture in sweep.distill.architectures:
                     for seed in sweep.distill.seeds:
-                        distill = _distill(jobs, entry.name, method, data, ipc, architecture, seed)
+                        cell = _Cell(datasets[spec.label], ipc, architecture, seed)
+                        distill = _distill(jobs, entry.name, method, cell)
                         for student in sweep.evaluate.architectures:
-                            job = _evaluate(distill, data, student, protocol, sweep.evaluate.students, seed)
+                            job = _evaluate(distill, cell, student, protocol, sweep.evaluate.students)
                             jobs[job.key] = job
     return jobs
-
-
-def _axes(uses: frozenset[str], ipc: int, architecture: Architecture, seed: int) -> dict[str, Any]:
-    """Only what moves the result enters the key, so one artifact serves all values of the rest."""
-    return {
-        "ipc": ipc if IPC in uses else None,
-        "architecture": architecture.label if ARCHITECTURE in uses else ANY,
-        "seed": seed if SEED in uses else 0,
-    }
 
 
 def _describe(axes: Mapping[str, Any]) -> str:
@@ -69,59 +78,60 @@ def _describe(axes: Mapping[str, Any]) -> str:
     return " ".join([*words, f"seed {axes['seed']}"])
 
 
-def _distill(
-    jobs: dict[str, Job],
-    name: str,
-    method: Method,
-    data: Dataset,
-    ipc: int,
-    architecture: Architecture,
-    seed: int,
-) -> Job:
-    inputs = {}
-    for role, prepare in method.requires().items():
-        job = _prepare(prepare, data, ipc, architecture, seed)
-        jobs[job.key] = job
-        inputs[role] = job.key
-    axes = _axes(method.uses, ipc, architecture, seed)
+def _distill(jobs: dict[str, Job], name: str, method: Method, cell: _Cell) -> Job:
+    inputs = _prepare(jobs, method.requires(), cell)
+    axes = cell.axes(method.uses)
     identity = {
-        "dataset": data.fingerprint,
+        "dataset": cell.data.fingerprint,
         "method": name,
         "version": method.version,
         "hyperparameters": dataclasses.asdict(method),  # type: ignore[call-overload]
         **axes,
     }
-    job = make("distill", f"{name} {data.label} {_describe(axes)}", identity, inputs)
+    job = make("distill", f"{name} {cell.data.label} {_describe(axes)}", identity, inputs)
     jobs[job.key] = job
     return job
 
 
-def _prepare(prepare: Prepare, data: Dataset, ipc: int, architecture: Architecture, seed: int) -> Job:
-    axes = _axes(prepare.uses, ipc, architecture, seed)
-    block = type(prepare).__name__
+def _prepare(jobs: dict[str, Job], required: Mapping[str, Prepare], cell: _Cell) -> dict[str, str]:
+    """Plan prerequisites and what they stand on, each once. Returns {role: key}."""
+    made: dict[str, str] = {}  # an expert's epochs are asked for one by one, and each stands on all before it
+
+    def key(prepare: Prepare) -> str:
+        written = repr(prepare)
+        if written not in made:
+            inputs = {role: key(needed) for role, needed in prepare.requires().items()}
+            job = _prepare_job(prepare, cell, inputs)
+            jobs[job.key] = job
+            made[written] = job.key
+        return made[written]
+
+    return {role: key(prepare) for role, prepare in required.items()}
+
+
+def _prepare_job(prepare: Prepare, cell: _Cell, inputs: dict[str, str]) -> Job:
+    axes = cell.axes(prepare.uses)
     identity = {
-        "dataset": data.fingerprint,
-        "block": block,
+        "dataset": cell.data.fingerprint,
+        "block": type(prepare).__name__,
         "version": prepare.version,
         "values": dataclasses.asdict(prepare),  # type: ignore[call-overload]
         **axes,
     }
-    return make("prepare", f"{block} {data.label} {_describe(axes)}", identity, {})
+    return make("prepare", f"{prepare} {cell.data.label} {_describe(axes)}", identity, inputs)
 
 
-def _evaluate(
-    distill: Job, data: Dataset, student: Architecture, protocol: Protocol, students: int, seed: int
-) -> Job:
+def _evaluate(distill: Job, cell: _Cell, student: Architecture, protocol: Protocol, students: int) -> Job:
     identity = {
-        "dataset": data.fingerprint,
+        "dataset": cell.data.fingerprint,
         "architecture": student.label,
         "protocol": protocol.model_dump(mode="json", exclude={"about"}),
         "students": students,
-        "seed": seed,
+        "seed": cell.seed,
     }
     label = f"{distill.label} on {student.label}"
-    if distill.identity["seed"] != seed:
-        label += f" (students {seed})"
+    if distill.identity["seed"] != cell.seed:
+        label += f" (students {cell.seed})"
     return make("evaluate", label, identity, {"artifact": distill.key})
 
 

@@ -1,7 +1,8 @@
-"""What is seen while a sweep runs: jobs by kind, and the time left."""
+"""What is seen while a sweep runs: jobs by kind, the time left, and how far each distillation is."""
 
+import threading
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping
 from types import TracebackType
 
@@ -9,27 +10,38 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from bench.journal import Report, read_report
 from bench.plan import KINDS, Job
+from bench.store import Store
 
 EVERY = 10.0  # seconds between lines where there is no terminal to redraw
 
 
 class Progress:
-    """A line that redraws itself on a terminal; elsewhere a new line every few seconds."""
+    """Lines that redraw themselves on a terminal; elsewhere new lines every few seconds, from a thread.
 
-    def __init__(self, jobs: Mapping[str, Job], done: set[str], workers: int, console: Console) -> None:
-        self.jobs, self.workers, self.console = jobs, workers, console
+    What a distillation tells is read from the result folder, so it does not matter where the job runs.
+    """
+
+    def __init__(
+        self, jobs: Mapping[str, Job], done: set[str], workers: int, console: Console, store: Store
+    ) -> None:
+        self.jobs, self.workers, self.console, self.store = jobs, workers, console, store
         self.total = Counter(job.kind for job in jobs.values())
         self.done = Counter(jobs[key].kind for key in done)
         self.failed: Counter[str] = Counter()
         self.running: set[str] = set()
-        self.seconds: dict[str, list[float]] = defaultdict(list)
-        self.start = self._last = time.monotonic()
-        self._live = Live(console=console, get_renderable=self.line, refresh_per_second=2, transient=True)
+        self.seconds: dict[str, list[float]] = {kind: [] for kind in KINDS}
+        self.start = time.monotonic()
+        self._live = Live(console=console, get_renderable=self.lines, refresh_per_second=2, transient=True)
+        self._stop = threading.Event()
+        self._printer = threading.Thread(target=self._print, name="progress", daemon=True)
 
     def __enter__(self) -> "Progress":
         if self.console.is_terminal:
             self._live.start()
+        else:
+            self._printer.start()
         return self
 
     def __exit__(
@@ -37,7 +49,14 @@ class Progress:
     ) -> None:
         if self.console.is_terminal:
             self._live.stop()
+        else:
+            self._stop.set()
+            self._printer.join()
         self.console.print(self.line(), highlight=False)
+
+    def _print(self) -> None:
+        while not self._stop.wait(EVERY):
+            self.console.print(self.lines(), highlight=False, soft_wrap=True)
 
     def started(self, key: str) -> None:
         self.running.add(key)
@@ -48,9 +67,6 @@ class Progress:
         (self.done if ok else self.failed)[kind] += 1
         if ok:
             self.seconds[kind].append(seconds)
-        if not self.console.is_terminal and time.monotonic() - self._last > EVERY:
-            self._last = time.monotonic()
-            self.console.print(self.line(), highlight=False)
 
     def say(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False)
@@ -68,9 +84,17 @@ class Progress:
             total += todo * (sum(values) / len(values) if values else typical)
         return total / self.workers
 
+    def lines(self) -> Text:
+        """The line of the sweep, and one for each running distillation that has told something."""
+        reports = {key: read_report(self.store.checkpoint(key)) for key in sorted(self.running)}
+        told = [
+            Text(f"  {self.jobs[key].label}  {describe(report)}") for key, report in reports.items() if report
+        ]
+        return Text("\n").join([self.line(), *told])
+
     def line(self) -> Text:
         """`12 s  prepare 3/3  distill 8/19 (2 running)  evaluate 3/38  about 95 s left`."""
-        running = Counter(self.jobs[key].kind for key in self.running)
+        running = Counter(self.jobs[key].kind for key in tuple(self.running))  # it changes meanwhile
         parts = [f"{time.monotonic() - self.start:4.0f} s"]
         for kind in KINDS:
             if self.total[kind]:
@@ -82,6 +106,14 @@ class Progress:
         if left:
             parts.append(f"about {duration(left)} left")
         return Text("  ".join(parts), style="red" if self.failed else "")
+
+
+def describe(report: Report) -> str:
+    """`step 340/1000  loss 1.23  45 steps/s  about 12 s left`."""
+    speed = f"{report.speed:,.0f}" if report.speed >= 10 else f"{report.speed:.2g}"
+    parts = [f"step {report.step}/{report.total}"]
+    parts += [f"loss {report.loss:.3g}"] if report.loss is not None else []
+    return "  ".join([*parts, f"{speed} steps/s", f"about {duration(report.left_s)} left"])
 
 
 def duration(seconds: float) -> str:

@@ -178,14 +178,14 @@ class Session:
         frontier = Frontier(self.jobs, done, set(chosen))
         if executor == "inline":
             context = self._context(slots=1)
-            with Progress(self.jobs, done, 1, console) as progress:
+            with Progress(self.jobs, done, 1, console, self.store) as progress:
                 return run_inline(frontier, context, progress)
         from bench.sweep.on_ray import cluster, run_ray  # a second to import, and not everywhere installed
 
         needs = self.sweep.resources
         with cluster(address, needs.cpus, needs.gpus) as (slots, started):
             console.print(f"{len(chosen)} jobs on {slots} workers in {self.store.root}", highlight=False)
-            with Progress(self.jobs, done, slots, console) as progress:
+            with Progress(self.jobs, done, slots, console, self.store) as progress:
                 outcome = run_ray(frontier, self._context(slots), progress, slots)
             outcome.start = started
         for key in chosen.keys() - frontier.open - outcome.failed.keys():

@@ -15,6 +15,7 @@ from typing import Any
 from bench import record
 from bench.errors import UserError
 from bench.files import sync, temporary, write_atomic
+from bench.journal import PROGRESS
 from bench.record import Record
 
 SCHEMA = 1
@@ -34,6 +35,7 @@ class Store:
         self.artifacts = root / "artifacts"
         self.records = root / "records"
         self.logs = root / "logs"
+        self.checkpoints = root / "checkpoints"
 
     def artifact(self, key: str) -> Path:
         return self.artifacts / key
@@ -43,6 +45,10 @@ class Store:
 
     def log(self, key: str) -> Path:
         return self.logs / f"{key}.log"
+
+    def checkpoint(self, key: str) -> Path:
+        """Where the journal of a distillation is kept until it is published."""
+        return self.checkpoints / key
 
     def publish(self, key: str, meta: Mapping[str, Any], write: Callable[[Path], None]) -> None:
         """Make the folder of `key`: `write(folder)` fills it, meta.json gets the checksums.
@@ -128,15 +134,28 @@ class Store:
             self.publish(key, meta, lambda folder: _copy_files(lender.artifact(key), folder))
 
     def sweep_up(self) -> None:
-        """Remove what killed processes of this machine left half-written, and what is a day old."""
+        """Remove what killed processes of this machine left half-written, and what is a day old.
+
+        Checkpoints stay, so that their distillations can go on, until their artifacts are there.
+        """
         mine = f".tmp-{socket.gethostname()}+"
-        for folder in (self.root, *self.root.glob("*/")):
+        for folder in (self.root, *self.root.glob("*/"), *self.checkpoints.glob("*/")):
             for path in folder.glob(".tmp-*"):
                 pid = path.name.removeprefix(mine).split("-")[0]
                 dead = path.name.startswith(mine) and pid.isdigit() and not _alive(int(pid))
                 with contextlib.suppress(FileNotFoundError):  # finished and renamed meanwhile
                     if dead or time.time() - path.stat().st_mtime > 86400:
                         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
+        self._sweep_up_checkpoints()
+
+    def _sweep_up_checkpoints(self) -> None:
+        for path in self.checkpoints.glob("*/"):
+            (path / PROGRESS).unlink(missing_ok=True)  # nothing runs here now
+            if self.artifact(path.name).exists():
+                shutil.rmtree(path, ignore_errors=True)
+        for path in (*self.checkpoints.glob("*/"), self.checkpoints):
+            with contextlib.suppress(OSError):  # not empty, or not there
+                path.rmdir()
 
     def find(self, prefix: str) -> str:
         """The full key of an artifact from its first characters. Raises UserError unless one fits."""

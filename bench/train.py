@@ -1,12 +1,12 @@
 """Plain training of one network, and its accuracy."""
 
-from collections.abc import Callable, Iterator
-from typing import Annotated
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
-from annotated_types import Ge, Gt, Lt
-from pydantic import ConfigDict, TypeAdapter
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import ConfigDict, SerializerFunctionWrapHandler, TypeAdapter, model_serializer
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
@@ -27,12 +27,19 @@ class Recipe:
     # fractions of the training after which the rate is multiplied by gamma
     milestones: tuple[Annotated[float, Gt(0), Lt(1)], ...] = ()
     gamma: Annotated[float, Gt(0)] = 0.1
-    augment: str = "none"  # a DSA strategy, drawn per image
+    augment: str = "none"  # a strategy of bench.augment, drawn per image
+    cutmix: Annotated[float, Ge(0), Le(1)] = 0.0  # the probability that a batch is mixed
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("give steps or epochs, and not both")
         augment.parse(self.augment)
+
+    @model_serializer(mode="wrap")
+    def _dump(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """An option that came later stays out while it is off, so that the keys of older records hold."""
+        values: dict[str, Any] = handler(self)
+        return values if self.cutmix else {k: v for k, v in values.items() if k != "cutmix"}
 
     def n_steps(self, n_images: int) -> int:
         """Optimiser steps on a set of this size; the last, partial batch of an epoch is a step too."""
@@ -44,10 +51,56 @@ class Recipe:
 RECIPE = TypeAdapter(Recipe)
 
 
-def batches(n: int, size: int, generator: torch.Generator, device: torch.device) -> Iterator[Tensor]:
-    """Endless index batches, a new permutation each epoch; the last of an epoch may be smaller."""
-    while True:
-        yield from torch.randperm(n, generator=generator).to(device).split(size)
+class BatchOrder(Iterator[Tensor]):
+    """Endless index batches of n items, a new permutation each epoch; the last of an epoch may be smaller.
+
+    The generator is a CPU one; the indices are int64 on `device`. A saved state resumes it exactly.
+    """
+
+    def __init__(self, n: int, size: int, generator: torch.Generator, device: torch.device) -> None:
+        self._n, self._size, self._generator, self._device = n, size, generator, device
+        self._permutation = torch.empty(0, dtype=torch.int64, device=device)
+        self._cursor = n  # nothing is left: the first batch shuffles
+
+    def __next__(self) -> Tensor:
+        if self._cursor >= self._n:
+            self._permutation = torch.randperm(self._n, generator=self._generator).to(self._device)
+            self._cursor = 0
+        batch = self._permutation[self._cursor : self._cursor + self._size]
+        self._cursor += self._size
+        return batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """The permutation, the place in it, and the generator's state."""
+        state = {"permutation": self._permutation, "cursor": self._cursor}
+        return {**state, "generator": self._generator.get_state()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state_dict()` was taken."""
+        self._permutation, self._cursor = state["permutation"].to(self._device), state["cursor"]
+        self._generator.set_state(state["generator"].cpu())
+
+
+def augmented_loss(
+    net: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    strategy: str,
+    cutmix: float,
+    generator: torch.Generator,
+) -> Tensor:
+    """Mean cross-entropy of one training batch [N,C,H,W], augmented image by image, then mixed.
+
+    Targets are class indices [N] or probabilities [N,K]. CutMix comes with probability `cutmix`; 0 draws
+    nothing for it. All draws come from the CPU generator, so nothing waits for the device.
+    """
+    x = augment.apply(images, augment.draw(strategy, len(images), generator))
+    if not cutmix or float(torch.rand((), generator=generator)) >= cutmix:
+        return F.cross_entropy(net(x), targets)
+    drawn = augment.draw_cutmix(x.shape, generator)
+    logits, partners = net(augment.cutmix(x, drawn)), targets[drawn.partner.to(targets.device)]
+    own, pasted = F.cross_entropy(logits, targets), F.cross_entropy(logits, partners)
+    return drawn.weight * own + (1 - drawn.weight) * pasted
 
 
 def train(
@@ -70,24 +123,27 @@ def train(
     drops = [round(m * steps) for m in recipe.milestones]
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, drops, recipe.gamma)
     net.train()
-    order = batches(n, recipe.batch_size, generator, images.device)
+    order = BatchOrder(n, recipe.batch_size, generator, images.device)
     for _, index in zip(range(steps), order, strict=False):
         x = images[index] if preprocess is None else preprocess(images[index])
-        x = augment.apply(x, augment.draw(recipe.augment, len(x), generator))
         optimiser.zero_grad(set_to_none=True)
-        F.cross_entropy(net(x), targets[index]).backward()
+        augmented_loss(net, x, targets[index], recipe.augment, recipe.cutmix, generator).backward()
         optimiser.step()
         schedule.step()
 
 
-def in_pieces(function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """`function` of all images [N,...], some at a time; for what does not couple the images of a batch.
+def piece_size(device: torch.device) -> int:
+    """How many images go through a network at a time.
 
     On a CPU the activations of a piece stay in the cache: 50 images at a time were measured 2 to 3 times
     faster than 1000. A GPU wants to be filled.
     """
-    size = 50 if images.device.type == "cpu" else 2000
-    return torch.cat([function(x) for x in images.split(size)])
+    return 50 if device.type == "cpu" else 2000
+
+
+def in_pieces(function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """`function` of all images [N,...], some at a time; for what does not couple the images of a batch."""
+    return torch.cat([function(x) for x in images.split(piece_size(images.device))])
 
 
 @torch.inference_mode()

@@ -49,7 +49,10 @@ class DM:
         synthetic = self._start(problem, index)
         optimiser = torch.optim.SGD([synthetic.images], lr=self.lr, momentum=self.momentum)
         networks, draws = problem.rng("dm", "networks"), problem.rng("dm", "augment")
-        for _ in range(self.steps):
+        run = problem.journal.steps(
+            self.steps, synthetic, "lr", optimiser=optimiser, real=real, networks=networks, draws=draws
+        )
+        for _ in run:
             net = problem.make_net(networks).requires_grad_(False)
             omega = augment.draw(self.augment, n_classes, draws)
             with torch.no_grad():
@@ -60,6 +63,7 @@ class DM:
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
+            run.loss(loss)
         return synthetic
 
     @staticmethod

@@ -210,8 +210,13 @@ def plugins(folder: Path) -> Path:
 
 def use_plugins(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """`plugins`, found by this process too until the end of the test."""
-    monkeypatch.syspath_prepend(plugins(folder))
+    find_plugins_again(plugins(folder), monkeypatch)
+    return folder
+
+
+def find_plugins_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process finds what is installed in `folder` too, until the end of the test."""
+    monkeypatch.syspath_prepend(folder)
     # a cache of its own for the test; the shared one comes back with the rest
     for function in (find.method_names, find.method):
         monkeypatch.setattr(find, function.__name__, functools.cache(function.__wrapped__))
-    return folder

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import hypothesis
 import pytest
@@ -57,7 +58,15 @@ def make_problem(digits: Dataset) -> MakeProblem:
                 prepared=prepared,
             )
 
-        required = method.requires() if method is not None else {}
-        return problem({role: block.build(problem({})) for role, block in required.items()})
+        built: dict[object, dict[str, torch.Tensor]] = {}  # what several stand on is built once
+
+        def prepare(user: Any) -> dict[str, dict[str, torch.Tensor]]:
+            required = user.requires()
+            for block in required.values():
+                if block not in built:
+                    built[block] = block.build(problem(prepare(block)))
+            return {role: built[block] for role, block in required.items()}
+
+        return problem({} if method is None else prepare(method))
 
     return make

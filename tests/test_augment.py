@@ -11,7 +11,22 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from bench import rng
-from bench.augment import OPS, Draw, apply, color, crop, cutout, draw, flip, parse, rotate, scale
+from bench.augment import (
+    CHAIN_OPS,
+    OPS,
+    Draw,
+    Mix,
+    Pick,
+    apply,
+    color,
+    crop,
+    cutout,
+    draw,
+    flip,
+    parse,
+    rotate,
+    scale,
+)
 from bench.errors import UserError
 
 ALL = "color_crop_cutout_flip_scale_rotate"
@@ -167,23 +182,47 @@ def test_gradients(name: str, channels: int) -> None:
     assert torch.autograd.gradcheck(lambda images: OPS[name](images, u), x)
 
 
-def test_gradients_of_a_whole_draw() -> None:
-    x = noise(12, 2, 6, 6).requires_grad_()
-    drawn = draw(ALL, 6, rng.generator(3))
+@pytest.mark.parametrize(
+    "strategy", [ALL, "color+crop+cutout", "color+flip+crop_scale_rotate", "augmix+flip"]
+)
+def test_gradients_of_a_whole_draw(strategy: str) -> None:
+    x = noise(8, 2, 3, 3).requires_grad_()
+    drawn = draw(strategy, 4, rng.generator(3))
     assert torch.autograd.gradcheck(lambda images: apply(images, drawn), x)
 
 
 # --- draws ----------------------------------------------------------------------------------------
 
 
-def reference(images: Tensor, drawn: Draw) -> Tensor:
+def pick(images: Tensor, stage: Pick) -> Tensor:
     """One group after the other."""
-    groups = images.unflatten(0, (len(drawn.choice), -1))
+    groups = images.unflatten(0, (len(stage.choice), -1))
+    functions = {"none": lambda x, _: x, **OPS}
     parts = [
-        OPS[drawn.ops[int(i)]](x, u.to(x).expand(len(x), 3))
-        for x, i, u in zip(groups, drawn.choice, drawn.uniforms, strict=True)
+        functions[stage.ops[int(i)]](x, u.to(x).expand(len(x), 3))
+        for x, i, u in zip(groups, stage.choice, stage.uniforms, strict=True)
     ]
     return torch.cat(parts)
+
+
+def mix(images: Tensor, stage: Mix) -> Tensor:
+    """AugMix's algorithm box, with the chains' images in a row: m x + (1 - m) sum of w_i chain_i(x)."""
+    size = len(images) // len(stage.shares)
+    shares = stage.shares.repeat_interleave(size, 0).to(images)[:, :, None, None, None]
+    total = shares[:, 0] * images
+    for i, chain in enumerate(stage.chains):
+        x = images
+        for step in chain:
+            x = pick(x, step)
+        total = total + shares[:, 1 + i] * x
+    return total
+
+
+def reference(images: Tensor, drawn: Draw) -> Tensor:
+    """One stage after the other."""
+    for stage in drawn.stages:
+        images = pick(images, stage) if isinstance(stage, Pick) else mix(images, stage)
+    return images
 
 
 @pytest.mark.parametrize("size", [1, 3])
@@ -194,6 +233,37 @@ def test_apply_is_one_operation_a_group(size: int, names: list[str], n_ops: int,
     torch.testing.assert_close(apply(x, drawn), reference(x, drawn), rtol=0, atol=1e-12)
 
 
+@given(st.lists(st.sampled_from([*OPS, "crop_scale_rotate", "augmix"]), max_size=4), st.integers(0, 999))
+def test_every_stage_is_applied_in_order(stages: list[str], seed: int) -> None:
+    drawn = draw("+".join(stages) or "none", 5, rng.generator(seed))
+    assert len(drawn.stages) == len(stages)
+    x = noise(10, 3, 8, 8)
+    torch.testing.assert_close(apply(x, drawn), reference(x, drawn), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("strategy", ["none", *OPS, ALL, "color_crop"])
+def test_one_stage_draws_a_choice_and_three_uniforms(strategy: str) -> None:
+    """What records were made with: these draws in this order, also where nothing is applied."""
+    mine, by_hand = rng.generator(1), rng.generator(1)
+    drawn = draw(strategy, 9, mine)
+    choice = torch.randint(len(strategy.split("_")), (9,), generator=by_hand)
+    uniforms = torch.rand(9, 3, generator=by_hand)
+    for stage in drawn.stages:
+        assert torch.equal(stage.choice, choice)
+        assert torch.equal(stage.uniforms, uniforms)
+    assert torch.equal(mine.get_state(), by_hand.get_state())
+
+
+def test_stages_have_draws_of_their_own() -> None:
+    """IDC's evaluation: every image is coloured, half are flipped, and each has one of three warps."""
+    drawn = draw("color+flip+crop_scale_rotate", 3000, rng.generator(0))
+    first, second, third = (stage.uniforms for stage in drawn.stages)
+    assert not torch.equal(first, second)
+    assert not torch.equal(second, third)
+    assert [stage.ops for stage in drawn.stages] == [("color",), ("flip",), ("crop", "scale", "rotate")]
+    assert torch.all((drawn.stages[2].choice.bincount() - 1000).abs() < 4 * math.sqrt(3000 * 2 / 9))
+
+
 def test_apply_keeps_the_order() -> None:
     """Images of one value each: cropping and cutting can only add zeros, and a flip changes nothing."""
     values = torch.arange(1.0, 61)
@@ -201,9 +271,10 @@ def test_apply_keeps_the_order() -> None:
     assert torch.equal(y.flatten(1).max(dim=1).values, values)
 
 
-def test_one_draw_is_siamese() -> None:
+@pytest.mark.parametrize("strategy", [ALL, "color+crop+cutout", "augmix"])
+def test_one_draw_is_siamese(strategy: str) -> None:
     """Same image, same group: same result, in one call and across calls; other groups draw their own."""
-    drawn = draw(ALL, 8, rng.generator(0))
+    drawn = draw(strategy, 8, rng.generator(0))
     image = noise(1, 3, 8, 8)
     many, few = apply(image.expand(40, 3, 8, 8), drawn), apply(image.expand(16, 3, 8, 8), drawn)
     many, few = many.unflatten(0, (8, 5)), few.unflatten(0, (8, 2))
@@ -213,20 +284,24 @@ def test_one_draw_is_siamese() -> None:
     assert all(not torch.equal(colored[i], colored[j]) for i, j in itertools.combinations(range(8), 2))
 
 
-def test_draws_come_from_the_generator_alone() -> None:
+@pytest.mark.parametrize("strategy", [ALL, "color+crop+cutout", "augmix+flip"])
+def test_draws_come_from_the_generator_alone(strategy: str) -> None:
     torch.manual_seed(987_654_321)
     before = torch.get_rng_state()
-    one, same, other = (draw(ALL, 50, rng.generator(seed)) for seed in (1, 1, 2))
-    apply(noise(50, 1, 8, 8), one)
+    x = noise(50, 1, 8, 8)
+    one, same, other = (apply(x, draw(strategy, 50, rng.generator(seed))) for seed in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), before)
-    assert torch.equal(one.choice, same.choice)
-    assert torch.equal(one.uniforms, same.uniforms)
-    assert not torch.equal(one.choice, other.choice)
-    assert not torch.equal(one.uniforms, other.uniforms)
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+
+
+def test_a_draw_can_be_replayed() -> None:
+    x, drawn = noise(12, 3, 8, 8), draw("augmix+color+crop_scale_rotate", 6, rng.generator(0))
+    assert torch.equal(apply(x, drawn), apply(x, drawn))
 
 
 def test_operations_are_drawn_evenly_and_uniforms_are_uniform() -> None:
-    drawn = draw(ALL, 60_000, rng.generator(0))
+    (drawn,) = draw(ALL, 60_000, rng.generator(0)).stages
     sigma = math.sqrt(60_000 * 1 / 6 * 5 / 6)
     assert torch.all((drawn.choice.bincount() - 10_000).abs() < 4 * sigma)
     assert torch.all((drawn.uniforms.mean(0) - 0.5).abs() < 4 / math.sqrt(12 * 60_000))
@@ -239,13 +314,63 @@ def test_none_is_the_identity() -> None:
     assert apply(x, draw("none", 4, rng.generator(0))) is x
 
 
-@pytest.mark.parametrize("strategy", ["colour", "color_", "", "none_flip", "Flip", "color-flip"])
+def test_the_grammar() -> None:
+    assert parse(ALL) == (tuple(ALL.split("_")),)
+    assert parse("color+crop+cutout") == (("color",), ("crop",), ("cutout",))
+    assert parse("color+flip+crop_scale_rotate") == (("color",), ("flip",), ("crop", "scale", "rotate"))
+    assert parse("augmix+flip") == (("augmix",), ("flip",))
+    with pytest.raises(UserError, match="augmix is a stage of its own; join it with \\+, not _"):
+        parse("flip+augmix_color")
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    ["colour", "color_", "", "none_flip", "Flip", "color-flip", "color+", "+color", "none+flip", "a++b"],
+)
 def test_unknown_operations_name_the_choices(strategy: str) -> None:
     with pytest.raises(UserError) as caught:
         parse(strategy)
-    assert "choose from: color, crop, cutout, flip, rotate, scale" in str(caught.value)
+    assert "choose from: augmix, color, crop, cutout, flip, rotate, scale" in str(caught.value)
 
 
 def test_images_that_do_not_divide_into_groups() -> None:
     with pytest.raises(ValueError, match="10 images do not divide into 3 groups"):
         apply(noise(10, 1, 8, 8), draw(ALL, 3, rng.generator(0)))
+
+
+# --- AugMix ---------------------------------------------------------------------------------------
+
+
+def test_augmix_draws_what_its_algorithm_box_says() -> None:
+    """Shares of a convex combination, chains of 1 to 3 operations, all evenly."""
+    n = 60_000
+    (stage,) = draw("augmix", n, rng.generator(0)).stages
+    assert isinstance(stage, Mix)
+    torch.testing.assert_close(stage.shares.sum(1), torch.ones(n))
+    assert stage.shares.min() >= 0
+    m, weights = stage.shares[:, 0], stage.shares[:, 1:] / (1 - stage.shares[:, :1])
+    for values, mean, variance in (  # Beta(1, 1), and each weight of Dirichlet(1, 1, 1) is Beta(1, 2)
+        (m, 1 / 2, 1 / 12),
+        *((weights[:, i], 1 / 3, 1 / 18) for i in range(3)),
+    ):
+        assert abs(float(values.mean()) - mean) < 4 * math.sqrt(variance / n)
+        assert abs(float(values.var()) / variance - 1) < 0.03
+    for chain in stage.chains:
+        choices = torch.stack([step.choice for step in chain])  # [3, n]; 0 is no operation
+        lengths = (choices > 0).sum(0)
+        assert torch.equal(choices > 0, torch.arange(3)[:, None] < lengths)
+        assert torch.all((lengths.bincount()[1:] - n / 3).abs() < 4 * math.sqrt(n * 2 / 9))
+        first = choices[0].bincount(minlength=5)[1:]
+        assert torch.all((first - n / 4).abs() < 4 * math.sqrt(n * 3 / 16))
+        assert all(step.ops == ("none", *CHAIN_OPS) for step in chain)
+
+
+def test_augmix_with_nothing_in_its_chains_is_the_identity() -> None:
+    x, (stage,) = noise(8, 3, 8, 8), draw("augmix", 4, rng.generator(0)).stages
+    assert isinstance(stage, Mix)
+    idle = tuple(tuple(Pick(p.ops, 0 * p.choice, p.uniforms) for p in chain) for chain in stage.chains)
+    torch.testing.assert_close(Mix(stage.shares.double(), idle)(x), x, rtol=0, atol=1e-6)
+    own = torch.tensor([[1.0, 0.0, 0.0, 0.0]]).expand(4, 4)
+    assert torch.equal(Mix(own, stage.chains)(x), x)
+    second = torch.tensor([[0.0, 0.0, 1.0, 0.0]]).expand(4, 4)
+    assert torch.equal(Mix(second, stage.chains)(x), mix(x, Mix(second, stage.chains)))

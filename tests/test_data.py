@@ -220,6 +220,20 @@ def test_sampler_is_uniform() -> None:
     assert torch.all((torch.bincount(drawn)[index.members(2)] - 1000).abs() < 120)
 
 
+@pytest.mark.parametrize("taken", [0, 1, 4])
+def test_a_stopped_sampler_goes_on(taken: int) -> None:
+    index = ClassIndex.of(LABELS, 3)
+    sampler, other = (ClassSampler(index, 2, seeded(seed)) for seed in (0, 1))
+    for _ in range(taken):
+        sampler.next()
+    state = sampler.state_dict()
+    expected = torch.stack([sampler.next() for _ in range(9)])
+    other.load_state_dict(state)
+    assert torch.equal(torch.stack([other.next() for _ in range(9)]), expected)
+    other.load_state_dict(state)  # it is a copy: what was drawn since has not moved it
+    assert torch.equal(torch.stack([other.next() for _ in range(9)]), expected)
+
+
 def test_draws_without_members() -> None:
     index = ClassIndex.of(LABELS, 4)
     with pytest.raises(UserError, match="no images of class 3"):

@@ -66,9 +66,12 @@ def test_a_method_says_what_it_is(name: str) -> None:
     built = small(name)
     assert built == small(name)
     assert len({built, small(name)}) == 1
-    for prepare in built.requires().values():
+    required = list(built.requires().values())
+    assert len(required) == len(set(required)), "a prerequisite of two roles would be charged twice"
+    for prepare in required:
         assert plugins.block(type(prepare).__name__) is type(prepare)
         assert prepare.uses <= built.uses, "the key must move with what the prerequisites use"
+        assert set(prepare.requires().values()) <= set(required), "what it stands on is charged too"
 
 
 @pytest.mark.parametrize(("name", "ipc"), CASES)
@@ -116,12 +119,12 @@ def test_a_prerequisite_draws_from_its_seed_alone(name: str, make_problem: MakeP
     for prepare in small(name).requires().values():
         torch.manual_seed(987_654_321)
         before = torch.get_rng_state()
-        one = prepare.build(make_problem(seed=1))
+        one = prepare.build(make_problem(prepare, seed=1))
         assert torch.equal(torch.get_rng_state(), before)
         torch.rand(5)
-        assert same(one, prepare.build(make_problem(seed=1)))
-        assert same(one, prepare.build(make_problem(seed=2))) != (SEED in prepare.uses)
-        assert same(one, prepare.build(make_problem(seed=1, ipc=2))) != (IPC in prepare.uses)
+        assert same(one, prepare.build(make_problem(prepare, seed=1)))
+        assert same(one, prepare.build(make_problem(prepare, seed=2))) != (SEED in prepare.uses)
+        assert same(one, prepare.build(make_problem(prepare, seed=1, ipc=2))) != (IPC in prepare.uses)
 
 
 @pytest.mark.parametrize("name", METHODS)

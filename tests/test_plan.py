@@ -1,25 +1,31 @@
 """The plan: which jobs, in which order, under which keys; and the frontier that hands them out."""
 
 import dataclasses
+import itertools
 import os
 import random
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
-from bench.config import Protocol, Sweep, load_protocol
+from bench import plugins
+from bench.config import Protocol, Sweep, load_protocol, load_sweep
 from bench.data import Dataset, Split
 from bench.errors import UserError
+from bench.method import SEED, Prepare, Problem
 from bench.plan import Job, check, make, plan
 from bench.sweep.frontier import Frontier
 from methods.dm import DM
+from methods.random_real import RandomReal
 
 ROOT = Path(__file__).parents[1]
 ALL = ["full", "random_real", "herding", "k_center", "k_means", "dm"]
@@ -148,6 +154,15 @@ def test_a_new_version_of_a_prerequisite_moves_all_that_stands_on_it(monkeypatch
     assert not before.keys() & planned(chosen).keys()
 
 
+def test_committed_records_keep_their_keys(digits: Dataset) -> None:
+    """What was measured before is found again: a key moves with what moves a result, never with the code."""
+    chosen = load_sweep(ROOT / "configs" / "sweeps" / "quickstart.yaml", [])
+    jobs = plan(chosen, {"digits": digits}, load_protocol(chosen.evaluate.protocol))
+    recorded = {path.stem for path in (ROOT / "results" / "quickstart" / "records").glob("*.json")}
+    assert recorded
+    assert recorded <= keys("evaluate", jobs)
+
+
 def test_a_number_that_is_not_finite_has_no_key() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         make("distill", "x", {"lr": float("nan")}, {})
@@ -196,6 +211,53 @@ def test_inputs_stand_before_their_users() -> None:
     for key, job in jobs.items():
         assert job.key == key
         assert all(rank[needed] < rank[key] for needed in job.inputs.values())
+
+
+@dataclass(frozen=True)
+class Link:
+    """A prerequisite that stands on the one before it, twice."""
+
+    version: ClassVar[int] = 1
+    uses: ClassVar[frozenset[str]] = frozenset({SEED})
+
+    n: float
+
+    def requires(self) -> dict[str, Prepare]:
+        return {"before": Link(self.n - 1), "again": Link(self.n - 1)} if self.n > 0 else {}
+
+    def build(self, problem: Problem) -> dict[str, Tensor]:
+        return {}
+
+
+def chain(*links: float, seeds: tuple[int, ...] = (0,)) -> Jobs:
+    """The jobs of a method that requires these links by their numbers."""
+    method = type("Method", (RandomReal,), {"requires": lambda _: {f"link {n}": Link(n) for n in links}})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plugins, "method", lambda _: method)
+        return planned(sweep(methods=["random_real"], seeds=list(seeds)))
+
+
+def test_prerequisites_stand_on_prerequisites() -> None:
+    jobs = chain(3)
+    order = [job for job in jobs.values() if job.kind == "prepare"]
+    assert [job.identity["values"] for job in order] == [{"n": 0}, {"n": 1}, {"n": 2}, {"n": 3}]
+    for before, job in itertools.pairwise(order):
+        assert job.inputs == {"before": before.key, "again": before.key}
+    assert [job.kind for job in jobs.values()] == ["prepare"] * 4 + ["distill", "evaluate"]
+    assert keys("prepare", chain(3, 1)) == keys("prepare", jobs)  # named or not, each is one job
+    assert keys("prepare", chain(2)) < keys("prepare", jobs)
+    assert len(keys("prepare", chain(3, seeds=(0, 1)))) == 8
+
+
+def test_a_long_chain_asked_for_link_by_link_is_planned_once() -> None:
+    """Each link stands twice on the one before: planned anew each time it would take 2^60 steps."""
+    assert len(keys("prepare", chain(*range(61)))) == 61
+
+
+def test_a_key_does_not_depend_on_what_else_is_planned() -> None:
+    """1 and 1.0 are equal, and written differently in a key."""
+    alone, beside = chain(1.0), chain(1, 1.0)
+    assert keys("prepare", alone) < keys("prepare", beside)
 
 
 # --- what only the data can tell ------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Training: the recipe's arithmetic, SGD against a loop by hand, and draws from one generator alone."""
 
+import io
 from itertools import islice
 from typing import Any
 
@@ -13,9 +14,10 @@ from torch import Tensor, nn
 
 from bench import augment, rng
 from bench.artifact import Preprocess
+from bench.config import load_protocol, protocol_names
 from bench.data import Dataset
 from bench.networks import parse
-from bench.train import RECIPE, Recipe, accuracy, batches, train
+from bench.train import RECIPE, BatchOrder, Recipe, accuracy, augmented_loss, train
 
 CPU = torch.device("cpu")
 
@@ -56,6 +58,9 @@ def weights(net: nn.Module) -> Tensor:
         ({"steps": 1, "momentum": -0.1}, "momentum"),
         ({"steps": 1, "weight_decay": -0.1}, "weight_decay"),
         ({"steps": 1, "augment": "colour"}, "did you mean color?"),
+        ({"steps": 1, "augment": "color+flop"}, "did you mean flip?"),
+        ({"steps": 1, "cutmix": -0.1}, "cutmix"),
+        ({"steps": 1, "cutmix": 1.1}, "cutmix"),
         ({"steps": 1, "milestones": [30, 60]}, "milestones"),
         ({"steps": 1, "milestones": [0.0]}, "milestones"),
         ({"steps": 1, "gamma": 0.0}, "gamma"),
@@ -78,11 +83,59 @@ def test_steps_of_an_epoch_cover_every_image(n: int, size: int, epochs: int) -> 
 @given(n=st.integers(1, 40), size=st.integers(1, 50))
 def test_batches_visit_each_image_once_an_epoch(n: int, size: int) -> None:
     per_epoch = -(-n // size)
-    drawn = list(islice(batches(n, size, rng.generator(0), CPU), 3 * per_epoch))
+    drawn = list(islice(BatchOrder(n, size, rng.generator(0), CPU), 3 * per_epoch))
     for epoch in range(3):
         part = drawn[epoch * per_epoch : (epoch + 1) * per_epoch]
         assert torch.equal(torch.cat(part).sort().values, torch.arange(n))
         assert all(len(batch) == size for batch in part[:-1])
+
+
+@given(n=st.integers(1, 40), size=st.integers(1, 50))
+def test_batches_are_the_pieces_of_permutations(n: int, size: int) -> None:
+    """The draws of records that exist."""
+    order, by_hand = BatchOrder(n, size, rng.generator(3), CPU), rng.generator(3)
+    for _ in range(3):
+        for piece in torch.randperm(n, generator=by_hand).split(size):
+            assert torch.equal(next(order), piece)
+
+
+@given(n=st.integers(1, 20), size=st.integers(1, 25), taken=st.integers(0, 30))
+def test_a_stopped_batch_order_goes_on(n: int, size: int, taken: int) -> None:
+    order = BatchOrder(n, size, rng.generator(3), CPU)
+    for _ in range(taken):
+        next(order)
+    file = io.BytesIO()
+    torch.save(order.state_dict(), file)
+    expected = list(islice(order, 10))
+    file.seek(0)
+    other = BatchOrder(n, size, rng.generator(4), CPU)
+    other.load_state_dict(torch.load(file, weights_only=True))
+    assert all(torch.equal(a, b) for a, b in zip(islice(other, 10), expected, strict=True))
+
+
+def test_an_option_that_came_later_moves_no_key() -> None:
+    """Records are found by a hash of the recipe; `cutmix` is written only where it is on."""
+    older = {"augment": "none", "batch_size": 50, "epochs": None, "gamma": 0.1, "lr": 0.03}
+    older |= {"milestones": [0.5], "momentum": 0.9, "steps": 150, "weight_decay": 0.0005}
+    quick = load_protocol("quick")
+    assert quick.model_dump(mode="json", exclude={"about"}) == {
+        "name": "quick",
+        "recipe": older,
+        "version": 1,
+    }
+    assert RECIPE.dump_python(Recipe(batch_size=8, lr=0.1, steps=1, cutmix=0.5))["cutmix"] == 0.5
+    for name in protocol_names():
+        recipe = load_protocol(name).recipe
+        assert RECIPE.validate_python(RECIPE.dump_python(recipe, mode="json")) == recipe
+
+
+def test_the_protocol_of_idc() -> None:
+    """1000 epochs; the rate is 0.01 times 0.2 at 2/3 and 5/6 of the steps."""
+    recipe = load_protocol("idc").recipe
+    steps = recipe.n_steps(100)
+    assert steps == 2000
+    assert [round(m * steps) for m in recipe.milestones] == [1333, 1667]
+    assert augment.parse(recipe.augment) == (("color",), ("flip",), ("crop", "scale", "rotate"))
 
 
 # --- training -------------------------------------------------------------------------------------
@@ -94,7 +147,7 @@ def sgd_by_hand(
     """v <- momentum v + grad + decay w;  w <- w - rate v."""
     parameters = list(net.parameters())
     velocity = [torch.zeros_like(p) for p in parameters]
-    order = batches(len(x), recipe.batch_size, g, CPU)
+    order = BatchOrder(len(x), recipe.batch_size, g, CPU)
     for rate in rates:
         index = next(order)
         drawn = augment.draw(recipe.augment, len(index), g)
@@ -147,6 +200,46 @@ def test_one_hot_targets_are_hard_targets() -> None:
     train(hard, x, y, recipe, rng.generator(0))
     train(soft, x, F.one_hot(y, 3).double(), recipe, rng.generator(0))
     torch.testing.assert_close(weights(hard), weights(soft), rtol=0, atol=1e-12)
+
+
+def test_training_with_cutmix_mixes_images_and_losses() -> None:
+    """One step, by hand: the draws come after those of the augmentation, from the same generator."""
+    (x, y), g = blobs(10), rng.generator(5)
+    net, by_hand = linear(), linear()
+    recipe = Recipe(
+        batch_size=10, lr=0.1, momentum=0.0, weight_decay=0.0, steps=1, augment="flip", cutmix=1.0
+    )
+    train(net, x, y, recipe, rng.generator(5))
+    index = next(BatchOrder(10, 10, g, CPU))
+    images = augment.apply(x[index], augment.draw("flip", 10, g))
+    torch.rand((), generator=g)  # the coin
+    drawn = augment.draw_cutmix(images.shape, g)
+    box = torch.zeros(2, 2)
+    box[drawn.rows, drawn.columns] = 1
+    mixed = images * (1 - box) + images[drawn.partner] * box
+    one_hot = F.one_hot(y[index], 3).double()
+    share = 1 - float(box.mean())
+    loss = F.cross_entropy(by_hand(mixed), share * one_hot + (1 - share) * one_hot[drawn.partner])
+    loss.backward()
+    expected = torch.cat([(p - 0.1 * p.grad).flatten() for p in by_hand.parameters()])
+    torch.testing.assert_close(weights(net), expected.detach(), rtol=0, atol=1e-12)
+
+
+def test_cutmix_comes_with_its_probability() -> None:
+    """0 is a no-op, draws included; 0.5 is half of the batches; soft targets are mixed as hard ones are."""
+    (x, y), net = blobs(12), linear()
+    generators = rng.generator(2), rng.generator(2)
+    plain = F.cross_entropy(net(augment.apply(x, augment.draw("flip", 12, generators[0]))), y)
+    assert torch.equal(augmented_loss(net, x, y, "flip", 0.0, generators[1]), plain)
+    assert torch.equal(generators[0].get_state(), generators[1].get_state())
+    draws, plain = rng.generator(3), F.cross_entropy(net(x), y)
+    mixed = sum(not torch.equal(augmented_loss(net, x, y, "none", 0.5, draws), plain) for _ in range(400))
+    # half of them, less the one box in a few that is smaller than half a pixel of these four
+    assert 100 < mixed < 240
+    hard, soft = (
+        augmented_loss(net, x, t, "flip", 1.0, rng.generator(4)) for t in (y, F.one_hot(y, 3).double())
+    )
+    torch.testing.assert_close(hard, soft, rtol=0, atol=1e-12)
 
 
 def trained(digits: Dataset, seed: int, name: str = "convnet-d2-w8", strategy: str = "color_crop") -> Tensor:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bench.data.dataset import Dataset, Raw, Split
+from bench.data.dataset import Dataset, Raw, Source, Split
 from bench.data.sources import open_source
 from bench.data.spec import DatasetSpec
+from bench.data.subset import class_positions, regroup
 from bench.errors import UserError
 from bench.files import replacing
 
@@ -37,9 +39,10 @@ def cache_dir() -> Path:
 def prepare(spec: DatasetSpec) -> Path:
     """Decode (or download) the data set once; return its cache file. A later call only finds the file.
 
-    Raises UserError for missing or damaged sources and for a cache folder that cannot be written.
+    Some classes of a data set have a cache file of their own, made from that of the whole. Raises UserError
+    for missing or damaged sources, unknown classes, and a cache folder that cannot be written.
     """
-    source = open_source(spec)
+    source = _subset(spec, spec.classes) if spec.classes else open_source(spec)
     path = cache_dir() / "datasets" / _file_name(spec, source.key)
     if path.exists():
         return path
@@ -77,6 +80,29 @@ def load(path: Path) -> Dataset:
         mean=tuple(meta["mean"]),
         std=tuple(meta["std"]),
     )
+
+
+def regrouped(whole: Dataset, groups: Sequence[Sequence[int]], label: str) -> Dataset:
+    """A new task: `groups[j]` are the classes that become class j, on both splits; the rest is left out."""
+    raw = regroup(_raw(whole), groups)
+    mean, std = channel_stats(raw.train.images.numpy())
+    fingerprint = content_fingerprint(raw)
+    return Dataset(whole.name, label, raw.train, raw.test, raw.classes, fingerprint, mean, std)
+
+
+def _raw(data: Dataset) -> Raw:
+    return Raw(data.train, data.test, data.classes)
+
+
+def _subset(spec: DatasetSpec, classes: Sequence[str | int]) -> Source:
+    """The source of some classes: the cache file of the whole data set, decoded once for all subsets."""
+    path = prepare(spec.whole)
+    whole = load(path)
+    try:
+        chosen = class_positions(classes, whole.classes)
+    except UserError as error:
+        raise UserError(f"classes of {spec.label}: {error}") from None
+    return Source(f"{path.name} {chosen}", lambda: regroup(_raw(whole), [[c] for c in chosen]))
 
 
 def _locked(path: Path) -> AbstractContextManager[object]:

@@ -1,5 +1,6 @@
 """Drawing training images class by class."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -67,6 +68,17 @@ class ClassSampler:
         self._cursor += self._per_class
         device = self._index.order.device
         return self._index.order[drawn.to(device) + self._index.offsets[:-1, None]]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The walk, the place of each class in it, and the generator's state; copies."""
+        places = {"walk": self._walk.clone(), "cursor": self._cursor.clone()}
+        return {**places, "generator": self._generator.get_state()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on where `state_dict()` was taken."""
+        self._walk.copy_(state["walk"])
+        self._cursor.copy_(state["cursor"])
+        self._generator.set_state(state["generator"].cpu())
 
 
 def _counts_of(index: ClassIndex, per_class: int) -> Tensor:

@@ -4,7 +4,7 @@ import difflib
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationInfo, field_validator
 
 DATASETS: dict[str, str] = {
     "digits": "scikit-learn's digits: 8x8 grey, 10 classes, 1,437 train / 360 test; needs no files",
@@ -28,7 +28,10 @@ _REQUIRED = {"path": "the folder that holds train/ and test/", "data_dir": "the 
 
 
 class DatasetSpec(BaseModel):
-    """Which data set, and where its files are. Paths are made absolute against the working folder."""
+    """Which data set, where its files are, and which of its classes, relabelled in the order given.
+
+    Paths are made absolute against the working folder.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -37,6 +40,7 @@ class DatasetSpec(BaseModel):
     image_size: int | None = Field(default=None, gt=0)  # pixels
     data_dir: Path | None = Field(default=None, validate_default=True)
     download: bool = False
+    classes: tuple[StrictInt | StrictStr, ...] | None = None  # names or positions, in their new order; None: all
     label: str = Field(default="", validate_default=True)  # shown in tables
 
     @field_validator("name")
@@ -59,11 +63,24 @@ class DatasetSpec(BaseModel):
             raise ValueError(f"{name} needs {key}, {_REQUIRED[key]}: add it")
         return value.expanduser().absolute() if isinstance(value, Path) else value
 
+    @field_validator("classes")
+    @classmethod
+    def _several(cls, classes: tuple[int | str, ...] | None) -> tuple[int | str, ...] | None:
+        if classes is not None and len(classes) < 2:
+            raise ValueError(f"{len(classes)} of them leave nothing to tell apart: name two at least")
+        return classes
+
     @field_validator("label")
     @classmethod
     def _labelled(cls, label: str, info: ValidationInfo) -> str:
-        path = info.data.get("path")
-        return label or (path.name if path else "") or info.data.get("name", "")
+        path, classes = info.data.get("path"), info.data.get("classes")
+        base = (path.name if path else "") or info.data.get("name", "")
+        return label or (f"{base}-{len(classes)}-classes" if classes else base)
+
+    @property
+    def whole(self) -> "DatasetSpec":
+        """The same data set with all of its classes, under its own name."""
+        return DatasetSpec(**self.model_dump(exclude={"classes", "label"})) if self.classes else self
 
 
 def _canonical(name: str) -> str:

@@ -1,13 +1,184 @@
-"""Networks that methods draw on, and what is built from them once and shared."""
+"""Networks that methods draw on: which comes next, and what it learns between two matchings.
 
+A pool gives the network of a stretch of matchings and sees the synthetic set only through an argument. Its
+networks may be differentiated, and carry no gradient of their own training. Its state can be saved, and taken
+up again exactly.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from itertools import islice
+from typing import Any, ClassVar, Protocol, Required, TypedDict, Unpack
 
 import torch
 from torch import Tensor
 
-from bench.method import ARCHITECTURE, SEED, Problem
-from bench.train import Recipe, in_pieces, train
+from bench.artifact import DistilledDataset
+from bench.method import ARCHITECTURE, SEED, Prepare, Problem
+from bench.networks import Network
+from bench.train import BatchOrder, Recipe, in_pieces, train
+from methods.blocks.experts import Experts
+from methods.blocks.students import Student
+
+
+class Pool(Protocol):
+    """Which network comes next. There is none before the first `restart()`."""
+
+    @property
+    def net(self) -> Network: ...
+
+    def restart(self) -> None:
+        """The first network, and the next ones."""
+        ...
+
+    def advance(self, synthetic: DistilledDataset) -> None:
+        """What happens to the network between two matchings."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+class Training(TypedDict, total=False):
+    """How a pool's networks learn: at a constant rate, `steps` or `epochs` for each call of `advance`."""
+
+    lr: Required[float]
+    batch_size: Required[int]
+    momentum: float
+    weight_decay: float
+    steps: int | None
+    epochs: int | None
+    augment: str  # drawn per image
+    cutmix: float  # probability per batch
+
+
+class Fresh:
+    """A freshly initialised network each time, or a random checkpoint of a random expert; none is trained."""
+
+    def __init__(self, problem: Problem, generator: torch.Generator, start: Experts | None = None) -> None:
+        self._next = problem.make_net if start is None else start.network
+        self._generator = generator
+        self._net: Network | None = None
+
+    @property
+    def net(self) -> Network:
+        assert self._net is not None, "restart() gives the first network"
+        return self._net
+
+    def restart(self) -> None:
+        self._net = self._next(self._generator)
+
+    def advance(self, synthetic: DistilledDataset) -> None:
+        pass
+
+    def state_dict(self) -> dict[str, Any]:
+        net = None if self._net is None else self._net.state_dict()
+        return {"net": net, "generator": self._generator.get_state()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._net = None
+        if state["net"] is not None:
+            self.restart()  # a body for the weights
+            self.net.load_state_dict(state["net"])
+        self._generator.set_state(state["generator"].cpu())
+
+
+class _Trained:
+    """What the two trained pools share: a student, and the draws of its start, augmentation and order."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        *purpose: str | int,
+        start: Experts | None = None,
+        **training: Unpack[Training],
+    ) -> None:
+        values: dict[str, Any] = {"momentum": 0.0, "weight_decay": 0.0, **training}
+        self._problem, self._recipe = problem, Recipe(**values)
+        self._next = problem.make_net if start is None else start.network
+        self._rng = {name: problem.rng(*purpose, name) for name in ("networks", "draws", "order")}
+        self._student: Student | None = None
+
+    @property
+    def student(self) -> Student:
+        """The network and its optimiser."""
+        assert self._student is not None, "restart() gives the first network"
+        return self._student
+
+    @property
+    def net(self) -> Network:
+        return self.student.net
+
+    def restart(self) -> None:
+        self._student = Student(self._next(self._rng["networks"]), self._recipe, self._rng["draws"])
+
+    def state_dict(self) -> dict[str, Any]:
+        generators = {name: generator.get_state() for name, generator in self._rng.items()}
+        return {"student": self._student and self._student.state_dict(), "rng": generators}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._student = None
+        if state["student"] is not None:
+            _Trained.restart(self)  # a body for the weights
+            self.student.load_state_dict(state["student"])
+        for name, generator in self._rng.items():
+            generator.set_state(state["rng"][name].cpu())
+
+
+class TrainedOnReal(_Trained):
+    """Networks that train on the real set, which keeps their gradients alive (IDC; Kim et al., ICML 2022).
+
+    A network starts afresh, or from a random checkpoint of a random expert of `start`, with a new optimiser;
+    it first trains for `early` epochs. The order of the images is one shuffle after another, without
+    replacement, and goes on across networks. The synthetic set is not looked at.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        *purpose: str | int,
+        early: int = 0,
+        start: Experts | None = None,
+        **training: Unpack[Training],
+    ) -> None:
+        super().__init__(problem, *purpose, start=start, **training)
+        n = len(problem.images)
+        self._order = BatchOrder(n, self._recipe.batch_size, self._rng["order"], problem.device)
+        self._early, self._steps = early * -(-n // self._recipe.batch_size), self._recipe.n_steps(n)
+
+    def restart(self) -> None:
+        super().restart()
+        self._train(self._early)
+
+    def advance(self, synthetic: DistilledDataset) -> None:
+        self._train(self._steps)
+
+    def _train(self, steps: int) -> None:
+        problem = self._problem
+        for index in islice(self._order, steps):
+            self.student.step(problem.preprocess(problem.images[index]), problem.labels[index])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "order": self._order.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._order.load_state_dict(state["order"])
+
+
+class TrainedOnSynthetic(_Trained):
+    """Networks that train on the synthetic set as it is at the time (Zhao et al., ICLR 2021, algorithm 1).
+
+    Each call of `advance` decodes the set once, without a graph, and shuffles it anew.
+    """
+
+    def advance(self, synthetic: DistilledDataset) -> None:
+        with torch.no_grad():  # what is decoded may still be the parameter itself
+            images, targets = (tensor.detach() for tensor in synthetic.decode())
+        order = BatchOrder(len(images), self._recipe.batch_size, self._rng["order"], images.device)
+        for index in islice(order, self._recipe.n_steps(len(images))):
+            self.student.step(images[index], targets[index])
 
 
 @dataclass(frozen=True)
@@ -23,6 +194,9 @@ class Embedding:
     steps: int
     lr: float = 0.01
     batch_size: int = 256
+
+    def requires(self) -> dict[str, Prepare]:
+        return {}
 
     def build(self, problem: Problem) -> dict[str, Tensor]:
         """{"features": [N,D]}, in the order of the training set."""

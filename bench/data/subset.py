@@ -1,0 +1,52 @@
+"""A data set restricted to some of its classes, or with classes joined into groups."""
+
+import difflib
+from collections.abc import Sequence
+
+import torch
+
+from bench.data.dataset import Raw, Split
+from bench.errors import UserError
+
+_SHOWN = 20  # class names in a message
+
+
+def class_positions(chosen: Sequence[str | int], classes: Sequence[str]) -> list[int]:
+    """Where the chosen classes stand in `classes`. A class is given by its name, or by its position from 0.
+
+    What is a name is never read as a position. Raises UserError for an unknown class and for one given twice.
+    """
+    found = [_position(str(name), classes) for name in chosen]
+    twice = next((c for i, c in enumerate(found) if c in found[:i]), None)
+    if twice is not None:
+        raise UserError(f"class {classes[twice]!r} stands there twice: name it once")
+    return found
+
+
+def _position(name: str, classes: Sequence[str]) -> int:
+    if name in classes:
+        return classes.index(name)
+    if name.isdecimal() and int(name) < len(classes):
+        return int(name)
+    near = difflib.get_close_matches(name, classes, n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    more = f" and {len(classes) - _SHOWN} more" if len(classes) > _SHOWN else ""
+    raise UserError(f"no class {name!r}{hint}; choose from: {', '.join(classes[:_SHOWN])}{more}")
+
+
+def regroup(whole: Raw, groups: Sequence[Sequence[int]]) -> Raw:
+    """The images of the grouped classes alone, in data-set order, labelled by their group.
+
+    `groups[j]` holds the classes that become class j; its name joins theirs with "+". The groups are disjoint.
+    """
+    group_of = torch.full((len(whole.classes),), -1)
+    for j, members in enumerate(groups):
+        group_of[list(members)] = j
+
+    def restricted(split: Split) -> Split:
+        labels = group_of[split.labels]
+        rows = (labels >= 0).nonzero().flatten()
+        return Split(split.images[rows], labels[rows])
+
+    names = tuple("+".join(whole.classes[c] for c in members) for members in groups)
+    return Raw(restricted(whole.train), restricted(whole.test), names)

@@ -1,0 +1,190 @@
+"""Expert trajectories: the weights of networks trained on the real set, after every epoch.
+
+They are a chain of small prerequisites, one for each epoch of a block of experts: only the epochs that some
+method reads are trained, every distillation of a sweep shares them, a longer bank only adds to a shorter one,
+and a killed run loses one epoch of one block.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from itertools import islice
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
+
+from bench import rng
+from bench.errors import UserError
+from bench.method import ARCHITECTURE, Prepare, Problem
+from bench.networks import Network
+from bench.train import BatchOrder, Recipe
+from methods.blocks.students import Student
+
+BLOCK = 10  # experts of a job; ask for multiples of it, and a larger bank keeps all of a smaller one
+
+
+@dataclass(frozen=True)
+class ExpertEpoch:
+    """A block of experts after an epoch of SGD on the real set (Cazenavette et al., CVPR 2022, section 3.1).
+
+    Epoch 0 is their initialisation. The learning rate is constant; images are augmented one by one. An expert
+    is drawn from its place (block, row) and the epoch alone: all seeds of a sweep share one bank, as in the
+    papers, and a block's first rows are the same whatever its size.
+    """
+
+    version: ClassVar[int] = 1
+    uses: ClassVar[frozenset[str]] = frozenset({ARCHITECTURE})
+
+    block: int
+    size: int
+    epoch: int
+    lr: float
+    batch_size: int
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    augment: str = "none"
+    cutmix: float = 0.0
+
+    def __str__(self) -> str:
+        first = self.block * BLOCK
+        return f"experts {first}-{first + self.size - 1} epoch {self.epoch}"
+
+    def requires(self) -> dict[str, Prepare]:
+        return {"before": dataclasses.replace(self, epoch=self.epoch - 1)} if self.epoch else {}
+
+    def build(self, problem: Problem) -> dict[str, Tensor]:
+        """{"weights": [size,P]}, flat as `parameters_to_vector` orders them; with momentum also "velocity".
+
+        Raises UserError for a network that keeps running statistics, which a weight vector does not hold.
+        """
+        row = self._go_on if self.epoch else self._begin
+        rows = [row(problem, expert) for expert in range(self.size)]
+        return {name: torch.stack([r[name] for r in rows]) for name in rows[0]}
+
+    def _begin(self, problem: Problem, expert: int) -> dict[str, Tensor]:
+        net = problem.make_net(rng.generator(0, "expert", self.block, expert, "init"))
+        if any(True for _ in net.buffers()):
+            raise UserError(
+                "expert trajectories hold weights only, and this network keeps running statistics besides: "
+                "choose another norm for it than batch norm"
+            )
+        weights = parameters_to_vector(net.parameters()).detach()
+        return {"weights": weights} | ({"velocity": torch.zeros_like(weights)} if self.momentum else {})
+
+    def _go_on(self, problem: Problem, expert: int) -> dict[str, Tensor]:
+        """Weights [P] and velocity [P] of an expert after one more pass over the training set."""
+        purpose = ("expert", self.block, expert, self.epoch)
+        before = {name: t[expert] for name, t in problem.prepared["before"].items()}
+        net = _network(problem, before["weights"], rng.generator(0, *purpose, "net"))
+        student = Student(net, self._recipe, rng.generator(0, *purpose, "draws"))
+        if self.momentum:
+            student.set_velocity(before["velocity"].to(problem.device, copy=True))
+        n = len(problem.images)
+        order = BatchOrder(n, self.batch_size, rng.generator(0, *purpose, "order"), problem.device)
+        for index in islice(order, self._recipe.n_steps(n)):
+            student.step(problem.preprocess(problem.images[index]), problem.labels[index])
+        weights = parameters_to_vector(net.parameters()).detach()
+        return {"weights": weights} | ({"velocity": student.velocity()} if self.momentum else {})
+
+    @property
+    def _recipe(self) -> Recipe:
+        return Recipe(
+            batch_size=self.batch_size,
+            lr=self.lr,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            epochs=1,
+            augment=self.augment,
+            cutmix=self.cutmix,
+        )
+
+
+def trajectories(
+    experts: int,
+    epochs: int,
+    *,
+    lr: float,
+    batch_size: int,
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
+    augment: str = "none",
+    cutmix: float = 0.0,
+) -> dict[str, Prepare]:
+    """What a method requires that reads `experts` trajectories of epochs 0 .. `epochs`.
+
+    All epochs are named, also those between which nothing is read: so each is charged to the method, once.
+    """
+    return {
+        f"experts/{block}/{epoch}": ExpertEpoch(
+            block=block,
+            size=min(BLOCK, experts - block * BLOCK),
+            epoch=epoch,
+            lr=lr,
+            batch_size=batch_size,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            augment=augment,
+            cutmix=cutmix,
+        )
+        for block in range(-(-experts // BLOCK))
+        for epoch in range(epochs + 1)
+    }
+
+
+class Experts:
+    """The trajectories that a problem has prepared, under the roles that `trajectories` gives them.
+
+    The tensors stay where they are, mapped from their files; only rows that are read come to the device.
+    `first` is the earliest epoch that `network` draws. Raises UserError when there are none.
+    """
+
+    def __init__(self, problem: Problem, first: int = 0) -> None:
+        places = [role.split("/") for role in problem.prepared if role.startswith("experts/")]
+        if not places:
+            raise UserError(
+                "no expert trajectories here: return trajectories(...) from the method's requires()"
+            )
+        self._problem, self._first = problem, first
+        self._last = max(int(epoch) for _, _, epoch in places)
+        if not 0 <= first <= self._last:
+            raise UserError(f"no networks from epoch {first} on: these experts have epochs 0 to {self._last}")
+        blocks = sorted({int(block) for _, block, _ in places})
+        sizes = {b: len(problem.prepared[f"experts/{b}/0"]["weights"]) for b in blocks}
+        self._rows = [(block, row) for block, size in sizes.items() for row in range(size)]
+
+    def weights(self, expert: int, epoch: int) -> Tensor:
+        """A copy of one checkpoint [P], on the problem's device."""
+        block, row = self._rows[expert]
+        bank = self._problem.prepared[f"experts/{block}/{epoch}"]["weights"]
+        return bank[row].to(self._problem.device, copy=True)
+
+    def segment(self, generator: torch.Generator, start_epochs: int, span: int) -> tuple[Tensor, Tensor]:
+        """theta_t and theta_{t + span}, [P] each, for t uniform over 0 .. start_epochs - 1 and any expert.
+
+        Raises UserError when a segment may end after the last epoch that there is.
+        """
+        if start_epochs - 1 + span > self._last:
+            raise UserError(
+                f"segments of {span} epochs from epochs 0 to {start_epochs - 1} need experts of "
+                f"{start_epochs - 1 + span} epochs, and these have {self._last}: ask trajectories() for more"
+            )
+        expert, t = self._draw(generator, len(self._rows)), self._draw(generator, start_epochs)
+        return self.weights(expert, t), self.weights(expert, t + span)
+
+    def network(self, generator: torch.Generator) -> Network:
+        """A network with the weights of a random expert at a random epoch, from `first` to the last."""
+        expert = self._draw(generator, len(self._rows))
+        epoch = self._first + self._draw(generator, self._last + 1 - self._first)
+        return _network(self._problem, self.weights(expert, epoch), generator)
+
+    @staticmethod
+    def _draw(generator: torch.Generator, n: int) -> int:
+        return int(torch.randint(n, (), generator=generator))
+
+
+def _network(problem: Problem, weights: Tensor, generator: torch.Generator) -> Network:
+    """A network with a copy of these weights [P]; `generator` gives it a body and moves no number."""
+    net = problem.make_net(generator)
+    vector_to_parameters(weights.to(problem.device, copy=True), net.parameters())
+    return net

@@ -1,0 +1,79 @@
+"""Plain images: coresets keep real ones, most methods learn them."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.artifact import Preprocess
+from bench.method import Problem
+from bench.plugins import choose
+from methods.blocks.parameterise.base import (
+    Balanced,
+    first_logits,
+    images_within,
+    label_floats,
+    random_members,
+)
+
+INITS = ("real", "noise", "unit")
+
+
+class Pixels(Balanced):
+    """Plain images, class after class.
+
+    `images` is [sum(counts),C,H,W]: floats as networks see them (learnable), or uint8 (real images, kept as
+    they are). `counts[c]` images belong to class c. Only a coreset may have classes of different size; its
+    `per_class` is that of the first, and its labels are hard.
+    """
+
+    images_as_bytes = frozenset({"images"})
+    images: Tensor
+
+    def __init__(
+        self, images: Tensor, counts: list[int], preprocess: Preprocess, **common: Tensor | None
+    ) -> None:
+        super().__init__(len(counts), counts[0], preprocess, **common)
+        if len(images) != sum(counts):
+            raise ValueError(f"{len(images)} images for {sum(counts)} labels")
+        if self.label_logits is not None and len(set(counts)) > 1:
+            raise ValueError("learned labels need classes of equal size")
+        if images.dtype == torch.uint8:
+            self.register_buffer("images", images)
+        else:
+            self.learn(images=images)
+        self.counts = list(counts)
+        labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(self.counts))
+        self.labels = labels.to(images.device)
+
+    @classmethod
+    def start(
+        cls, problem: Problem, generator: torch.Generator, *, init: str = "real", labels: str = "hard"
+    ) -> "Pixels":
+        """As many images per class as the budget holds beside the labels; `ipc` with hard ones.
+
+        `init`: "real", random real images without replacement; "noise", N(0, 1) in normalised space;
+        "unit", the same with each image scaled to unit l2 norm (RaT-BPTT). Raises UserError if none fits.
+        """
+        choose("init", init, INITS)
+        n_classes, size = problem.n_classes, math.prod(problem.image_shape)
+        n = images_within(
+            problem, labels, lambda n: n_classes * n * size + label_floats(labels, n_classes, n)
+        )
+        if init == "real":
+            images = problem.preprocess(problem.images[random_members(problem, n, generator)])
+        else:
+            noise = torch.randn((n_classes * n, *problem.image_shape), generator=generator)
+            norm = noise.flatten(1).norm(dim=1).view(-1, 1, 1, 1) if init == "unit" else 1.0
+            images = noise / norm
+        logits = first_logits(labels, n_classes, n)
+        pixels = cls(images, [n] * n_classes, problem.preprocess, label_logits=logits)
+        return pixels.to(problem.device)
+
+    def config(self) -> dict[str, Any]:
+        return {"counts": self.counts}
+
+    def _images(self, items: Tensor | None) -> Tensor:
+        images = self.images if items is None else self.images[items]
+        return self.preprocess(images) if images.dtype == torch.uint8 else images

@@ -1,0 +1,75 @@
+"""BPTT: plain images learned by back-propagation through time with momentum.
+
+The baseline of Deng & Russakovsky (NeurIPS 2022): their method without its memory, one stored row an image.
+
+Deviations: images start as noise of unit length, or as real images (the authors: Xavier); per-channel normalisation
+instead of ZCA.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from annotated_types import Ge, Gt, Lt
+
+from bench import augment
+from bench.artifact import DistilledDataset
+from bench.method import ARCHITECTURE, IPC, SEED, Prepare, Problem
+from methods.blocks.hypergradient import SGD
+from methods.blocks.parameterise import Pixels
+from methods.blocks.step_size import StepSize
+from methods.blocks.unrolled import Clip, Unrolled, fresh_states, learn_unrolled
+from methods.blocks.windows import Unroll
+
+
+@dataclass(frozen=True)
+class BPTT:
+    """Plain images; the real loss of a network, differentiated through its training on them."""
+
+    version: ClassVar[int] = 1
+    paper: ClassVar[str] = (
+        "Deng & Russakovsky, Remember the Past, NeurIPS 2022 (its baseline without the memory)"
+    )
+    uses: ClassVar[frozenset[str]] = frozenset({IPC, ARCHITECTURE, SEED})
+
+    steps: Annotated[int, Gt(0)] = 50000
+    init: Literal["unit", "noise", "real"] = "unit"
+    labels: Literal["hard", "class", "image"] = "hard"
+    unroll: Annotated[int, Gt(0)] = 150  # T, steps of a network
+    inner_lr: Annotated[float, Gt(0)] = 0.01  # eta
+    inner_momentum: Annotated[float, Ge(0), Lt(1)] = 0.9  # mu
+    batch_per_class: Annotated[int, Gt(0)] = 10  # n_c, images per class and inner step
+    batch_real: Annotated[int, Gt(0)] = 64  # real images per class and outer step
+    augment: str = "flip_rotate"  # one draw for all images of an outer step
+    lr: Annotated[float, Gt(0)] = 0.1
+    momentum: Annotated[float, Ge(0)] = 0.5
+    clip: Annotated[float, Gt(0)] = 2.0  # of the gradient's norm
+
+    def __post_init__(self) -> None:
+        augment.parse(self.augment)
+
+    def requires(self) -> dict[str, Prepare]:
+        return {}
+
+    def distill(self, problem: Problem) -> DistilledDataset:
+        synthetic = Pixels.start(problem, problem.rng("bptt", "init"), init=self.init, labels=self.labels)
+        rule = SGD(self.inner_momentum)
+        fresh = fresh_states(problem, "bptt", rule)
+        windows = Unroll("full", self.unroll, self.unroll, 1, fresh, problem.rng("bptt", "windows"))
+        unrolled = Unrolled(
+            problem,
+            "bptt",
+            rule,
+            windows,
+            batch_per_class=self.batch_per_class,
+            batch_real=self.batch_real,
+            strategy=self.augment,
+            siamese=True,
+        )
+        optimiser = torch.optim.SGD(synthetic.parameters(), lr=self.lr, momentum=self.momentum)
+        eta = StepSize(synthetic, self.inner_lr, 0.0, 0.0)
+        learn_unrolled(problem, synthetic, unrolled, optimiser, eta, steps=self.steps, clip=Clip(self.clip))
+        return synthetic
+
+
+METHOD = BPTT

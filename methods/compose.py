@@ -1,0 +1,190 @@
+"""Any parameterisation with any objective: the factorisations of the papers at equal storage under one optimiser.
+
+Nobody has published this table. What one paper brings as a whole is taken apart: how a set is stored
+(`parameterisation`), what is matched (`objective`), and which networks judge it (`pool`). Everything else is the
+same for all pairs: Adam on what is stored, the same number of steps, real images at the start where there is a
+way to begin with them, the budget.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from annotated_types import Ge, Gt, Lt
+from torch import Tensor
+from torch.nn.utils import parameters_to_vector
+
+from bench import augment
+from bench.artifact import DistilledDataset
+from bench.errors import UserError
+from bench.method import ARCHITECTURE, IPC, SEED, Prepare, Problem
+from methods.blocks.experts import Experts, trajectories
+from methods.blocks.hypergradient import SGD
+from methods.blocks.objectives import distribution_matching, gradient_matching
+from methods.blocks.pairs import Pairs
+from methods.blocks.parameterise import Balanced, Hallucinators, LinearBases, MultiFormation, Pixels
+from methods.blocks.pools import Fresh, Pool, TrainedOnReal, TrainedOnSynthetic
+from methods.blocks.trajectory import TrajectoryMatching
+from methods.blocks.unrolled import Unrolled
+from methods.blocks.windows import Unroll
+
+OWN_POOL = {  # the pool of the paper that an objective comes from
+    "gradient_matching": "trained_on_real",
+    "distribution_matching": "fresh",
+    "trajectory_matching": "experts",
+    "unrolled": "fresh",
+}
+
+
+
+@dataclass(frozen=True)
+class Compose:
+    """One parameterisation, one objective, one pool of networks; fitted into the budget."""
+
+    version: ClassVar[int] = 1
+    paper: ClassVar[str] = "ddbench: a parameterisation and an objective of different papers"
+    uses: ClassVar[frozenset[str]] = frozenset({IPC, ARCHITECTURE, SEED})
+
+    parameterisation: Literal["pixels", "multi_formation", "linear_bases", "hallucinators"] = "pixels"
+    objective: Literal[
+        "gradient_matching", "distribution_matching", "trajectory_matching", "unrolled"
+    ] = "distribution_matching"
+    pool: Literal["own", "fresh", "trained_on_real", "trained_on_synthetic", "experts"] = "own"
+    steps: Annotated[int, Gt(0)] = 1000
+    lr: Annotated[float, Gt(0)] = 0.01  # of Adam
+    labels: Literal["hard", "class", "image"] = "hard"
+    factor: Annotated[int, Gt(0)] = 2  # multi_formation
+    bases: Annotated[int, Gt(0)] = 16  # linear_bases
+    downsample: Annotated[int, Gt(0)] = 2
+    hallucinators: Annotated[int, Gt(0)] = 5
+    kernel: Annotated[int, Gt(0)] = 3
+    augment: str = "color_crop_cutout_flip_scale_rotate"  # of all objectives
+    batch_real: Annotated[int, Gt(0)] = 64  # real images per class
+    batch_synthetic: Annotated[int, Gt(0)] = 64  # decoded images per class, at most
+    stretch: Annotated[int, Gt(0)] = 10  # matchings under each network of a trained pool
+    net_lr: Annotated[float, Gt(0)] = 0.01
+    net_steps: Annotated[int, Gt(0)] = 5  # of a trained pool's network after each matching
+    inner_steps: Annotated[int, Gt(0)] = 10  # of trajectory matching, and of the unroll
+    inner_lr: Annotated[float, Gt(0)] = 0.01
+    inner_momentum: Annotated[float, Ge(0), Lt(1)] = 0.9  # of the unroll
+    start_epochs: Annotated[int, Gt(0)] = 2  # of trajectory matching
+    expert_epochs: Annotated[int, Gt(0)] = 1
+    experts: Annotated[int, Gt(0)] = 10
+
+    def __post_init__(self) -> None:
+        augment.parse(self.augment)
+        if self.objective == "trajectory_matching" and self._pool_name != "experts":
+            raise UserError(f"pool: trajectory_matching follows experts; {self.pool} has none: leave pool out")
+
+    @property
+    def _pool_name(self) -> str:
+        return OWN_POOL[self.objective] if self.pool == "own" else self.pool
+
+    def requires(self) -> dict[str, Prepare]:
+        if self._pool_name != "experts":
+            return {}
+        epochs = self.start_epochs - 1 + self.expert_epochs
+        return trajectories(self.experts, epochs, lr=self.net_lr, batch_size=256, augment=self.augment)
+
+    def distill(self, problem: Problem) -> DistilledDataset:
+        synthetic, pool = self._start(problem), self._pool(problem)
+        optimiser = torch.optim.Adam(synthetic.parameters(), lr=self.lr)
+        objective, draws = self._objective(problem, pool)
+        state = {"optimiser": optimiser, "pool": pool, "draws": draws}
+        stretch = self.stretch if isinstance(pool, TrainedOnReal | TrainedOnSynthetic) else 1
+        run = problem.journal.steps(self.steps, synthetic, "lr or inner_lr", **state)
+        for step in run:
+            if step % stretch == 0:
+                pool.restart()
+            optimiser.zero_grad()
+            loss = objective(synthetic)  # leaves its gradient on what is stored
+            optimiser.step()
+            pool.advance(synthetic)
+            run.loss(loss)
+        return synthetic
+
+    def _start(self, problem: Problem) -> Balanced:
+        generator, labels = problem.rng("compose", "init"), self.labels
+        if self.parameterisation == "pixels":
+            return Pixels.start(problem, generator, init="real", labels=labels)
+        if self.parameterisation == "multi_formation":
+            return MultiFormation.start(problem, generator, factor=self.factor, init="mix", labels=labels)
+        if self.parameterisation == "linear_bases":
+            return LinearBases.start(
+                problem, generator, bases=self.bases, downsample=self.downsample, init="pca", labels=labels
+            )
+        return Hallucinators.start(
+            problem, generator, hallucinators=self.hallucinators, kernel=self.kernel, init="real", labels=labels
+        )
+
+    def _pool(self, problem: Problem) -> Pool:
+        training = {"lr": self.net_lr, "batch_size": 64, "momentum": 0.9, "augment": self.augment}
+        if self._pool_name == "trained_on_real":
+            return TrainedOnReal(problem, "compose", steps=self.net_steps, **training)
+        if self._pool_name == "trained_on_synthetic":
+            return TrainedOnSynthetic(problem, "compose", steps=self.net_steps, **training)
+        start = Experts(problem) if self._pool_name == "experts" else None
+        return Fresh(problem, problem.rng("compose", "networks"), start)
+
+    def _objective(self, problem: Problem, pool: Pool) -> tuple[Callable[[Balanced], Tensor], object]:
+        """What one step does with the set, and what it draws from."""
+        if self.objective == "trajectory_matching":
+            return self._trajectories(problem)
+        if self.objective == "unrolled":
+            return self._unrolled(problem, pool)
+        pairs = Pairs(problem, "compose", self.batch_real, self.augment, self.batch_synthetic)
+
+        def matching(synthetic: Balanced) -> Tensor:
+            pair, n = pairs.next(synthetic), problem.n_classes
+            if self.objective == "gradient_matching":
+                loss = gradient_matching(pool.net, *pair, n, distance="squared", matched="kernels")
+            else:
+                with torch.no_grad():
+                    real = pool.net.embed(pair.real)
+                loss = distribution_matching(real, pool.net.embed(pair.synthetic), n)
+            loss.backward(inputs=list(synthetic.parameters()))
+            return loss.detach()
+
+        return matching, pairs
+
+    def _trajectories(self, problem: Problem) -> tuple[Callable[[Balanced], Tensor], object]:
+        objective = TrajectoryMatching(problem, "compose", self.start_epochs, self.expert_epochs)
+        alpha, most = torch.tensor(self.inner_lr, device=problem.device), self.batch_synthetic
+
+        def matching(synthetic: Balanced) -> Tensor:
+            images, targets = synthetic.decode()
+            size = min(len(images), most * problem.n_classes)
+            batches = objective.shuffled(images, size, self.inner_steps, self.augment)
+            found = objective(images, targets, alpha, batches)
+            found.backward(images, targets)
+            return found.loss
+
+        return matching, objective
+
+    def _unrolled(self, problem: Problem, pool: Pool) -> tuple[Callable[[Balanced], Tensor], object]:
+        rule, steps = SGD(self.inner_momentum), self.inner_steps
+        start = lambda: rule.start(parameters_to_vector(pool.net.parameters()).detach())  # noqa: E731
+        windows = Unroll("full", steps, steps, 1, start, problem.rng("compose", "windows"))
+        objective = Unrolled(
+            problem,
+            "compose",
+            rule,
+            windows,
+            batch_per_class=self.batch_synthetic,
+            batch_real=self.batch_real,
+            strategy=self.augment,
+            siamese=False,
+        )
+        eta = torch.tensor(self.inner_lr, device=problem.device)
+
+        def training(synthetic: Balanced) -> Tensor:
+            images, targets = synthetic.decode()
+            found = objective(images, targets, eta)
+            found.backward(images, targets)
+            return found.loss
+
+        return training, objective
+
+
+METHOD = Compose

@@ -1,0 +1,61 @@
+"""DC: Dataset Condensation with Gradient Matching (Zhao, Mopuri & Bilen, ICLR 2021, algorithm 1).
+
+Deviations: starts from real images by default (the paper: noise); a real batch is never larger than the
+smallest class.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+from annotated_types import Ge, Gt
+
+from bench.artifact import DistilledDataset
+from bench.method import ARCHITECTURE, IPC, SEED, Prepare, Problem
+from methods.blocks.condense import condense
+from methods.blocks.pairs import Pairs
+from methods.blocks.parameterise import Pixels
+from methods.blocks.pools import TrainedOnSynthetic
+
+
+@dataclass(frozen=True)
+class DC:
+    """Match the gradients of real and synthetic images along the training of networks on the synthetic set."""
+
+    version: ClassVar[int] = 1
+    paper: ClassVar[str] = (
+        "Zhao, Mopuri & Bilen, Dataset Condensation with Gradient Matching, ICLR 2021"
+    )
+    uses: ClassVar[frozenset[str]] = frozenset({IPC, ARCHITECTURE, SEED})
+
+    iterations: Annotated[int, Gt(0)] = 1000  # K: networks
+    inner_steps: Annotated[int, Gt(0)] = 1  # T: matchings under each network
+    net_epochs: Annotated[int, Gt(0)] = 1  # of a network on the synthetic set after each matching
+    lr: Annotated[float, Gt(0)] = 0.1  # eta_S
+    momentum: Annotated[float, Ge(0)] = 0.5
+    batch_real: Annotated[int, Gt(0)] = 256  # real images per class and matching
+    net_lr: Annotated[float, Gt(0)] = 0.01  # eta_theta
+    net_batch: Annotated[int, Gt(0)] = 256
+    init: Literal["real", "noise"] = "real"
+
+    def requires(self) -> dict[str, Prepare]:
+        return {}
+
+    def distill(self, problem: Problem) -> DistilledDataset:
+        synthetic = Pixels.start(problem, problem.rng("dc", "init"), init=self.init)
+        pairs = Pairs(problem, "dc", self.batch_real, "none")
+        pool = TrainedOnSynthetic(
+            problem, "dc", lr=self.net_lr, batch_size=self.net_batch, epochs=self.net_epochs
+        )
+        return condense(
+            problem,
+            synthetic,
+            pairs,
+            pool,
+            iterations=self.iterations,
+            inner_steps=self.inner_steps,
+            lr=self.lr,
+            momentum=self.momentum,
+        )
+
+
+METHOD = DC

@@ -1,0 +1,69 @@
+"""DSA: Dataset Condensation with Differentiable Siamese Augmentation (Zhao & Bilen, ICML 2021, algorithm 1).
+
+DC with one differentiable augmentation a class and matching, applied to its real and its synthetic images alike,
+and with augmented training of the networks.
+
+Deviations: the networks' training draws an operation per image (the authors: per batch); a real batch is never
+larger than the smallest class.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+from annotated_types import Ge, Gt
+
+from bench import augment
+from bench.artifact import DistilledDataset
+from bench.method import ARCHITECTURE, IPC, SEED, Prepare, Problem
+from methods.blocks.condense import condense
+from methods.blocks.pairs import Pairs
+from methods.blocks.parameterise import Pixels
+from methods.blocks.pools import TrainedOnSynthetic
+
+
+@dataclass(frozen=True)
+class DSA:
+    """Gradient matching under siamese augmentation."""
+
+    version: ClassVar[int] = 1
+    paper: ClassVar[str] = (
+        "Zhao & Bilen, Dataset Condensation with Differentiable Siamese Augmentation, ICML 2021"
+    )
+    uses: ClassVar[frozenset[str]] = frozenset({IPC, ARCHITECTURE, SEED})
+
+    iterations: Annotated[int, Gt(0)] = 1000  # K: networks
+    inner_steps: Annotated[int, Gt(0)] = 1  # T: matchings under each network
+    net_epochs: Annotated[int, Gt(0)] = 1  # of a network on the synthetic set after each matching
+    lr: Annotated[float, Gt(0)] = 0.1  # eta_S
+    momentum: Annotated[float, Ge(0)] = 0.5
+    batch_real: Annotated[int, Gt(0)] = 256  # real images per class and matching
+    augment: str = "color_crop_cutout_flip_scale_rotate"  # A, of the matching and of the networks' training
+    net_lr: Annotated[float, Gt(0)] = 0.01  # eta_theta
+    net_batch: Annotated[int, Gt(0)] = 256
+    init: Literal["real", "noise"] = "real"
+
+    def __post_init__(self) -> None:
+        augment.parse(self.augment)
+
+    def requires(self) -> dict[str, Prepare]:
+        return {}
+
+    def distill(self, problem: Problem) -> DistilledDataset:
+        synthetic = Pixels.start(problem, problem.rng("dsa", "init"), init=self.init)
+        pairs = Pairs(problem, "dsa", self.batch_real, self.augment)
+        pool = TrainedOnSynthetic(
+            problem, "dsa", lr=self.net_lr, batch_size=self.net_batch, epochs=self.net_epochs, augment=self.augment
+        )
+        return condense(
+            problem,
+            synthetic,
+            pairs,
+            pool,
+            iterations=self.iterations,
+            inner_steps=self.inner_steps,
+            lr=self.lr,
+            momentum=self.momentum,
+        )
+
+
+METHOD = DSA

@@ -1,0 +1,138 @@
+"""IDC: Dataset Condensation via Efficient Synthetic-Data Parameterization (Kim et al., ICML 2022).
+
+Multi-formation: a stored image decodes to factor^2 training images of its class; their gradients are matched to
+those of real images under networks that train on real data meanwhile. `factor: 1` is IDC-I.
+
+Deviations: the classes of a matching step are one batch, each with its own augmentation draw, and the optimiser
+steps once for all of them (the paper steps after each class; the pixels of a class move by 2 lr in all in both).
+Initial images are shrunk with an area filter straight into their tiles, so that decoding shows them also where
+the factor does not divide the side. A real batch is never larger than the smallest class.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from annotated_types import Ge, Gt, Le
+
+from bench import augment
+from bench.artifact import DistilledDataset
+from bench.method import ARCHITECTURE, IPC, SEED, Prepare, Problem
+from methods.blocks.experts import Experts, trajectories
+from methods.blocks.objectives import gradient_matching
+from methods.blocks.pairs import Pairs
+from methods.blocks.parameterise import MultiFormation
+from methods.blocks.pools import Pool, TrainedOnReal, TrainedOnSynthetic
+
+
+@dataclass(frozen=True)
+class IDC:
+    """Multi-formation; gradient matching under networks trained on real data."""
+
+    version: ClassVar[int] = 1
+    paper: ClassVar[str] = (
+        "Kim et al., Dataset Condensation via Efficient Synthetic-Data Parameterization, ICML 2022"
+    )
+    uses: ClassVar[frozenset[str]] = frozenset({IPC, ARCHITECTURE, SEED})
+
+    factor: Annotated[int, Gt(0)] = 2  # f
+    decoder: Literal["uniform", "multi_scale", "bounded", "learnable"] = "uniform"
+    iterations: Annotated[int, Gt(0)] = 2000  # T: networks
+    inner_steps: Annotated[int, Gt(0)] = 100  # M: matchings under each network
+    lr: Annotated[float, Gt(0)] = 0.005  # of the stored pixels; the paper scales it by ipc / 10
+    momentum: Annotated[float, Ge(0)] = 0.5
+    batch_real: Annotated[int, Gt(0)] = 64  # real images per class and matching
+    batch_synthetic: Annotated[int, Gt(0)] = 128  # formed images per class and matching, at most
+    distance: Literal["squared", "l1", "cosine"] = "squared"
+    augment: str = "color+crop+cutout"  # siamese: one draw per class and matching
+    labels: Literal["hard", "class", "image"] = "hard"
+    train_on: Literal["real", "synthetic"] = "real"  # what the networks learn; the paper's claim
+    net_lr: Annotated[float, Gt(0)] = 0.01
+    net_momentum: Annotated[float, Ge(0)] = 0.9
+    net_weight_decay: Annotated[float, Ge(0)] = 5e-4
+    net_batch: Annotated[int, Gt(0)] = 64
+    net_images: Annotated[int, Gt(0)] = 2000  # that a network learns from after each matching
+    net_augment: str = "color+crop"
+    cutmix: Annotated[float, Ge(0), Le(1)] = 0.5  # probability per batch of the networks' training
+    early: Annotated[int, Ge(0)] = 0  # epochs on real data before the first matching
+    pool: Annotated[int, Ge(0)] = 0  # pre-trained networks to start from; 0: fresh ones
+    pool_epochs: Annotated[int, Gt(0)] = 5  # the epochs of their training that may be drawn
+
+    def __post_init__(self) -> None:
+        augment.parse(self.augment)
+        augment.parse(self.net_augment)
+
+    def requires(self) -> dict[str, Prepare]:
+        if not self.pool:
+            return {}
+        return trajectories(
+            self.pool,
+            self.pool_epochs,
+            lr=self.net_lr,
+            batch_size=self.net_batch,
+            momentum=self.net_momentum,
+            weight_decay=self.net_weight_decay,
+            augment=self.net_augment,
+            cutmix=self.cutmix,
+        )
+
+    def distill(self, problem: Problem) -> DistilledDataset:
+        synthetic = MultiFormation.start(
+            problem,
+            problem.rng("idc", "init"),
+            factor=self.factor,
+            decoder=self.decoder,
+            init="mix",
+            labels=self.labels,
+        )
+        optimiser = torch.optim.SGD(synthetic.parameters(), lr=self.lr, momentum=self.momentum)
+        pairs = Pairs(problem, "idc", self.batch_real, self.augment, self.batch_synthetic)
+        pool = self._pool(problem)
+        run = problem.journal.steps(
+            self.iterations * self.inner_steps, synthetic, "lr", optimiser=optimiser, pairs=pairs, pool=pool
+        )
+        for step in run:
+            if step % self.inner_steps == 0:  # the next network
+                pool.restart()
+                synthetic.clamp()
+            pair = pairs.next(synthetic)
+            loss = gradient_matching(
+                pool.net, *pair, problem.n_classes, distance=self.distance, matched="kernels"
+            )
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            pool.advance(synthetic)
+            run.loss(loss.detach())
+        return synthetic
+
+    def _pool(self, problem: Problem) -> Pool:
+        steps = -(-self.net_images // self.net_batch)
+        if self.train_on == "synthetic":
+            return TrainedOnSynthetic(
+                problem,
+                "idc",
+                lr=self.net_lr,
+                momentum=self.net_momentum,
+                weight_decay=self.net_weight_decay,
+                batch_size=self.net_batch,
+                steps=steps,
+                augment=self.net_augment,
+                cutmix=self.cutmix,
+            )
+        return TrainedOnReal(
+            problem,
+            "idc",
+            lr=self.net_lr,
+            momentum=self.net_momentum,
+            weight_decay=self.net_weight_decay,
+            batch_size=self.net_batch,
+            steps=steps,
+            augment=self.net_augment,
+            cutmix=self.cutmix,
+            early=self.early,
+            start=Experts(problem) if self.pool else None,
+        )
+
+
+METHOD = IDC

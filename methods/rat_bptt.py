@@ -1,0 +1,76 @@
+"""RaT-BPTT: Embarrassingly Simple Dataset Distillation (Feng, Vedantam & Kempe, ICLR 2024, algorithm 1).
+
+Back-propagation through time over a window at a random place of the inner run, which Adam takes.
+
+Deviations: the place of the window is drawn at every outer step (the authors: every epoch of the real data); the
+inner batches hold as many images of each class; per-channel normalisation instead of ZCA.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from annotated_types import Gt
+
+from bench import augment
+from bench.artifact import DistilledDataset
+from bench.method import ARCHITECTURE, IPC, SEED, Prepare, Problem
+from methods.blocks.hypergradient import Adam
+from methods.blocks.parameterise import Pixels
+from methods.blocks.step_size import StepSize
+from methods.blocks.unrolled import Clip, Unrolled, fresh_states, learn_unrolled
+from methods.blocks.windows import Unroll
+
+
+@dataclass(frozen=True)
+class RaTBPTT:
+    """Truncated back-propagation through a random window of an Adam run."""
+
+    version: ClassVar[int] = 1
+    paper: ClassVar[str] = (
+        "Feng, Vedantam & Kempe, Embarrassingly Simple Dataset Distillation, ICLR 2024"
+    )
+    uses: ClassVar[frozenset[str]] = frozenset({IPC, ARCHITECTURE, SEED})
+
+    steps: Annotated[int, Gt(0)] = 50000
+    init: Literal["unit", "noise", "real"] = "unit"
+    labels: Literal["hard", "class", "image"] = "hard"
+    unroll: Annotated[int, Gt(0)] = 200  # N, the longest inner run
+    window: Annotated[int, Gt(0)] = 60  # M, its last steps, which are differentiated
+    inner_lr: Annotated[float, Gt(0)] = 1e-3  # of Adam
+    batch_per_class: Annotated[int, Gt(0)] = 50  # images per class and inner step
+    batch_real: Annotated[int, Gt(0)] = 500  # real images per class and outer step
+    augment: str = "none"
+    lr: Annotated[float, Gt(0)] = 1e-3  # of Adam
+    clip: Annotated[float, Gt(0)] = 2.0  # times the running mean of the gradient's norm
+    clip_decay: Annotated[float, Gt(0)] = 0.9
+
+    def __post_init__(self) -> None:
+        augment.parse(self.augment)
+
+    def requires(self) -> dict[str, Prepare]:
+        return {}
+
+    def distill(self, problem: Problem) -> DistilledDataset:
+        synthetic = Pixels.start(problem, problem.rng("rat_bptt", "init"), init=self.init, labels=self.labels)
+        rule = Adam()
+        fresh = fresh_states(problem, "rat_bptt", rule)
+        windows = Unroll("random", self.unroll, self.window, 1, fresh, problem.rng("rat_bptt", "windows"))
+        unrolled = Unrolled(
+            problem,
+            "rat_bptt",
+            rule,
+            windows,
+            batch_per_class=self.batch_per_class,
+            batch_real=self.batch_real,
+            strategy=self.augment,
+            siamese=False,
+        )
+        optimiser = torch.optim.Adam(synthetic.parameters(), lr=self.lr)
+        eta = StepSize(synthetic, self.inner_lr, 0.0, 0.0)
+        clip = Clip(self.clip, self.clip_decay)
+        learn_unrolled(problem, synthetic, unrolled, optimiser, eta, steps=self.steps, clip=clip)
+        return synthetic
+
+
+METHOD = RaTBPTT

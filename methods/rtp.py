@@ -1,0 +1,112 @@
+"""RTP: Remember the Past, Distilling Datasets into Addressable Memories (Deng & Russakovsky, NeurIPS 2022).
+
+A memory of bases that all classes share; a label addresses it with coefficient matrices and gets as many training
+images as the budget allows. Learned by back-propagation through the training of a network by gradient descent
+with momentum, whose reverse recursion is exact and stores the weights only.
+
+Deviations: the number of matrices follows from the budget, whatever the data set; images are drawn for each class
+alike; the authors' regulariser of the coefficients had no effect on the gradient and is left out; initialised by
+the authors' law (`xavier`) or from real images (`pca`).
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from annotated_types import Ge, Gt, Lt
+
+from bench import augment
+from bench.artifact import DistilledDataset
+from bench.method import ARCHITECTURE, IPC, SEED, Prepare, Problem
+from methods.blocks.hypergradient import SGD, Adam
+from methods.blocks.parameterise import Balanced, LinearBases, Pixels
+from methods.blocks.step_size import StepSize
+from methods.blocks.unrolled import Clip, Unrolled, fresh_states, learn_unrolled
+from methods.blocks.windows import Unroll
+
+
+@dataclass(frozen=True)
+class RTP:
+    """Addressable memory: shared bases, label-to-coefficient matrices; BPTT with momentum."""
+
+    version: ClassVar[int] = 1
+    paper: ClassVar[str] = (
+        "Deng & Russakovsky, Remember the Past: Distilling Datasets into Addressable Memories, NeurIPS 2022"
+    )
+    uses: ClassVar[frozenset[str]] = frozenset({IPC, ARCHITECTURE, SEED})
+
+    steps: Annotated[int, Gt(0)] = 50000  # outer; the authors stop by hand
+    memory: bool = True  # false: plain images (`bptt`)
+    bases: Annotated[int, Gt(0)] = 16  # K
+    downsample: Annotated[int, Gt(0)] = 2  # s
+    queries: Literal["onehot", "learned", "centroid"] = "onehot"
+    query_dim: Annotated[int, Gt(0)] = 16  # d_y, of queries that are not one-hot
+    init: Literal["xavier", "pca"] = "xavier"
+    labels: Literal["hard", "class", "image", "joint"] = "hard"
+    unroll: Annotated[int, Gt(0)] = 150  # T, steps of a network
+    window: Literal["full", "end", "random", "online"] = "full"
+    window_length: Annotated[int, Ge(0)] = 0  # S, steps that are differentiated; 0: all T
+    networks: Annotated[int, Gt(0)] = 8  # that the online window carries from step to step
+    inner: Literal["sgd", "adam"] = "sgd"
+    inner_lr: Annotated[float, Gt(0)] = 0.01  # eta
+    inner_momentum: Annotated[float, Ge(0), Lt(1)] = 0.9  # mu
+    lr_lr: Annotated[float, Ge(0)] = 0.0  # of eta; 0: fixed
+    batch_per_class: Annotated[int, Gt(0)] = 32  # n_c, generated images per class and inner step
+    batch_real: Annotated[int, Gt(0)] = 64  # real images per class and outer step
+    task_classes: Annotated[int, Ge(0)] = 0  # classes of an outer step, drawn anew; 0: all
+    augment: str = "flip_rotate"  # one draw for all images of an outer step
+    lr: Annotated[float, Gt(0)] = 0.1
+    momentum: Annotated[float, Ge(0)] = 0.5
+    clip: Annotated[float, Gt(0)] = 2.0  # of the gradient's norm
+
+    def __post_init__(self) -> None:
+        augment.parse(self.augment)
+
+    def requires(self) -> dict[str, Prepare]:
+        return {}
+
+    def distill(self, problem: Problem) -> DistilledDataset:
+        synthetic = self._start(problem)
+        rule = SGD(self.inner_momentum) if self.inner == "sgd" else Adam()
+        windows = Unroll(
+            self.window,
+            self.unroll,
+            self.window_length or self.unroll,
+            self.networks,
+            fresh_states(problem, "rtp", rule),
+            problem.rng("rtp", "windows"),
+        )
+        unrolled = Unrolled(
+            problem,
+            "rtp",
+            rule,
+            windows,
+            batch_per_class=self.batch_per_class,
+            batch_real=self.batch_real,
+            strategy=self.augment,
+            siamese=True,
+            task_classes=self.task_classes,
+        )
+        optimiser = torch.optim.SGD(synthetic.parameters(), lr=self.lr, momentum=self.momentum)
+        eta = StepSize(synthetic, self.inner_lr, self.lr_lr, self.momentum)
+        learn_unrolled(problem, synthetic, unrolled, optimiser, eta, steps=self.steps, clip=Clip(self.clip))
+        return synthetic
+
+    def _start(self, problem: Problem) -> Balanced:
+        generator = problem.rng("rtp", "init")
+        if not self.memory:  # plain images have no bases for a label to share
+            labels = "hard" if self.labels == "joint" else self.labels
+            return Pixels.start(problem, generator, init="unit", labels=labels)
+        return LinearBases.start(
+            problem,
+            generator,
+            bases=self.bases,
+            downsample=self.downsample,
+            queries=self.queries,
+            query_dim=None if self.queries == "onehot" else self.query_dim,
+            init=self.init,
+            labels=self.labels,
+        )
+
+
+METHOD = RTP
