@@ -18,7 +18,7 @@ lint: .venv/installed-dev
 	$(BIN)/mypy
 
 benchmark: .venv/installed-dev
-	$(BIN)/python -m pytest tests/benchmarks --benchmark-only
+	$(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-columns=min,median,rounds
 
 .venv/python:
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "ddbench needs Python 3.11 or later: make PYTHON=python3.11 ...")'

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -20,14 +21,20 @@ def draw(directory: Path, identity: str | None) -> Iterator[tuple[str, Path]]:
     if not store.artifacts.is_dir():
         raise UserError(f"no artifacts in {directory}: run `ddbench run SWEEP.yaml --out {directory}` first")
     for key in [store.find(identity)] if identity else _one_of_each(store):
-        try:
-            store.verify(key)
-        except ValueError as error:
-            raise UserError(f"{store.artifact(key)} {error}; `ddbench run` makes it again") from None
-        meta = store.meta(key)
-        if meta["kind"] != "distill":
-            raise UserError(f"{key} is a {meta['kind']} artifact ({meta['label']}): it holds no images")
+        meta = verified(store, key)
         yield f"{meta['label']}  {key}", _draw(store, key, meta["label"], tuple(meta["classes"]))
+
+
+def verified(store: Store, key: str) -> dict[str, Any]:
+    """The meta.json of a distilled set. Raises UserError if the artifact is damaged, or of another kind."""
+    try:
+        store.verify(key)
+    except ValueError as error:
+        raise UserError(f"{store.artifact(key)} {error}; `ddbench run` makes it again") from None
+    meta = store.meta(key)
+    if meta["kind"] != "distill":
+        raise UserError(f"{key} is a {meta['kind']} artifact ({meta['label']}): it holds no images")
+    return meta
 
 
 def _one_of_each(store: Store) -> list[str]:

@@ -9,6 +9,7 @@ through a memory of linear bases that stays as it is: as the combinations of its
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -21,6 +22,7 @@ from bench.errors import UserError
 from bench.evaluate import WEIGHTS, scores
 from bench.files import write_atomic
 from bench.gallery import verified
+from bench.job import versions
 from bench.record import digest
 from bench.store import Store
 
@@ -30,15 +32,10 @@ ByClass = dict[int, Tensor]  # class of the whole data set -> its images [n,C,H,
 
 @runtime_checkable
 class Memory(Protocol):
-    """What a parameterisation offers if it can make images of classes that it does not hold.
+    """What a parameterisation offers if it can make images of classes that it does not hold."""
 
-    `queries` [n_classes,d] address it, None if one-hot. Where they were learned freely (`learned_queries`),
-    no embedding of a class can take their place.
-    """
-
-    queries: Tensor | None
-    learned_queries: bool
-
+    @property
+    def embeds(self) -> bool: ...
     def fit(self, images: Tensor, ridge: float) -> Tensor: ...
     def combine(self, coefficients: Tensor) -> Tensor: ...
     def embed(self, images: Tensor) -> Tensor: ...
@@ -57,18 +54,23 @@ class Question:
     seed: int
 
     def __post_init__(self) -> None:
-        for name, value, least in (("shots", self.shots, 1), ("students", self.students, 1), ("seed", self.seed, 0)):
+        for name, value, least in (
+            ("shots", self.shots, 1),
+            ("students", self.students, 1),
+            ("seed", self.seed, 0),
+        ):
             if value < least:
                 raise UserError(f"--{name} {value}: must be at least {least}")
 
 
 @dataclass(frozen=True)
 class Task:
-    """Groups of classes, given by their positions in the whole data set, and the classes of the artifact."""
+    """Groups of classes, the classes that the artifact holds, and the data; all positions are in `whole`."""
 
     whole: Dataset
     groups: list[list[int]]
     held: list[int]  # position in the artifact -> position in the whole data set
+    data: Dataset  # of the groups: what the students are judged on
 
     @property
     def classes(self) -> list[int]:
@@ -105,11 +107,17 @@ class Row:
     images_per_class: tuple[int, int]
     floats: int
 
+    def words(self) -> tuple[str, str, str, str]:
+        """For a table: the name, percent of accuracy (of one artifact, so no interval), images, floats."""
+        found = [100 * a for a in self.accuracies]
+        spread = f" ± {stdev(found):.1f}" if len(found) > 1 else ""
+        images = " to ".join(f"{n:,}" for n in sorted(set(self.images_per_class)))
+        return self.name, f"{mean(found):.1f}{spread}", images, f"{self.floats:,}"
+
 
 @dataclass(frozen=True)
 class Scored:
-    artifact: str  # label and key
-    task: tuple[str, ...]  # names of the groups
+    title: str  # the artifact and the task
     rows: list[Row]
     path: Path  # the same as JSON
 
@@ -138,34 +146,23 @@ def recall(directory: Path, identity: str | None, question: Question) -> Scored:
     meta = verified(store, key)
     whole, held = _data_of(meta)
     architecture.check(whole.image_shape)
-    task = Task(whole, _groups(question.classes, whole.classes), held)
+    groups = _groups(question.classes, whole.classes)
+    task = Task(whole, groups, held, data.regrouped(whole, groups, f"{whole.label} {question.classes}"))
     distilled = artifact.load(store.artifact(key) / WEIGHTS)
     answers = _from_memory(distilled, task, question) + _from_data(task, meta["identity"]["ipc"], question)
-    judge = data.regrouped(whole, task.groups, f"{whole.label} {question.classes}")
-    rows = [
-        Row(
-            a.name,
-            scores(
-                _Shown(a, distilled.preprocess),
-                judge,
-                architecture,
-                protocol,
-                question.students,
-                question.seed,
-                torch.device("cpu"),
-            ),
-            a.images_per_class,
-            a.floats,
-        )
-        for a in answers
-    ]
-    asked: dict[str, Any] = {"artifact": key, "dataset": whole.fingerprint, **asdict(question)}
+    students, seed, device = question.students, question.seed, torch.device("cpu")
+    rows = []
+    for a in answers:
+        shown = _Shown(a, distilled.preprocess)
+        accuracies = scores(shown, task.data, architecture, protocol, students, seed, device)
+        rows.append(Row(a.name, accuracies, a.images_per_class, a.floats))
+    asked = {"artifact": key, "dataset": whole.fingerprint, **asdict(question)}
     asked["protocol_version"] = protocol.version
-    content = {**asked, "label": meta["label"], "task": judge.classes, "rows": [asdict(row) for row in rows]}
-    path = write_atomic(
-        store.root / "recall" / f"{key}-{digest(asked)[:8]}.json", json.dumps(content, indent=1) + "\n"
-    )
-    return Scored(f"{meta['label']}  {key}", judge.classes, rows, path)
+    found = {"label": meta["label"], "task": task.data.classes, "rows": [asdict(row) for row in rows]}
+    found["versions"] = versions()
+    path = store.root / "recall" / f"{key}-{digest(asked)[:8]}.json"
+    write_atomic(path, json.dumps({**asked, **found}, indent=1) + "\n")
+    return Scored(f"{meta['label']}  {key}: {' against '.join(task.data.classes)}", rows, path)
 
 
 def _locate(directory: Path, identity: str | None) -> tuple[Store, str]:
@@ -175,17 +172,25 @@ def _locate(directory: Path, identity: str | None) -> tuple[Store, str]:
     store = Store(directory)
     if not store.artifacts.is_dir():
         raise UserError(f"no artifacts in {directory}: name a result folder, or an artifact's folder in one")
-    return store, store.find(identity or "")
+    if identity is None:
+        raise UserError(
+            f"which artifact of {directory}? Add the beginning of its key; `ddbench show` lists them"
+        )
+    return store, store.find(identity)
 
 
 def _data_of(meta: dict[str, Any]) -> tuple[Dataset, list[int]]:
-    """The data set that the artifact comes from, with all its classes, and which of them the artifact holds."""
+    """The data set that the artifact comes from, whole, and which of its classes the artifact holds."""
     if "dataset_spec" not in meta:
-        raise UserError(f"{meta['label']} does not say where its data are (an older ddbench): distil it again")
+        raise UserError(
+            f"{meta['label']} does not say where its data are (an older ddbench): distil it again"
+        )
     spec = DatasetSpec.model_validate(meta["dataset_spec"])
     own = data.load(data.prepare(spec))
     if own.fingerprint != meta["identity"]["dataset"]:
-        raise UserError(f"the images of {own.label} are no longer those that {meta['label']} was distilled from")
+        raise UserError(
+            f"the images of {own.label} are no longer those that {meta['label']} was distilled from"
+        )
     if spec.classes is None:
         return own, list(range(own.n_classes))
     whole = data.load(data.prepare(spec.whole))
@@ -211,26 +216,28 @@ def _groups(text: str, classes: tuple[str, ...]) -> list[list[int]]:
 
 @torch.no_grad()
 def _from_memory(distilled: DistilledDataset, task: Task, question: Question) -> list[Answer]:
-    """The artifact's own images of the classes that it holds; with them, by each way, those of new classes."""
+    """The artifact's own images of the classes that it holds, and those of new classes, by each way."""
     own = _own_images(distilled, task)
     if not task.new:
         return [_answer("memory (recombined)", own, task, distilled.n_stored)]
     name = task.whole.classes[task.new[0]]
     if not isinstance(distilled, Memory):
         raise UserError(
-            f"--classes: the artifact does not hold class {name!r}, and its {type(distilled).__name__} cannot "
+            f"--classes: the artifact does not hold {name!r}, and its {type(distilled).__name__} cannot "
             "make images of a class that it does not hold: ask a memory of LinearBases"
         )
-    smallest = int((task.whole.train.labels[:, None] == torch.tensor(task.new)).sum(0).min())
+    smallest = int(task.whole.train.labels.bincount()[task.new].min())
     if question.shots > smallest:
-        raise UserError(f"--shots {question.shots}: a new class has {smallest} training images; take at most that")
+        raise UserError(
+            f"--shots {question.shots}: a new class has {smallest} training images; take at most that"
+        )
     shots = task.real(question.shots, rng.generator(question.seed, "recall", "shots"))
     seen = {c: distilled.preprocess(shots[c]) for c in task.new}
     fits = {c: distilled.fit(images, RIDGE) for c, images in seen.items()}
     fitted = {c: distilled.combine(a) for c, a in fits.items()}
     stored = distilled.n_stored + sum(a.numel() for a in fits.values())
     answers = [_answer(f"memory (fitted, {_shots(question)})", own | fitted, task, stored)]
-    if distilled.queries is not None and not distilled.learned_queries:
+    if distilled.embeds:
         queries = {c: distilled.embed(images) for c, images in seen.items()}
         named = {c: distilled.recall(q[None]) for c, q in queries.items()}
         stored = distilled.n_stored + sum(q.numel() for q in queries.values())
@@ -246,12 +253,13 @@ def _from_data(task: Task, ipc: int | None, question: Question) -> list[Answer]:
         images = task.real(per_class, rng.generator(question.seed, "recall", purpose))
         return _answer(name, images, task, per_class * len(images) * size)
 
-    answers = [] if ipc is None else [real("real images, same storage", ipc, "real")]
+    answers = [] if ipc is None else [real("real images, same storage per class", ipc, "real")]
     if task.new:
         answers.append(real(f"real images, {_shots(question)}", question.shots, "shots"))
-    labels = task.whole.train.labels
-    everything = {c: task.whole.train.images[labels == c] for c in task.classes}
-    return [*answers, _answer("whole training set", everything, task, size * sum(map(len, everything.values())))]
+    everything, counts = task.data.train, task.whole.train.labels.bincount()[task.classes]
+    span = (int(counts.min()), int(counts.max()))
+    floats = everything.images.numel()
+    return [*answers, Answer("whole training set", everything.images, everything.labels, span, floats)]
 
 
 def _shots(question: Question) -> str:
@@ -265,12 +273,14 @@ def _own_images(distilled: DistilledDataset, task: Task) -> ByClass:
     own = {c: images[labels == task.held.index(c)] for c in task.classes if c in task.held}
     for c, found in own.items():
         if not len(found):  # learned labels may leave a class without images
-            raise UserError(f"--classes: no image of the artifact is labelled {task.whole.classes[c]!r} any more")
+            raise UserError(
+                f"--classes: no image of the artifact is labelled {task.whole.classes[c]!r} any more"
+            )
     return own
 
 
 def _answer(name: str, images: ByClass, task: Task, floats: int) -> Answer:
-    """All classes together, labelled by their groups. Smaller classes are repeated, so that all weigh alike."""
+    """All classes together, labelled by their groups. Small classes are repeated, so that all weigh alike."""
     counts = [len(images[c]) for c in task.classes]
     rows = torch.arange(max(counts))
     groups = torch.tensor([j for j, group in enumerate(task.groups) for _ in group])

@@ -2,8 +2,8 @@
 
 The baseline of Deng & Russakovsky (NeurIPS 2022): their method without its memory, one stored row an image.
 
-Deviations: images start as noise of unit length, or as real images (the authors: Xavier); per-channel normalisation
-instead of ZCA.
+Deviations: images start as noise of unit length, or as real images (the authors: Xavier); per-channel
+normalisation instead of ZCA.
 """
 
 from dataclasses import dataclass
@@ -54,7 +54,7 @@ class BPTT:
     def distill(self, problem: Problem) -> DistilledDataset:
         synthetic = Pixels.start(problem, problem.rng("bptt", "init"), init=self.init, labels=self.labels)
         rule = SGD(self.inner_momentum)
-        fresh = fresh_states(problem, "bptt", rule)
+        fresh = fresh_states(problem, rule)
         windows = Unroll("full", self.unroll, self.unroll, 1, fresh, problem.rng("bptt", "windows"))
         unrolled = Unrolled(
             problem,

@@ -1,9 +1,10 @@
-"""Any parameterisation with any objective: the factorisations of the papers at equal storage under one optimiser.
+"""Any parameterisation with any objective: the factorisations of the papers at equal storage under one
+optimiser.
 
 Nobody has published this table. What one paper brings as a whole is taken apart: how a set is stored
-(`parameterisation`), what is matched (`objective`), and which networks judge it (`pool`). Everything else is the
-same for all pairs: Adam on what is stored, the same number of steps, real images at the start where there is a
-way to begin with them, the budget.
+(`parameterisation`), what is matched (`objective`), and which networks judge it (`pool`). Everything else is
+the same for all pairs: Adam on what is stored, the same number of steps, real images at the start where there
+is a way to begin with them, the budget.
 """
 
 from collections.abc import Callable
@@ -18,13 +19,14 @@ from torch.nn.utils import parameters_to_vector
 from bench import augment
 from bench.artifact import DistilledDataset
 from bench.errors import UserError
+from bench.journal import Stateful
 from bench.method import ARCHITECTURE, IPC, SEED, Prepare, Problem
 from methods.blocks.experts import Experts, trajectories
-from methods.blocks.hypergradient import SGD
+from methods.blocks.hypergradient import SGD, State
 from methods.blocks.objectives import distribution_matching, gradient_matching
 from methods.blocks.pairs import Pairs
 from methods.blocks.parameterise import Balanced, Hallucinators, LinearBases, MultiFormation, Pixels
-from methods.blocks.pools import Fresh, Pool, TrainedOnReal, TrainedOnSynthetic
+from methods.blocks.pools import Fresh, Pool, TrainedOnReal, TrainedOnSynthetic, Training
 from methods.blocks.trajectory import TrajectoryMatching
 from methods.blocks.unrolled import Unrolled
 from methods.blocks.windows import Unroll
@@ -37,7 +39,6 @@ OWN_POOL = {  # the pool of the paper that an objective comes from
 }
 
 
-
 @dataclass(frozen=True)
 class Compose:
     """One parameterisation, one objective, one pool of networks; fitted into the budget."""
@@ -47,9 +48,9 @@ class Compose:
     uses: ClassVar[frozenset[str]] = frozenset({IPC, ARCHITECTURE, SEED})
 
     parameterisation: Literal["pixels", "multi_formation", "linear_bases", "hallucinators"] = "pixels"
-    objective: Literal[
-        "gradient_matching", "distribution_matching", "trajectory_matching", "unrolled"
-    ] = "distribution_matching"
+    objective: Literal["gradient_matching", "distribution_matching", "trajectory_matching", "unrolled"] = (
+        "distribution_matching"
+    )
     pool: Literal["own", "fresh", "trained_on_real", "trained_on_synthetic", "experts"] = "own"
     steps: Annotated[int, Gt(0)] = 1000
     lr: Annotated[float, Gt(0)] = 0.01  # of Adam
@@ -75,7 +76,9 @@ class Compose:
     def __post_init__(self) -> None:
         augment.parse(self.augment)
         if self.objective == "trajectory_matching" and self._pool_name != "experts":
-            raise UserError(f"pool: trajectory_matching follows experts; {self.pool} has none: leave pool out")
+            raise UserError(
+                f"pool: trajectory_matching follows experts; {self.pool} has none: leave pool out"
+            )
 
     @property
     def _pool_name(self) -> str:
@@ -91,9 +94,10 @@ class Compose:
         synthetic, pool = self._start(problem), self._pool(problem)
         optimiser = torch.optim.Adam(synthetic.parameters(), lr=self.lr)
         objective, draws = self._objective(problem, pool)
-        state = {"optimiser": optimiser, "pool": pool, "draws": draws}
         stretch = self.stretch if isinstance(pool, TrainedOnReal | TrainedOnSynthetic) else 1
-        run = problem.journal.steps(self.steps, synthetic, "lr or inner_lr", **state)
+        run = problem.journal.steps(
+            self.steps, synthetic, "lr or inner_lr", optimiser=optimiser, pool=pool, draws=draws
+        )
         for step in run:
             if step % stretch == 0:
                 pool.restart()
@@ -115,19 +119,30 @@ class Compose:
                 problem, generator, bases=self.bases, downsample=self.downsample, init="pca", labels=labels
             )
         return Hallucinators.start(
-            problem, generator, hallucinators=self.hallucinators, kernel=self.kernel, init="real", labels=labels
+            problem,
+            generator,
+            hallucinators=self.hallucinators,
+            kernel=self.kernel,
+            init="real",
+            labels=labels,
         )
 
     def _pool(self, problem: Problem) -> Pool:
-        training = {"lr": self.net_lr, "batch_size": 64, "momentum": 0.9, "augment": self.augment}
+        training: Training = {
+            "lr": self.net_lr,
+            "batch_size": 64,
+            "momentum": 0.9,
+            "augment": self.augment,
+            "steps": self.net_steps,
+        }
         if self._pool_name == "trained_on_real":
-            return TrainedOnReal(problem, "compose", steps=self.net_steps, **training)
+            return TrainedOnReal(problem, "compose", **training)
         if self._pool_name == "trained_on_synthetic":
-            return TrainedOnSynthetic(problem, "compose", steps=self.net_steps, **training)
+            return TrainedOnSynthetic(problem, "compose", **training)
         start = Experts(problem) if self._pool_name == "experts" else None
         return Fresh(problem, problem.rng("compose", "networks"), start)
 
-    def _objective(self, problem: Problem, pool: Pool) -> tuple[Callable[[Balanced], Tensor], object]:
+    def _objective(self, problem: Problem, pool: Pool) -> tuple[Callable[[Balanced], Tensor], Stateful]:
         """What one step does with the set, and what it draws from."""
         if self.objective == "trajectory_matching":
             return self._trajectories(problem)
@@ -148,7 +163,7 @@ class Compose:
 
         return matching, pairs
 
-    def _trajectories(self, problem: Problem) -> tuple[Callable[[Balanced], Tensor], object]:
+    def _trajectories(self, problem: Problem) -> tuple[Callable[[Balanced], Tensor], Stateful]:
         objective = TrajectoryMatching(problem, "compose", self.start_epochs, self.expert_epochs)
         alpha, most = torch.tensor(self.inner_lr, device=problem.device), self.batch_synthetic
 
@@ -162,9 +177,12 @@ class Compose:
 
         return matching, objective
 
-    def _unrolled(self, problem: Problem, pool: Pool) -> tuple[Callable[[Balanced], Tensor], object]:
+    def _unrolled(self, problem: Problem, pool: Pool) -> tuple[Callable[[Balanced], Tensor], Stateful]:
         rule, steps = SGD(self.inner_momentum), self.inner_steps
-        start = lambda: rule.start(parameters_to_vector(pool.net.parameters()).detach())  # noqa: E731
+
+        def start(_: torch.Generator) -> State:
+            return rule.start(parameters_to_vector(pool.net.parameters()).detach())
+
         windows = Unroll("full", steps, steps, 1, start, problem.rng("compose", "windows"))
         objective = Unrolled(
             problem,

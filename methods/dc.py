@@ -19,12 +19,10 @@ from methods.blocks.pools import TrainedOnSynthetic
 
 @dataclass(frozen=True)
 class DC:
-    """Match the gradients of real and synthetic images along the training of networks on the synthetic set."""
+    """Match the gradients of real and synthetic images along training on the synthetic set."""
 
     version: ClassVar[int] = 1
-    paper: ClassVar[str] = (
-        "Zhao, Mopuri & Bilen, Dataset Condensation with Gradient Matching, ICLR 2021"
-    )
+    paper: ClassVar[str] = "Zhao, Mopuri & Bilen, Dataset Condensation with Gradient Matching, ICLR 2021"
     uses: ClassVar[frozenset[str]] = frozenset({IPC, ARCHITECTURE, SEED})
 
     iterations: Annotated[int, Gt(0)] = 1000  # K: networks

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from bench import augment
 from bench.artifact import DistilledDataset
-from bench.data import ClassIndex, ClassSampler
 from bench.method import ARCHITECTURE, IPC, SEED, Prepare, Problem
 from bench.networks import Network
 from bench.train import in_pieces
 from methods.blocks.objectives import distribution_matching
+from methods.blocks.pairs import Pairs
 from methods.blocks.parameterise import Pixels
 
 
@@ -43,23 +43,18 @@ class DM:
         return {}
 
     def distill(self, problem: Problem) -> DistilledDataset:
-        n_classes = problem.n_classes
-        index = ClassIndex.of(problem.labels, n_classes)
-        real = ClassSampler(index, min(self.batch_real, int(index.counts.min())), problem.rng("dm", "real"))
-        synthetic = self._start(problem, index)
-        optimiser = torch.optim.SGD([synthetic.images], lr=self.lr, momentum=self.momentum)
-        networks, draws = problem.rng("dm", "networks"), problem.rng("dm", "augment")
+        synthetic = Pixels.start(problem, problem.rng("dm", "init"), init=self.init)
+        pairs = Pairs(problem, "dm", self.batch_real, self.augment)
+        optimiser = torch.optim.SGD(synthetic.parameters(), lr=self.lr, momentum=self.momentum)
+        networks = problem.rng("dm", "networks")
         run = problem.journal.steps(
-            self.steps, synthetic, "lr", optimiser=optimiser, real=real, networks=networks, draws=draws
+            self.steps, synthetic, "lr", optimiser=optimiser, pairs=pairs, networks=networks
         )
         for _ in run:
             net = problem.make_net(networks).requires_grad_(False)
-            omega = augment.draw(self.augment, n_classes, draws)
-            with torch.no_grad():
-                x = problem.preprocess(problem.images[real.next().flatten()])
-                target = self._embed(net, augment.apply(x, omega))
-            images, _ = synthetic.decode()
-            loss = distribution_matching(target, net.embed(augment.apply(images, omega)), n_classes)
+            pair = pairs.next(synthetic)
+            target = self._embed(net, pair.real)
+            loss = distribution_matching(target, net.embed(pair.synthetic), problem.n_classes)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -71,17 +66,6 @@ class DM:
         """Features of the real images; the piece that batch norm sees must stay whole."""
         coupled = any(isinstance(module, nn.BatchNorm2d) for module in net.modules())
         return net.embed(real) if coupled else in_pieces(net.embed, real)
-
-    def _start(self, problem: Problem, index: ClassIndex) -> Pixels:
-        """S: `ipc` random real images of each class, or Gaussian noise."""
-        generator = problem.rng("dm", "init")
-        if self.init == "noise":
-            shape = (problem.n_classes * problem.ipc, *problem.image_shape)
-            images = torch.randn(shape, generator=generator).to(problem.device)
-        else:
-            chosen = ClassSampler(index, problem.ipc, generator).next().flatten()
-            images = problem.preprocess(problem.images[chosen])
-        return Pixels(images, [problem.ipc] * problem.n_classes, problem.preprocess)
 
 
 METHOD = DM

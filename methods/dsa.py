@@ -1,10 +1,10 @@
 """DSA: Dataset Condensation with Differentiable Siamese Augmentation (Zhao & Bilen, ICML 2021, algorithm 1).
 
-DC with one differentiable augmentation a class and matching, applied to its real and its synthetic images alike,
-and with augmented training of the networks.
+DC with one differentiable augmentation a class and matching, applied to its real and its synthetic images
+alike, and with augmented training of the networks.
 
-Deviations: the networks' training draws an operation per image (the authors: per batch); a real batch is never
-larger than the smallest class.
+Deviations: the networks' training draws an operation per image (the authors: per batch); a real batch is
+never larger than the smallest class.
 """
 
 from dataclasses import dataclass
@@ -52,7 +52,12 @@ class DSA:
         synthetic = Pixels.start(problem, problem.rng("dsa", "init"), init=self.init)
         pairs = Pairs(problem, "dsa", self.batch_real, self.augment)
         pool = TrainedOnSynthetic(
-            problem, "dsa", lr=self.net_lr, batch_size=self.net_batch, epochs=self.net_epochs, augment=self.augment
+            problem,
+            "dsa",
+            lr=self.net_lr,
+            batch_size=self.net_batch,
+            epochs=self.net_epochs,
+            augment=self.augment,
         )
         return condense(
             problem,

@@ -1,12 +1,13 @@
 """HaBa: Dataset Distillation via Factorization (Liu et al., NeurIPS 2022).
 
-Every image is a basis of its class run through one of a few hallucinators that all classes share; both are learned
-by trajectory matching. An extractor F pulls the features of two hallucinations of one basis together, bases and
-hallucinators push them apart (a min-max game), so that hallucinators differ.
+Every image is a basis of its class run through one of a few hallucinators that all classes share; both are
+learned by trajectory matching. An extractor F pulls the features of two hallucinations of one basis together,
+bases and hallucinators push them apart (a min-max game), so that hallucinators differ.
 
-Deviations: the gradient is the exact adjoint; the step size is learned as its logarithm and kept in the artifact;
-per-channel normalisation instead of ZCA, and no batch is standardised once more. As published the hallucinators
-come on top of `ipc` bases per class, over the budget; with `fit_budget` fewer bases make room for them.
+Deviations: the gradient is the exact adjoint; the step size is learned as its logarithm and kept in the
+artifact; per-channel normalisation instead of ZCA, and no batch is standardised once more. As published the
+hallucinators come on top of `ipc` bases per class, over the budget; with `fit_budget` fewer bases make room
+for them.
 """
 
 from dataclasses import dataclass, replace
@@ -44,7 +45,7 @@ def supervised_contrastive(features: Tensor, labels: Tensor, temperature: float 
 
 
 def likeness(features: Tensor, others: Tensor) -> Tensor:
-    """Mean of (1 + cos)/2 over pairs of rows, in [0, 1]: 1 where two hallucinations of a basis look the same."""
+    """Mean of (1 + cos)/2 over pairs of rows, in [0, 1]; 1: two hallucinations of a basis look the same."""
     return (1 + F.cosine_similarity(features, others)).mean() / 2
 
 
@@ -60,7 +61,9 @@ class HaBa:
     hallucinators: Annotated[int, Gt(0)] = 5  # |H|
     kernel: Annotated[int, Gt(0)] = 3
     padding: Annotated[int, Ge(0)] = 0
-    basis_channels: Annotated[int, Ge(0)] = 0  # 0: the images'; 1: grey bases, three for the price of one of RGB
+    basis_channels: Annotated[int, Ge(0)] = (
+        0  # 0: the images'; 1: grey bases, three for the price of one of RGB
+    )
     fit_budget: bool = False  # fewer bases, so that bases and hallucinators fit; false: as published
     hallucinator_init: Literal["official", "identity"] = "official"
     inner_steps: Annotated[int, Gt(0)] = 50  # N, on hallucinated images
@@ -146,7 +149,9 @@ class HaBa:
 def _paired(drawn: augment.Draw) -> augment.Draw:
     """The operations of the first half on the second half too, with parameters of its own."""
     stages = [
-        replace(stage, choice=stage.choice[: drawn.groups // 2].repeat(2)) if isinstance(stage, augment.Pick) else stage
+        replace(stage, choice=stage.choice[: drawn.groups // 2].repeat(2))
+        if isinstance(stage, augment.Pick)
+        else stage
         for stage in drawn.stages
     ]
     return replace(drawn, stages=tuple(stages))
@@ -203,7 +208,7 @@ class Extractor:
         self._optimiser.zero_grad()
 
     def _views(self, synthetic: Hallucinators, images: Tensor, chunk: Batch) -> Tensor:
-        """Two different hallucinations of each basis [2n,C,H,W]; the same operation on both, its own parameters."""
+        """Two hallucinations of each basis [2n,C,H,W]; one operation for both, with parameters of their own."""
         styles = torch.randperm(self._method.hallucinators, generator=self._rng)[:2].to(chunk.items.device)
         items = torch.cat([synthetic.pair(chunk.items, style[None]) for style in styles])
         n = len(chunk.items)

@@ -1,12 +1,12 @@
 """IDC: Dataset Condensation via Efficient Synthetic-Data Parameterization (Kim et al., ICML 2022).
 
-Multi-formation: a stored image decodes to factor^2 training images of its class; their gradients are matched to
-those of real images under networks that train on real data meanwhile. `factor: 1` is IDC-I.
+Multi-formation: a stored image decodes to factor^2 training images of its class; their gradients are matched
+to those of real images under networks that train on real data meanwhile. `factor: 1` is IDC-I.
 
-Deviations: the classes of a matching step are one batch, each with its own augmentation draw, and the optimiser
-steps once for all of them (the paper steps after each class; the pixels of a class move by 2 lr in all in both).
-Initial images are shrunk with an area filter straight into their tiles, so that decoding shows them also where
-the factor does not divide the side. A real batch is never larger than the smallest class.
+Deviations: the classes of a matching step are one batch, each with its own augmentation draw, and the
+optimiser steps once for all of them (the paper steps after each class; the pixels of a class move by 2 lr in
+all in both). Initial images are shrunk with an area filter straight into their tiles, so that decoding shows
+them also where the factor does not divide the side. A real batch is never larger than the smallest class.
 """
 
 from dataclasses import dataclass
@@ -56,7 +56,8 @@ class IDC:
     cutmix: Annotated[float, Ge(0), Le(1)] = 0.5  # probability per batch of the networks' training
     early: Annotated[int, Ge(0)] = 0  # epochs on real data before the first matching
     pool: Annotated[int, Ge(0)] = 0  # pre-trained networks to start from; 0: fresh ones
-    pool_epochs: Annotated[int, Gt(0)] = 5  # the epochs of their training that may be drawn
+    pool_from: Annotated[int, Ge(0)] = 5  # the first epoch of their training that may be drawn
+    pool_epochs: Annotated[int, Gt(0)] = 1  # and how many there are
 
     def __post_init__(self) -> None:
         augment.parse(self.augment)
@@ -67,7 +68,7 @@ class IDC:
             return {}
         return trajectories(
             self.pool,
-            self.pool_epochs,
+            self.pool_from + self.pool_epochs - 1,
             lr=self.net_lr,
             batch_size=self.net_batch,
             momentum=self.net_momentum,
@@ -131,7 +132,7 @@ class IDC:
             augment=self.net_augment,
             cutmix=self.cutmix,
             early=self.early,
-            start=Experts(problem) if self.pool else None,
+            start=Experts(problem, first=self.pool_from) if self.pool else None,
         )
 
 

@@ -1,8 +1,8 @@
 """MTT: Dataset Distillation by Matching Training Trajectories (Cazenavette et al., CVPR 2022, algorithm 1).
 
-Deviations: the gradient is the exact adjoint, which stores N weight vectors instead of N graphs; the step size is
-learned as its logarithm (the first step is the paper's), so that it stays positive, and is kept in the artifact;
-only the epochs that are read are trained; per-channel normalisation instead of ZCA.
+Deviations: the gradient is the exact adjoint, which stores N weight vectors instead of N graphs; the step
+size is learned as its logarithm (the first step is the paper's), so that it stays positive, and is kept in
+the artifact; only the epochs that are read are trained; per-channel normalisation instead of ZCA.
 """
 
 from dataclasses import dataclass

@@ -2,8 +2,8 @@
 
 Back-propagation through time over a window at a random place of the inner run, which Adam takes.
 
-Deviations: the place of the window is drawn at every outer step (the authors: every epoch of the real data); the
-inner batches hold as many images of each class; per-channel normalisation instead of ZCA.
+Deviations: the place of the window is drawn at every outer step (the authors: every epoch of the real data);
+the inner batches hold as many images of each class; per-channel normalisation instead of ZCA.
 """
 
 from dataclasses import dataclass
@@ -27,9 +27,7 @@ class RaTBPTT:
     """Truncated back-propagation through a random window of an Adam run."""
 
     version: ClassVar[int] = 1
-    paper: ClassVar[str] = (
-        "Feng, Vedantam & Kempe, Embarrassingly Simple Dataset Distillation, ICLR 2024"
-    )
+    paper: ClassVar[str] = "Feng, Vedantam & Kempe, Embarrassingly Simple Dataset Distillation, ICLR 2024"
     uses: ClassVar[frozenset[str]] = frozenset({IPC, ARCHITECTURE, SEED})
 
     steps: Annotated[int, Gt(0)] = 50000
@@ -54,7 +52,7 @@ class RaTBPTT:
     def distill(self, problem: Problem) -> DistilledDataset:
         synthetic = Pixels.start(problem, problem.rng("rat_bptt", "init"), init=self.init, labels=self.labels)
         rule = Adam()
-        fresh = fresh_states(problem, "rat_bptt", rule)
+        fresh = fresh_states(problem, rule)
         windows = Unroll("random", self.unroll, self.window, 1, fresh, problem.rng("rat_bptt", "windows"))
         unrolled = Unrolled(
             problem,

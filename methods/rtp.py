@@ -1,12 +1,12 @@
 """RTP: Remember the Past, Distilling Datasets into Addressable Memories (Deng & Russakovsky, NeurIPS 2022).
 
-A memory of bases that all classes share; a label addresses it with coefficient matrices and gets as many training
-images as the budget allows. Learned by back-propagation through the training of a network by gradient descent
-with momentum, whose reverse recursion is exact and stores the weights only.
+A memory of bases that all classes share; a label addresses it with coefficient matrices and gets as many
+training images as the budget allows. Learned by back-propagation through the training of a network by
+gradient descent with momentum, whose reverse recursion is exact and stores the weights only.
 
-Deviations: the number of matrices follows from the budget, whatever the data set; images are drawn for each class
-alike; the authors' regulariser of the coefficients had no effect on the gradient and is left out; initialised by
-the authors' law (`xavier`) or from real images (`pca`).
+Deviations: the number of matrices follows from the budget, whatever the data set; images are drawn for each
+class alike; the authors' regulariser of the coefficients had no effect on the gradient and is left out;
+initialised by the authors' law (`xavier`) or from real images (`pca`).
 """
 
 from dataclasses import dataclass
@@ -73,7 +73,7 @@ class RTP:
             self.unroll,
             self.window_length or self.unroll,
             self.networks,
-            fresh_states(problem, "rtp", rule),
+            fresh_states(problem, rule),
             problem.rng("rtp", "windows"),
         )
         unrolled = Unrolled(

@@ -1,8 +1,8 @@
 """TESLA: Scaling Up Dataset Distillation to ImageNet-1K with Constant Memory (Cui et al., ICML 2023).
 
 Trajectory matching with a gradient that treats each inner iterate as a constant: cheaper than MTT's by one
-Hessian-vector product a step, and biased for more than one inner step (the paper calls it exact; it drops every
-Hessian product). `mtt` has the exact one at the same memory.
+Hessian-vector product a step, and biased for more than one inner step (the paper calls it exact; it drops
+every Hessian product). `mtt` has the exact one at the same memory.
 
 Deviations: the authors' code loses a factor 2 of the images' gradient, so its `lr` is twice ours for the same
 step; the step size is learned as its logarithm and kept in the artifact; per-channel normalisation instead of

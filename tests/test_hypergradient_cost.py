@@ -23,9 +23,7 @@ from hypergradient_tools import (
 )
 from torch import Tensor, nn
 from torch.autograd import grad
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from watch_tools import Watch
 
 from bench import networks
 from bench.errors import UserError
@@ -147,26 +145,6 @@ def test_the_reverse_sweep_sees_the_same_images() -> None:
     forward, reverse = recorder.seen[2:6], recorder.seen[6:]
     assert all(torch.equal(x, y) for x, y in zip(forward, reversed(reverse), strict=True))
     assert not any(torch.equal(x, y) for x, y in itertools.combinations(forward, 2))
-
-
-class Watch(TorchDispatchMode):
-    """The most bytes of tensors alive at once, of those made while it watches; and the operations run."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.peak, self.operations = 0, set[str]()
-        self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        self.operations.add(func.name())
-        for x in tree_leaves(out):
-            if isinstance(x, Tensor):
-                reference = StorageWeakRef(x.untyped_storage())
-                self._alive[reference.cdata] = (reference, x.untyped_storage().nbytes())
-        self._alive = {k: v for k, v in self._alive.items() if not v[0].expired()}
-        self.peak = max(self.peak, sum(size for _, size in self._alive.values()))
-        return out
 
 
 def peak(function: Callable[..., Hypergradient], case: Case, **options: Any) -> int:

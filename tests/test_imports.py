@@ -15,7 +15,7 @@ SUBSTRATE = (
 )
 HARNESS = (
     *("config", "plan", "store", "estimate", "evaluate", "job", "progress", "sweep", "session"),
-    *("aggregate", "report", "gallery", "catalogue", "cli", "__main__"),
+    *("aggregate", "report", "gallery", "recall", "catalogue", "cli", "__main__"),
 )
 ARROW = SUBSTRATE + HARNESS  # a module imports only what stands to its left
 

@@ -24,7 +24,7 @@ class Runs:
     def __init__(self) -> None:
         self.made = 0
 
-    def __call__(self) -> State:
+    def __call__(self, _: torch.Generator) -> State:
         self.made += 1
         return State(torch.full((2,), float(self.made)), (torch.zeros(2),), 0)
 
@@ -35,7 +35,7 @@ def unroll(
     length: int,
     pool: int = 1,
     seed: int = 0,
-    start: Callable[[], State] | None = None,
+    start: Callable[[torch.Generator], State] | None = None,
 ) -> Unroll:
     return Unroll(window, total, length, pool, start or Runs(), generator(seed, "windows"))
 
@@ -175,7 +175,7 @@ def test_online_without_outer_steps_is_one_long_run(rule: Rule) -> None:
     images, targets = torch.randn(6, 2, 2, 2, generator=g, dtype=torch.float64), torch.arange(6) % 3
     batches = shuffled_batches(6, 4, 12, g, "flip")
     lr = torch.tensor(0.05, dtype=torch.float64)
-    policy = unroll("online", 12, 4, start=lambda: rule.start(net.weights()))
+    policy = unroll("online", 12, 4, start=lambda _: rule.start(net.weights()))
     for k in range(3):
         state, plain, steps = policy.next()
         assert (plain, steps) == (0, 4)

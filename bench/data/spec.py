@@ -40,7 +40,9 @@ class DatasetSpec(BaseModel):
     image_size: int | None = Field(default=None, gt=0)  # pixels
     data_dir: Path | None = Field(default=None, validate_default=True)
     download: bool = False
-    classes: tuple[StrictInt | StrictStr, ...] | None = None  # names or positions, in their new order; None: all
+    classes: tuple[StrictInt | StrictStr, ...] | None = (
+        None  # names or positions, in their new order; None: all
+    )
     label: str = Field(default="", validate_default=True)  # shown in tables
 
     @field_validator("name")
@@ -67,7 +69,9 @@ class DatasetSpec(BaseModel):
     @classmethod
     def _several(cls, classes: tuple[int | str, ...] | None) -> tuple[int | str, ...] | None:
         if classes is not None and len(classes) < 2:
-            raise ValueError(f"{len(classes)} of them leave nothing to tell apart: name two at least")
+            raise ValueError(
+                "fewer than two leave nothing to tell apart: name at least two, or leave the key out"
+            )
         return classes
 
     @field_validator("label")

@@ -28,7 +28,7 @@ def _position(name: str, classes: Sequence[str]) -> int:
         return classes.index(name)
     if name.isdecimal() and int(name) < len(classes):
         return int(name)
-    near = difflib.get_close_matches(name, classes, n=1)
+    near = [] if name.isdecimal() else difflib.get_close_matches(name, classes, n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
     more = f" and {len(classes) - _SHOWN} more" if len(classes) > _SHOWN else ""
     raise UserError(f"no class {name!r}{hint}; choose from: {', '.join(classes[:_SHOWN])}{more}")
@@ -37,7 +37,7 @@ def _position(name: str, classes: Sequence[str]) -> int:
 def regroup(whole: Raw, groups: Sequence[Sequence[int]]) -> Raw:
     """The images of the grouped classes alone, in data-set order, labelled by their group.
 
-    `groups[j]` holds the classes that become class j; its name joins theirs with "+". The groups are disjoint.
+    `groups[j]` holds the classes that become class j; its name joins theirs with "+". No class stands twice.
     """
     group_of = torch.full((len(whole.classes),), -1)
     for j, members in enumerate(groups):

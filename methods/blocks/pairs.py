@@ -29,7 +29,12 @@ class Pairs:
     """
 
     def __init__(
-        self, problem: Problem, purpose: str, batch_real: int, strategy: str, batch_synthetic: int | None = None
+        self,
+        problem: Problem,
+        purpose: str,
+        batch_real: int,
+        strategy: str,
+        batch_synthetic: int | None = None,
     ) -> None:
         index = ClassIndex.of(problem.labels, problem.n_classes)
         size = min(batch_real, int(index.counts.min()))

@@ -11,8 +11,9 @@ from methods.blocks.parameterise import Balanced
 class StepSize:
     """alpha, kept positive: gradient descent with momentum moves its logarithm.
 
-    d/d log alpha = alpha d/d alpha; with the rate lr / alpha_0^2 the first step is that of plain gradient descent
-    on alpha with rate `lr`. The value is part of the artifact (`synthetic.inner_lr`); with `lr` 0 it is fixed, and a number of the method only.
+    d/d log alpha = alpha d/d alpha; with the rate lr / alpha_0^2 the first step is that of plain gradient
+    descent on alpha with rate `lr`. The value is part of the artifact (`synthetic.inner_lr`); with `lr` 0 it
+    is fixed, and a number of the method only.
     """
 
     def __init__(self, synthetic: Balanced, start: float, lr: float, momentum: float) -> None:

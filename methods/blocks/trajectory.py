@@ -17,8 +17,8 @@ from methods.blocks.step_size import StepSize
 class TrajectoryMatching:
     """The objective of MTT (Cazenavette et al., CVPR 2022, eq. 2) and its gradient.
 
-    A segment of `span` (M) epochs of a random expert, from one of its first `start_epochs` (T+), should be covered
-    by one step of gradient descent, at rate alpha, for each batch of synthetic images.
+    A segment of `span` (M) epochs of a random expert, from one of its first `start_epochs` (T+), should be
+    covered by one step of gradient descent, at rate alpha, for each batch of synthetic images.
     """
 
     def __init__(
@@ -71,8 +71,9 @@ def match_trajectories(
 ) -> None:
     """Algorithm 1 of MTT: learns `synthetic`, and the step size alpha, in place."""
     optimiser = torch.optim.SGD(synthetic.parameters(), lr=lr, momentum=momentum)
-    state = {"optimiser": optimiser, "alpha": alpha, "matching": matching}
-    run = problem.journal.steps(steps, synthetic, "lr_lr, lr or start_epochs", **state)
+    run = problem.journal.steps(
+        steps, synthetic, "lr_lr, lr or start_epochs", optimiser=optimiser, alpha=alpha, matching=matching
+    )
     for _ in run:
         images, targets = synthetic.decode()
         batches = matching.shuffled(images, batch_synthetic, inner_steps, augment)

@@ -1,4 +1,4 @@
-"""Unrolled training (back-propagation through time): the real loss of a network trained on synthetic images."""
+"""Unrolled training (BPTT): the real loss of a network that trains on synthetic images."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,7 @@ from bench import augment
 from bench.data import ClassIndex, ClassSampler
 from bench.method import Problem
 from methods.blocks.batches import balanced_batches
-from methods.blocks.hypergradient import FlatNetwork, Hypergradient, Rule, hypergradient
+from methods.blocks.hypergradient import FlatNetwork, Hypergradient, Rule, State, hypergradient
 from methods.blocks.parameterise import Balanced
 from methods.blocks.step_size import StepSize
 from methods.blocks.windows import Unroll
@@ -20,10 +20,10 @@ from methods.blocks.windows import Unroll
 class Unrolled:
     """The objective of RTP (Deng & Russakovsky, NeurIPS 2022, section 3.2) and its gradient.
 
-    A network trains on balanced batches of synthetic images, `batch_per_class` of each class a step; its loss on
-    `batch_real` real images of each class is differentiated through the steps of `windows`. `siamese`: one
-    augmentation for all images of an outer step, real and synthetic, instead of one an image. `task_classes`: an
-    outer step sees that many classes, drawn anew; the network keeps its outputs for all. 0: all.
+    A network trains on balanced batches of synthetic images, `batch_per_class` of each class a step; its loss
+    on `batch_real` real images of each class is differentiated through the steps of `windows`. `siamese`: one
+    augmentation for all images of an outer step, real and synthetic, instead of one an image. `task_classes`:
+    an outer step sees that many classes, drawn anew; the network keeps its outputs for all. 0: all.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Unrolled:
         self._net = FlatNetwork(problem.make_net(problem.rng(purpose, "template")))
 
     def __call__(self, images: Tensor, targets: Tensor, lr: Tensor) -> Hypergradient:
-        """The loss, and its gradient to the decoded images [n,C,H,W], soft targets [n,K] and the inner rate."""
+        """The loss, and its gradient to the decoded images [n,C,H,W], soft targets [n,K] and inner rate."""
         n_classes = self._problem.n_classes
         start, before, length = self._windows.next()
         classes = torch.randperm(n_classes, generator=self._draws)[: self._n_task].sort().values
@@ -98,14 +98,13 @@ class Unrolled:
         self._windows.load_state_dict(state["windows"])
 
 
-def fresh_states(problem: Problem, purpose: str, rule: Rule) -> Callable[[], Any]:
+def fresh_states(problem: Problem, rule: Rule) -> Callable[[torch.Generator], State]:
     """Freshly drawn networks as inner runs that have not begun."""
-    networks = problem.rng(purpose, "networks")
-    return lambda: rule.start(FlatNetwork(problem.make_net(networks)).weights())
+    return lambda generator: rule.start(FlatNetwork(problem.make_net(generator)).weights())
 
 
 class Clip:
-    """Bounds the norm of the gradient: by `limit`, or by `limit` times its running mean (`decay`, RaT-BPTT)."""
+    """Bounds the gradient's norm: by `limit`, or with `decay` by `limit` times its running mean (RaT-BPTT)."""
 
     def __init__(self, limit: float, decay: float | None = None) -> None:
         self._limit, self._decay, self._mean = limit, decay, torch.tensor(torch.nan)
@@ -138,9 +137,10 @@ def learn_unrolled(
     steps: int,
     clip: Clip,
 ) -> None:
-    """The outer loop of back-propagation through time: learns `synthetic`, and the inner rate eta, in place."""
-    state = {"optimiser": optimiser, "eta": eta, "unrolled": unrolled, "clip": clip}
-    run = problem.journal.steps(steps, synthetic, "lr or inner_lr", **state)
+    """The outer loop of back-propagation through time: learns `synthetic` and the inner rate in place."""
+    run = problem.journal.steps(
+        steps, synthetic, "lr or inner_lr", optimiser=optimiser, eta=eta, unrolled=unrolled, clip=clip
+    )
     for _ in run:
         images, targets = synthetic.decode()
         found = unrolled(images, targets, eta.value)

@@ -21,7 +21,8 @@ class Unroll:
     again; a run with no room for another window gives way to a fresh one. The first visits are staggered by
     0, S, 2S, .. plain steps, so that the ages spread over the T steps from the beginning.
 
-    `make_start` gives a fresh start, of age 0; other draws come from the CPU `generator`. An outer step:
+    `make_start` draws a fresh start, of age 0, from the CPU `generator`, as everything else here. An outer
+    step:
 
         state, plain, steps = unroll.next()
         batches = balanced_batches(..., steps=plain + steps, ...)
@@ -37,7 +38,7 @@ class Unroll:
         unroll: int,
         length: int,
         pool: int,
-        make_start: Callable[[], State],
+        make_start: Callable[[torch.Generator], State],
         generator: torch.Generator,
     ) -> None:
         if window != "full" and not 1 <= length <= unroll:
@@ -52,7 +53,7 @@ class Unroll:
         size = pool if window == "online" else 0
         self._plain = [self._length * (j % places) for j in range(size)]  # before the next window of member j
         self._members: list[State | None] = [None] * size  # None: to be started
-        self._spare = make_start() if size else None
+        self._spare = make_start(generator) if size else None
         self._visited = 0
 
     def next(self) -> tuple[State, int, int]:
@@ -61,10 +62,10 @@ class Unroll:
         if self._window == "online":
             self._visited = self._draw(len(self._members))
             member = self._members[self._visited]
-            start = self._make_start() if member is None else member
+            start = self._make_start(self._generator) if member is None else member
             return start, self._plain[self._visited], self._length
         plain = self._draw(room + 1) if self._window == "random" else room
-        return self._make_start(), plain, self._length
+        return self._make_start(self._generator), plain, self._length
 
     def done(self, end: State, loss: Tensor) -> None:
         """Keep the end of the run for a later window, unless it is too old; nothing to do if not online.

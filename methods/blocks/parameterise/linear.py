@@ -129,12 +129,17 @@ class LinearBases(Balanced):
         memory = self._enlarged()
         return (coefficients @ memory.flatten(1)).unflatten(1, memory.shape[1:])
 
+    @property
+    def embeds(self) -> bool:
+        """Whether the queries are centroids, so that images of a new class give it one."""
+        return self.queries is not None and not self.learned_queries
+
     def embed(self, images: Tensor) -> Tensor:
         """The query [d] of a class that is not stored, from its normalised images [n,C,H,W], as "centroid"
-        makes those of the stored classes. Raises UserError for one-hot queries, which know no other class.
+        makes those of the stored classes. Raises UserError for other queries, which know no new class.
         """
-        if self.queries is None:
-            raise UserError("one-hot queries know no new class: distil with centroid queries")
+        if self.queries is None or self.learned_queries:
+            raise UserError("learned and one-hot queries know no new class: distil with centroid queries")
         mean = images.mean(0, keepdim=True)
         return _embed(shrink(mean, self.bases.shape[-1]), self.queries.shape[1])[0]
 
