@@ -13,7 +13,7 @@ class Watch(TorchDispatchMode):
     """The most bytes of tensors alive at once, of those made while it watches; and the operations run.
 
     `flops` are those of convolutions and matrix products, a multiply-add is two, by PyTorch's own formulae.
-    Its FlopCounterMode hooks modules besides, and fails where `autograd.grad` asks for gradients inside of them.
+    Its FlopCounterMode hooks modules too, and fails where `autograd.grad` asks for gradients inside of them.
     """
 
     def __init__(self) -> None:

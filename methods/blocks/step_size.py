@@ -41,4 +41,4 @@ class StepSize:
         return {"log": self._log, "velocity": self._velocity}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._log, self._velocity = state["log"], state["velocity"]
+        self._log, self._velocity = state["log"].to(self._log), state["velocity"].to(self._log)
