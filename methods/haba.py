@@ -208,7 +208,7 @@ class Extractor:
         self._optimiser.zero_grad()
 
     def _views(self, synthetic: Hallucinators, images: Tensor, chunk: Batch) -> Tensor:
-        """Two hallucinations of each basis [2n,C,H,W]; one operation for both, with parameters of their own."""
+        """Two hallucinations of each basis [2n,C,H,W]; one operation for both, each its own parameters."""
         styles = torch.randperm(self._method.hallucinators, generator=self._rng)[:2].to(chunk.items.device)
         items = torch.cat([synthetic.pair(chunk.items, style[None]) for style in styles])
         n = len(chunk.items)

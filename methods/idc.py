@@ -22,7 +22,7 @@ from methods.blocks.experts import Experts, trajectories
 from methods.blocks.objectives import gradient_matching
 from methods.blocks.pairs import Pairs
 from methods.blocks.parameterise import MultiFormation
-from methods.blocks.pools import Pool, TrainedOnReal, TrainedOnSynthetic
+from methods.blocks.pools import Learning, Pool, TrainedOnReal, TrainedOnSynthetic
 
 
 @dataclass(frozen=True)
@@ -63,19 +63,22 @@ class IDC:
         augment.parse(self.augment)
         augment.parse(self.net_augment)
 
+    @property
+    def _learning(self) -> Learning:
+        """How a network learns: in the pool that it may come from, and between matchings."""
+        return {
+            "lr": self.net_lr,
+            "batch_size": self.net_batch,
+            "momentum": self.net_momentum,
+            "weight_decay": self.net_weight_decay,
+            "augment": self.net_augment,
+            "cutmix": self.cutmix,
+        }
+
     def requires(self) -> dict[str, Prepare]:
         if not self.pool:
             return {}
-        return trajectories(
-            self.pool,
-            self.pool_from + self.pool_epochs - 1,
-            lr=self.net_lr,
-            batch_size=self.net_batch,
-            momentum=self.net_momentum,
-            weight_decay=self.net_weight_decay,
-            augment=self.net_augment,
-            cutmix=self.cutmix,
-        )
+        return trajectories(self.pool, self.pool_from + self.pool_epochs - 1, **self._learning)
 
     def distill(self, problem: Problem) -> DistilledDataset:
         synthetic = MultiFormation.start(
@@ -110,30 +113,9 @@ class IDC:
     def _pool(self, problem: Problem) -> Pool:
         steps = -(-self.net_images // self.net_batch)
         if self.train_on == "synthetic":
-            return TrainedOnSynthetic(
-                problem,
-                "idc",
-                lr=self.net_lr,
-                momentum=self.net_momentum,
-                weight_decay=self.net_weight_decay,
-                batch_size=self.net_batch,
-                steps=steps,
-                augment=self.net_augment,
-                cutmix=self.cutmix,
-            )
-        return TrainedOnReal(
-            problem,
-            "idc",
-            lr=self.net_lr,
-            momentum=self.net_momentum,
-            weight_decay=self.net_weight_decay,
-            batch_size=self.net_batch,
-            steps=steps,
-            augment=self.net_augment,
-            cutmix=self.cutmix,
-            early=self.early,
-            start=Experts(problem, first=self.pool_from) if self.pool else None,
-        )
+            return TrainedOnSynthetic(problem, "idc", steps=steps, **self._learning)
+        start = Experts(problem, first=self.pool_from) if self.pool else None
+        return TrainedOnReal(problem, "idc", steps=steps, early=self.early, start=start, **self._learning)
 
 
 METHOD = IDC

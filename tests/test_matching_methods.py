@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from bench import rng
 from bench.config import preset
-from bench.data import ClassSampler
 from bench.method import Problem
 from methods.blocks.objectives import gradient_matching
 from methods.blocks.pairs import Pairs
@@ -279,6 +278,29 @@ def test_dsa_without_augmentation_is_dc() -> None:
     assert not same(state(small("dsa", **values).distill(problem)), state(two.distill(problem)))
 
 
+@pytest.mark.parametrize(
+    ("name", "values", "expected"),
+    [
+        ("dc", {}, "none"),
+        ("dsa", {"augment": "flip"}, "flip"),
+        ("idc", {"augment": "flip", "net_augment": "crop"}, "crop"),
+    ],
+)
+def test_networks_train_under_the_augmentation_of_the_paper(
+    name: str, values: dict[str, Any], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strategies = []
+    make = Student.__init__
+
+    def spy(self: Student, net: nn.Module, recipe: Any, draws: torch.Generator) -> None:
+        strategies.append(recipe.augment)
+        make(self, net, recipe, draws)
+
+    monkeypatch.setattr(Student, "__init__", spy)
+    small(name, **values).distill(problem_for())
+    assert strategies == [expected] * 2
+
+
 def test_idc_may_start_its_networks_from_experts(monkeypatch: pytest.MonkeyPatch) -> None:
     method = small("idc", pool=2, pool_from=1, pool_epochs=2, inner_steps=1, iterations=6)
     assert len(method.requires()) == 3, "epochs 0 to 2 of one block"
@@ -345,23 +367,6 @@ def test_a_step_of_idc_is_gradient_descent_on_the_matching_loss(distance: str) -
     assert noted == [float(loss.detach())]
     torch.testing.assert_close(stepped.images, synthetic.images - 0.02 * gradient, rtol=0, atol=1e-6)
     assert (stepped.images - synthetic.images).abs().max() > 1e-4
-
-
-def test_a_real_batch_walks_through_its_class(monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn = []
-    draw = ClassSampler.next
-
-    def spy(self: ClassSampler) -> Tensor:
-        drawn.append(draw(self))
-        return drawn[-1]
-
-    problem = problem_for(members=6)
-    pixels = Pixels.start(problem, rng.generator(0))
-    pairs = Pairs(problem, "any", 3, "none")
-    monkeypatch.setattr(ClassSampler, "next", spy)
-    for _ in range(2):
-        pairs.next(pixels)
-    assert torch.cat(drawn, 1).flatten().sort().values.tolist() == list(range(18))
 
 
 # --- presets ------------------------------------------------------------------------------------------------

@@ -156,7 +156,7 @@ def test_each_outer_step_has_a_fresh_network(name: str, calls: list[dict[str, An
 )
 def test_windows_of_rtp(window: str, before: set[int], calls: list[dict[str, Any]]) -> None:
     """Two of five steps are differentiated, or all; online the steps before the window are not repeated."""
-    method = small("rtp", steps=30, window=window, unroll=5, window_length=2, networks=2)
+    method = small("rtp", steps=16, window=window, unroll=5, window_length=2, networks=2)
     method.distill(problem_for())
     length = 5 if window == "full" else 2
     assert {call["window"] for call in calls} == {length}
@@ -169,7 +169,7 @@ def test_windows_of_rtp(window: str, before: set[int], calls: list[dict[str, Any
 
 
 def test_rat_bptt_differentiates_the_last_steps_of_runs_of_any_length(calls: list[dict[str, Any]]) -> None:
-    small("rat_bptt", steps=40, unroll=5, window=2).distill(problem_for())
+    small("rat_bptt", steps=24, unroll=5, window=2).distill(problem_for())
     assert {call["window"] for call in calls} == {2}
     assert {len(call["batches"]) for call in calls} == {2, 3, 4, 5}
 
@@ -218,7 +218,7 @@ def test_rtp_may_learn_its_inner_rate(inner: str) -> None:
 @pytest.mark.parametrize(
     ("name", "values"),
     [
-        ("rtp", {"init": "pca", "lr": 5.0, "bases": 6}),
+        ("rtp", {"init": "pca", "lr": 10.0, "bases": 6, "steps": 40}),
         ("rtp", {"memory": False, "window": "online", "window_length": 3, "networks": 3, "lr": 5.0}),
         ("bptt", {"init": "real", "lr": 5.0}),
         ("rat_bptt", {"init": "real", "lr": 0.05, "inner_lr": 0.02, "window": 4}),
@@ -229,13 +229,13 @@ def test_unrolling_lowers_the_loss_of_networks_that_train_on_the_set(
 ) -> None:
     """Networks that the method has not seen, trained as it trains them, on all real images."""
     problem = problem_for(ipc=2, members=20)
-    values = {"unroll": 6, "inner_lr": 0.1, "augment": "none", "steps": 40} | values
+    values = {"unroll": 6, "inner_lr": 0.1, "augment": "none", "steps": 25} | values
     loss = []
     for change in ({"lr": 1e-30, "steps": 1}, {}):
         images, targets = (t.detach() for t in small(name, **values | change).distill(problem).decode())
         held_out = dataclasses.replace(problem, seed=99)
         judge = objective(held_out, 6, batch_real=20, strategy="none")
-        loss.append(sum(float(judge(images, targets, torch.tensor(0.1)).loss) for _ in range(8)) / 8)
+        loss.append(sum(float(judge(images, targets, torch.tensor(0.1)).loss) for _ in range(4)) / 4)
     assert loss[1] < 0.97 * loss[0]
 
 

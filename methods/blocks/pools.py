@@ -40,17 +40,22 @@ class Pool(Protocol):
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
 
-class Training(TypedDict, total=False):
-    """How a pool's networks learn: at a constant rate, `steps` or `epochs` for each call of `advance`."""
+class Learning(TypedDict, total=False):
+    """How a network learns, at a constant rate."""
 
     lr: Required[float]
     batch_size: Required[int]
     momentum: float
     weight_decay: float
-    steps: int | None
-    epochs: int | None
     augment: str  # drawn per image
     cutmix: float  # probability per batch
+
+
+class Training(Learning, total=False):
+    """And for how long at each call of `advance`: `steps`, or `epochs`."""
+
+    steps: int | None
+    epochs: int | None
 
 
 class Fresh:

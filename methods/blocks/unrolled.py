@@ -104,7 +104,7 @@ def fresh_states(problem: Problem, rule: Rule) -> Callable[[torch.Generator], St
 
 
 class Clip:
-    """Bounds the gradient's norm: by `limit`, or with `decay` by `limit` times its running mean (RaT-BPTT)."""
+    """Bounds the gradient's norm by `limit`, or with `decay` by that times its running mean (RaT-BPTT)."""
 
     def __init__(self, limit: float, decay: float | None = None) -> None:
         self._limit, self._decay, self._mean = limit, decay, torch.tensor(torch.nan)
