@@ -80,6 +80,9 @@ class Compose:
                 f"pool: trajectory_matching follows experts; {self.pool} has none: leave pool out"
             )
 
+        if self.objective == "distribution_matching" and self.labels != "hard":
+            raise UserError("labels: distribution_matching never looks at them: take hard ones")
+
     @property
     def _pool_name(self) -> str:
         return OWN_POOL[self.objective] if self.pool == "own" else self.pool

@@ -166,3 +166,19 @@ def assert_equal(one: Hypergradient, two: Hypergradient, bound: float = 1e-10) -
     for x, y in zip(one.slots, two.slots, strict=True):
         assert gap(x, y) < bound
     assert gap(one.end.weights, two.end.weights) < bound
+
+
+def advance(
+    net: FlatNetwork,
+    rule: Rule,
+    images: Tensor,
+    targets: Tensor,
+    lr: Tensor,
+    batches: list[Batch],
+    start: State,
+    *,
+    momentum: Tensor | None = None,
+) -> State:
+    """The inner steps alone: the end of a run of which none is differentiated."""
+    args = (net, rule, images, targets, lr, batches, start, torch.sum)
+    return hypergradient(*args, momentum=momentum, window=0).end

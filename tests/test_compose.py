@@ -67,10 +67,10 @@ def test_labels_are_learned_within_the_budget(objective: str, labels: str, with_
     assert not torch.equal(distilled.label_logits, begin.label_logits)
 
 
-def test_distribution_matching_leaves_labels_alone(with_experts: Problem) -> None:
-    """It compares the images of a class; its labels never enter."""
-    one, two = (composed(labels="class", lr=lr).distill(with_experts).label_logits for lr in (1e-30, 0.01))
-    assert torch.equal(one, two)
+@pytest.mark.parametrize("labels", ["class", "image"])
+def test_distribution_matching_refuses_labels_that_it_would_never_learn(labels: str) -> None:
+    with pytest.raises(UserError, match=r"labels: distribution_matching never looks at them"):
+        composed(objective="distribution_matching", labels=labels)
 
 
 @pytest.mark.parametrize(("objective", "pool"), NETWORK_POOLS)

@@ -14,6 +14,7 @@ from hypergradient_tools import (
     SHAPE,
     Case,
     adjoint,
+    advance,
     assert_equal,
     gap,
     make_case,
@@ -33,7 +34,6 @@ from methods.blocks.hypergradient import (
     Adam,
     FlatNetwork,
     Rule,
-    advance,
 )
 
 # --- it is the derivative -------------------------------------------------------------------------

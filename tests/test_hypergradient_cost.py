@@ -15,6 +15,7 @@ from hypergradient_tools import (
     SHAPE,
     Case,
     adjoint,
+    advance,
     assert_equal,
     gap,
     make_case,
@@ -34,7 +35,6 @@ from methods.blocks.hypergradient import (
     FlatNetwork,
     Hypergradient,
     Rule,
-    advance,
 )
 from methods.blocks.objectives import trajectory_distance
 

@@ -164,14 +164,14 @@ def test_the_first_step_of_the_step_size_is_plain_descent_to_first_order(
     assert float(alpha.value.detach()) / before == pytest.approx(1 + change, abs=change**2 + 1e-6)
 
 
-@given(slopes=st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=20))
+@given(slopes=st.lists(st.floats(-1e30, 1e30), min_size=1, max_size=20))
 def test_the_step_size_stays_positive(slopes: list[float]) -> None:
-    """Where plain descent would go below zero it does not."""
+    """Where plain descent would go below zero it does not, nor to it, however wild the slopes."""
     synthetic = carrier()
     alpha = StepSize(synthetic, 0.1, 1e-5, 0.5)
     for slope in slopes:
         alpha.step(torch.tensor(slope))
-        assert alpha.value > 0
+        assert 0 < alpha.value < torch.inf
         assert torch.equal(synthetic.inner_lr, alpha.value)
     assert synthetic.inner_lr.dim() == 0
     assert alpha.value.requires_grad

@@ -6,13 +6,14 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from hypergradient_tools import advance
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.errors import UserError
 from bench.rng import generator
 from methods.blocks.batches import shuffled_batches
-from methods.blocks.hypergradient import SGD, Adam, FlatNetwork, Rule, State, advance, hypergradient
+from methods.blocks.hypergradient import SGD, Adam, FlatNetwork, Rule, State, hypergradient
 from methods.blocks.windows import Unroll, Window
 
 FINE = torch.tensor(1.0)

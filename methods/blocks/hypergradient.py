@@ -147,24 +147,6 @@ class Hypergradient:
         torch.autograd.backward([x for x, _ in pairs], [d for _, d in pairs])
 
 
-def advance(
-    net: FlatNetwork,
-    rule: Rule,
-    images: Tensor,
-    targets: Tensor,
-    lr: Tensor,
-    batches: Sequence[Batch],
-    start: State,
-    *,
-    momentum: Tensor | None = None,
-) -> State:
-    """Inner steps without a gradient to the images; the arguments are those of `hypergradient`."""
-    run = _Run(net, rule, images, targets, lr, momentum)
-    for t, batch in enumerate(batches):
-        start = run.step(start, t, batch)
-    return start
-
-
 def hypergradient(
     net: FlatNetwork,
     rule: Rule,

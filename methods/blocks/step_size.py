@@ -1,11 +1,14 @@
 """The learned step size of the inner loop."""
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from methods.blocks.parameterise import Balanced
+
+FACTOR = math.log(2)  # the most that one step changes it: a gradient gone wild must not freeze it at 0
 
 
 class StepSize:
@@ -33,7 +36,7 @@ class StepSize:
         if gradient is None:
             return
         self._velocity = self._momentum * self._velocity + gradient * self._log.exp()
-        self._log = self._log - self._rate * self._velocity
+        self._log = self._log - (self._rate * self._velocity).clamp(-FACTOR, FACTOR)
         assert self._synthetic.inner_lr is not None
         self._synthetic.inner_lr.data.copy_(self._log.exp())
 
