@@ -41,7 +41,15 @@ def protocols() -> dict[str, str]:
 
 
 def blocks() -> dict[str, str]:
-    return {name: _first_line(cls) for name, cls in plugins.blocks().items()}
+    """What `compose` puts together, and what methods share besides; then what other packages bring."""
+    own = {
+        f"{kind} {name}": _first_line(thing)
+        for kind, things in plugins.choices().items()
+        for name, thing in things.items()
+    }
+    known = {thing for things in plugins.choices().values() for thing in things.values()}
+    brought = {name: cls for name, cls in plugins.blocks().items() if cls not in known}
+    return own | {name: _first_line(cls) for name, cls in brought.items()}
 
 
 CATALOGUE: dict[str, Callable[[], dict[str, str]]] = {

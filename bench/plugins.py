@@ -47,6 +47,12 @@ def blocks() -> dict[str, Any]:
     return {**{e.name: e.load() for e in entry_points(group="ddbench.blocks")}, **here}
 
 
+def choices() -> dict[str, dict[str, Any]]:
+    """{kind: {name: class or function}} of the blocks that a method is made of."""
+    found: dict[str, dict[str, Any]] = importlib.import_module("methods.blocks").CHOICES
+    return found
+
+
 def block(name: str) -> Any:
     """One block by name. Raises UserError for an unknown name."""
     return blocks()[choose("block", name, blocks())]

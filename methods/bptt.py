@@ -17,7 +17,7 @@ from bench.artifact import DistilledDataset
 from bench.method import ARCHITECTURE, IPC, SEED, Prepare, Problem
 from methods.blocks.hypergradient import SGD
 from methods.blocks.parameterise import Pixels
-from methods.blocks.step_size import StepSize
+from methods.blocks.step_size import Learned
 from methods.blocks.unrolled import Clip, Unrolled, fresh_states, learn_unrolled
 from methods.blocks.windows import Unroll
 
@@ -67,7 +67,7 @@ class BPTT:
             siamese=True,
         )
         optimiser = torch.optim.SGD(synthetic.parameters(), lr=self.lr, momentum=self.momentum)
-        eta = StepSize(synthetic, self.inner_lr, 0.0, 0.0)
+        eta = Learned(synthetic, "inner_lr", self.inner_lr, 0.0, 0.0)
         learn_unrolled(problem, synthetic, unrolled, optimiser, eta, steps=self.steps, clip=Clip(self.clip))
         return synthetic
 

@@ -25,7 +25,7 @@ from bench.networks import Network
 from methods.blocks.batches import Batch, shuffled_batches
 from methods.blocks.experts import trajectories
 from methods.blocks.parameterise import Hallucinators
-from methods.blocks.step_size import StepSize
+from methods.blocks.step_size import Learned
 from methods.blocks.trajectory import TrajectoryMatching
 
 TEMPERATURE = 0.07  # tau of the supervised contrastive term
@@ -103,7 +103,7 @@ class HaBa:
     def distill(self, problem: Problem) -> DistilledDataset:
         synthetic = self._start(problem)
         optimiser = torch.optim.SGD(synthetic.parameters(), lr=self.lr, momentum=self.momentum)
-        alpha = StepSize(synthetic, self.inner_lr, self.lr_lr, self.lr_momentum)
+        alpha = Learned(synthetic, "inner_lr", self.inner_lr, self.lr_lr, self.lr_momentum)
         matching = TrajectoryMatching(problem, "haba", self.start_epochs, self.expert_epochs)
         game = Extractor(self, problem)
         run = problem.journal.steps(

@@ -15,7 +15,7 @@ from bench.artifact import DistilledDataset
 from bench.method import ARCHITECTURE, IPC, SEED, Prepare, Problem
 from methods.blocks.experts import trajectories
 from methods.blocks.parameterise import Pixels
-from methods.blocks.step_size import StepSize
+from methods.blocks.step_size import Learned
 from methods.blocks.trajectory import TrajectoryMatching, match_trajectories
 
 
@@ -64,7 +64,7 @@ class MTT:
             problem,
             synthetic,
             matching,
-            StepSize(synthetic, self.inner_lr, self.lr_lr, self.momentum),
+            Learned(synthetic, "inner_lr", self.inner_lr, self.lr_lr, self.momentum),
             steps=self.steps,
             inner_steps=self.inner_steps,
             batch_synthetic=self.batch_synthetic,

@@ -17,7 +17,7 @@ from bench.artifact import DistilledDataset
 from bench.method import ARCHITECTURE, IPC, SEED, Prepare, Problem
 from methods.blocks.hypergradient import Adam
 from methods.blocks.parameterise import Pixels
-from methods.blocks.step_size import StepSize
+from methods.blocks.step_size import Learned
 from methods.blocks.unrolled import Clip, Unrolled, fresh_states, learn_unrolled
 from methods.blocks.windows import Unroll
 
@@ -65,7 +65,7 @@ class RaTBPTT:
             siamese=False,
         )
         optimiser = torch.optim.Adam(synthetic.parameters(), lr=self.lr)
-        eta = StepSize(synthetic, self.inner_lr, 0.0, 0.0)
+        eta = Learned(synthetic, "inner_lr", self.inner_lr, 0.0, 0.0)
         clip = Clip(self.clip, self.clip_decay)
         learn_unrolled(problem, synthetic, unrolled, optimiser, eta, steps=self.steps, clip=clip)
         return synthetic

@@ -17,10 +17,11 @@ from annotated_types import Ge, Gt, Lt
 
 from bench import augment
 from bench.artifact import DistilledDataset
+from bench.errors import UserError
 from bench.method import ARCHITECTURE, IPC, SEED, Prepare, Problem
 from methods.blocks.hypergradient import SGD, Adam
 from methods.blocks.parameterise import Balanced, LinearBases, Pixels
-from methods.blocks.step_size import StepSize
+from methods.blocks.step_size import Learned
 from methods.blocks.unrolled import Clip, Unrolled, fresh_states, learn_unrolled
 from methods.blocks.windows import Unroll
 
@@ -51,8 +52,10 @@ class RTP:
     inner_lr: Annotated[float, Gt(0)] = 0.01  # eta
     inner_momentum: Annotated[float, Ge(0), Lt(1)] = 0.9  # mu
     lr_lr: Annotated[float, Ge(0)] = 0.0  # of eta; 0: fixed
+    momentum_lr: Annotated[float, Ge(0)] = 0.0  # of mu; 0: fixed
     batch_per_class: Annotated[int, Gt(0)] = 32  # n_c, generated images per class and inner step
     batch_real: Annotated[int, Gt(0)] = 64  # real images per class and outer step
+    segment: Annotated[int, Ge(0)] = 0  # keep one inner state in so many, repeat the steps between; 0: all
     task_classes: Annotated[int, Ge(0)] = 0  # classes of an outer step, drawn anew; 0: all
     augment: str = "flip_rotate"  # one draw for all images of an outer step
     lr: Annotated[float, Gt(0)] = 0.1
@@ -61,6 +64,8 @@ class RTP:
 
     def __post_init__(self) -> None:
         augment.parse(self.augment)
+        if self.momentum_lr and (self.inner == "adam" or not self.inner_momentum):
+            raise UserError("momentum_lr: no momentum to learn: take inner sgd and inner_momentum above 0")
 
     def requires(self) -> dict[str, Prepare]:
         return {}
@@ -86,11 +91,19 @@ class RTP:
             strategy=self.augment,
             siamese=True,
             task_classes=self.task_classes,
+            segment=self.segment,
         )
         optimiser = torch.optim.SGD(synthetic.parameters(), lr=self.lr, momentum=self.momentum)
-        eta = StepSize(synthetic, self.inner_lr, self.lr_lr, self.momentum)
-        learn_unrolled(problem, synthetic, unrolled, optimiser, eta, steps=self.steps, clip=Clip(self.clip))
+        eta = Learned(synthetic, "inner_lr", self.inner_lr, self.lr_lr, self.momentum)
+        mu = self._learned_momentum(synthetic)
+        clip = Clip(self.clip)
+        learn_unrolled(problem, synthetic, unrolled, optimiser, eta, steps=self.steps, clip=clip, mu=mu)
         return synthetic
+
+    def _learned_momentum(self, synthetic: Balanced) -> Learned | None:
+        if not self.momentum_lr:
+            return None
+        return Learned(synthetic, "inner_momentum", self.inner_momentum, self.momentum_lr, self.momentum)
 
     def _start(self, problem: Problem) -> Balanced:
         generator = problem.rng("rtp", "init")

@@ -52,7 +52,7 @@ def refused(run: Ended, *needles: object) -> None:
         ("datasets", ["digits", "mnist", "cifar10", "image_folder"]),
         ("architectures", ["convnet", "depth", "mlp", "lenet"]),
         ("protocols", ["quick", "v1"]),
-        ("blocks", ["Pixels"]),
+        ("blocks", ["parameterisation pixels", "objective unrolled", "pool trained_on_real"]),
     ],
 )
 def test_list_names_what_a_sweep_can_name(what: str, names: list[str]) -> None:

@@ -21,6 +21,7 @@ FORMS: list[tuple[str, dict[str, Any]]] = [
     ("haba", {"labels": "image", "batch_synthetic": 2, "hallucinators": 3}),
     ("rat_bptt", {"clip": 0.5}),  # below the running mean: it clips always
     ("rtp", {"window": "online", "window_length": 1, "networks": 2, "lr_lr": 1e-5, "task_classes": 2}),
+    ("rtp", {"momentum_lr": 1e-2, "segment": 2}),
     ("rtp", {"window": "random", "window_length": 2, "inner": "adam", "labels": "joint"}),
     ("rtp", {"memory": False, "labels": "image", "window": "end", "window_length": 2}),
     *(("compose", {"objective": o}) for o in ("gradient_matching", "trajectory_matching", "unrolled")),

@@ -16,7 +16,7 @@ from bench import rng
 from bench.method import Problem
 from methods.blocks.experts import Experts
 from methods.blocks.parameterise import Hallucinators, Pixels
-from methods.blocks.step_size import StepSize
+from methods.blocks.step_size import Learned
 from methods.blocks.trajectory import TrajectoryMatching
 from methods.haba import Extractor, likeness, supervised_contrastive
 
@@ -157,7 +157,7 @@ def test_the_first_step_of_the_step_size_is_plain_descent_to_first_order(
     start: float, slope: float, momentum: float
 ) -> None:
     lr = 1e-3 * start  # a relative change of 1e-3 x slope
-    alpha = StepSize(carrier().double(), start, lr, momentum)
+    alpha = Learned(carrier().double(), "inner_lr", start, lr, momentum)
     before = float(alpha.value.detach())
     alpha.step(torch.tensor(slope))
     change = -lr * slope / before
@@ -168,7 +168,7 @@ def test_the_first_step_of_the_step_size_is_plain_descent_to_first_order(
 def test_the_step_size_stays_positive(slopes: list[float]) -> None:
     """Where plain descent would go below zero it does not, nor to it, however wild the slopes."""
     synthetic = carrier()
-    alpha = StepSize(synthetic, 0.1, 1e-5, 0.5)
+    alpha = Learned(synthetic, "inner_lr", 0.1, 1e-5, 0.5)
     for slope in slopes:
         alpha.step(torch.tensor(slope))
         assert 0 < alpha.value < torch.inf
@@ -180,7 +180,7 @@ def test_the_step_size_stays_positive(slopes: list[float]) -> None:
 
 def test_a_fixed_step_size_is_not_stored() -> None:
     synthetic = carrier()
-    alpha = StepSize(synthetic, 0.1, 0.0, 0.5)
+    alpha = Learned(synthetic, "inner_lr", 0.1, 0.0, 0.5)
     alpha.step(None)
     assert not alpha.value.requires_grad
     assert float(alpha.value) == pytest.approx(0.1, rel=1e-6)

@@ -14,10 +14,12 @@ from method_tools import losses, nameless, problem_for, same, small, state
 from torch import Tensor
 
 from bench import augment, rng
+from bench.errors import UserError
 from bench.method import Problem
 from methods.blocks import unrolled
 from methods.blocks.hypergradient import SGD, Hypergradient
 from methods.blocks.parameterise import LinearBases, Pixels
+from methods.blocks.step_size import Learned
 from methods.blocks.unrolled import Clip, Unrolled, fresh_states
 from methods.blocks.windows import Unroll
 
@@ -289,3 +291,41 @@ def test_clipping_takes_all_parameters_together() -> None:
     Clip(1.0)(pixels)
     for p in pixels.parameters():
         torch.testing.assert_close(p.grad, torch.full_like(p, n**-0.5))
+
+
+# --- what an outer step learns besides the images -----------------------------------------------------------
+
+
+@given(start=st.floats(0.05, 0.95), slopes=st.lists(st.floats(-1e30, 1e30), min_size=1, max_size=20))
+def test_a_learned_momentum_stays_a_momentum(start: float, slopes: list[float]) -> None:
+    """Inside (0, 1) as far as float32 can tell, whatever the slopes; its first step is plain descent."""
+    synthetic = Pixels(torch.zeros(2, 1, 2, 2), [1, 1], problem_for().preprocess)
+    mu = Learned(synthetic, "inner_momentum", start, 1e-4, 0.5)
+    mu.step(torch.tensor(1.0))
+    assert float(mu.value.detach()) == pytest.approx(start - 1e-4, abs=1e-5)
+    for slope in slopes:
+        mu.step(torch.tensor(slope))
+        assert 0 <= mu.value <= 1
+        assert torch.equal(synthetic.inner_momentum, mu.value)
+
+
+def test_rtp_learns_its_momentum_and_stores_it() -> None:
+    problem = problem_for(small("rtp"))
+    learned = small("rtp", momentum_lr=1e-2).distill(problem)
+    fixed = small("rtp").distill(problem)
+    assert fixed.inner_momentum is None
+    assert 0 < learned.inner_momentum < 1
+    assert learned.inner_momentum != 0.9
+    assert learned.n_stored == fixed.n_stored + 1
+
+
+@pytest.mark.parametrize("values", [{"inner": "adam"}, {"inner_momentum": 0.0}])
+def test_no_momentum_is_learned_where_there_is_none(values: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="momentum_lr: no momentum to learn"):
+        small("rtp", momentum_lr=1e-2, **values)
+
+
+def test_segments_change_no_number() -> None:
+    problem = problem_for(small("rtp"))
+    whole, segmented = (small("rtp", unroll=5, segment=k).distill(problem) for k in (0, 2))
+    assert same(state(whole), state(segmented))

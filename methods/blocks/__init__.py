@@ -1,7 +1,33 @@
-"""The parts that methods share. `BLOCKS` is what artifacts and jobs may name."""
+"""The parts that methods share: what `compose` may name, and what artifacts and jobs may."""
 
-from methods.blocks.experts import ExpertEpoch
+from typing import Any
+
+from methods.blocks.experts import ExpertEpoch, Experts
+from methods.blocks.objectives import distribution_matching, gradient_matching
 from methods.blocks.parameterise import Hallucinators, LinearBases, MultiFormation, Pixels
-from methods.blocks.pools import Embedding
+from methods.blocks.pools import Embedding, Fresh, TrainedOnReal, TrainedOnSynthetic
+from methods.blocks.trajectory import TrajectoryMatching
+from methods.blocks.unrolled import Unrolled
 
-BLOCKS = (Pixels, MultiFormation, LinearBases, Hallucinators, Embedding, ExpertEpoch)
+CHOICES: dict[str, dict[str, Any]] = {
+    "parameterisation": {
+        "pixels": Pixels,
+        "multi_formation": MultiFormation,
+        "linear_bases": LinearBases,
+        "hallucinators": Hallucinators,
+    },
+    "objective": {
+        "gradient_matching": gradient_matching,
+        "distribution_matching": distribution_matching,
+        "trajectory_matching": TrajectoryMatching,
+        "unrolled": Unrolled,
+    },
+    "pool": {
+        "fresh": Fresh,
+        "trained_on_real": TrainedOnReal,
+        "trained_on_synthetic": TrainedOnSynthetic,
+        "experts": Experts,
+    },
+    "prerequisite": {"Embedding": Embedding, "ExpertEpoch": ExpertEpoch},
+}
+BLOCKS = (*CHOICES["parameterisation"].values(), *CHOICES["prerequisite"].values())

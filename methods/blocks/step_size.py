@@ -1,47 +1,59 @@
-"""The learned step size of the inner loop."""
+"""The learned numbers of the inner loop: its step size alpha (eta), and its momentum mu."""
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from methods.blocks.parameterise import Balanced
 
-FACTOR = math.log(2)  # the most that one step changes it: a gradient gone wild must not freeze it at 0
+FACTOR = math.log(2)  # the most that one step moves the logarithm: a gradient gone wild must not freeze it
 
 
-class StepSize:
-    """alpha, kept positive: gradient descent with momentum moves its logarithm.
+class Learned:
+    """`inner_lr`, kept positive as exp(z), or `inner_momentum`, kept in (0, 1) as sigmoid(z).
 
-    d/d log alpha = alpha d/d alpha; with the rate lr / alpha_0^2 the first step is that of plain gradient
-    descent on alpha with rate `lr`. The value is part of the artifact (`synthetic.inner_lr`); with `lr` 0 it
-    is fixed, and a number of the method only.
+    Gradient descent with momentum moves z. With x the number, dL/dz = dL/dx dx/dz, and at the rate
+    lr / (dx/dz)^2, taken at the start, the first step is to first order that of plain gradient descent on x
+    with rate `lr`. The value is part of the artifact; with `lr` 0 it is fixed, and the method's own.
     """
 
-    def __init__(self, synthetic: Balanced, start: float, lr: float, momentum: float) -> None:
-        self._synthetic, self._rate, self._momentum = synthetic, lr / start**2, momentum
-        value = torch.tensor(start, device=next(synthetic.parameters()).device)
+    def __init__(
+        self,
+        synthetic: Balanced,
+        name: Literal["inner_lr", "inner_momentum"],
+        start: float,
+        lr: float,
+        momentum: float,
+    ) -> None:
+        self._synthetic, self._name, self._momentum = synthetic, name, momentum
+        x = torch.tensor(start, device=next(synthetic.parameters()).device)
+        self._z, self._velocity = x.log() if name == "inner_lr" else x.logit(), torch.zeros_like(x)
+        self._rate = lr / (start if name == "inner_lr" else start * (1 - start)) ** 2
         if lr:
-            synthetic.inner_lr = nn.Parameter(value.clone(), requires_grad=False)
-        self._log, self._velocity = value.log(), torch.zeros_like(value)
+            synthetic.register_parameter(name, nn.Parameter(x.clone(), requires_grad=False))
+
+    def _slope(self, x: Tensor) -> Tensor:
+        """dx/dz."""
+        return x if self._name == "inner_lr" else x * (1 - x)
 
     @property
     def value(self) -> Tensor:
-        """alpha, 0-dim: a leaf that asks for its gradient where it is learned."""
-        return self._log.exp().requires_grad_(self._rate > 0)
+        """x, 0-dim: a leaf that asks for its gradient where it is learned."""
+        x = self._z.exp() if self._name == "inner_lr" else self._z.sigmoid()
+        return x.requires_grad_(self._rate > 0)
 
     def step(self, gradient: Tensor | None) -> None:
-        """One step along dL/d alpha; None, the gradient of what is not learned, leaves it alone."""
+        """One step along dL/dx; None, the gradient of what is not learned, leaves it alone."""
         if gradient is None:
             return
-        self._velocity = self._momentum * self._velocity + gradient * self._log.exp()
-        self._log = self._log - (self._rate * self._velocity).clamp(-FACTOR, FACTOR)
-        assert self._synthetic.inner_lr is not None
-        self._synthetic.inner_lr.data.copy_(self._log.exp())
+        self._velocity = self._momentum * self._velocity + gradient * self._slope(self.value.detach())
+        self._z = self._z - (self._rate * self._velocity).clamp(-FACTOR, FACTOR)
+        self._synthetic.get_parameter(self._name).data.copy_(self.value.detach())
 
     def state_dict(self) -> dict[str, Any]:
-        return {"log": self._log, "velocity": self._velocity}
+        return {"z": self._z, "velocity": self._velocity}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._log, self._velocity = state["log"].to(self._log), state["velocity"].to(self._log)
+        self._z, self._velocity = state["z"].to(self._z), state["velocity"].to(self._z)

@@ -11,11 +11,11 @@ from methods.blocks.experts import Experts
 from methods.blocks.hypergradient import SGD, FlatNetwork, Gradient, Hypergradient, State, hypergradient
 from methods.blocks.objectives import trajectory_distance
 from methods.blocks.parameterise import Balanced
-from methods.blocks.step_size import StepSize
+from methods.blocks.step_size import Learned
 
 
 class TrajectoryMatching:
-    """The objective of MTT (Cazenavette et al., CVPR 2022, eq. 2) and its gradient.
+    """Training on synthetic images should lead where experts went (Cazenavette et al., CVPR 2022, eq. 2).
 
     A segment of `span` (M) epochs of a random expert, from one of its first `start_epochs` (T+), should be
     covered by one step of gradient descent, at rate alpha, for each batch of synthetic images.
@@ -60,7 +60,7 @@ def match_trajectories(
     problem: Problem,
     synthetic: Balanced,
     matching: TrajectoryMatching,
-    alpha: StepSize,
+    alpha: Learned,
     *,
     steps: int,
     inner_steps: int,

@@ -13,17 +13,18 @@ from bench.method import Problem
 from methods.blocks.batches import balanced_batches
 from methods.blocks.hypergradient import FlatNetwork, Hypergradient, Rule, State, hypergradient
 from methods.blocks.parameterise import Balanced
-from methods.blocks.step_size import StepSize
+from methods.blocks.step_size import Learned
 from methods.blocks.windows import Unroll
 
 
 class Unrolled:
-    """The objective of RTP (Deng & Russakovsky, NeurIPS 2022, section 3.2) and its gradient.
+    """The real loss after training on synthetic images (Deng & Russakovsky, NeurIPS 2022, section 3.2).
 
     A network trains on balanced batches of synthetic images, `batch_per_class` of each class a step; its loss
     on `batch_real` real images of each class is differentiated through the steps of `windows`. `siamese`: one
     augmentation for all images of an outer step, real and synthetic, instead of one an image. `task_classes`:
     an outer step sees that many classes, drawn anew; the network keeps its outputs for all. 0: all.
+    `segment`: one inner state in so many is kept, the steps between are repeated. 0: all are kept.
     """
 
     def __init__(
@@ -38,18 +39,21 @@ class Unrolled:
         strategy: str,
         siamese: bool,
         task_classes: int = 0,
+        segment: int = 0,
     ) -> None:
         index = ClassIndex.of(problem.labels, problem.n_classes)
         self._problem, self._rule, self._windows = problem, rule, windows
-        self._strategy, self._siamese = strategy, siamese
+        self._strategy, self._siamese, self._segment = strategy, siamese, segment or None
         self._per_class, self._n_task = batch_per_class, task_classes or problem.n_classes
         size = min(batch_real, int(index.counts.min()))
         self._real = ClassSampler(index, size, problem.rng(purpose, "real"))
         self._draws = problem.rng(purpose, "batches")
         self._net = FlatNetwork(problem.make_net(problem.rng(purpose, "template")))
 
-    def __call__(self, images: Tensor, targets: Tensor, lr: Tensor) -> Hypergradient:
-        """The loss, and its gradient to the decoded images [n,C,H,W], soft targets [n,K] and inner rate."""
+    def __call__(
+        self, images: Tensor, targets: Tensor, lr: Tensor, momentum: Tensor | None = None
+    ) -> Hypergradient:
+        """The loss, and its gradient to the decoded images [n,C,H,W], soft targets [n,K], rate, momentum."""
         n_classes = self._problem.n_classes
         start, before, length = self._windows.next()
         classes = torch.randperm(n_classes, generator=self._draws)[: self._n_task].sort().values
@@ -74,7 +78,9 @@ class Unrolled:
             batches,
             start,
             lambda weights: F.cross_entropy(self._net(weights, real), labels),
+            momentum=momentum,
             window=length,
+            segment=self._segment,
         )
         self._windows.done(found.end, found.loss)
         return found
@@ -132,21 +138,23 @@ def learn_unrolled(
     synthetic: Balanced,
     unrolled: Unrolled,
     optimiser: torch.optim.Optimizer,
-    eta: StepSize,
+    eta: Learned,
     *,
     steps: int,
     clip: Clip,
+    mu: Learned | None = None,
 ) -> None:
-    """The outer loop of back-propagation through time: learns `synthetic` and the inner rate in place."""
-    run = problem.journal.steps(
-        steps, synthetic, "lr or inner_lr", optimiser=optimiser, eta=eta, unrolled=unrolled, clip=clip
-    )
+    """The outer loop of back-propagation through time: learns the set, the inner rate and the momentum."""
+    state: dict[str, Any] = {"eta": eta, "unrolled": unrolled, "clip": clip} | ({"mu": mu} if mu else {})
+    run = problem.journal.steps(steps, synthetic, "lr or inner_lr", optimiser=optimiser, **state)
     for _ in run:
         images, targets = synthetic.decode()
-        found = unrolled(images, targets, eta.value)
+        found = unrolled(images, targets, eta.value, mu.value if mu else None)
         optimiser.zero_grad()
         found.backward(images, targets)
         clip(synthetic)
         optimiser.step()
         eta.step(found.lr)
+        if mu:
+            mu.step(found.momentum)
         run.loss(found.loss)
