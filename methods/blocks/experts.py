@@ -135,10 +135,9 @@ def trajectories(
 class Experts:
     """Networks trained on the real set, at each epoch of their training: the prepared trajectories.
 
-    They stand in the problem under the roles that `trajectories` gives them.
-
-    The tensors stay where they are, mapped from their files; only rows that are read come to the device.
-    `first` is the earliest epoch that `network` draws. Raises UserError when there are none.
+    They stand in the problem under the roles that `trajectories` gives them. The tensors stay where they are,
+    mapped from their files; only rows that are read come to the device. `first` is the earliest epoch that
+    `network` draws. Raises UserError when there are none.
     """
 
     def __init__(self, problem: Problem, first: int = 0) -> None:
