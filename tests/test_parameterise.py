@@ -15,13 +15,11 @@ from torch import nn
 
 from bench import rng
 from bench.artifact import Preprocess
-from bench.data import ClassIndex
 from bench.errors import UserError
 from bench.evaluate import storage
 from bench.method import Problem
 from methods.blocks.parameterise import Balanced, Hallucinators, LinearBases, MultiFormation, Pixels
 from methods.blocks.parameterise.base import most_within
-from methods.dm import DM
 
 SMALL: dict[str, tuple[type[Balanced], dict[str, Any]]] = {
     "pixels": (Pixels, {}),
@@ -191,11 +189,9 @@ def test_the_most_that_fits(fixed: int, each: int, budget: int) -> None:
 # --- pixels ---------------------------------------------------------------------------------------
 
 
-def test_pixels_start_from_different_real_images_as_dm_does() -> None:
+def test_pixels_start_from_different_real_images() -> None:
     problem = problem_of()
     distilled = Pixels.start(problem, problem.rng("dm", "init"))
-    theirs = DM()._start(problem, ClassIndex.of(problem.labels, 4))
-    assert torch.equal(distilled.images, theirs.images)
     real = problem.preprocess(problem.images).flatten(1)
     same = (distilled.images.detach().flatten(1)[:, None] == real).all(2)
     assert torch.equal(same.sum(1), torch.ones(16, dtype=torch.int64))
@@ -207,8 +203,6 @@ def test_pixels_start_from_different_real_images_as_dm_does() -> None:
 def test_pixels_start_from_noise_or_from_unit_vectors() -> None:
     problem = dataclasses.replace(problem_of(), ipc=20)
     noisy = Pixels.start(problem, problem.rng("dm", "init"), init="noise").images.detach()
-    index = ClassIndex.of(problem.labels, 4)
-    assert torch.equal(noisy, DM(init="noise")._start(problem, index).images)
     assert abs(float(noisy.mean())) < 4 / noisy.numel() ** 0.5
     assert abs(float(noisy.var()) - 1) < 4 * (2 / noisy.numel()) ** 0.5
     unit = Pixels.start(problem, problem.rng("dm", "init"), init="unit").images.detach()
