@@ -20,6 +20,7 @@ from bench import data, networks, plugins, timing
 from bench.artifact import Preprocess
 from bench.config import build_method
 from bench.data import Dataset, DatasetSpec
+from bench.errors import UserError
 from bench.evaluate import WEIGHTS, evaluate
 from bench.files import write_atomic
 from bench.journal import Diverged, Journal
@@ -103,7 +104,8 @@ def run(job: Job, context: Context) -> dict[str, Any]:
                 torch.cuda.set_per_process_memory_fraction(context.gpus, device)
             _RUN[job.kind](job, store, context, device)
     except (Exception, SystemExit) as failure:  # what a method raises fails its own job only; the log has it
-        error = f"{type(failure).__name__}: {failure}".splitlines()[0]
+        kind = "" if isinstance(failure, UserError) else f"{type(failure).__name__}: "
+        error = f"{kind}{failure}".splitlines()[0]
         write_atomic(log, f"{job.label}\n{job.key}\n\n{traceback.format_exc()}")
     else:
         log.unlink(missing_ok=True)

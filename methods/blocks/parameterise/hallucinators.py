@@ -177,8 +177,8 @@ def _bases_within(
     if b < 1:
         raise UserError(
             f"{h} hallucinators of {maps // h:,} floats and one basis per class ({labels} labels) take "
-            f"{floats(1):,} of {problem.budget:,} floats: fewer hallucinators, one basis channel, a larger "
-            "ipc, or set bases_per_class to go over"
+            f"{floats(1):,} of {problem.budget:,} floats: take fewer hallucinators, one basis channel or a "
+            "larger ipc"
         )
     return b
 
