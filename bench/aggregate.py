@@ -6,7 +6,7 @@ a fraction throughout.
 
 import json
 import warnings
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +21,8 @@ from bench.record import Record, load
 CELL = ["method", "dataset", "ipc", "distill_arch", "eval_arch", "protocol"]
 SORT = ["dataset", "protocol", "distill_arch", "eval_arch", "ipc"]
 SECONDS = ["prepare_s", "distill_s", "evaluate_s"]
+MEASURED = ["calibration_error", "agreement", "worst_class"]
+TRAINING = ["labels", "soft", "augment", "cutmix", "preprocess", "steps"]
 CONFIDENCE = 0.95
 LEAST_SEEDS = 3  # below this a spread is shown but no interval is claimed
 RESAMPLES = 9999
@@ -105,6 +107,23 @@ def _method_labels(methods: list[str], cells: list[Hashable], records: Sequence[
     return [label(method, values) for method, values in zip(methods, flat, strict=True)]
 
 
+def _measured(record: Record) -> dict[str, Any]:
+    """Means over the students, and how they were trained: NaN, None and no curve in records without.
+
+    `worst_class`: the accuracy of the class that a student knows least.
+    """
+    metrics, training = record.metrics, record.training
+    known = {name: None if training is None else getattr(training, name) for name in TRAINING}
+    if metrics is None or training is None:
+        return {**known, **dict.fromkeys(MEASURED, float("nan")), "curve": []}
+    agreement = float("nan") if metrics.agreement is None else metrics.agreement
+    worst = [min(a for a in student if a is not None) for student in metrics.class_accuracies]
+    means = (np.mean(metrics.calibration_errors), agreement, np.mean(worst))
+    ends = [(point.fraction, point.step, np.mean(point.accuracies)) for point in metrics.curve]
+    curve = [*ends, (1.0, training.steps, np.mean(record.accuracies))] if ends else []
+    return {**known, **dict(zip(MEASURED, means, strict=True)), "curve": curve}
+
+
 def frame(records: Sequence[Record]) -> pd.DataFrame:
     """One flat row per record; `method`, `dataset` and `protocol` are labels that keep apart what differs."""
     method = _versions((r.method, r.method_version) for r in records)
@@ -122,6 +141,7 @@ def frame(records: Sequence[Record]) -> pd.DataFrame:
             "seed": r.seed,
             "accuracy": float(np.mean(r.accuracies)),
             "students": len(r.accuracies),
+            **_measured(r),
             "stored_floats": r.storage.floats,
             "stored_bytes": r.storage.bytes,
             "stored_bytes_uint8": r.storage.bytes_uint8,
@@ -131,6 +151,7 @@ def frame(records: Sequence[Record]) -> pd.DataFrame:
             **r.cost.model_dump(exclude={"peak_memory"}),
             "key": r.key,
             "artifact": r.artifact,
+            "method_name": r.method,
             "method_version": r.method_version,
             "dataset_fingerprint": r.dataset_fingerprint,
         }
@@ -144,27 +165,38 @@ def frame(records: Sequence[Record]) -> pd.DataFrame:
 # --- statistics over seeds ----------------------------------------------------------------------------------
 
 
-def interval(values: Iterable[float]) -> tuple[float, float]:
-    """95 % bootstrap interval of the mean: NaN below three values, the point where all are the same."""
-    return _interval(tuple(sorted(values)))  # sorted: the draws must not depend on the order of the seeds
+# samples and the axis of their seeds -> a number for each; a function of a module, so that it can be a key
+Statistic = Callable[..., Any]
+Groups = tuple[tuple[float, ...], ...]
+
+
+def interval(*groups: Iterable[float], statistic: Statistic = np.mean) -> tuple[float, float]:
+    """95 % bootstrap interval of a statistic of groups of seeds that are drawn independently.
+
+    By default the mean of one group. NaN where a group has fewer than three values, the point where all
+    groups are constant.
+    """
+    # sorted: the draws must not depend on the order of the seeds
+    return _interval(tuple(tuple(sorted(group)) for group in groups), statistic)
 
 
 @cache
-def _interval(values: tuple[float, ...]) -> tuple[float, float]:
-    if len(values) < LEAST_SEEDS:
+def _interval(groups: Groups, statistic: Statistic) -> tuple[float, float]:
+    if min(map(len, groups)) < LEAST_SEEDS:
         return float("nan"), float("nan")
-    if values[0] == values[-1]:
-        return values[0], values[0]
-    low, high = _bootstrap(values, "BCa")
-    return (low, high) if np.isfinite([low, high]).all() else _bootstrap(values, "percentile")
+    if all(group[0] == group[-1] for group in groups):
+        point = float(statistic(*(np.array(group[:1]) for group in groups), axis=-1))
+        return point, point
+    low, high = _bootstrap(groups, statistic, "BCa")
+    return (low, high) if np.isfinite([low, high]).all() else _bootstrap(groups, statistic, "percentile")
 
 
-def _bootstrap(values: tuple[float, ...], method: str) -> tuple[float, float]:
+def _bootstrap(groups: Groups, statistic: Statistic, method: str) -> tuple[float, float]:
     with warnings.catch_warnings():  # BCa warns where it is undefined; the caller looks at the numbers
         warnings.simplefilter("ignore")
         result = stats.bootstrap(
-            (np.array(values),),
-            np.mean,
+            tuple(map(np.array, groups)),
+            statistic,
             method=method,
             confidence_level=CONFIDENCE,
             n_resamples=RESAMPLES,
@@ -173,15 +205,30 @@ def _bootstrap(values: tuple[float, ...], method: str) -> tuple[float, float]:
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
+def spread(by_seed: pd.Series, name: str) -> dict[str, float]:
+    """Mean, deviation and interval over distillation seeds, under names that begin with `name`."""
+    low, high = interval(by_seed)
+    values = (by_seed.mean(), by_seed.std(ddof=1), low, high)
+    return dict(zip((f"{name}_{part}" for part in ("mean", "std", "ci_low", "ci_high")), values, strict=True))
+
+
+def once(frame: pd.DataFrame) -> pd.DataFrame:
+    """Students that were scored again with more beside them count once; sorted, as sums of floats must be."""
+    ordered = frame.sort_values(["seed", "students", "key"])
+    return ordered.drop_duplicates([*CELL, "seed"], keep="last")
+
+
+def parts(frame: pd.DataFrame, names: Sequence[str]) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """The rows that agree in these columns, with the values in which they do."""
+    for key, part in frame.groupby(list(names), dropna=False):
+        yield dict(zip(names, cast(tuple[Any, ...], key), strict=True)), part
+
+
 def _one_cell(cell: pd.DataFrame) -> dict[str, Any]:
     """The statistics of one method in one cell of the comparison."""
     by_seed = cell.groupby("seed")["accuracy"].mean()
-    low, high = interval(by_seed)
     return {
-        "accuracy_mean": by_seed.mean(),
-        "accuracy_std": by_seed.std(ddof=1),
-        "accuracy_ci_low": low,
-        "accuracy_ci_high": high,
+        **spread(by_seed, "accuracy"),
         "n_seeds": len(by_seed),
         "n_students": cell["students"].min(),
         # Storage is the same for every seed; if it ever is not, the largest is what has to be stored.
@@ -203,14 +250,91 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
 
     `exclusive` is true where every job had its device to itself: only then are its seconds comparable.
     """
-    # sums of floats must not depend on the order of the files; students that were scored again with more
-    # beside them count once
-    ordered = frame.sort_values(["seed", "students", "key"]).drop_duplicates([*CELL, "seed"], keep="last")
-    rows = [
-        {**dict(zip(CELL, cast(tuple[Any, ...], key), strict=True)), **_one_cell(cell)}
-        for key, cell in ordered.groupby(CELL, dropna=False)
-    ]
-    table = pd.DataFrame(rows).astype({"ipc": "Int64", **dict.fromkeys(WHOLE, "int64")})
+    rows = [{**where, **_one_cell(cell)} for where, cell in parts(once(frame), CELL)]
+    return _ranked(pd.DataFrame(rows).astype({"ipc": "Int64", **dict.fromkeys(WHOLE, "int64")}))
+
+
+def _ranked(table: pd.DataFrame) -> pd.DataFrame:
+    """The best of each cell of the comparison first."""
     order = table.assign(_negated=-table["accuracy_mean"])
     order = order.sort_values([*SORT, "_negated", "method"], na_position="last")
     return order.drop(columns="_negated").reset_index(drop=True)
+
+
+# --- more than the accuracy ---------------------------------------------------------------------------------
+
+
+def measured(frame: pd.DataFrame) -> pd.DataFrame:
+    """A row per cell as in `summary`: accuracy, and means of calibration error, agreement and worst class.
+
+    NaN where a seed lacks it: nothing is filled in.
+    """
+    rows = [
+        {
+            **where,
+            **spread(cell["accuracy"], "accuracy"),
+            **{name: cell[name].mean(skipna=False) for name in MEASURED},
+            "n_seeds": len(cell),
+            "within_budget": bool(cell["within_budget"].all()),
+            "exempt": bool(cell["exempt"].all()),
+        }
+        for where, cell in parts(once(frame), CELL)
+    ]
+    return _ranked(pd.DataFrame(rows).astype({"ipc": "Int64"}))
+
+
+def curve(frame: pd.DataFrame) -> pd.DataFrame:
+    """A row per cell and part of the students' training: accuracy after `step` optimiser steps, over seeds.
+
+    The last of a cell is the accuracy that its records hold, at `fraction` 1. Empty where they hold no curve.
+    """
+    alike = [*CELL, "exempt", "within_budget"]
+    ends = once(frame)[[*alike, "curve"]].explode("curve").dropna(subset="curve")
+    ends[["fraction", "step", "accuracy"]] = ends["curve"].tolist() or np.empty((0, 3))
+    rows = [
+        {
+            **where,
+            "step": int(part["step"].max()),
+            **spread(part["accuracy"], "accuracy"),
+            "n_seeds": len(part),
+        }
+        for where, part in parts(ends, [*alike, "fraction"])
+    ]
+    return pd.DataFrame(rows).astype({"ipc": "Int64"} if rows else {})
+
+
+def transfer(frame: pd.DataFrame) -> pd.DataFrame:
+    """A row per method, ipc, distillation architecture and protocol: how its sets do on other networks.
+
+    `transfer`: the mean accuracy over all evaluation architectures of the data set and protocol other than
+    `own_arch`, for each seed first; a seed that lacks one has none. `gap`: the accuracy on `own_arch` less
+    that. `own_arch` is the distillation architecture. What needs no network is taken with the one on which
+    the others were distilled, so that it stands beside them over the same networks; if there are several,
+    or none, it has no transfer.
+    """
+    rows = []
+    for where, compared in parts(once(frame), ["dataset", "protocol"]):
+        archs = sorted(compared["eval_arch"].unique())
+        sources = set(compared["distill_arch"]) - {"any"}
+        common = sources.pop() if len(sources) == 1 else None
+        for which, row in parts(compared, ["ipc", "method", "distill_arch"]):
+            own = common if which["distill_arch"] == "any" else which["distill_arch"]
+            rows.append({**where, **which, "own_arch": own, **_transfer(row, own, archs)})
+    return pd.DataFrame(rows).astype({"ipc": "Int64"})
+
+
+def _transfer(rows: pd.DataFrame, own: str | None, archs: list[str]) -> dict[str, Any]:
+    """The statistics of one method's transfer from its own architecture."""
+    accuracy = rows.pivot(index="seed", columns="eval_arch", values="accuracy").reindex(columns=archs)
+    others = accuracy.drop(columns=own, errors="ignore") if own is not None else accuracy[[]]
+    transferred = others.mean(axis=1, skipna=False)
+    gap = accuracy.get(own, float("nan")) - transferred
+    return {
+        **spread(transferred.dropna(), "transfer"),
+        **spread(gap.dropna(), "gap"),
+        "n_archs": others.shape[1],
+        "n_seeds": transferred.count(),
+        "within_budget": bool(rows["within_budget"].all()),
+        "exempt": bool(rows["exempt"].all()),
+        **{f"accuracy_{arch}": accuracy[arch].mean() for arch in archs},
+    }

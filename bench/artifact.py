@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,35 +12,12 @@ from torch import Tensor, nn
 
 from bench import plugins
 from bench.errors import UserError
+from bench.preprocess import Preprocess, restored
+
+__all__ = ["SCHEMA", "DistilledDataset", "Preprocess", "load"]
 
 SCHEMA = 1
-
-
-@dataclass(frozen=True)
-class Preprocess:
-    """What stands between stored pixels and a network: (x - mean) / std per channel, x in [0, 1].
-
-    It travels inside the artifact, so that the test images get the treatment that the distilled ones had.
-    """
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    def _stats(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        stats = torch.tensor([self.mean, self.std], dtype=like.dtype).view(2, 1, -1, 1, 1)
-        mean, std = stats.to(like.device, non_blocking=True)  # a plain copy would wait for the device
-        return mean, std
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """[N,C,H,W], uint8 or float in [0, 1] -> float, normalised."""
-        x = images.float().div_(255) if images.dtype == torch.uint8 else images
-        mean, std = self._stats(x)
-        return (x - mean) / std
-
-    def invert(self, images: Tensor) -> Tensor:
-        """Normalised -> [0, 1] (not clamped)."""
-        mean, std = self._stats(images)
-        return images * std + mean
+PREFIX = "preprocess."  # of the tensors of a whitening, beside those of the set
 
 
 class DistilledDataset(nn.Module):
@@ -73,7 +49,7 @@ class DistilledDataset(nn.Module):
 
     @property
     def n_stored(self) -> int:
-        """Stored floats: every tensor in the file counts."""
+        """Stored floats: every tensor of the set counts."""
         return sum(t.numel() for t in self.state_dict().values())
 
     @property
@@ -83,15 +59,22 @@ class DistilledDataset(nn.Module):
             t.numel() * (1 if name in self.images_as_bytes else 4) for name, t in self.state_dict().items()
         )
 
+    @property
+    def transform_floats(self) -> int:
+        """Numbers of the preprocessing in the file: a property of the data, the same for all methods."""
+        return sum(t.numel() for t in self.preprocess.tensors().values())
+
     def save(self, path: Path) -> None:
         """Write the tensors and a JSON header as one safetensors file."""
         header = {
             "schema": SCHEMA,
             "parameterisation": type(self).__name__,
             "config": self.config(),
-            "preprocess": {"mean": self.preprocess.mean, "std": self.preprocess.std},
+            "preprocess": self.preprocess.header(),
         }
-        tensors = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
+        transform = {PREFIX + name: t for name, t in self.preprocess.tensors().items()}
+        held = {**self.state_dict(), **transform}
+        tensors = {k: v.detach().cpu().contiguous() for k, v in held.items()}
         save_file(tensors, path, metadata={"ddbench": json.dumps(header)})
 
 
@@ -105,7 +88,8 @@ def load(path: Path, device: torch.device | str = "cpu") -> DistilledDataset:
             raise UserError(f"it has schema {header.get('schema')}, this ddbench reads {SCHEMA}")
         known = {name: c for name, c in plugins.blocks().items() if issubclass(c, DistilledDataset)}
         cls = known[plugins.choose("parameterisation", header["parameterisation"], known)]
-        preprocess = Preprocess(*(tuple(header["preprocess"][k]) for k in ("mean", "std")))
+        transform = {k.removeprefix(PREFIX): tensors.pop(k) for k in list(tensors) if k.startswith(PREFIX)}
+        preprocess = restored(header["preprocess"], transform)
         artifact: DistilledDataset = cls(**tensors, **header["config"], preprocess=preprocess)
     except (SafetensorError, OSError, LookupError, TypeError, ValueError, AttributeError) as error:
         why = " ".join(str(error).split())

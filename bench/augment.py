@@ -2,17 +2,19 @@
 
 A strategy is written as stages: `+` joins stages, which are all applied in this order, and `_` lists the
 operations of a stage, of which one is drawn. So `color_crop_flip` applies one of three (as DSA does), and
-`color+crop+cutout` all of them (as IDC does). `augmix` is a stage of its own.
+`color+crop+cutout` all of them (as IDC does). `augmix` and the policies `autoaugment` and `randaugment`
+(bench.policies) are stages of their own.
 
 A `Draw` holds the operations and their parameters for each group of images. Groups of one image are the
 independent augmentation of ordinary training; one group a class, applied to the real and to the synthetic
 images of that class, is the siamese augmentation of the matching methods. All images are normalised, so the
-fill value 0 is the data set's mean.
+fill value 0 is the data set's mean; the policies fill with black.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,11 +22,17 @@ from torch import Tensor
 
 from bench.errors import UserError
 from bench.plugins import choose
+from bench.policies import KINDS, Policy, dispatch, draw_policy
+from bench.preprocess import Preprocess
 
 CROP, CUTOUT, SCALE, ROTATE = 0.125, 0.5, 1.2, 15.0  # ratios of the side; factor; degrees
 _PARAMS = 3  # the most uniforms that one operation reads
 AUGMIX = "augmix"
 CHAINS, DEPTH, CHAIN_OPS = 3, 3, ("color", "crop", "scale", "rotate")  # of AugMix; DEPTH at the most
+_NO_GRADIENT = (
+    "a policy works on 8-bit pixels and passes no gradient; use it to train the students of a protocol, "
+    "and not inside a distillation"
+)
 
 
 def flip(x: Tensor, u: Tensor) -> Tensor:
@@ -100,20 +108,29 @@ OPS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "scale": scale,
     "rotate": rotate,
 }
+_FUNCTIONS = {"none": lambda x, _: x, **OPS}
+WHOLE = (AUGMIX, *KINDS)  # what is a stage of its own
 
 
 @functools.cache
-def parse(strategy: str) -> tuple[tuple[str, ...], ...]:
+def parse(strategy: str, *, policies: bool = False) -> tuple[tuple[str, ...], ...]:
     """The stages of a strategy: `color+crop_flip` -> (("color",), ("crop", "flip")), `none` -> ().
 
-    Raises UserError for an unknown operation, or where AugMix shares its stage.
+    Raises UserError for an unknown operation, where AugMix or a policy shares its stage, and for a policy
+    where `policies` does not allow them: in a distillation, which wants gradients.
     """
     if strategy == "none":
         return ()
     stages = [stage.split("_") for stage in strategy.split("+")]
-    if any(AUGMIX in stage and len(stage) > 1 for stage in stages):
-        raise UserError(f"augmentation {strategy!r}: augmix is a stage of its own; join it with +, not _")
-    return tuple(tuple(choose("augmentation", op, (*OPS, AUGMIX)) for op in stage) for stage in stages)
+    for stage in stages:
+        whole = next((op for op in stage if op in WHOLE), None)
+        if whole is not None and len(stage) > 1:
+            raise UserError(
+                f"augmentation {strategy!r}: {whole} is a stage of its own; join it with +, not _"
+            )
+        if whole in KINDS and not policies:
+            raise UserError(f"augmentation {strategy!r}: {_NO_GRADIENT}")
+    return tuple(tuple(choose("augmentation", op, (*OPS, *WHOLE)) for op in stage) for stage in stages)
 
 
 @dataclass(frozen=True)
@@ -130,20 +147,11 @@ class Pick:
         Which groups is known on the host, so nothing waits for the device.
         """
         size = len(images) // len(self.choice)
-        uniforms = self.uniforms.repeat_interleave(size, 0)
-        if len(self.ops) == 1:  # nothing to sort
-            return OPS[self.ops[0]](images, uniforms.to(images))
-        choice = self.choice.repeat_interleave(size)
-        order = choice.argsort(stable=True)
-        counts = choice.bincount(minlength=len(self.ops)).tolist()
-        sources = images[order.to(images.device)].split(counts)
-        parameters = uniforms[order].to(images).split(counts)
-        parts = [
-            x if op == "none" else OPS[op](x, u)
-            for op, x, u in zip(self.ops, sources, parameters, strict=True)
-            if len(x)
-        ]
-        return torch.cat(parts)[order.argsort().to(images.device)]
+        uniforms = self.uniforms.repeat_interleave(size, 0).to(images, non_blocking=True)
+        operations = [_FUNCTIONS[op] for op in self.ops]
+        if len(operations) == 1:  # nothing to sort
+            return operations[0](images, uniforms)
+        return dispatch(self.choice.repeat_interleave(size), operations, images, uniforms)
 
 
 @dataclass(frozen=True)
@@ -155,7 +163,8 @@ class Mix:
 
     def __call__(self, images: Tensor) -> Tensor:
         """The convex combination of the images [G*B,C,H,W] and what the chains make of them."""
-        shares = self.shares.repeat_interleave(len(images) // len(self.shares), 0).to(images)
+        shares = self.shares.repeat_interleave(len(images) // len(self.shares), 0)
+        shares = shares.to(images, non_blocking=True)
         mixed = images * shares[:, 0].view(-1, 1, 1, 1)
         for chain, share in zip(self.chains, shares[:, 1:].unbind(1), strict=True):
             mixed = mixed + functools.reduce(lambda x, pick: pick(x), chain, images) * share.view(-1, 1, 1, 1)
@@ -167,7 +176,7 @@ class Draw:
     """What happens to each group of images, stage after stage. It can be applied any number of times."""
 
     groups: int
-    stages: tuple[Pick | Mix, ...]
+    stages: tuple[Pick | Mix | Policy, ...]
 
 
 def draw(strategy: str, groups: int, generator: torch.Generator) -> Draw:
@@ -175,11 +184,40 @@ def draw(strategy: str, groups: int, generator: torch.Generator) -> Draw:
 
     All draws come from the CPU generator. `none` draws as much as one stage, and applies nothing.
     """
-    stages = parse(strategy)
+    stages = parse(strategy, policies=True)
     if not stages:
         _pick(("none",), groups, generator)
-    made = [(_mix if AUGMIX in ops else functools.partial(_pick, ops))(groups, generator) for ops in stages]
-    return Draw(groups, tuple(made))
+    return Draw(groups, tuple(_stage(ops, groups, generator) for ops in stages))
+
+
+def concat(draws: Sequence[Draw]) -> Draw:
+    """The groups of the first draw, then those of the second, ...; all of the same strategy.
+
+    Applied to the images one after the other it gives what the draws give one by one. Raises ValueError for
+    draws of different strategies.
+    """
+    stages = zip(*(drawn.stages for drawn in draws), strict=True)
+    return Draw(sum(drawn.groups for drawn in draws), tuple(_joined(parts) for parts in stages))
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    """Stages of the same strategy differ in their tensors alone, which run over the groups."""
+    first = parts[0]
+    if isinstance(first, Tensor):
+        return torch.cat(tuple(parts))
+    if isinstance(first, Pick | Mix | Policy):
+        return type(first)(*map(_joined, zip(*(vars(part).values() for part in parts), strict=True)))
+    if isinstance(first, tuple):
+        return tuple(map(_joined, zip(*parts, strict=True)))
+    if any(part != first for part in parts):
+        raise ValueError("draws of different strategies cannot be joined")
+    return first
+
+
+def _stage(ops: tuple[str, ...], groups: int, generator: torch.Generator) -> Pick | Mix | Policy:
+    if ops[0] in KINDS:
+        return draw_policy(ops[0], groups, generator)
+    return _mix(groups, generator) if ops[0] == AUGMIX else _pick(ops, groups, generator)
 
 
 def _pick(ops: tuple[str, ...], groups: int, generator: torch.Generator) -> Pick:
@@ -207,12 +245,21 @@ def _chain(length: Tensor, groups: int, generator: torch.Generator) -> tuple[Pic
     return tuple(Pick(ops, torch.where(i < length, p.choice + 1, 0), p.uniforms) for i, p in enumerate(picks))
 
 
-def apply(images: Tensor, drawn: Draw) -> Tensor:
-    """Augment [G*B,C,H,W], the B images of a group standing together; differentiable in the images."""
+def apply(images: Tensor, drawn: Draw, preprocess: Preprocess | None = None) -> Tensor:
+    """Augment [G*B,C,H,W], the B images of a group standing together.
+
+    Differentiable in the images, but for the policies, which need `preprocess` to find the pixels. Raises
+    UserError for a policy without it.
+    """
     if len(images) % drawn.groups:
         raise ValueError(f"{len(images)} images do not divide into {drawn.groups} groups")
     for stage in drawn.stages:
-        images = stage(images)
+        if not isinstance(stage, Policy):
+            images = stage(images)
+        elif preprocess is None:
+            raise UserError(f"augmentation {stage.name!r}: {_NO_GRADIENT}")
+        else:
+            images = stage(images, preprocess)
     return images
 
 
@@ -250,4 +297,5 @@ def cutmix(images: Tensor, drawn: CutMix) -> Tensor:
     """
     inside = torch.zeros(images.shape[2:], dtype=torch.bool)
     inside[drawn.rows, drawn.columns] = True
-    return torch.where(inside.to(images.device), images[drawn.partner.to(images.device)], images)
+    there = functools.partial(Tensor.to, device=images.device, non_blocking=True)
+    return torch.where(there(inside), images[there(drawn.partner)], images)

@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any
 
-from bench import config, networks, plugins
+from bench import networks, plugins
 from bench.data import DATASETS
+from bench.protocols import load_protocols, protocol_names
 
 
 def _first_line(thing: Any) -> str:
@@ -36,7 +37,8 @@ def architectures() -> dict[str, str]:
 
 
 def protocols() -> dict[str, str]:
-    found = map(config.load_protocol, config.protocol_names())
+    """One line each; the variants of a protocol one by one."""
+    found = (p for name in protocol_names() for p in load_protocols(name))
     return {p.name: f"v{p.version}: {p.about}" for p in found}
 
 

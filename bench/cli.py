@@ -1,7 +1,6 @@
-"""The command line: run, plan, report, list, show, recall. `ddbench` is `python -m bench`."""
+"""The command line; the commands for files are in cli_foreign. `ddbench` is `python -m bench`."""
 
 import contextlib
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -11,7 +10,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from bench import cli_foreign
 from bench.errors import UserError
+from bench.terminal import finish, out, write_report
 
 if TYPE_CHECKING:  # torch takes two seconds to import: only the commands that need it pay
     from bench.session import Session
@@ -22,7 +23,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="ddbench: benchmark dataset-distillation methods. Accuracy, bytes and seconds in one record.",
 )
-out = Console()
 
 SweepFile = Annotated[Path, typer.Argument(metavar="SWEEP.yaml", help="The sweep file.", show_default=False)]
 Out = Annotated[
@@ -62,21 +62,7 @@ def run(
     if address and executor == "inline":
         raise UserError("--address needs --executor ray")
     session = _open(sweep, out_dir, overrides, on_cluster=address is not None)
-    outcome = session.run(executor, address, limit, out)
-    if outcome.interrupted:
-        out.print(
-            f"\nStopped. Finished jobs are kept; the same command goes on:\n  {_command()}", soft_wrap=True
-        )
-        raise typer.Exit(130)
-    if session.has_records():
-        _report(session.store.root)
-    for line in session.summary(outcome, limit):
-        out.print(line, highlight=False, soft_wrap=True, markup=False)
-    raise typer.Exit(1 if outcome.failed else 0)
-
-
-def _command() -> str:
-    return " ".join(["ddbench", *sys.argv[1:]])
+    finish(session, session.run(executor, address, limit, out), limit)
 
 
 @app.command()
@@ -101,21 +87,8 @@ def plan(sweep: SweepFile, out_dir: Out = None, overrides: Set = None) -> None:
 @app.command()
 def report(directory: Results) -> None:
     """Rebuild every table and plot from the records alone."""
-    problems = _report(directory)
+    problems = write_report(directory)
     raise typer.Exit(1 if problems else 0)
-
-
-def _report(directory: Path) -> list[str]:
-    """Tables in the terminal, the paths of what was written, and the records that were left out."""
-    from bench import report as reporting
-
-    built = reporting.build(directory)
-    reporting.print_tables(built, out)
-    for problem in built.problems:
-        out.print(f"left out: {problem}", style="red", highlight=False, markup=False, soft_wrap=True)
-    for path in built.written:
-        out.print(f"  {path}", highlight=False, markup=False, soft_wrap=True)
-    return built.problems
 
 
 @app.command("list")
@@ -190,6 +163,12 @@ def recall(
     (out if out.is_terminal else Console(width=200)).print(table)
     note = "mean ± standard deviation of the students of one artifact, which counts whole in the floats"
     out.print(f"{note}\n  {scored.path}", highlight=False, markup=False, soft_wrap=True)
+
+
+app.command("evaluate")(cli_foreign.evaluate)
+app.command("import")(cli_foreign.import_)
+app.command("export")(cli_foreign.export)
+app.command("verify")(cli_foreign.verify)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Sweep files, protocols and presets: read, check, freeze."""
+"""Sweep files and presets: read, check, freeze."""
 
 import dataclasses
 import math
@@ -22,30 +22,9 @@ from bench.data import DatasetSpec
 from bench.errors import UserError
 from bench.method import Method
 from bench.networks import Architecture
-from bench.train import Recipe
-
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
-
-
-class Strict(BaseModel):
-    """Refuses unknown keys and names the known ones."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known_keys(cls, value: Any) -> Any:
-        if isinstance(value, Mapping):
-            for key in value:
-                plugins.choose("key", str(key), cls.model_fields)
-        return value
-
-
-def _distinct(key: str, values: Sequence[Any]) -> None:
-    twice = [v for i, v in enumerate(values) if v in values[:i]]
-    if twice:
-        name = getattr(twice[0], "label", getattr(twice[0], "name", twice[0]))
-        raise UserError(f"{key}: {name} stands there twice")
+from bench.preprocess import NORMALISE, ZCA
+from bench.protocols import protocol_names
+from bench.strict import CONFIGS, Positive, Strict, distinct, first_complaint, read_yaml
 
 
 def _architecture(value: Any) -> Architecture:
@@ -60,8 +39,11 @@ def _dataset(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
+def _several(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
 Architectures = tuple[Annotated[Architecture, BeforeValidator(_architecture)], ...]
-Positive = Annotated[int, Field(gt=0, strict=True)]
 
 
 class MethodEntry(BaseModel):
@@ -86,9 +68,23 @@ class MethodEntry(BaseModel):
         """Defaults < presets of configs/methods by data set and ipc < the sweep's own values."""
         return build_method(self.name, preset(self.name, dataset, ipc) | self.values)
 
+    def preprocess(self, dataset: str, ipc: int) -> str:
+        """What it distils on, normalised or whitened images, resolved alike."""
+        return _preprocess(preset(self.name, dataset, ipc) | self.values)
+
+
+def _preprocess(values: Mapping[str, Any]) -> str:
+    """The key beside a method's own hyper-parameters. Raises UserError for what it cannot be."""
+    return plugins.choose("preprocess", str(values.get("preprocess", NORMALISE)), (NORMALISE, ZCA))
+
 
 def build_method(name: str, values: Mapping[str, Any]) -> Method:
-    """A method with these hyper-parameters. Raises UserError that names what the method takes."""
+    """A method with these hyper-parameters; `preprocess` may stand beside them, and is checked only.
+
+    Raises UserError that names what the method takes.
+    """
+    _preprocess(values)
+    values = {key: value for key, value in values.items() if key != "preprocess"}
     cls = plugins.method(name)
     known = [f.name for f in dataclasses.fields(cls)]
     for key in values:
@@ -98,7 +94,7 @@ def build_method(name: str, values: Mapping[str, Any]) -> Method:
     try:
         built: Method = TypeAdapter(cls).validate_python(values)
     except ValidationError as error:
-        raise UserError(f"method {name}: {_first(error)}") from None
+        raise UserError(f"method {name}: {first_complaint(error)}") from None
     for key in values:
         value = getattr(built, key)
         if isinstance(value, float) and not math.isfinite(value):
@@ -112,20 +108,27 @@ class Distill(Strict):
 
     @model_validator(mode="after")
     def _check(self) -> "Distill":
-        _distinct("architectures", self.architectures)
-        _distinct("seeds", self.seeds)
+        distinct("architectures", self.architectures)
+        distinct("seeds", self.seeds)
         return self
+
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
 class Evaluate(Strict):
     architectures: Architectures = Field(min_length=1)
     students: Positive = 5
-    protocol: str
+    protocol: Annotated[tuple[str, ...], BeforeValidator(_several)] = Field(min_length=1)  # one or several
+    curve: tuple[Fraction, ...] = ()  # parts of the training after which accuracy is told as well
 
     @model_validator(mode="after")
     def _check(self) -> "Evaluate":
-        _distinct("architectures", self.architectures)
-        plugins.choose("protocol", self.protocol, protocol_names())
+        distinct("architectures", self.architectures)
+        distinct("protocol", self.protocol)
+        distinct("curve", self.curve)
+        for name in self.protocol:
+            plugins.choose("protocol", name, protocol_names())
         return self
 
 
@@ -149,19 +152,10 @@ class Sweep(Strict):
 
     @model_validator(mode="after")
     def _check(self) -> "Sweep":
-        _distinct("datasets", [d.label for d in self.datasets])
-        _distinct("methods", self.methods)
-        _distinct("ipc", self.ipc)
+        distinct("datasets", [d.label for d in self.datasets])
+        distinct("methods", self.methods)
+        distinct("ipc", self.ipc)
         return self
-
-
-class Protocol(Strict):
-    """How a distilled set is scored; the version is bumped when the numbers may move."""
-
-    name: str
-    version: Positive
-    about: str
-    recipe: Recipe
 
 
 class Preset(Strict):
@@ -173,56 +167,9 @@ class Preset(Strict):
     source: str
 
 
-_PLAIN = {  # pydantic's error types in the words of a config file
-    "tuple_type": "must be a list, like [1, 10]",
-    "too_short": "must name at least one",
-    "model_type": "must be a mapping",
-    "int_type": "must be a whole number",
-    "string_type": "must be a text",
-    "string_pattern_mismatch": "must be letters, digits, dots, dashes and underscores",
-}
-
-
-def _first(error: ValidationError) -> str:
-    """The first complaint of pydantic in one line: where, what."""
-    first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"] if not str(part).startswith("function-"))
-    kind = first["type"]
-    if kind == "missing":
-        what = "is missing"
-    elif kind == "value_error":  # one of ours
-        what = first["msg"].removeprefix("Value error, ")
-    else:
-        what = _PLAIN.get(kind, first["msg"].replace("Input should be", "must be"))
-        what += f", not {first['input']!r}"
-    return f"{where}: {what}" if where else what
-
-
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands in a mapping twice; YAML would take the last one silently."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.YAMLError(f"the key {key!r} stands there twice, {node.start_mark}")
-        return super().construct_mapping(node, deep)
-
-
-def _read(path: Path) -> Any:
-    try:
-        return yaml.load(path.read_text(), _Loader)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
-
-
 def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
     """Read a sweep file. Raises UserError in one line that names the file, the key and the valid choices."""
-    content = _read(path)
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise UserError(f"{path}: a sweep file is a mapping with {', '.join(Sweep.model_fields)}")
     for override in overrides:
@@ -230,7 +177,7 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
     try:
         return Sweep.model_validate(content)
     except ValidationError as error:
-        raise UserError(f"{path}: {_first(error)}") from None
+        raise UserError(f"{path}: {first_complaint(error)}") from None
 
 
 def _override(content: Any, override: str) -> None:
@@ -273,29 +220,15 @@ def _position(entries: list[Any], part: str, override: str) -> int:
     raise UserError(f"--set {override}: no entry {part!r}; there are {', '.join(map(str, names))}")
 
 
-def protocol_names() -> list[str]:
-    return sorted(p.stem for p in (CONFIGS / "protocols").glob("*.yaml"))
-
-
-def load_protocol(name: str) -> Protocol:
-    """A protocol of configs/protocols. Raises UserError for an unknown name."""
-    plugins.choose("protocol", name, protocol_names())
-    path = CONFIGS / "protocols" / f"{name}.yaml"
-    try:
-        return Protocol.model_validate({"name": name, **_read(path)})
-    except ValidationError as error:
-        raise UserError(f"{path}: {_first(error)}") from None
-
-
 def preset(method: str, dataset: str, ipc: int) -> dict[str, Any]:
     """Hyper-parameters from configs/methods/<method>.yaml; later rows win over earlier ones."""
     path = CONFIGS / "methods" / f"{method}.yaml"
     values: dict[str, Any] = {}
     if path.exists():
         try:
-            rows = TypeAdapter(list[Preset]).validate_python(_read(path))
+            rows = TypeAdapter(list[Preset]).validate_python(read_yaml(path))
         except ValidationError as error:
-            raise UserError(f"{path}: {_first(error)}") from None
+            raise UserError(f"{path}: {first_complaint(error)}") from None
         for row in rows:
             if (row.datasets is None or dataset in row.datasets) and (row.ipc is None or ipc in row.ipc):
                 values |= row.values

@@ -7,3 +7,8 @@ class UserError(ValueError):
     The message is one line that says what is wrong and how to mend it. The command line prints it
     without a traceback and exits with code 2. A ValueError, so that pydantic adds where it stood.
     """
+
+
+def first_line(error: Exception) -> str:
+    """What an error of someone else's says, or its type where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -42,4 +42,5 @@ def _resembles(job: Job, jobs: Mapping[str, Job]) -> tuple[list[tuple[object, ..
         return [(*key, identity["ipc"]), key], 1
     key = ("evaluate", identity["architecture"], identity["protocol"]["name"])
     ipc = jobs[job.inputs["artifact"]].identity["ipc"]
-    return [(*key, ipc), key], identity["students"]
+    rates = len(identity["protocol"]["rates"]) if job.kind == "tune" else 1
+    return [(*key, ipc), key], identity["students"] * rates

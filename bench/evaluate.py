@@ -1,64 +1,47 @@
 """Score what is stored: the only reader of the test split, once, after the last step."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
+from torch import Tensor
 
-from bench import artifact, networks, rng, timing
-from bench.config import Protocol
+from bench import artifact, networks, timing
+from bench.artifact import DistilledDataset
 from bench.data import Dataset
-from bench.record import Cost, Record, Storage
+from bench.exam import Setting, examine, rates_on_holdout
+from bench.protocols import Protocol
+from bench.record import Cost, Metrics, Record, Storage
 from bench.store import Store
-from bench.train import accuracy, train
 
 WEIGHTS = "data.safetensors"
 
 
-def scores(
-    distilled: artifact.DistilledDataset,
-    data: Dataset,
-    architecture: networks.Architecture,
-    protocol: Protocol,
-    students: int,
-    seed: int,
-    device: torch.device,
-) -> list[float]:
-    """Train `students` networks on the decoded set; the test accuracy of each, as a fraction.
-
-    Each student has its own initialisation, data order and augmentation draws.
-    """
-    with torch.no_grad():
-        images, targets = (t.contiguous() for t in distilled.decode())
-    test = data.test.to(device)
-    found = []
-    for i in range(students):
-        init, order = (rng.generator(seed, "student", i, purpose) for purpose in ("init", "order"))
-        net = architecture.build(data.image_shape, data.n_classes, init).to(device)
-        train(net, images, targets, protocol.recipe, order)
-        found.append(accuracy(net, test.images, test.labels, distilled.preprocess))
-    return found
-
-
 def evaluate(
-    store: Store, key: str, artifact_key: str, identity: dict[str, Any], data: Dataset, where: dict[str, Any]
+    store: Store,
+    key: str,
+    inputs: Mapping[str, str],
+    identity: dict[str, Any],
+    data: Dataset,
+    where: dict[str, Any],
 ) -> Record:
     """The record of one artifact under one architecture and protocol. `where`: device, cpus, gpus, ..."""
-    device = torch.device(where["device"])
-    meta = store.meta(artifact_key)
-    method, protocol = meta["identity"], Protocol(about="", **identity["protocol"])
-    architecture = networks.parse(identity["architecture"])
-    distilled = artifact.load(store.artifact(artifact_key) / WEIGHTS, device)
-    with timing.measure(device) as measured:
-        accuracies = scores(
-            distilled, data, architecture, protocol, identity["students"], identity["seed"], device
-        )
+    meta = store.meta(inputs["artifact"])
+    method = meta["identity"]
+    distilled, setting = _sit(store, inputs, identity, data, where)
+    tuned = load_file(store.artifact(inputs["rate"]) / WEIGHTS) if "rate" in inputs else None
+    with timing.measure(setting.device) as measured:
+        result = examine(distilled, setting, tuned, identity.get("curve", ()))
     peaks = {**meta["cost"]["peak_memory"], "evaluate": measured.peak_bytes}
+    judged = result.judged
     return Record(
         key=key,
-        artifact=artifact_key,
+        artifact=inputs["artifact"],
         method=method["method"],
         method_version=method["version"],
-        hyperparameters=method["hyperparameters"],
+        hyperparameters=method["hyperparameters"]
+        | ({"preprocess": p} if (p := method.get("preprocess")) else {}),
         dataset=where["dataset"],
         dataset_fingerprint=data.fingerprint,
         image_shape=data.image_shape,
@@ -66,10 +49,17 @@ def evaluate(
         ipc=method["ipc"],
         distill_arch=method["architecture"],
         eval_arch=identity["architecture"],
-        protocol=protocol.name,
-        protocol_version=protocol.version,
+        protocol=setting.protocol.name,
+        protocol_version=setting.protocol.version,
         seed=identity["seed"],
-        accuracies=accuracies,
+        accuracies=judged.accuracies,
+        metrics=Metrics(
+            class_accuracies=judged.class_accuracies,
+            calibration_errors=judged.calibration_errors,
+            agreement=judged.agreement,
+            curve=result.curve,
+        ),
+        training=result.training,
         storage=storage(distilled, data, method["ipc"]),
         cost=Cost(
             prepare_s=meta["cost"]["prepare_s"],
@@ -87,7 +77,32 @@ def evaluate(
     )
 
 
-def storage(distilled: artifact.DistilledDataset, data: Dataset, ipc: int | None) -> Storage:
+def tune(
+    store: Store, inputs: Mapping[str, str], identity: dict[str, Any], data: Dataset, where: dict[str, Any]
+) -> dict[str, Tensor]:
+    """What each learning rate of the protocol scores on a hold-out of the training set."""
+    distilled, setting = _sit(store, inputs, identity, data, where)
+    return rates_on_holdout(distilled, setting, identity["fraction"])
+
+
+def _sit(
+    store: Store, inputs: Mapping[str, str], identity: dict[str, Any], data: Dataset, where: dict[str, Any]
+) -> tuple[DistilledDataset, Setting]:
+    """What is stored, read from its file, and how it is to be examined."""
+    device = torch.device(where["device"])
+    setting = Setting(
+        data=data,
+        architecture=networks.parse(identity["architecture"]),
+        protocol=Protocol(about="", **identity["protocol"]),
+        students=identity["students"],
+        seed=identity["seed"],
+        device=device,
+        teacher=load_file(store.artifact(inputs["teacher"]) / WEIGHTS) if "teacher" in inputs else None,
+    )
+    return artifact.load(store.artifact(inputs["artifact"]) / WEIGHTS, device), setting
+
+
+def storage(distilled: DistilledDataset, data: Dataset, ipc: int | None) -> Storage:
     """What the artifact takes, in floats, bytes and images per class.
 
     Single numbers (0-dim: a learned step size, a momentum) count, but do not break the budget: pixels alone
@@ -101,6 +116,7 @@ def storage(distilled: artifact.DistilledDataset, data: Dataset, ipc: int | None
         bytes=4 * distilled.n_stored,
         bytes_uint8=distilled.bytes_uint8,
         ipc_equivalent=distilled.n_stored / per_ipc,
+        transform_floats=distilled.transform_floats,
         within_budget=ipc is not None and distilled.n_stored - numbers <= ipc * per_ipc,
         exempt=ipc is None,
     )

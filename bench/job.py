@@ -21,11 +21,12 @@ from bench.artifact import Preprocess
 from bench.config import build_method
 from bench.data import Dataset, DatasetSpec
 from bench.errors import UserError
-from bench.evaluate import WEIGHTS, evaluate
+from bench.evaluate import WEIGHTS, evaluate, tune
 from bench.files import write_atomic
 from bench.journal import Diverged, Journal
 from bench.method import Problem
 from bench.plan import ANY, Job
+from bench.preprocess import Zca
 from bench.record import dump
 from bench.store import Store
 
@@ -130,15 +131,20 @@ def _problem(job: Job, store: Store, context: Context, device: torch.device) -> 
     def no_net(generator: torch.Generator) -> networks.Network:
         raise TypeError("the method uses a network but does not say so: add ARCHITECTURE to its `uses`")
 
+    prepared = {role: load_file(store.artifact(key) / WEIGHTS) for role, key in job.inputs.items()}
+    preprocess = Preprocess(whole.mean, whole.std)
+    if whitening := prepared.pop("whitening", None):
+        kind = store.meta(job.inputs["whitening"])["identity"]["values"]["kind"]
+        preprocess = Zca.of(kind, whitening)
     return Problem(
         images=split.images,
         labels=split.labels,
         n_classes=whole.n_classes,
         ipc=job.identity["ipc"] or 0,
-        preprocess=Preprocess(whole.mean, whole.std),
+        preprocess=preprocess,
         make_net=no_net if architecture == ANY else make_net,
         seed=job.identity["seed"],
-        prepared={role: load_file(store.artifact(key) / WEIGHTS) for role, key in job.inputs.items()},
+        prepared=prepared,
     )
 
 
@@ -208,8 +214,8 @@ def _run_distill(job: Job, store: Store, context: Context, device: torch.device)
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _run_evaluate(job: Job, store: Store, context: Context, device: torch.device) -> None:
-    where = {
+def _where(job: Job, context: Context, device: torch.device) -> dict[str, Any]:
+    return {
         "device": str(device),
         "dataset": context.datasets[job.identity["dataset"]]["label"],
         "cpus": context.cpus,
@@ -218,8 +224,22 @@ def _run_evaluate(job: Job, store: Store, context: Context, device: torch.device
         "warm": _jobs_run > 0,
         "versions": versions() | {"commit": context.commit},
     }
-    found = evaluate(store, job.key, job.inputs["artifact"], job.identity, _load(job, context), where)
+
+
+def _run_tune(job: Job, store: Store, context: Context, device: torch.device) -> None:
+    data, where = _load(job, context), _where(job, context, device)
+    with timing.measure(device) as measured:
+        tensors = tune(store, job.inputs, job.identity, data, where)
+    cost = {"tune_s": measured.seconds, "peak_memory": {"tune": measured.peak_bytes}}
+    store.publish(
+        job.key, _meta(job, context, device, cost), lambda folder: save_file(tensors, folder / WEIGHTS)
+    )
+
+
+def _run_evaluate(job: Job, store: Store, context: Context, device: torch.device) -> None:
+    data, where = _load(job, context), _where(job, context, device)
+    found = evaluate(store, job.key, job.inputs, job.identity, data, where)
     write_atomic(store.record(job.key), dump(found))
 
 
-_RUN = {"prepare": _run_prepare, "distill": _run_distill, "evaluate": _run_evaluate}
+_RUN = {"prepare": _run_prepare, "distill": _run_distill, "tune": _run_tune, "evaluate": _run_evaluate}

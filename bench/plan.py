@@ -1,20 +1,24 @@
-"""A sweep becomes a graph of jobs: prepare -> distill -> evaluate. Pure."""
+"""A sweep becomes a graph of jobs: prepare -> distill -> tune -> evaluate. Pure."""
 
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.config import Protocol, Sweep
+from bench import plugins
+from bench.config import Sweep
 from bench.data import Dataset
 from bench.errors import UserError
 from bench.method import ARCHITECTURE, IPC, SEED, Method, Prepare
 from bench.networks import Architecture
+from bench.preprocess import NORMALISE
+from bench.protocols import Protocol
 
 SCHEMA = 1
-KINDS = ("prepare", "distill", "evaluate")
+KINDS = ("prepare", "distill", "tune", "evaluate")
+HOLDOUT = 0.1  # of the training set, on which a learning rate is chosen
 ANY = "any"  # the architecture of a method that uses none
 
 
@@ -36,50 +40,76 @@ def make(kind: str, label: str, identity: dict[str, Any], inputs: dict[str, str]
 
 
 @dataclass(frozen=True)
-class _Cell:
+class Cell:
     """Where in the grid a result stands."""
 
     data: Dataset
     ipc: int
     architecture: Architecture
     seed: int
+    preprocess: str = NORMALISE  # what is distilled on; of no account to who scores
 
     def axes(self, uses: frozenset[str]) -> dict[str, Any]:
         """Only what moves the result enters the key, so one artifact serves all values of the rest."""
-        return {
+        found = {
             "ipc": self.ipc if IPC in uses else None,
             "architecture": self.architecture.label if ARCHITECTURE in uses else ANY,
             "seed": self.seed if SEED in uses else 0,
         }
+        return found if self.preprocess == NORMALISE else found | {"preprocess": self.preprocess}
 
 
-def plan(sweep: Sweep, datasets: Mapping[str, Dataset], protocol: Protocol) -> dict[str, Job]:
+@dataclass(frozen=True)
+class Exam:
+    """How a set is scored."""
+
+    student: Architecture
+    protocol: Protocol
+    students: int
+    curve: tuple[float, ...] = ()
+
+    def identity(self, cell: Cell) -> dict[str, Any]:
+        return {
+            "dataset": cell.data.fingerprint,
+            "architecture": self.student.label,
+            "protocol": self.protocol.model_dump(mode="json", exclude={"about"}),
+            "students": self.students,
+            "seed": cell.seed,
+        }
+
+
+def plan(sweep: Sweep, datasets: Mapping[str, Dataset], protocols: Sequence[Protocol]) -> dict[str, Job]:
     """Every job of the sweep by key, inputs before their users. `datasets` is keyed by label."""
     jobs: dict[str, Job] = {}
+    wanted = sweep.evaluate
+    exams = [
+        Exam(student, protocol, wanted.students, wanted.curve)
+        for student in wanted.architectures
+        for protocol in protocols
+    ]
     for spec in sweep.datasets:
-        # a folder is what its label says: one labelled cifar10 gets the presets of CIFAR-10
-        preset_name = spec.label if spec.name == "image_folder" else spec.name
         for entry in sweep.methods:
             for ipc in sweep.ipc:
-                method = entry.resolve(preset_name, ipc)
+                method = entry.resolve(spec.preset_name, ipc)
+                preprocess = entry.preprocess(spec.preset_name, ipc)
                 for architecture in sweep.distill.architectures:
-                    for seed in sweep.distill.seeds:
-                        cell = _Cell(datasets[spec.label], ipc, architecture, seed)
-                        distill = _distill(jobs, entry.name, method, cell)
-                        for student in sweep.evaluate.architectures:
-                            job = _evaluate(distill, cell, student, protocol, sweep.evaluate.students)
-                            jobs[job.key] = job
+                    cells = [Cell(datasets[spec.label], ipc, architecture, s) for s in sweep.distill.seeds]
+                    distilled_on = [dataclasses.replace(cell, preprocess=preprocess) for cell in cells]
+                    sets = [_distill(jobs, entry.name, method, cell) for cell in distilled_on]
+                    for exam in exams:
+                        examine(jobs, exam, cells, sets)
     return jobs
 
 
 def _describe(axes: Mapping[str, Any]) -> str:
     words = [f"ipc {axes['ipc']}"] if axes["ipc"] else []
     words += [axes["architecture"]] if axes["architecture"] != ANY else []
+    words += [axes["preprocess"]] if "preprocess" in axes else []
     return " ".join([*words, f"seed {axes['seed']}"])
 
 
-def _distill(jobs: dict[str, Job], name: str, method: Method, cell: _Cell) -> Job:
-    inputs = _prepare(jobs, method.requires(), cell)
+def _distill(jobs: dict[str, Job], name: str, method: Method, cell: Cell) -> Job:
+    inputs = _prepare(jobs, method.requires(), cell) | _whitening(jobs, cell)
     axes = cell.axes(method.uses)
     identity = {
         "dataset": cell.data.fingerprint,
@@ -93,7 +123,7 @@ def _distill(jobs: dict[str, Job], name: str, method: Method, cell: _Cell) -> Jo
     return job
 
 
-def _prepare(jobs: dict[str, Job], required: Mapping[str, Prepare], cell: _Cell) -> dict[str, str]:
+def _prepare(jobs: dict[str, Job], required: Mapping[str, Prepare], cell: Cell) -> dict[str, str]:
     """Plan prerequisites and what they stand on, each once. Returns {role: key}."""
     made: dict[str, str] = {}  # an expert's epochs are asked for one by one, and each stands on all before it
 
@@ -101,7 +131,7 @@ def _prepare(jobs: dict[str, Job], required: Mapping[str, Prepare], cell: _Cell)
         written = repr(prepare)
         if written not in made:
             inputs = {role: key(needed) for role, needed in prepare.requires().items()}
-            job = _prepare_job(prepare, cell, inputs)
+            job = _prepare_job(prepare, cell, inputs | _whitening(jobs, cell))
             jobs[job.key] = job
             made[written] = job.key
         return made[written]
@@ -109,7 +139,15 @@ def _prepare(jobs: dict[str, Job], required: Mapping[str, Prepare], cell: _Cell)
     return {role: key(prepare) for role, prepare in required.items()}
 
 
-def _prepare_job(prepare: Prepare, cell: _Cell, inputs: dict[str, str]) -> Job:
+def _whitening(jobs: dict[str, Job], cell: Cell) -> dict[str, str]:
+    """{"whitening": key} for what works on whitened images."""
+    if cell.preprocess == NORMALISE:
+        return {}
+    needed = {"whitening": plugins.block("Whitening")()}
+    return _prepare(jobs, needed, dataclasses.replace(cell, preprocess=NORMALISE))
+
+
+def _prepare_job(prepare: Prepare, cell: Cell, inputs: dict[str, str]) -> Job:
     axes = cell.axes(prepare.uses)
     identity = {
         "dataset": cell.data.fingerprint,
@@ -121,18 +159,33 @@ def _prepare_job(prepare: Prepare, cell: _Cell, inputs: dict[str, str]) -> Job:
     return make("prepare", f"{prepare} {cell.data.label} {_describe(axes)}", identity, inputs)
 
 
-def _evaluate(distill: Job, cell: _Cell, student: Architecture, protocol: Protocol, students: int) -> Job:
-    identity = {
-        "dataset": cell.data.fingerprint,
-        "architecture": student.label,
-        "protocol": protocol.model_dump(mode="json", exclude={"about"}),
-        "students": students,
-        "seed": cell.seed,
-    }
-    label = f"{distill.label} on {student.label}"
-    if distill.identity["seed"] != cell.seed:
-        label += f" (students {cell.seed})"
-    return make("evaluate", label, identity, {"artifact": distill.key})
+def examine(jobs: dict[str, Job], exam: Exam, cells: Sequence[Cell], sets: Sequence[Job]) -> None:
+    """Plan the scoring of one method's sets, a cell each, and what it needs besides.
+
+    A learning rate is chosen once, on the first set; a teacher once for all methods.
+    """
+    shared = _teacher(jobs, exam, cells[0])
+    if exam.protocol.rates:
+        identity = exam.identity(cells[0]) | {"fraction": HOLDOUT}
+        label = f"learning rate of {sets[0].label} on {exam.student.label}"
+        tune = make("tune", label, identity, {"artifact": sets[0].key, **shared})
+        jobs[tune.key] = tune
+        shared["rate"] = tune.key
+    for cell, distill in zip(cells, sets, strict=True):
+        label = f"{distill.label} on {exam.student.label}"
+        if distill.identity["seed"] != cell.seed:
+            label += f" (students {cell.seed})"
+        identity = exam.identity(cell) | ({"curve": list(exam.curve)} if exam.curve else {})
+        job = make("evaluate", label, identity, {"artifact": distill.key, **shared})
+        jobs[job.key] = job
+
+
+def _teacher(jobs: dict[str, Job], exam: Exam, cell: Cell) -> dict[str, str]:
+    """{"teacher": key} where the protocol has one: a network of the student's architecture."""
+    if exam.protocol.teacher is None:
+        return {}
+    teacher = plugins.block("Teacher")(**dataclasses.asdict(exam.protocol.teacher.recipe))
+    return _prepare(jobs, {"teacher": teacher}, dataclasses.replace(cell, architecture=exam.student))
 
 
 def check(sweep: Sweep, datasets: Mapping[str, Dataset]) -> None:

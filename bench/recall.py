@@ -15,14 +15,16 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from bench import artifact, config, data, networks, rng
+from bench import artifact, data, networks, rng
 from bench.artifact import DistilledDataset, Preprocess
 from bench.data import ClassIndex, ClassSampler, Dataset, DatasetSpec
 from bench.errors import UserError
-from bench.evaluate import WEIGHTS, scores
+from bench.evaluate import WEIGHTS
+from bench.exam import Setting, examine
 from bench.files import write_atomic
 from bench.gallery import verified
 from bench.job import versions
+from bench.protocols import load_protocol
 from bench.record import digest
 from bench.store import Store
 
@@ -141,7 +143,7 @@ def recall(directory: Path, identity: str | None, question: Question) -> Scored:
     Raises UserError for a task that cannot be read or asked of this artifact, a damaged artifact, and data
     that are not there or have changed.
     """
-    architecture, protocol = networks.parse(question.architecture), config.load_protocol(question.protocol)
+    architecture, protocol = networks.parse(question.architecture), load_protocol(question.protocol)
     store, key = _locate(directory, identity)
     meta = verified(store, key)
     whole, held = _data_of(meta)
@@ -150,11 +152,12 @@ def recall(directory: Path, identity: str | None, question: Question) -> Scored:
     task = Task(whole, groups, held, data.regrouped(whole, groups, f"{whole.label} {question.classes}"))
     distilled = artifact.load(store.artifact(key) / WEIGHTS)
     answers = _from_memory(distilled, task, question) + _from_data(task, meta["identity"]["ipc"], question)
-    students, seed, device = question.students, question.seed, torch.device("cpu")
+    device = torch.device("cpu")
     rows = []
     for a in answers:
         shown = _Shown(a, distilled.preprocess)
-        accuracies = scores(shown, task.data, architecture, protocol, students, seed, device)
+        setting = Setting(task.data, architecture, protocol, question.students, question.seed, device)
+        accuracies = examine(shown, setting).judged.accuracies
         rows.append(Row(a.name, accuracies, a.images_per_class, a.floats))
     asked = {"artifact": key, "dataset": whole.fingerprint, **asdict(question)}
     asked["protocol_version"] = protocol.version

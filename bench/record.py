@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 SCHEMA: Final = 1
+LrFrom = Literal["protocol", "artifact", "holdout"]
 
 
 class _Part(BaseModel):
@@ -24,13 +25,14 @@ class Storage(_Part):
     ipc_equivalent: float = Field(ge=0)  # floats / (classes x C x H x W)
     within_budget: bool
     exempt: bool  # not a distilled set (the whole training set): no budget applies
+    transform_floats: int = Field(default=0, ge=0)  # of a whitening: the data's, so in no budget
 
 
 class Cost(_Part):
     """Measured, so never the same twice: seconds synchronised with the device, bytes at their peak."""
 
     prepare_s: float = Field(ge=0)  # original cost of every prerequisite, paid once, charged to each user
-    distill_s: float = Field(ge=0)
+    distill_s: float | None = Field(ge=0)  # None: distilled elsewhere, measured by nobody
     evaluate_s: float = Field(ge=0)
     peak_memory_bytes: int = Field(ge=0)  # the largest of the three phases
     peak_memory: dict[str, int]  # by phase: prepare, distill, evaluate
@@ -39,6 +41,37 @@ class Cost(_Part):
     gpus: float
     exclusive: bool  # the job had its device to itself
     warm: bool  # the process had run a job before this one
+
+
+class Training(_Part):
+    """What a student went through, with all choices made."""
+
+    steps: int = Field(gt=0)  # of the optimiser
+    lr: float = Field(gt=0)
+    lr_from: LrFrom  # the artifact: a learned step size
+    holdout_scores: dict[str, float] | None  # learning rate -> accuracy on a hold-out of the training set
+    labels: Literal["stored", "hard", "teacher"]
+    soft: bool  # the targets were probabilities
+    augment: str
+    cutmix: float
+    preprocess: str  # normalise, or a whitening
+
+
+class CurvePoint(_Part):
+    """The students' accuracies after a part of their training; scored after its end, chosen by nothing."""
+
+    fraction: float = Field(gt=0, lt=1)
+    step: int = Field(gt=0)
+    accuracies: list[float]  # a fraction per student
+
+
+class Metrics(_Part):
+    """More than the accuracy, of the same predictions."""
+
+    class_accuracies: list[list[float | None]]  # per student and class; None: the test split has none
+    calibration_errors: list[float]  # expected calibration error per student, 15 bins
+    agreement: float | None  # mean over pairs of students: the same class predicted; None: one student
+    curve: list[CurvePoint] = []
 
 
 class Record(_Part):
@@ -61,6 +94,8 @@ class Record(_Part):
     protocol_version: int
     seed: int
     accuracies: list[float] = Field(min_length=1)  # a fraction per student
+    metrics: Metrics | None = None  # None: a record from before there were any
+    training: Training | None = None
     storage: Storage
     cost: Cost
     versions: dict[str, str]

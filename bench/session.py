@@ -14,11 +14,13 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from bench import config, data, estimate, record
-from bench.config import Sweep
+from bench.config import Resources
+from bench.data import DatasetSpec
 from bench.errors import UserError
 from bench.job import Context
 from bench.plan import Job, check, plan
 from bench.progress import Progress, duration
+from bench.protocols import load_protocols
 from bench.store import Store
 from bench.sweep.frontier import Frontier, Outcome
 from bench.sweep.inline import run_inline, stop_on_signals
@@ -28,7 +30,7 @@ HERE = Path(__file__).resolve().parent.parent
 
 @dataclass
 class Session:
-    sweep: Sweep
+    resources: Resources
     jobs: dict[str, Job]
     store: Store
     lenders: list[Store]
@@ -38,9 +40,9 @@ class Session:
     def open(cls, path: Path, overrides: list[str], out: Path | None, on_cluster: bool) -> "Session":
         """Read and check everything before anything starts. Raises UserError."""
         sweep = config.load_sweep(path, overrides)
-        protocol = config.load_protocol(sweep.evaluate.protocol)
-        _check_resources(path, sweep, on_cluster)
+        chosen = [p for name in sweep.evaluate.protocol for p in load_protocols(name)]
         try:
+            check_resources(sweep.resources, on_cluster)
             paths = {spec.label: data.prepare(spec) for spec in sweep.datasets}
             loaded = {label: data.load(p) for label, p in paths.items()}
             check(sweep, loaded)
@@ -50,18 +52,11 @@ class Session:
         # folders under results/ lend each other what is finished; a folder of one's own starts from nothing
         siblings = root.parent.glob("*/records") if out is None else []
         return cls(
-            sweep=sweep,
-            jobs=plan(sweep, loaded, protocol),
+            resources=sweep.resources,
+            jobs=plan(sweep, loaded, chosen),
             store=Store(root),
             lenders=[Store(p.parent) for p in sorted(siblings) if p.parent != root],
-            datasets={
-                loaded[s.label].fingerprint: {
-                    "label": s.label,
-                    "path": str(paths[s.label]),
-                    "spec": s.model_dump_json(),
-                }
-                for s in sweep.datasets
-            },
+            datasets={loaded[s.label].fingerprint: place(s, paths[s.label]) for s in sweep.datasets},
         )
 
     @contextmanager
@@ -182,7 +177,7 @@ class Session:
                 return run_inline(frontier, context, progress)
         from bench.sweep.on_ray import cluster, run_ray  # a second to import, and not everywhere installed
 
-        needs = self.sweep.resources
+        needs = self.resources
         with cluster(address, needs.cpus, needs.gpus) as (slots, started):
             console.print(f"{len(chosen)} jobs on {slots} workers in {self.store.root}", highlight=False)
             with Progress(self.jobs, done, slots, console, self.store) as progress:
@@ -211,14 +206,14 @@ class Session:
             )
 
     def _context(self, slots: int) -> Context:
-        needs = self.sweep.resources
+        needs = self.resources
         return Context(
             root=str(self.store.root),
             datasets=self.datasets,
             cpus=needs.cpus,
             gpus=needs.gpus,
             exclusive=needs.gpus == 1 or slots == 1,
-            commit=_commit(),
+            commit=commit(),
         )
 
     def summary(self, outcome: Outcome, limit: int | None) -> list[str]:
@@ -241,19 +236,24 @@ class Session:
         return lines
 
 
-def _check_resources(path: Path, sweep: Sweep, on_cluster: bool) -> None:
-    """On this machine only: a cluster says what it has when it is joined."""
+def place(spec: DatasetSpec, path: Path) -> dict[str, str]:
+    """Where jobs find a data set, or how they make it again: an entry of `Session.datasets`."""
+    return {"label": spec.label, "path": str(path), "spec": spec.model_dump_json()}
+
+
+def check_resources(needs: Resources, on_cluster: bool = False) -> None:
+    """On this machine only: a cluster says what it has when it is joined. Raises UserError."""
     if on_cluster:
         return
     cores = os.cpu_count() or 1
-    if sweep.resources.cpus > cores:
-        raise UserError(f"{path}: resources.cpus: {sweep.resources.cpus} a job, but this machine has {cores}")
-    if sweep.resources.gpus and not torch.cuda.is_available():
-        wanted = f"{sweep.resources.gpus:g} a job"
-        raise UserError(f"{path}: resources.gpus: {wanted}, but torch finds no GPU here; use gpus: 0")
+    if needs.cpus > cores:
+        raise UserError(f"resources.cpus: {needs.cpus} a job, but this machine has {cores}")
+    if needs.gpus and not torch.cuda.is_available():
+        wanted = f"{needs.gpus:g} a job"
+        raise UserError(f"resources.gpus: {wanted}, but torch finds no GPU here; use gpus: 0")
 
 
-def _commit() -> str:
+def commit() -> str:
     """The commit of this checkout of ddbench, or "unknown" for an installed package."""
     if not (HERE / ".git").exists():
         return "unknown"

@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from bench import augment
-from bench.artifact import Preprocess
+from bench.preprocess import Preprocess
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
@@ -33,7 +33,7 @@ class Recipe:
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("give steps or epochs, and not both")
-        augment.parse(self.augment)
+        augment.parse(self.augment, policies=True)
 
     @model_serializer(mode="wrap")
     def _dump(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -46,6 +46,10 @@ class Recipe:
         if self.steps is not None:
             return self.steps
         return (self.epochs or 0) * -(-n_images // self.batch_size)
+
+    def drops(self, steps: int) -> list[int]:
+        """The numbers of steps, out of `steps`, after which the rate is multiplied by gamma."""
+        return [round(m * steps) for m in self.milestones]
 
 
 RECIPE = TypeAdapter(Recipe)
@@ -64,7 +68,9 @@ class BatchOrder(Iterator[Tensor]):
 
     def __next__(self) -> Tensor:
         if self._cursor >= self._n:
-            self._permutation = torch.randperm(self._n, generator=self._generator).to(self._device)
+            self._permutation = torch.randperm(self._n, generator=self._generator).to(
+                self._device, non_blocking=True
+            )
             self._cursor = 0
         batch = self._permutation[self._cursor : self._cursor + self._size]
         self._cursor += self._size
@@ -81,6 +87,23 @@ class BatchOrder(Iterator[Tensor]):
         self._generator.set_state(state["generator"].cpu())
 
 
+def maybe_cutmix(shape: torch.Size, probability: float, generator: torch.Generator) -> augment.CutMix | None:
+    """CutMix of a batch [N,C,H,W] with this probability; 0 draws nothing at all."""
+    if not probability or float(torch.rand((), generator=generator)) >= probability:
+        return None
+    return augment.draw_cutmix(shape, generator)
+
+
+def teacher_loss(logits: Tensor, images: Tensor, teacher: nn.Module, temperature: float) -> Tensor:
+    """T^2 CE(logits / T, softmax(teacher(images) / T)), the batch mean (Hinton et al., 2015, section 2).
+
+    Logits [N,K] are the student's of the same images [N,C,H,W]; the teacher gets no gradient.
+    """
+    with torch.no_grad():
+        probabilities = (teacher(images) / temperature).softmax(1)
+    return temperature**2 * F.cross_entropy(logits / temperature, probabilities)
+
+
 def augmented_loss(
     net: nn.Module,
     images: Tensor,
@@ -88,19 +111,61 @@ def augmented_loss(
     strategy: str,
     cutmix: float,
     generator: torch.Generator,
+    preprocess: Preprocess | None = None,
+    teacher: nn.Module | None = None,
+    temperature: float = 1.0,
 ) -> Tensor:
     """Mean cross-entropy of one training batch [N,C,H,W], augmented image by image, then mixed.
 
-    Targets are class indices [N] or probabilities [N,K]. CutMix comes with probability `cutmix`; 0 draws
-    nothing for it. All draws come from the CPU generator, so nothing waits for the device.
+    Targets are class indices [N] or probabilities [N,K]; a teacher's answers to the batch as it is trained
+    on take their place. CutMix comes with probability `cutmix`; 0 draws nothing for it. Augmentation
+    policies read pixels, which takes the images' `preprocess`. All draws come from the CPU generator, so
+    nothing waits for the device.
     """
-    x = augment.apply(images, augment.draw(strategy, len(images), generator))
-    if not cutmix or float(torch.rand((), generator=generator)) >= cutmix:
-        return F.cross_entropy(net(x), targets)
-    drawn = augment.draw_cutmix(x.shape, generator)
-    logits, partners = net(augment.cutmix(x, drawn)), targets[drawn.partner.to(targets.device)]
-    own, pasted = F.cross_entropy(logits, targets), F.cross_entropy(logits, partners)
-    return drawn.weight * own + (1 - drawn.weight) * pasted
+    x = augment.apply(images, augment.draw(strategy, len(images), generator), preprocess)
+    drawn = maybe_cutmix(x.shape, cutmix, generator)
+    x = x if drawn is None else augment.cutmix(x, drawn)
+    logits = net(x)
+    if teacher is not None:
+        return teacher_loss(logits, x, teacher, temperature)
+    own = F.cross_entropy(logits, targets)
+    if drawn is None:
+        return own
+    partners = targets[drawn.partner.to(targets.device, non_blocking=True)]
+    return drawn.weight * own + (1 - drawn.weight) * F.cross_entropy(logits, partners)
+
+
+def training(
+    net: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    recipe: Recipe,
+    generator: torch.Generator,
+    preprocess: Preprocess | None = None,
+    teacher: nn.Module | None = None,
+    temperature: float = 1.0,
+) -> Iterator[int]:
+    """Train in place as `train` does, a step at a time: yields how many optimiser steps were taken."""
+    n = len(images)
+    steps = recipe.n_steps(n)
+    optimiser = torch.optim.SGD(
+        net.parameters(), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+    )
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, recipe.drops(steps), recipe.gamma)
+    net.train()
+    order = BatchOrder(n, recipe.batch_size, generator, images.device)
+    read = preprocess if images.dtype == torch.uint8 else None
+    for step, index in zip(range(steps), order, strict=False):
+        x = images[index] if read is None else read(images[index])
+        optimiser.zero_grad(set_to_none=True)
+        loss = augmented_loss(
+            *(net, x, targets[index], recipe.augment, recipe.cutmix, generator),
+            *(preprocess, teacher, temperature),
+        )
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+        yield step + 1
 
 
 def train(
@@ -115,21 +180,8 @@ def train(
 
     Targets are class indices [N] or probabilities [N,K]. Order and augmentation come from `generator`.
     """
-    n = len(images)
-    steps = recipe.n_steps(n)
-    optimiser = torch.optim.SGD(
-        net.parameters(), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
-    )
-    drops = [round(m * steps) for m in recipe.milestones]
-    schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, drops, recipe.gamma)
-    net.train()
-    order = BatchOrder(n, recipe.batch_size, generator, images.device)
-    for _, index in zip(range(steps), order, strict=False):
-        x = images[index] if preprocess is None else preprocess(images[index])
-        optimiser.zero_grad(set_to_none=True)
-        augmented_loss(net, x, targets[index], recipe.augment, recipe.cutmix, generator).backward()
-        optimiser.step()
-        schedule.step()
+    for _ in training(net, images, targets, recipe, generator, preprocess):
+        pass
 
 
 def piece_size(device: torch.device) -> int:

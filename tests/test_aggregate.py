@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from bench import aggregate
-from bench.aggregate import frame, interval, load_records, summary
+from bench.aggregate import curve, frame, interval, load_records, measured, summary, transfer
 from bench.errors import UserError
-from bench.record import Cost, Record, Storage, dump
+from bench.record import Cost, CurvePoint, Metrics, Record, Storage, Training, dump
 
 COLUMNS = [
     *("method", "dataset", "ipc", "distill_arch", "eval_arch", "protocol"),
@@ -86,6 +86,13 @@ def sweep(
     return records
 
 
+def trained(labels: str = "stored", augment: str = "none", **changes: Any) -> Training:
+    """How the students of a record were trained; keyword arguments replace any field."""
+    values = {"steps": 100, "lr": 0.1, "lr_from": "protocol", "holdout_scores": None, "soft": False}
+    values |= {"labels": labels, "augment": augment, "cutmix": 0.0, "preprocess": "normalise"}
+    return Training.model_validate(values | changes)
+
+
 def write(directory: Path, records: list[Record]) -> Path:
     (directory / "records").mkdir(parents=True)
     for record in records:
@@ -150,7 +157,7 @@ def test_an_undefined_bca_falls_back_to_percentiles() -> None:
     values = (0.5, 0.5, math.nextafter(0.5, 1))  # the jackknife cannot tell them apart
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert math.isnan(aggregate._bootstrap(values, "BCa")[0])
+        assert math.isnan(aggregate._bootstrap((values,), np.mean, "BCa")[0])
         assert interval(values) == pytest.approx((0.5, 0.5))
 
 
@@ -261,3 +268,103 @@ def test_a_seed_scored_again_with_more_students_counts_once() -> None:
     (row,) = aggregate.summary(aggregate.frame([few, more])).to_dict("records")
     assert (row["n_students"], row["n_seeds"]) == (3, 1)
     assert row["accuracy_mean"] == pytest.approx(0.3)
+
+
+# --- more than the accuracy ---------------------------------------------------------------------------------
+
+
+def scored(seed: int, accuracy: float, agreement: float | None = 0.8, **fields: Any) -> Record:
+    """Two students; the second knows its worst class by 0.1 less, and errs by 0.02 more."""
+    classes = [[accuracy, 0.3 + accuracy / 2, None], [0.2 + accuracy / 2, None, 1.0]]
+    ends = [CurvePoint(fraction=f, step=int(100 * f), accuracies=[f * accuracy, f]) for f in (0.1, 0.5)]
+    metrics = Metrics(
+        class_accuracies=classes, calibration_errors=[0.1, 0.12], agreement=agreement, curve=ends
+    )
+    given: dict[str, Any] = {"seed": seed, "metrics": metrics, "training": trained()}
+    return make(accuracies=(accuracy, 1.0), **given | fields)
+
+
+def test_metrics_are_averaged_over_students_then_seeds() -> None:
+    (row,) = measured(frame([scored(0, 0.4), scored(1, 0.6)])).to_dict("records")
+    worst = [(0.4 + 0.4) / 2, (0.6 + 0.5) / 2]  # of each seed, over its students
+    assert row["worst_class"] == pytest.approx(sum(worst) / 2)
+    assert row["calibration_error"] == pytest.approx(0.11)
+    assert row["agreement"] == pytest.approx(0.8)
+    assert row["accuracy_mean"] == pytest.approx(0.75)
+    assert row["n_seeds"] == 2
+
+
+def test_a_seed_without_metrics_is_not_filled_in() -> None:
+    (old,) = measured(frame([scored(0, 0.4), make(seed=1)])).to_dict("records")
+    assert all(math.isnan(old[name]) for name in aggregate.MEASURED)
+    (alone,) = measured(frame([scored(0, 0.4, agreement=None)])).to_dict("records")
+    assert math.isnan(alone["agreement"])
+    assert alone["calibration_error"] == pytest.approx(0.11)
+
+
+def test_a_curve_ends_with_the_accuracy() -> None:
+    table = curve(frame([scored(s, a) for s, a in enumerate((0.4, 0.5, 0.6))] + [make("herding")]))
+    assert list(table["method"]) == ["dm"] * 3
+    assert list(zip(table["fraction"], table["step"], strict=True)) == [(0.1, 10), (0.5, 50), (1.0, 100)]
+    assert list(table["accuracy_mean"]) == pytest.approx([0.075, 0.375, 0.75])
+    assert list(table["n_seeds"]) == [3] * 3
+    assert table["accuracy_ci_low"].notna().all()
+    assert curve(frame([make()])).empty
+
+
+# --- transfer -----------------------------------------------------------------------------------------------
+
+
+def on(accuracies: dict[str, float], method: str = "dm", **fields: Any) -> list[Record]:
+    return [make(method, accuracies=(a,), eval_arch=arch, **fields) for arch, a in accuracies.items()]
+
+
+def transfers(records: list[Record]) -> dict[tuple[str, str], dict[str, Any]]:
+    rows = transfer(frame(records)).to_dict("records")
+    return {(row["method"], row["distill_arch"]): {str(k): v for k, v in row.items()} for row in rows}
+
+
+def test_transfer_is_the_mean_over_other_architectures_for_each_seed_first() -> None:
+    records = on({"convnet": 0.8, "mlp": 0.5, "vit": 0.3}, seed=0) + on(
+        {"convnet": 0.9, "mlp": 0.7, "vit": 0.1}, seed=1
+    )
+    row = transfers(records)["dm", "convnet"]
+    assert row["transfer_mean"] == pytest.approx(0.4)
+    assert row["transfer_std"] == pytest.approx(0.0, abs=1e-12)  # 0.4 for both seeds
+    assert row["gap_mean"] == pytest.approx((0.4 + 0.5) / 2)
+    assert row["gap_std"] == pytest.approx(0.1 / math.sqrt(2))
+    assert (row["n_archs"], row["n_seeds"]) == (2, 2)
+    assert row["accuracy_vit"] == pytest.approx(0.2)
+
+
+def test_an_architecture_that_was_not_run_leaves_no_transfer() -> None:
+    half = on({"convnet": 0.8, "mlp": 0.5}, seed=1)
+    whole = on({"convnet": 0.8, "mlp": 0.5, "vit": 0.3})
+    row = transfers(whole + half)["dm", "convnet"]
+    assert (row["n_seeds"], row["transfer_mean"]) == (1, pytest.approx(0.4))
+    other = transfers(whole + on({"convnet": 0.8, "mlp": 0.5}, "haba"))["haba", "convnet"]
+    assert other["n_seeds"] == 0
+    assert math.isnan(other["transfer_mean"])
+    assert math.isnan(other["gap_mean"])
+    single = transfers(on({"convnet": 0.8}))["dm", "convnet"]
+    assert (single["n_archs"], single["n_seeds"]) == (0, 0)
+    assert math.isnan(single["transfer_mean"])
+
+
+def test_what_was_not_scored_on_its_own_architecture_has_a_transfer_and_no_gap() -> None:
+    row = transfers(on({"mlp": 0.5, "vit": 0.3}))["dm", "convnet"]
+    assert row["transfer_mean"] == pytest.approx(0.4)
+    assert math.isnan(row["gap_mean"])
+
+
+def test_what_needs_no_network_is_taken_with_the_only_source() -> None:
+    both = {"convnet": 0.6, "mlp": 0.5}
+    records = on(both) + on(both, "random_real") + on({"convnet": 0.9, "mlp": 0.7}, "full", ipc=None)
+    rows = transfers(records)
+    assert rows["random_real", "any"]["own_arch"] == "convnet"
+    assert rows["full", "any"]["gap_mean"] == pytest.approx(0.2)
+    rows = transfers([*records, make(distill_arch="mlp")])
+    assert math.isnan(rows["random_real", "any"]["transfer_mean"])
+    assert rows["dm", "convnet"]["transfer_mean"] == pytest.approx(0.5)
+    alone = transfers(on(both, "random_real"))
+    assert math.isnan(alone["random_real", "any"]["transfer_mean"])

@@ -1,5 +1,6 @@
 """Artifacts: what is saved is what is loaded, what it takes, and files that are refused."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -14,19 +15,25 @@ from torch import Tensor
 from bench import rng
 from bench.artifact import DistilledDataset, Preprocess, load
 from bench.errors import UserError
+from bench.preprocess import KINDS, Zca
 from methods.blocks.parameterise import Pixels
 
 PREPROCESS = Preprocess((0.1307, 0.5, 0.25), (0.3081, 0.2, 0.125))
 COUNTS = [2, 1, 3]
 
 
-def pixels(dtype: torch.dtype, counts: list[int] = COUNTS) -> Pixels:
+def pixels(dtype: torch.dtype, counts: list[int] = COUNTS, preprocess: Preprocess = PREPROCESS) -> Pixels:
     shape = (sum(counts), 3, 4, 4)
     if dtype == torch.uint8:
         images = torch.randint(256, shape, dtype=dtype, generator=rng.generator(0))
     else:
         images = torch.randn(shape, dtype=dtype, generator=rng.generator(0))
-    return Pixels(images, counts, PREPROCESS)
+    return Pixels(images, counts, preprocess)
+
+
+def whitening(kind: str = "mtt") -> Zca:
+    images = torch.randint(256, (80, 3, 4, 4), dtype=torch.uint8, generator=rng.generator(1))
+    return Zca.fit(images, kind)
 
 
 def saved(path: Path, dtype: torch.dtype = torch.float32) -> DistilledDataset:
@@ -63,6 +70,31 @@ def test_a_file_is_the_same_every_time_and_holds_tensors_only(tmp_path: Path) ->
     assert header.keys() == {"images", "__metadata__"}
     assert len(content) == 8 + length + 4 * 6 * 3 * 4 * 4
     assert load_file(tmp_path / "one").keys() == {"images"}
+
+
+def test_a_file_is_what_it_was_before_there_was_whitening(tmp_path: Path) -> None:
+    images = torch.arange(6 * 3 * 4 * 4, dtype=torch.float32).view(6, 3, 4, 4)
+    Pixels(images, COUNTS, PREPROCESS).save(tmp_path / "x")
+    found = hashlib.sha256((tmp_path / "x").read_bytes()).hexdigest()
+    assert found == "a5ce882794bad58ac238ecc35264f29801e2db340453b6e96f26156f034e539c"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_a_whitening_travels_in_the_file_and_costs_nothing(
+    tmp_path: Path, kind: str, dtype: torch.dtype
+) -> None:
+    before, plain = pixels(dtype, preprocess=whitening(kind)), pixels(dtype)
+    before.save(tmp_path / "x")
+    after = load(tmp_path / "x")
+    assert after.preprocess == before.preprocess
+    assert all(map(torch.equal, after.decode(), before.decode()))
+    assert after.state_dict().keys() == {"images"}
+    assert (after.n_stored, after.bytes_uint8) == (plain.n_stored, plain.bytes_uint8)
+    assert (after.transform_floats, plain.transform_floats) == (48**2 + 2 * 48 + 2 * 3, 0)
+    assert load_file(tmp_path / "x").keys() - {"images"} == {
+        f"preprocess.{name}" for name in ("mean", "std", "centre", "directions", "scales")
+    }
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -173,6 +205,8 @@ GOOD: dict[str, Any] = {
         ({"config": {"counts": [2]}}, "not a readable ddbench artifact"),
         ({"config": {"counts": "three"}}, "not a readable ddbench artifact"),
         ({"preprocess": {"mean": [0.5]}}, "not a readable ddbench artifact"),
+        ({"preprocess": {"kind": "mtt"}}, "not a readable ddbench artifact"),
+        ({"preprocess": {"kind": "pca"}}, "not a readable ddbench artifact"),
     ],
 )
 def test_headers_that_do_not_fit(tmp_path: Path, change: dict[str, Any], words: str) -> None:

@@ -330,7 +330,8 @@ def test_the_grammar() -> None:
 def test_unknown_operations_name_the_choices(strategy: str) -> None:
     with pytest.raises(UserError) as caught:
         parse(strategy)
-    assert "choose from: augmix, color, crop, cutout, flip, rotate, scale" in str(caught.value)
+    known = "augmix, autoaugment, color, crop, cutout, flip, randaugment, rotate, scale"
+    assert f"choose from: {known}" in str(caught.value)
 
 
 def test_images_that_do_not_divide_into_groups() -> None:

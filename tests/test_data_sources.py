@@ -309,7 +309,7 @@ class FakeSVHN:
 @pytest.fixture
 def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = types.SimpleNamespace(CIFAR10=FakeCIFAR, SVHN=FakeSVHN)
-    monkeypatch.setattr(sources, "import_torchvision", lambda: fake)
+    monkeypatch.setattr(sources, "import_torchvision", lambda part: fake)
 
 
 @pytest.mark.usefixtures("fakes")

@@ -16,11 +16,12 @@ from torch.func import functional_call
 
 from bench import job, plugins, rng
 from bench.artifact import DistilledDataset
-from bench.config import Sweep, load_protocol
+from bench.config import Sweep
 from bench.data import Dataset, DatasetSpec, prepare
 from bench.errors import UserError
 from bench.method import ARCHITECTURE, IPC, SEED, Prepare, Problem
 from bench.plan import Job, plan
+from bench.protocols import load_protocol
 from bench.store import Store
 from methods.blocks.experts import BLOCK, ExpertEpoch, Experts, trajectories
 from methods.random_real import RandomReal
@@ -271,7 +272,7 @@ def swept(digits: Dataset, *methods: Any, **changes: Any) -> dict[str, Job]:
         "evaluate": {"architectures": ["mlp"], "students": 1, "protocol": "quick"},
         **changes,
     }
-    return plan(Sweep.model_validate(content), {"digits": digits}, load_protocol("quick"))
+    return plan(Sweep.model_validate(content), {"digits": digits}, [load_protocol("quick")])
 
 
 def keys(jobs: dict[str, Job], kind: str) -> set[str]:

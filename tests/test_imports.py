@@ -10,12 +10,14 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SUBSTRATE = (
-    *("errors", "files", "rng", "plugins", "record", "timing", "decode"),
-    *("networks", "artifact", "journal", "method", "data", "augment", "train"),
+    *("errors", "files", "rng", "plugins", "libraries", "record", "timing", "decode"),
+    *("networks", "preprocess", "artifact", "journal", "method", "data", "policies", "augment", "train"),
 )
 HARNESS = (
-    *("config", "plan", "store", "estimate", "evaluate", "job", "progress", "sweep", "session"),
-    *("aggregate", "report", "gallery", "recall", "catalogue", "cli", "__main__"),
+    *("students", "metrics", "importers", "exporters", "strict", "protocols", "config", "plan", "store"),
+    *("estimate", "exam", "evaluate", "job", "progress", "sweep", "session", "foreign", "verify"),
+    *("aggregate", "ranking", "report", "gallery", "recall", "catalogue"),
+    *("terminal", "cli_foreign", "cli", "__main__"),
 )
 ARROW = SUBSTRATE + HARNESS  # a module imports only what stands to its left
 
@@ -94,7 +96,7 @@ def test_one_module_imports_ray() -> None:
     assert users == ["bench.sweep.on_ray"]
 
 
-def test_only_evaluate_reads_the_test_split() -> None:
+def test_only_the_exam_reads_the_test_split() -> None:
     """`.test` of a data set, anywhere outside the package that makes it."""
     users = {
         name
@@ -102,7 +104,7 @@ def test_only_evaluate_reads_the_test_split() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Attribute) and node.attr == "test" and not name.startswith("bench.data")
     }
-    assert users == {"bench.evaluate"}
+    assert users == {"bench.exam"}
 
 
 def loaded(imports: str, *packages: str) -> set[str]:
@@ -122,4 +124,4 @@ def test_light_modules_stay_light() -> None:
 
 def test_the_harness_loads_no_method_and_no_ray() -> None:
     harness = "bench.session, bench.catalogue, bench.gallery, bench.sweep.inline"
-    assert loaded(harness, "methods", "ray", "torch") == {"torch"}
+    assert loaded(harness, "methods", "ray", "torch", "torchvision") == {"torch"}

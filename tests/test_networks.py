@@ -7,26 +7,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
+from network_tools import OWN, Shape, assert_from_the_generator_alone, build, images, size
 
 from bench import rng
 from bench.errors import UserError
-from bench.networks import FAMILIES, Network, parameters, parse
-from bench.networks.convnet import NORMS
-
-Shape = tuple[int, int, int]
-
-
-def build(name: str, shape: Shape = (3, 32, 32), n_classes: int = 10, seed: int = 0) -> Network:
-    return parse(name).build(shape, n_classes, rng.generator(seed, "test"))
-
-
-def images(n: int, shape: Shape, dtype: torch.dtype = torch.float64) -> torch.Tensor:
-    return torch.rand(n, *shape, dtype=dtype, generator=rng.generator(0, "images"))
-
-
-def size(net: nn.Module) -> int:
-    return sum(p.numel() for p in net.parameters())
+from bench.networks import CHOICES, parameters, parse
+from bench.networks.layers import NORMS
 
 
 def convnet_size(shape: Shape, n_classes: int, depth: int, width: int) -> int:
@@ -72,15 +58,16 @@ def test_mlp_size_in_closed_form(shape: Shape, width: int) -> None:
 @st.composite
 def entries(draw: st.DrawFn) -> dict[str, Any]:
     """A family with some of its parameters, as a mapping."""
-    family = draw(st.sampled_from(sorted(FAMILIES)))
-    values = {"depth": st.integers(1, 9), "width": st.integers(1, 999), "norm": st.sampled_from(NORMS)}
+    family = draw(st.sampled_from(OWN))
+    values = {key: st.integers(1, 999) for key in ("depth", "width", "patch")}
+    values |= {key: st.sampled_from(words) for key, words in CHOICES.items()}
     some = {key: draw(values[key]) for key in parameters(family) if draw(st.booleans())}
     return {"name": family, **some}
 
 
 def tokens(entry: dict[str, Any]) -> list[str]:
-    letters = {"depth": "d", "width": "w", "norm": ""}
-    return [f"{letters[key]}{value}" for key, value in entry.items() if key != "name"]
+    letters = {"depth": "d", "width": "w", "patch": "p"}
+    return [f"{letters.get(key, '')}{value}" for key, value in entry.items() if key != "name"]
 
 
 @given(entries(), st.randoms())
@@ -106,12 +93,16 @@ def test_labels_tell_architectures_apart(one: dict[str, Any], two: dict[str, Any
         ("resnet", ["convnet", "lenet", "mlp"]),
         ("convent", ["did you mean convnet?"]),
         ({"depth": 3}, ["convnet", "lenet", "mlp"]),
-        ("convnet-x3", ["'x3'", "d<depth>", "w<width>", *NORMS]),
+        ("convnet-x3", ["'x3'", "d<depth>", "w<width>", "p<patch>", *NORMS, "leaky_relu", "max"]),
         ("convnet-", ["''", "d<depth>"]),
         ("convnet-d-w", ["'d'"]),
         ("convnet-instanse", ["'instanse'", "instance"]),
         ({"name": "convnet", "norm": "instanse"}, ["did you mean instance?", *NORMS]),
+        ({"name": "convnet", "pooling": "none"}, ["avg, max, unpooled"]),
+        ({"name": "convnet", "activation": "rely"}, ["did you mean relu?", *CHOICES["activation"]]),
         ("mlp-d3", ["takes width", "'depth'"]),
+        ("resnet18-max", ["takes width, norm", "'pooling'"]),
+        ("convnet:resnet18", ["takes depth", "'model'"]),
         ("lenet-w3", ["takes no parameters", "'width'"]),
         ({"name": "convnet", "heads": 3}, ["depth, width, norm", "'heads'"]),
         ("convnet-d0", ["depth cannot be 0"]),
@@ -121,6 +112,7 @@ def test_labels_tell_architectures_apart(one: dict[str, Any], two: dict[str, Any
         ({"name": "mlp", "width": 1.5}, ["width cannot be 1.5"]),
         ("convnet-d2-d3", ["depth", "twice"]),
         ("convnet-batch-none", ["norm", "twice"]),
+        ("convnet-max-avg", ["pooling", "twice"]),
         ({"name": "convnet-d2", "depth": 3}, ["depth", "twice"]),
     ],
 )
@@ -179,12 +171,6 @@ def test_every_norm_runs_at_every_size(norm: str, shape: Shape) -> None:
     assert torch.isfinite(logits).all()
 
 
-@pytest.mark.parametrize("name", ["convnet-d2-w8", "mlp-w8", "lenet"])
-def test_forward_is_the_classifier_of_the_embedding(name: str) -> None:
-    net, x = build(name), images(4, (3, 32, 32), torch.float32)
-    assert torch.equal(net(x), net.classifier(net.embed(x)))
-
-
 @pytest.mark.parametrize(
     ("norm", "sees_scale", "sees_shift"),
     [("instance", False, False), ("group", False, True), ("layer", False, True), ("none", True, True)],
@@ -214,17 +200,29 @@ def test_per_sample_norms_treat_each_image_alone(norm: str) -> None:
 # --- initial weights ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["convnet-d2-w8", "convnet-d2-w8-batch", "mlp-w8", "lenet"])
+@pytest.mark.parametrize(
+    ("name", "shape", "total"),
+    [
+        ("convnet-d2-w8", (1, 8, 8), 16.032354222676076),
+        ("convnet", (3, 32, 32), 382.8196566343738),
+        ("convnet-d2-w8-batch", (1, 28, 28), 13.01129224898989),
+        ("convnet-w8-none", (3, 32, 32), 0.8217375918204652),
+        ("mlp", (1, 8, 8), 6.744027357394771),
+        ("lenet", (3, 32, 32), -10.471757549089261),
+    ],
+)
+def test_weights_are_those_of_the_first_release(name: str, shape: Shape, total: float) -> None:
+    """Records and experts of before hold: labels, and the sum of the weights that a generator gives."""
+    architecture = parse(name)
+    net = architecture.build(shape, 10, rng.generator(0, "x"))
+    assert architecture.label == name
+    assert sum(p.double().sum().item() for p in net.parameters()) == pytest.approx(total, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", OWN)
 def test_weights_come_from_the_generator_alone(name: str) -> None:
-    torch.manual_seed(987_654_321)
-    torch.rand(3)
-    before = torch.get_rng_state()
-    one = build(name, seed=1).state_dict()
-    assert torch.equal(torch.get_rng_state(), before)
-    torch.rand(5)  # another global state
-    same, other = build(name, seed=1).state_dict(), build(name, seed=2).state_dict()
-    assert all(torch.equal(one[key], same[key]) for key in one)
-    assert not torch.equal(one["classifier.weight"], other["classifier.weight"])
+    narrow = "-d2-w64" if name == "vit" else "-w8" if "width" in parameters(name) else ""
+    assert_from_the_generator_alone(name + narrow, (3, 64, 64))
 
 
 def test_one_generator_gives_a_stream_of_networks() -> None:

@@ -18,11 +18,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from bench import plugins
-from bench.config import Protocol, Sweep, load_protocol, load_sweep
+from bench.config import Sweep, load_sweep
 from bench.data import Dataset, Split
 from bench.errors import UserError
 from bench.method import SEED, Prepare, Problem
 from bench.plan import Job, check, make, plan
+from bench.protocols import Protocol, load_protocol, load_protocols
 from bench.sweep.frontier import Frontier
 from methods.dm import DM
 from methods.random_real import RandomReal
@@ -63,7 +64,7 @@ Jobs = dict[str, Job]
 
 
 def planned(chosen: Sweep | None = None, data: Dataset | None = None, protocol: Protocol = QUICK) -> Jobs:
-    return plan(chosen or sweep(), {"digits": data or dataset()}, protocol)
+    return plan(chosen or sweep(), {"digits": data or dataset()}, [protocol])
 
 
 def keys(kind: str, jobs: Jobs) -> set[str]:
@@ -157,7 +158,7 @@ def test_a_new_version_of_a_prerequisite_moves_all_that_stands_on_it(monkeypatch
 def test_committed_records_keep_their_keys(digits: Dataset) -> None:
     """What was measured before is found again: a key moves with what moves a result, never with the code."""
     chosen = load_sweep(ROOT / "configs" / "sweeps" / "quickstart.yaml", [])
-    jobs = plan(chosen, {"digits": digits}, load_protocol(chosen.evaluate.protocol))
+    jobs = plan(chosen, {"digits": digits}, load_protocols(*chosen.evaluate.protocol))
     recorded = {path.stem for path in (ROOT / "results" / "quickstart" / "records").glob("*.json")}
     assert recorded
     assert recorded <= keys("evaluate", jobs)

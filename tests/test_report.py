@@ -18,13 +18,19 @@ from test_aggregate import COLUMNS, make, sweep, write
 from bench.aggregate import frame, summary
 from bench.files import write_atomic
 from bench.record import Record
-from bench.report import Report, build, plots, print_tables, tables
+from bench.report import Report, build, draw, layout, plots, print_tables, tables
 from bench.report.grid import canvas, save_grid
 
 FILES = {
     *("tables/summary.csv", "tables/summary.md", "tables/summary.tex"),
     *("plots/accuracy_vs_ipc.png", "plots/accuracy_vs_ipc.svg"),
     *("plots/accuracy_vs_seconds.png", "plots/accuracy_vs_seconds.svg"),
+}
+
+
+CROSS = {
+    *(f"tables/cross_architecture.{kind}" for kind in ("csv", "md", "tex")),
+    *(f"plots/cross_architecture.{kind}" for kind in ("png", "svg")),
 }
 
 
@@ -46,17 +52,17 @@ def _seeds(method: str, accuracies: list[float], **fields: Any) -> list[Record]:
     return [make(method, 1, (value,), seed=seed, **fields) for seed, value in enumerate(accuracies)]
 
 
-def _comparisons(records: list[Record]) -> list[tables.Comparison]:
+def _comparisons(records: list[Record]) -> list[layout.Comparison]:
     return tables.compare(summary(frame(records)))
 
 
-def _texts(comparison: tables.Comparison) -> dict[str, list[str]]:
+def _texts(comparison: layout.Comparison) -> dict[str, list[str]]:
     """The cells of each row by `ipc method`."""
     rows = [[cell.text for cell in row] for group in comparison.groups for row in group]
     return {f"{row[0]} {row[1]}": row[2:] for row in rows}
 
 
-def _bold(comparison: tables.Comparison) -> set[tuple[str, int]]:
+def _bold(comparison: layout.Comparison) -> set[tuple[str, int]]:
     rows = [row for group in comparison.groups for row in group]
     return {(row[1].text, i) for row in rows for i, cell in enumerate(row) if cell.bold}
 
@@ -66,9 +72,11 @@ def _bold(comparison: tables.Comparison) -> set[tuple[str, int]]:
 
 def test_build_writes_everything_and_tells_what_it_could_not_read(built: tuple[Path, Report]) -> None:
     directory, report = built
-    assert {str(path.relative_to(directory)) for path in report.written} == FILES
+    assert {str(path.relative_to(directory)) for path in report.written} == FILES | CROSS
     found = {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
-    assert {name for name in found if not name.startswith("records/")} == FILES  # and no temporary file
+    assert {
+        name for name in found if not name.startswith("records/")
+    } == FILES | CROSS  # and no temporary file
     expected = ["records/half.json is not readable as JSON; `ddbench run` makes it again"]
     assert report.problems == expected
 
@@ -174,7 +182,7 @@ def test_what_is_over_budget_does_not_compete_for_bold() -> None:
     [(0, "0"), (1e-5, "<0.001"), (0.0123, "0.012"), (0.999, "1.0"), (99.97, "100"), (4500, "4,500")],
 )
 def test_numbers(value: float, text: str) -> None:
-    assert tables.number(value) == text
+    assert layout.number(value) == text
 
 
 def test_markdown_rows_have_the_same_number_of_cells(built: tuple[Path, Report]) -> None:
@@ -186,7 +194,7 @@ def test_markdown_rows_have_the_same_number_of_cells(built: tuple[Path, Report])
     assert "| — |" in text
     assert "- † the whole" in text
     (table,) = _comparisons([make("a|b")])
-    assert r"a\|b" in tables.markdown([table])
+    assert r"a\|b" in draw.markdown([table])
 
 
 def test_latex_is_balanced_and_escaped(built: tuple[Path, Report]) -> None:
@@ -208,7 +216,7 @@ def test_latex_is_balanced_and_escaped(built: tuple[Path, Report]) -> None:
     assert {line.count("&") for line in rows} == {10}
     assert len(rows) == 1 + 9
     assert text.isascii()
-    assert tables.tex("a\\b~100%#") == r"a\textbackslash{}b\textasciitilde{}100\%\#"
+    assert draw.tex("a\\b~100%#") == r"a\textbackslash{}b\textasciitilde{}100\%\#"
 
 
 # --- terminal -----------------------------------------------------------------------------------------------
@@ -226,7 +234,7 @@ def test_terminal_keeps_accuracies_whole(built: tuple[Path, Report], width: int)
     text = _printed(built[1], width)
     assert max(map(len, text.splitlines())) <= width
     for row in built[1].summary.to_dict("records"):
-        assert tables.accuracy({str(name): value for name, value in row.items()}) in text
+        assert layout.percent({str(name): value for name, value in row.items()}, "accuracy") in text
     assert "—" in text
     assert "random_real" in text
     assert ("peak" in text.split("Accuracy in percent")[0]) == (width == 140)
@@ -236,7 +244,7 @@ def test_terminal_keeps_accuracies_whole(built: tuple[Path, Report], width: int)
 
 def test_labels_are_not_read_as_markup() -> None:
     records = [make(hyperparameters={"steps": steps}) for steps in (1, 2)]
-    report = Report(summary(frame(records)), [], [])
+    report = Report(summary(frame(records)), [], [], [])
     assert "dm[steps=1]" in _printed(report, 80)
 
 
@@ -258,10 +266,13 @@ def test_panels_show_what_needs_no_network_next_to_every_source() -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("records", [[make()], [make("full", None)], sweep(seeds=1, ipcs=(10,))])
-def test_little_is_plotted_too(tmp_path: Path, records: list[Record]) -> None:
+@pytest.mark.parametrize(
+    ("records", "files"),
+    [([make()], FILES), ([make("full", None)], FILES), (sweep(seeds=1, ipcs=(10,)), FILES | CROSS)],
+)
+def test_little_is_plotted_too(tmp_path: Path, records: list[Record], files: set[str]) -> None:
     report = build(write(tmp_path, records))
-    assert len(report.written) == len(FILES)
+    assert {str(path.relative_to(tmp_path)) for path in report.written} == files
 
 
 def test_ticks_are_the_ipcs() -> None:

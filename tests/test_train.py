@@ -14,10 +14,19 @@ from torch import Tensor, nn
 
 from bench import augment, rng
 from bench.artifact import Preprocess
-from bench.config import load_protocol, protocol_names
 from bench.data import Dataset
 from bench.networks import parse
-from bench.train import RECIPE, BatchOrder, Recipe, accuracy, augmented_loss, train
+from bench.protocols import load_protocol, load_protocols, protocol_names
+from bench.train import (
+    RECIPE,
+    BatchOrder,
+    Recipe,
+    accuracy,
+    augmented_loss,
+    teacher_loss,
+    train,
+    training,
+)
 
 CPU = torch.device("cpu")
 
@@ -124,8 +133,8 @@ def test_an_option_that_came_later_moves_no_key() -> None:
         "version": 1,
     }
     assert RECIPE.dump_python(Recipe(batch_size=8, lr=0.1, steps=1, cutmix=0.5))["cutmix"] == 0.5
-    for name in protocol_names():
-        recipe = load_protocol(name).recipe
+    for protocol in (p for name in protocol_names() for p in load_protocols(name)):
+        recipe = protocol.recipe
         assert RECIPE.validate_python(RECIPE.dump_python(recipe, mode="json")) == recipe
 
 
@@ -177,6 +186,85 @@ def test_train_is_sgd_with_momentum(milestones: tuple[float, ...], rates: list[f
     train(net, x, y, recipe, rng.generator(7))
     sgd_by_hand(expected, x, y, recipe, rates, rng.generator(7))
     torch.testing.assert_close(weights(net), weights(expected), rtol=0, atol=1e-12)
+
+
+def as_records_were_made(
+    net: nn.Module, x: Tensor, y: Tensor, recipe: Recipe, steps: int, g: torch.Generator
+) -> None:
+    """The loop behind the committed records, written out."""
+    optimiser = torch.optim.SGD(
+        net.parameters(), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+    )
+    drops = [round(m * steps) for m in recipe.milestones]
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, drops, recipe.gamma)
+    order = BatchOrder(len(x), recipe.batch_size, g, CPU)
+    for index in islice(order, steps):
+        images, targets = x[index], y[index]
+        images = augment.apply(images, augment.draw(recipe.augment, len(images), g))
+        mixed = recipe.cutmix > 0 and float(torch.rand((), generator=g)) < recipe.cutmix
+        drawn = augment.draw_cutmix(images.shape, g) if mixed else None
+        logits = net(images if drawn is None else augment.cutmix(images, drawn))
+        loss = F.cross_entropy(logits, targets)
+        if drawn is not None:
+            pasted = F.cross_entropy(logits, targets[drawn.partner])
+            loss = drawn.weight * loss + (1 - drawn.weight) * pasted
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+
+
+@pytest.mark.parametrize("name", ["convnet-d2-w8", "convnet-d2-w8-batch", "mlp"])
+@pytest.mark.parametrize(("strategy", "cutmix"), [("none", 0.0), ("color+flip+crop_scale_rotate", 0.5)])
+def test_no_bit_of_a_record_moves(digits: Dataset, name: str, strategy: str, cutmix: float) -> None:
+    x, y = Preprocess(digits.mean, digits.std)(digits.train.images[:30]), digits.train.labels[:30]
+    recipe = Recipe(batch_size=20, lr=0.03, epochs=4, milestones=(0.5, 0.8), augment=strategy, cutmix=cutmix)
+    net, expected = (parse(name).build(digits.image_shape, 10, rng.generator(0)) for _ in range(2))
+    train(net, x, y, recipe, rng.generator(1))
+    as_records_were_made(expected, x, y, recipe, 8, rng.generator(1))
+    assert torch.equal(weights(net), weights(expected))
+
+
+@given(rates=st.lists(st.integers(1, 99), max_size=3), steps=st.integers(1, 300))
+def test_drops_are_shares_of_the_steps(rates: list[int], steps: int) -> None:
+    recipe = Recipe(batch_size=1, lr=0.1, steps=steps, milestones=tuple(r / 100 for r in rates))
+    assert all(abs(drop - r / 100 * steps) <= 0.5 for drop, r in zip(recipe.drops(steps), rates, strict=True))
+
+
+def test_training_counts_its_steps() -> None:
+    """It can be left at any of them: what was trained so far is a shorter training."""
+    (x, y), net, shorter = blobs(), linear(), linear()
+    walk = training(net, x, y, Recipe(batch_size=25, lr=0.1, steps=9), rng.generator(7))
+    assert [next(walk) for _ in range(4)] == [1, 2, 3, 4]
+    train(shorter, x, y, Recipe(batch_size=25, lr=0.1, steps=4), rng.generator(7))
+    assert torch.equal(weights(net), weights(shorter))
+    assert list(walk) == [5, 6, 7, 8, 9]
+
+
+# --- a teacher ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
+def test_the_gradient_of_a_teacher_in_closed_form(temperature: float) -> None:
+    """d/dz of T^2 CE(z / T, p) is T (softmax(z / T) - p) / N: of order 1 at any temperature."""
+    x, teacher = blobs(12)[0], linear(1)
+    logits = torch.randn(12, 3, dtype=torch.float64, generator=rng.generator(2)).requires_grad_()
+    (gradient,) = torch.autograd.grad(teacher_loss(logits, x, teacher, temperature), logits)
+    p, q = ((z / temperature).softmax(1) for z in (teacher(x), logits))
+    torch.testing.assert_close(gradient, temperature * (q - p) / 12, rtol=0, atol=1e-12)
+    assert all(w.grad is None for w in teacher.parameters())
+
+
+@pytest.mark.parametrize("cutmix", [0.0, 1.0])
+def test_a_teacher_labels_what_the_student_sees(cutmix: float) -> None:
+    """The mixed batch: a student that is its own teacher is at the optimum, whatever the targets."""
+    (x, y), net = blobs(12), linear()
+    for targets in (y, torch.full((12, 3), torch.nan, dtype=torch.float64)):
+        loss = augmented_loss(
+            net, x, targets, "color+flip", cutmix, rng.generator(3), None, linear(), temperature=2.0
+        )
+        gradients = torch.autograd.grad(loss, list(net.parameters()))
+        assert all(g.abs().max() < 1e-12 for g in gradients)
 
 
 def test_epochs_are_steps() -> None:

@@ -3,6 +3,7 @@
 from bench.data.cache import load, prepare, regrouped
 from bench.data.classes import ClassIndex, ClassSampler
 from bench.data.dataset import Dataset, Split
+from bench.data.holdout import held_out
 from bench.data.spec import DATASETS, DatasetSpec
 from bench.data.subset import class_positions
 
@@ -14,6 +15,7 @@ __all__ = [
     "DatasetSpec",
     "Split",
     "class_positions",
+    "held_out",
     "load",
     "prepare",
     "regrouped",

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from bench.data.dataset import Dataset, Raw, Source, Split
+from bench.data.holdout import hold_out
 from bench.data.sources import open_source
 from bench.data.spec import DatasetSpec
 from bench.data.subset import class_positions, regroup
@@ -39,10 +40,11 @@ def cache_dir() -> Path:
 def prepare(spec: DatasetSpec) -> Path:
     """Decode (or download) the data set once; return its cache file. A later call only finds the file.
 
-    Some classes of a data set have a cache file of their own, made from that of the whole. Raises UserError
-    for missing or damaged sources, unknown classes, and a cache folder that cannot be written.
+    A hold-out, and some classes of a data set, have a cache file of their own, made from that of the whole.
+    Raises UserError for missing or damaged sources, unknown classes, a class too small to hold out, and a
+    cache folder that cannot be written.
     """
-    source = _subset(spec, spec.classes) if spec.classes else open_source(spec)
+    source = _source(spec)
     path = cache_dir() / "datasets" / _file_name(spec, source.key)
     if path.exists():
         return path
@@ -92,6 +94,26 @@ def regrouped(whole: Dataset, groups: Sequence[Sequence[int]], label: str) -> Da
 
 def _raw(data: Dataset) -> Raw:
     return Raw(data.train, data.test, data.classes)
+
+
+def _source(spec: DatasetSpec) -> Source:
+    """Hold out first, then restrict: so a subset holds out what the whole does, and recall may use both."""
+    if spec.classes:
+        return _subset(spec, spec.classes)
+    return _with_holdout(spec, spec.holdout) if spec.holdout else open_source(spec)
+
+
+def _with_holdout(spec: DatasetSpec, fraction: float) -> Source:
+    """The source of a hold-out: the cache file of the published data set."""
+    path = prepare(spec.published)
+
+    def read() -> Raw:
+        try:
+            return hold_out(_raw(load(path)), fraction)
+        except UserError as error:
+            raise UserError(f"holdout of {spec.label}: {error}") from None
+
+    return Source(f"{path.name} holdout {fraction}", read)
 
 
 def _subset(spec: DatasetSpec, classes: Sequence[str | int]) -> Source:

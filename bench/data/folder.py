@@ -15,7 +15,7 @@ from bench.data.spec import DatasetSpec
 from bench.decode import decode_all
 from bench.errors import UserError
 
-_EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 _TEST_NAMES = ("test", "val", "valid", "validation")
 _LAYOUT = "expected train/<class>/*.png (or .jpg, ...) and test/<class>/*.png (or val/)"
 
@@ -102,7 +102,7 @@ def _scan_split(folder: Path) -> dict[str, list[ImageFile]]:
     for name in sorted(names):
         if not members[name]:
             raise UserError(
-                f"no images in class folder {folder / name} (looked for {', '.join(_EXTENSIONS)}): "
+                f"no images in class folder {folder / name} (looked for {', '.join(EXTENSIONS)}): "
                 f"add some or remove the folder; {_LAYOUT}"
             )
     return members
@@ -112,7 +112,7 @@ def _scan_class(folder: Path) -> list[ImageFile]:
     found = []
     with os.scandir(folder) as entries:
         for entry in entries:
-            named = entry.name.lower().endswith(_EXTENSIONS) and not entry.name.startswith(".")
+            named = entry.name.lower().endswith(EXTENSIONS) and not entry.name.startswith(".")
             if named and entry.is_file():
                 status = entry.stat()
                 found.append(ImageFile(entry.path, status.st_size, status.st_mtime_ns))

@@ -1,7 +1,6 @@
 """The sources that come with a library: scikit-learn's digits and torchvision's data sets."""
 
 import contextlib
-import importlib
 import json
 import sys
 from functools import partial
@@ -15,7 +14,8 @@ import torch
 from bench.data.dataset import Raw, Source, Split
 from bench.data.folder import open_folder
 from bench.data.spec import DatasetSpec
-from bench.errors import UserError
+from bench.errors import UserError, first_line
+from bench.libraries import import_torchvision
 
 
 class _Set(NamedTuple):
@@ -60,24 +60,11 @@ def read_digits() -> Raw:
 
 def read_torchvision(spec: DatasetSpec) -> Raw:
     """Read a torchvision set. Raises UserError for missing or damaged files and a failed download."""
-    module = import_torchvision()
+    module = import_torchvision("datasets")
     print(f"reading {spec.label} from {spec.data_dir} (once; cached afterwards)", file=sys.stderr)
     parts = [_read_part(module, spec, split) for split in ("train", "test")]
     classes = getattr(parts[0], "classes", None) or [str(c) for c in range(10)]  # SVHN names none
     return Raw(_split(parts[0]), _split(parts[1]), tuple(classes))
-
-
-def import_torchvision() -> Any:
-    """The module torchvision.datasets. Raises UserError where it is absent or does not fit torch."""
-    try:
-        return importlib.import_module("torchvision.datasets")
-    except ModuleNotFoundError as error:
-        raise UserError(f"this data set needs torchvision ({error}): pip install torchvision") from error
-    except (RuntimeError, ImportError, AttributeError, OSError) as error:
-        raise UserError(
-            f"the torch and torchvision builds do not match ({_line(error)}): reinstall both "
-            "together with pip install --force-reinstall torch torchvision"
-        ) from error
 
 
 def _read_part(module: Any, spec: DatasetSpec, split: str) -> Any:
@@ -102,17 +89,13 @@ def _read_part(module: Any, spec: DatasetSpec, split: str) -> Any:
 def _failure(spec: DatasetSpec, files: Path, error: Exception) -> str:
     if spec.download:
         return (
-            f"could not download {spec.name} into {spec.data_dir} ({_line(error)}): check the network, "
+            f"could not download {spec.name} into {spec.data_dir} ({first_line(error)}): check the network, "
             "delete any partial file there, or put the files there yourself"
         )
     return (
-        f"the {spec.name} files in {files} are incomplete or damaged ({_line(error)}): delete them and "
+        f"the {spec.name} files in {files} are incomplete or damaged ({first_line(error)}): delete them and "
         "set download: true in the dataset entry to fetch them again"
     )
-
-
-def _line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _split(part: Any) -> Split:

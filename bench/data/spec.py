@@ -24,12 +24,15 @@ _APPLIES: dict[str, set[str]] = {
     "data_dir": set(DATASETS) - _LOCAL,
     "download": set(DATASETS) - _LOCAL,
 }
+_HOLDOUT = "-holdout"  # at the end of the label, so that no table shows a hold-out as the test split
 _REQUIRED = {"path": "the folder that holds train/ and test/", "data_dir": "the folder that holds its files"}
 
 
 class DatasetSpec(BaseModel):
     """Which data set, where its files are, and which of its classes, relabelled in the order given.
 
+    With `holdout` the test split is that fraction of the training set, a fixed one with all classes in
+    proportion; the training set is the rest, and nothing reads the data set's own test split.
     Paths are made absolute against the working folder.
     """
 
@@ -43,6 +46,7 @@ class DatasetSpec(BaseModel):
     classes: tuple[StrictInt | StrictStr, ...] | None = (
         None  # names or positions, in their new order; None: all
     )
+    holdout: float | None = Field(default=None, gt=0, le=0.5)  # of each class
     label: str = Field(default="", validate_default=True)  # shown in tables
 
     @field_validator("name")
@@ -79,12 +83,26 @@ class DatasetSpec(BaseModel):
     def _labelled(cls, label: str, info: ValidationInfo) -> str:
         path, classes = info.data.get("path"), info.data.get("classes")
         base = (path.name if path else "") or info.data.get("name", "")
-        return label or (f"{base}-{len(classes)}-classes" if classes else base)
+        label = label or (f"{base}-{len(classes)}-classes" if classes else base)
+        return label.removesuffix(_HOLDOUT) + _HOLDOUT if info.data.get("holdout") else label
+
+    @property
+    def preset_name(self) -> str:
+        """Whose presets it gets: a folder is what its label says, so that one may get those of cifar10."""
+        return self.label.removesuffix(_HOLDOUT) if self.name == "image_folder" else self.name
 
     @property
     def whole(self) -> "DatasetSpec":
-        """The same data set with all of its classes, under its own name."""
-        return DatasetSpec(**self.model_dump(exclude={"classes", "label"})) if self.classes else self
+        """The same data set with all of its classes, under its own name, and with the same hold-out."""
+        return self._without("classes") if self.classes else self
+
+    @property
+    def published(self) -> "DatasetSpec":
+        """The same data set with its own test split."""
+        return self._without("holdout")
+
+    def _without(self, key: str) -> "DatasetSpec":
+        return DatasetSpec(**self.model_dump(exclude={key, "label"}))
 
 
 def _canonical(name: str) -> str:

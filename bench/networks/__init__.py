@@ -10,14 +10,36 @@ import torch
 
 from bench import rng
 from bench.errors import UserError
-from bench.networks.convnet import NORMS, ConvNet
-from bench.networks.small import MLP, LeNet, Network
+from bench.networks.convnet import VGG11, AlexNet, ConvNet
+from bench.networks.densenet import DenseNet
+from bench.networks.layers import ACTIVATIONS, NO_POOLING, NORMS, POOLINGS
+from bench.networks.network import Network
+from bench.networks.resnet import ResNet10, ResNet12, ResNet18, ResNetAP10
+from bench.networks.small import MLP, LeNet
+from bench.networks.vit import ViT
+from bench.networks.zoo import Timm, TorchVision, Zoo
 from bench.plugins import choose
 
-__all__ = ["FAMILIES", "Architecture", "Network", "parameters", "parse"]
+__all__ = ["CHOICES", "FAMILIES", "Architecture", "Network", "parameters", "parse"]
 
-FAMILIES: dict[str, type[Network]] = {"convnet": ConvNet, "mlp": MLP, "lenet": LeNet}
-_LETTERS = {"d": "depth", "w": "width"}
+FAMILIES: dict[str, type[Network]] = {
+    "convnet": ConvNet,
+    "mlp": MLP,
+    "lenet": LeNet,
+    "alexnet": AlexNet,
+    "vgg11": VGG11,
+    "resnet10": ResNet10,
+    "resnet12": ResNet12,
+    "resnet18": ResNet18,
+    "resnet_ap10": ResNetAP10,
+    "densenet": DenseNet,
+    "vit": ViT,
+    "torchvision": TorchVision,
+    "timm": Timm,
+}
+# no word stands twice, so that each tells its parameter
+CHOICES = {"norm": NORMS, "activation": tuple(ACTIVATIONS), "pooling": (*POOLINGS, NO_POOLING)}
+_LETTERS = {"d": "depth", "w": "width", "p": "patch"}
 
 
 def parameters(family: str) -> dict[str, Any]:
@@ -37,11 +59,14 @@ class Architecture:
     def label(self) -> str:
         defaults, letters = parameters(self.family), {v: k for k, v in _LETTERS.items()}
         parts = [f"{letters.get(k, '')}{v}" for k, v in self.params if v != defaults[k]]
-        return "-".join([self.family, *parts])
+        return (":" if "model" in defaults else "-").join([self.family, *parts])
 
     def check(self, image_shape: tuple[int, int, int]) -> None:
-        """Raises UserError when the images are too small for the network."""
-        FAMILIES[self.family].check(image_shape, **dict(self.params))
+        """Raises UserError when the network cannot take images of this shape."""
+        try:
+            FAMILIES[self.family].check(image_shape, **dict(self.params))
+        except UserError as error:
+            raise UserError(f"architecture {self.label} {error}") from error
 
     def build(self, image_shape: tuple[int, int, int], n_classes: int, generator: torch.Generator) -> Network:
         """A network on the CPU whose initial weights come from `generator` alone."""
@@ -55,11 +80,12 @@ def parse(entry: str | Mapping[str, Any]) -> Architecture:
     """Read a name or a mapping. Raises UserError that names the valid choices."""
     mapping = {"name": entry} if isinstance(entry, str) else entry
     name = str(mapping.get("name"))
-    family, *tokens = name.split("-")
+    plain, colon, model = name.partition(":")
+    family, *tokens = plain.split("-")
     choose("architecture", family, FAMILIES)
     defaults = parameters(family)
     given = {k: v for k, v in mapping.items() if k != "name"}
-    for key, value in (_token(name, t) for t in tokens):
+    for key, value in [*(_token(name, t) for t in tokens), *([("model", model)] if colon else [])]:
         if key in given:
             raise UserError(f"architecture {name!r}: {key} is given twice")
         given[key] = value
@@ -69,18 +95,23 @@ def parse(entry: str | Mapping[str, Any]) -> Architecture:
             raise UserError(f"architecture {family} takes {takes}, not {key!r}")
         if type(value) is not type(defaults[key]) or (isinstance(value, int) and value < 1):
             raise UserError(f"architecture {family}: {key} cannot be {value!r} (default {defaults[key]!r})")
-        if key == "norm":
-            choose("norm", value, NORMS)
+        if key in CHOICES:
+            choose(key, value, CHOICES[key])
+    if issubclass(library := FAMILIES[family], Zoo):
+        library.choose(given.get("model", ""))
     return Architecture(family, tuple((k, given.get(k, v)) for k, v in defaults.items()))
 
 
 def _token(name: str, token: str) -> tuple[str, Any]:
-    """One part of a name: d4 (depth), w64 (width) or a norm."""
-    if match := re.fullmatch(r"([dw])(\d+)", token):
+    """One part of a name: d4 (depth), w64 (width), p2 (patch), or a norm, activation or pooling."""
+    if match := re.fullmatch(r"([dwp])(\d+)", token):
         return _LETTERS[match[1]], int(match[2])
-    if token in NORMS:
-        return "norm", token
+    for key, words in CHOICES.items():
+        if token in words:
+            return key, token
+    kinds = ", ".join(
+        f"a{'n' * (key[0] == 'a')} {key} ({', '.join(words)})" for key, words in CHOICES.items()
+    )
     raise UserError(
-        f"architecture {name!r}: cannot read {token!r}; parts are d<depth>, w<width> and "
-        f"a norm ({', '.join(NORMS)})"
+        f"architecture {name!r}: cannot read {token!r}; parts are d<depth>, w<width>, p<patch>, {kinds}"
     )

@@ -1,60 +1,79 @@
-"""The field's ConvNet (Gidaris & Komodakis, CVPR 2018; Zhao et al., ICLR 2021)."""
+"""Plain stacks of convolutions: the field's ConvNet, and its small AlexNet and VGG11."""
 
-from torch import Tensor, nn
+from typing import Any
+
+from torch import nn
 
 from bench.errors import UserError
-from bench.networks.small import Network, Shape
-
-NORMS = ("instance", "batch", "group", "layer", "none")
-
-
-def _norm(kind: str, width: int, side: int) -> nn.Module:
-    if kind == "instance":  # affine, as a group norm with one channel a group: vmap can hold it
-        return nn.GroupNorm(width, width)
-    if kind == "batch":
-        return nn.BatchNorm2d(width)
-    if kind == "group":
-        return nn.GroupNorm(4, width)
-    if kind == "layer":
-        return nn.LayerNorm([width, side, side])
-    return nn.Identity()
+from bench.networks.layers import NO_POOLING, check_norm, padded, stack
+from bench.networks.network import Network, Shape, need
 
 
 class ConvNet(Network):
     """`depth` blocks of [3x3 conv `width`, norm, ReLU, 2x2 average pool] and a linear classifier.
 
-    ConvNet-3 of width 128 with instance norm is the standard: 320,010 parameters at 32x32x3 with 10 classes.
-    28-pixel images are padded to 32 by the first convolution, as in the field's code.
+    Gidaris & Komodakis, CVPR 2018; Zhao et al., ICLR 2021. ConvNet-3 of width 128 with instance norm is the
+    standard: 320,010 parameters at 32x32x3 with 10 classes. 28-pixel images are padded to 32 by the first
+    convolution, as in the field's code.
     """
 
     def __init__(
-        self, image_shape: Shape, n_classes: int, *, depth: int = 3, width: int = 128, norm: str = "instance"
+        self,
+        image_shape: Shape,
+        n_classes: int,
+        *,
+        depth: int = 3,
+        width: int = 128,
+        norm: str = "instance",
+        activation: str = "relu",
+        pooling: str = "avg",
     ) -> None:
         super().__init__()
-        channels, side, _ = image_shape
-        blocks: list[nn.Module] = []
-        for i in range(depth):
-            padding = 3 if i == 0 and side == 28 else 1
-            side += 2 * (padding - 1)
-            blocks += [nn.Conv2d(channels if i == 0 else width, width, 3, padding=padding)]
-            blocks += [_norm(norm, width, side), nn.ReLU(), nn.AvgPool2d(2)]
-            side //= 2
-        self.features = nn.Sequential(*blocks)
-        self.classifier = nn.Linear(width * side * side, n_classes)
+        convs = [(3, width, pooling != NO_POOLING)] * depth
+        self.features, size = stack(image_shape, convs, norm, activation, pooling)
+        self.classifier = nn.Linear(size, n_classes)
 
     @classmethod
-    def check(cls, image_shape: Shape, depth: int = 3, width: int = 128, norm: str = "instance") -> None:
-        side = 32 if image_shape[1] == 28 else image_shape[1]
-        deepest = side.bit_length() - 1
-        if depth > deepest:
+    def check(cls, image_shape: Shape, **params: Any) -> None:
+        side, depth = image_shape[1], params["depth"]
+        deepest = padded(side).bit_length() - 1
+        if depth > deepest and params["pooling"] != NO_POOLING:
             raise UserError(
-                f"architecture convnet of depth {depth} is too deep for {image_shape[1]}-pixel images: "
-                f"each block halves them; use a depth of 1 to {deepest}"
+                f"of depth {depth} is too deep for {side}-pixel images: each block halves them; "
+                f"use a depth of 1 to {deepest}"
             )
-        if norm == "group" and width % 4:
-            raise UserError(
-                f"architecture convnet: group norm takes 4 groups, so width {width} must divide by 4"
-            )
+        check_norm(params["norm"], params["width"])
 
-    def embed(self, x: Tensor) -> Tensor:
-        return self.features(x).flatten(1)
+
+class AlexNet(Network):
+    """Five convolutions and three average poolings; RTP's has instance norm, MTT's none: `alexnet-none`.
+
+    1,874,122 parameters at 32x32x3 with 10 classes.
+    """
+
+    def __init__(self, image_shape: Shape, n_classes: int, *, norm: str = "instance") -> None:
+        super().__init__()
+        convs = [(5, 128, True), (5, 192, True), (3, 256, False), (3, 192, False), (3, 192, True)]
+        self.features, size = stack(image_shape, convs, norm, "relu", "avg")
+        self.classifier = nn.Linear(size, n_classes)
+
+    @classmethod
+    def check(cls, image_shape: Shape, **params: Any) -> None:
+        need(8, image_shape[1])
+
+
+class VGG11(Network):
+    """Simonyan & Zisserman's configuration A on small images: eight convolutions, one linear layer, a norm.
+
+    512 features at 28 and 32 pixels, four times as many at 64.
+    """
+
+    def __init__(self, image_shape: Shape, n_classes: int, *, norm: str = "instance") -> None:
+        super().__init__()
+        widths = ((64, True), (128, True), (256, False), (256, True), *((512, False), (512, True)) * 2)
+        self.features, size = stack(image_shape, [(3, *w) for w in widths], norm, "relu", "max")
+        self.classifier = nn.Linear(size, n_classes)
+
+    @classmethod
+    def check(cls, image_shape: Shape, **params: Any) -> None:
+        need(32, padded(image_shape[1]))

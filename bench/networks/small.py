@@ -1,31 +1,12 @@
-"""The networks' common door, and the field's two smallest: MLP and LeNet."""
+"""The field's two smallest networks: MLP and LeNet."""
 
 import math
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.errors import UserError
-
-Shape = tuple[int, int, int]
-
-
-class Network(nn.Module):
-    """A classifier of [N,C,H,W] images: `classifier(embed(x))`."""
-
-    classifier: nn.Linear
-
-    @classmethod
-    def check(cls, image_shape: Shape) -> None:
-        """Raises UserError when the network cannot take images of this shape."""
-
-    def embed(self, x: Tensor) -> Tensor:
-        """[N,C,H,W] -> the last features before the classifier [N,D]."""
-        raise NotImplementedError
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[N,C,H,W] -> logits [N,K]."""
-        return self.classifier(self.embed(x))
+from bench.networks.network import Network, Shape, need
 
 
 class MLP(Network):
@@ -42,10 +23,6 @@ class MLP(Network):
         )
         self.classifier = nn.Linear(width, n_classes)
 
-    @classmethod
-    def check(cls, image_shape: Shape, width: int = 128) -> None:
-        """Any size will do."""
-
     def embed(self, x: Tensor) -> Tensor:
         return self.hidden(x)
 
@@ -59,19 +36,14 @@ class LeNet(Network):
         pad = 2 if side == 28 else 0
         self.conv1 = nn.Conv2d(channels, 6, 5, padding=pad)
         self.conv2 = nn.Conv2d(6, 16, 5)
-        self.fc1 = nn.Linear(16 * self._grid(side) ** 2, 120)
+        grid = ((side + 2 * pad - 4) // 2 - 4) // 2
+        self.fc1 = nn.Linear(16 * grid**2, 120)
         self.fc2 = nn.Linear(120, 84)
         self.classifier = nn.Linear(84, n_classes)
 
-    @staticmethod
-    def _grid(side: int) -> int:
-        side = side + 4 if side == 28 else side
-        return ((side - 4) // 2 - 4) // 2
-
     @classmethod
-    def check(cls, image_shape: Shape) -> None:
-        if cls._grid(image_shape[1]) < 1:
-            raise UserError(f"architecture lenet needs images of at least 16 pixels, not {image_shape[1]}")
+    def check(cls, image_shape: Shape, **params: Any) -> None:
+        need(16, image_shape[1])
 
     def embed(self, x: Tensor) -> Tensor:
         x = F.max_pool2d(F.relu(self.conv1(x)), 2)

@@ -57,7 +57,7 @@ class Panel:
 # --- what goes where ----------------------------------------------------------------------------------------
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
+def natural(name: str) -> list[tuple[int, str]]:
     """A sort key under which steps=100 comes before steps=1000."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name) if part]
 
@@ -65,8 +65,8 @@ def _natural(name: str) -> list[tuple[int, str]]:
 def looks(summary: pd.DataFrame) -> dict[str, Look]:
     """By method, in the order of the legend: from all methods of the summary, so the same in every plot."""
     colours = sns.color_palette("colorblind")
-    exempt = sorted(summary.loc[summary["exempt"], "method"].unique(), key=_natural)
-    distilled = sorted(set(summary["method"]) - set(exempt), key=_natural)
+    exempt = sorted(summary.loc[summary["exempt"], "method"].unique(), key=natural)
+    distilled = sorted(set(summary["method"]) - set(exempt), key=natural)
     found = {
         method: Look(colours[i % len(colours)], MARKERS[i % len(MARKERS)], "-")
         for i, method in enumerate(distilled)
@@ -105,7 +105,7 @@ def _errors(rows: pd.DataFrame) -> NDArray[np.float64]:
     return np.array([low, high], dtype=np.float64).clip(min=0) * 100
 
 
-def _ipcs(rows: pd.DataFrame) -> list[int]:
+def ipcs_in(rows: pd.DataFrame) -> list[int]:
     return sorted(int(ipc) for ipc in rows["ipc"].dropna().unique())
 
 
@@ -124,14 +124,16 @@ def _distilled(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[~rows["exempt"] & rows["ipc"].notna()].sort_values("ipc")
 
 
-def _lines(rows: pd.DataFrame, look: dict[str, Look]) -> list[tuple[Look, pd.DataFrame]]:
+def method_lines(rows: pd.DataFrame, look: dict[str, Look]) -> list[tuple[Look, pd.DataFrame]]:
     """The points of each method, in the order of the legend."""
     distilled = _distilled(rows)
     by_method = {name: distilled[distilled["method"] == name] for name in look}
     return [(look[name], group) for name, group in by_method.items() if len(group)]
 
 
-def _points(axes: Axes, x: pd.Series, rows: pd.DataFrame, style: Look, sizes: list[float], line: str) -> None:
+def draw_points(
+    axes: Axes, x: pd.Series, rows: pd.DataFrame, style: Look, sizes: list[float], line: str
+) -> None:
     """Markers on a line, each with its interval."""
     y = 100 * rows["accuracy_mean"]
     bar: dict[str, Any] = {"capsize": 2, "capthick": 0.8, "elinewidth": 0.8}
@@ -142,10 +144,10 @@ def _points(axes: Axes, x: pd.Series, rows: pd.DataFrame, style: Look, sizes: li
 
 
 def _against_ipc(axes: Axes, rows: pd.DataFrame, look: dict[str, Look]) -> None:
-    lines = _lines(rows, look)
+    lines = method_lines(rows, look)
     for i, (style, group) in enumerate(lines):
         aside = 1.04 ** (i - (len(lines) - 1) / 2)  # so that intervals at one ipc stand side by side
-        _points(axes, group["ipc"].astype(float) * aside, group, style, [4.5] * len(group), "-")
+        draw_points(axes, group["ipc"].astype(float) * aside, group, style, [4.5] * len(group), "-")
 
 
 def _ipc_axis(axes: Axes, ipcs: list[int]) -> None:
@@ -166,9 +168,9 @@ def _seconds(rows: pd.DataFrame) -> pd.Series:
 
 
 def _against_seconds(axes: Axes, rows: pd.DataFrame, look: dict[str, Look], sizes: dict[int, float]) -> None:
-    for style, group in _lines(rows, look):
+    for style, group in method_lines(rows, look):
         drawn = _seconds(group).clip(lower=LEAST_SECONDS)
-        _points(axes, drawn, group, style, [sizes[int(ipc)] for ipc in group["ipc"]], ":")
+        draw_points(axes, drawn, group, style, [sizes[int(ipc)] for ipc in group["ipc"]], ":")
 
 
 def _seconds_axis(axes: Axes, seconds: pd.Series) -> None:
@@ -189,8 +191,8 @@ def _seconds_axis(axes: Axes, seconds: pd.Series) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(text))
 
 
-def _handles(summary: pd.DataFrame) -> list[Line2D]:
-    """The legend: every method, and what makes it no comparison at equal storage."""
+def legend(summary: pd.DataFrame) -> list[Line2D]:
+    """Every method, and what makes it no comparison at equal storage."""
     exempt = set(summary.loc[summary["exempt"], "method"])
     over = set(summary.loc[~summary["exempt"] & ~summary["within_budget"], "method"])
     handles = []
@@ -201,16 +203,14 @@ def _handles(summary: pd.DataFrame) -> list[Line2D]:
     return handles
 
 
-def _figure(
-    summary: pd.DataFrame, draw: Callable[[Axes, Panel], None], xlabel: str, further: list[Line2D]
+def arrange(
+    found: list[Panel], handles: list[Line2D], draw: Callable[[Axes, Panel], None], xlabel: str
 ) -> Figure:
     """All panels in a grid, the legend to its right; a combination without records stays empty."""
-    found = panels(summary)
     n_rows, n_columns = 1 + max(p.row for p in found), 1 + max(p.column for p in found)
-    handles = _handles(summary) + further
-    legend = 0.8 + 0.075 * max(len(str(handle.get_label())) for handle in handles)
+    beside = 0.8 + 0.075 * max(len(str(handle.get_label())) for handle in handles)
     height = max(n_rows * PANEL[1], 0.19 * len(handles)) + 0.3
-    size = (n_columns * PANEL[0] + legend, height)
+    size = (n_columns * PANEL[0] + beside, height)
     figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.08))
     grid = figure.subplots(n_rows, n_columns, squeeze=False, sharey="row")
     for axes in grid.flat:
@@ -236,15 +236,15 @@ def accuracy_vs_ipc(summary: pd.DataFrame) -> Figure:
     def draw(axes: Axes, panel: Panel) -> None:
         _ceiling(axes, panel.rows, look)
         _against_ipc(axes, panel.rows, look)
-        _ipc_axis(axes, _ipcs(panel.rows))
+        _ipc_axis(axes, ipcs_in(panel.rows))
 
-    return _figure(summary, draw, "images per class (log scale)", [])
+    return arrange(panels(summary), legend(summary), draw, "images per class (log scale)")
 
 
 def accuracy_vs_seconds(summary: pd.DataFrame) -> Figure:
     """A point per method and ipc: what its accuracy cost, prerequisites included."""
-    look, sizes = looks(summary), _sizes(_ipcs(summary))
-    seconds = _seconds(_distilled(summary))
+    look, sizes = looks(summary), _sizes(ipcs_in(summary))
+    seconds = _seconds(_distilled(summary)).dropna()
 
     def draw(axes: Axes, panel: Panel) -> None:
         _ceiling(axes, panel.rows, look)
@@ -258,7 +258,8 @@ def accuracy_vs_seconds(summary: pd.DataFrame) -> Figure:
         for ipc, size in sizes.items()
     ]
     blank = Line2D([], [], linestyle="", label=" ")
-    return _figure(summary, draw, label, [blank, *further] if further else [])
+    handles = legend(summary) + ([blank, *further] if further else [])
+    return arrange(panels(summary), handles, draw, label)
 
 
 def save(draw: Callable[[pd.DataFrame], Figure], summary: pd.DataFrame, stem: Path) -> list[Path]:

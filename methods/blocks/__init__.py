@@ -6,8 +6,10 @@ from methods.blocks.experts import ExpertEpoch, Experts
 from methods.blocks.objectives import distribution_matching, gradient_matching
 from methods.blocks.parameterise import Hallucinators, LinearBases, MultiFormation, Pixels
 from methods.blocks.pools import Embedding, Fresh, TrainedOnReal, TrainedOnSynthetic
+from methods.blocks.teacher import Teacher
 from methods.blocks.trajectory import TrajectoryMatching
 from methods.blocks.unrolled import Unrolled
+from methods.blocks.whitening import Whitening
 
 CHOICES: dict[str, dict[str, Any]] = {
     "parameterisation": {
@@ -28,6 +30,11 @@ CHOICES: dict[str, dict[str, Any]] = {
         "trained_on_synthetic": TrainedOnSynthetic,
         "experts": Experts,
     },
-    "prerequisite": {"Embedding": Embedding, "ExpertEpoch": ExpertEpoch},
+    "prerequisite": {
+        "Embedding": Embedding,
+        "ExpertEpoch": ExpertEpoch,
+        "Teacher": Teacher,
+        "Whitening": Whitening,
+    },
 }
 BLOCKS = (*CHOICES["parameterisation"].values(), *CHOICES["prerequisite"].values())

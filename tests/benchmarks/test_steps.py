@@ -11,10 +11,11 @@ from torch import Tensor
 
 from bench import augment, rng
 from bench.artifact import Preprocess
-from bench.config import CONFIGS, load_protocol, load_sweep
+from bench.config import CONFIGS, load_sweep
 from bench.data import ClassIndex, ClassSampler, Dataset
 from bench.networks import parse
 from bench.plan import plan
+from bench.protocols import load_protocol
 from bench.train import Recipe, train
 from methods.blocks.objectives import distribution_matching
 from methods.blocks.parameterise import Pixels
@@ -98,6 +99,6 @@ def test_decoding_stored_pixels(benchmark: Any, dtype: torch.dtype) -> None:
 
 def test_planning_the_quickstart(benchmark: Any, digits: Dataset) -> None:
     sweep = load_sweep(CONFIGS / "sweeps" / "quickstart.yaml")
-    protocol = load_protocol(sweep.evaluate.protocol)
-    jobs = benchmark(lambda: plan(sweep, {"digits": digits}, protocol))
+    protocol = load_protocol(*sweep.evaluate.protocol)
+    jobs = benchmark(lambda: plan(sweep, {"digits": digits}, [protocol]))
     assert {job.kind for job in jobs.values()} == {"prepare", "distill", "evaluate"}

@@ -1,0 +1,166 @@
+"""Distilled sets that someone else made: artifacts of a result folder, scored like our own."""
+
+import functools
+import hashlib
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from pydantic import ValidationError
+
+from bench import data, importers, networks, timing
+from bench.config import Resources
+from bench.data import Dataset, DatasetSpec
+from bench.errors import UserError
+from bench.evaluate import WEIGHTS
+from bench.importers import Imported, Request
+from bench.job import versions
+from bench.plan import ANY, Cell, Exam, Job, examine, make
+from bench.protocols import load_protocols
+from bench.session import Session, check_resources, commit, place
+from bench.store import Store
+from bench.strict import first_complaint
+
+NAME = "imported"  # of the result folder that holds such sets by default
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set, as the command line names it, and where its images are kept."""
+
+    spec: DatasetSpec
+    path: Path
+    data: Dataset
+
+    @classmethod
+    def open(cls, text: str) -> "Source":
+        """From a name, a folder of images, or an entry as in a sweep file: {name: cifar10, data_dir: data}.
+
+        Raises UserError.
+        """
+        try:
+            entry = yaml.safe_load(text)
+            if isinstance(entry, str):
+                folder = {"name": "image_folder", "path": entry}
+                entry = folder if Path(entry).is_dir() else {"name": entry}
+            spec = DatasetSpec.model_validate(entry)
+            path = data.prepare(spec)
+        except yaml.YAMLError:
+            raise UserError(
+                f"--dataset {text!r}: write a name, a folder or {{name: ..., path: ...}}"
+            ) from None
+        except ValidationError as error:
+            raise UserError(f"--dataset: {first_complaint(error)}") from None
+        except UserError as error:
+            raise UserError(f"--dataset: {error}") from None
+        return cls(spec, path, data.load(path))
+
+
+@dataclass(frozen=True)
+class Adopted:
+    """An imported set and the job whose artifact it is."""
+
+    imported: Imported
+    job: Job
+    cell: Cell
+
+
+def adopt(store: Store, request: Request, source: Source, name: str | None = None) -> list[Adopted]:
+    """Publish what a file holds as artifacts, one for each of its experiments; again changes nothing.
+
+    Its key hashes what is stored, not where the file lies. Raises UserError.
+    """
+    found = []
+    for one in importers.read(request, source.data):
+        # a set of ours or of a single network says nothing of the one that it was distilled on
+        cell = Cell(source.data, one.ipc, networks.parse("convnet"), one.seed)
+        identity = {
+            "dataset": source.data.fingerprint,
+            "method": name or request.path.name,
+            "version": VERSION,
+            "hyperparameters": {"format": one.format, "sha256": _content(one)},
+            "ipc": one.ipc,
+            "architecture": ANY,
+            "seed": one.seed,
+        }
+        label = f"{identity['method']} {source.data.label} ipc {one.ipc} seed {one.seed}"
+        job = make("distill", label, identity, {})
+        state = store.state(job.kind, job.key)
+        if state is not None:
+            store.discard(job.kind, job.key)
+            store.publish(job.key, _meta(job, one, source), functools.partial(_save, one))
+        found.append(Adopted(one, job, cell))
+    return found
+
+
+def _save(one: Imported, folder: Path) -> None:
+    one.distilled.save(folder / WEIGHTS)
+
+
+def _content(one: Imported) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        _save(one, Path(folder))
+        return hashlib.sha256((Path(folder) / WEIGHTS).read_bytes()).hexdigest()[:16]
+
+
+def _meta(job: Job, one: Imported, source: Source) -> dict[str, Any]:
+    """As a distillation's, but for its cost, which nobody measured."""
+    return {
+        "kind": job.kind,
+        "label": job.label,
+        "identity": job.identity,
+        "inputs": job.inputs,
+        "classes": list(source.data.classes),
+        "dataset_spec": json.loads(source.spec.model_dump_json()),
+        "versions": versions() | {"commit": commit()},
+        "source": {"file": one.source, "published": one.published, "notes": one.notes},
+        "snapshots": [],
+        "cost": {
+            "prepare_s": 0.0,
+            "distill_s": None,
+            "peak_memory": {},
+            "device": timing.device_name(torch.device("cpu")),
+            "cpus": 0,
+            "gpus": 0.0,
+            "exclusive": True,
+            "warm": False,
+        },
+    }
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How sets are scored, in the words of the command line."""
+
+    architectures: Sequence[str]
+    protocols: Sequence[str]
+    students: int
+    resources: Resources
+
+    def __post_init__(self) -> None:
+        if self.students < 1:
+            raise UserError(f"--students {self.students}: must be at least 1")
+
+    def exams(self, dataset: Dataset) -> list[Exam]:
+        """An exam for each architecture and protocol. Raises UserError for unknown and unfit ones."""
+        check_resources(self.resources)
+        architectures = [networks.parse(name) for name in self.architectures]
+        for architecture in architectures:
+            architecture.check(dataset.image_shape)
+        protocols = [p for name in self.protocols for p in load_protocols(name)]
+        return [Exam(a, protocol, self.students) for a in architectures for protocol in protocols]
+
+
+def session(store: Store, adopted: Sequence[Adopted], source: Source, scoring: Scoring) -> Session:
+    """The jobs that score imported sets; those that are done are not run again."""
+    jobs = {a.job.key: a.job for a in adopted}
+    for exam in scoring.exams(source.data):
+        examine(jobs, exam, [a.cell for a in adopted], [a.job for a in adopted])
+    datasets = {source.data.fingerprint: place(source.spec, source.path)}
+    return Session(scoring.resources, jobs, store, [], datasets)

@@ -1,0 +1,155 @@
+"""What a table is made of: rows, columns, cells, and numbers as text."""
+
+# ruff: noqa: RUF001  (a table is set with real dashes and multiplication signs)
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, cast
+
+import pandas as pd
+
+MISSING = "—"
+NO_NETWORK = "–"
+EXEMPT = "† the whole training set: the ceiling, exempt from the budget."
+OVER_BUDGET = "‡ stores more than its ipc allows: not a comparison at equal storage."
+Row = dict[str, Any]  # one row of a frame
+Reader = Callable[[Row], "Cell"]
+
+
+@dataclass(frozen=True)
+class Column:
+    header: str
+    left: bool = False  # text and accuracies start at the left, other numbers end at the right
+    rank: int = 0  # a narrow terminal drops the highest rank first, and never 0
+    accuracy: bool = False
+
+
+@dataclass(frozen=True)
+class Cell:
+    text: str
+    bold: bool = False
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One table: what was scored on one dataset under one protocol."""
+
+    title: str
+    columns: list[Column]
+    groups: list[list[list[Cell]]]  # a group of rows per ipc
+    notes: list[str]
+
+
+# --- numbers as text ----------------------------------------------------------------------------------------
+
+
+def number(value: float) -> str:
+    """Two or three digits that matter: 0.012, 3.4, 120, 4,500; a dash for what nobody measured."""
+    if math.isnan(value):
+        return MISSING
+    if value == 0:
+        return "0"
+    if value < 0.001:
+        return "<0.001"
+    if value < 0.995:
+        return f"{value:.2g}"
+    return f"{value:.1f}" if value < 99.95 else f"{value:,.0f}"
+
+
+def span(values: Iterable[int]) -> str:
+    """`3`, or `2–3` where they differ."""
+    low, high = min(values := list(values)), max(values)
+    return str(low) if low == high else f"{low}–{high}"
+
+
+def percent(row: Row, name: str) -> str:
+    """A mean over seeds with its interval, with the deviation of two seeds, or alone for one."""
+    mean, deviation, low, high = (row[f"{name}_{part}"] for part in ("mean", "std", "ci_low", "ci_high"))
+    if math.isnan(mean):
+        return MISSING
+    text = bounded(100 * mean, 100 * low, 100 * high, 1)
+    return text if math.isnan(deviation) or not math.isnan(low) else f"{text} ± {100 * deviation:.1f}"
+
+
+def bounded(value: float, low: float, high: float, digits: int) -> str:
+    """`93.1 [92.6, 93.5]`; without the interval where there is none, a dash where there is no value."""
+    if math.isnan(value):
+        return MISSING
+    text = f"{value:z.{digits}f}"  # z: no minus before a zero
+    return text if math.isnan(low) else f"{text} [{low:z.{digits}f}, {high:z.{digits}f}]"
+
+
+# --- rows ---------------------------------------------------------------------------------------------------
+
+
+def mark(exempt: bool, over_budget: bool) -> str:
+    """What stands behind a method's name if it does not compete."""
+    return " †" if exempt else " ‡" if over_budget else ""
+
+
+def marked(row: Row) -> Cell:
+    """The method's name with its mark."""
+    return Cell(row["method"] + mark(row["exempt"], not row["within_budget"]))
+
+
+def mark_notes(rows: Iterable[Row]) -> list[str]:
+    """What the marks of these rows mean."""
+    rows = list(rows)
+    exempt = [EXEMPT] if any(row["exempt"] for row in rows) else []
+    over = any(not row["exempt"] and not row["within_budget"] for row in rows)
+    return exempt + ([OVER_BUDGET] if over else [])
+
+
+def source(distill_arch: str) -> Cell:
+    """The distillation architecture, if the method needs one."""
+    return Cell(NO_NETWORK if distill_arch == "any" else distill_arch)
+
+
+def distilled_on(rows: Iterable[Row]) -> list[str]:
+    """The distillation architectures."""
+    return sorted({row["distill_arch"] for row in rows} - {"any"})
+
+
+def title(dataset: str, protocol: str, distilled: list[str]) -> str:
+    """A table's heading; several distillation architectures have a column instead."""
+    on = f", distilled on {distilled[0]}" if len(distilled) == 1 else ""
+    return f"{dataset}, protocol {protocol}{on}"
+
+
+def familiar_first(archs: Iterable[str], distilled: list[str]) -> list[str]:
+    """Evaluation architectures in the order of their columns: those that were distilled on first."""
+    return sorted(archs, key=lambda arch: (arch not in distilled, arch))
+
+
+def by_ipc(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """The rows of each ipc, otherwise in their order; the whole set, "all", on top."""
+    found: dict[str, list[Row]] = {}
+    for row in sorted(rows, key=lambda row: -1 if pd.isna(row["ipc"]) else int(row["ipc"])):
+        found.setdefault("all" if pd.isna(row["ipc"]) else str(int(row["ipc"])), []).append(row)
+    return found
+
+
+def sections(frame: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame, list[Row]]]:
+    """What goes into one table: dataset, protocol, and its part of the frame, also as rows."""
+    for (dataset, protocol), part in frame.groupby(["dataset", "protocol"]):
+        yield str(dataset), str(protocol), part, cast(list[Row], part.to_dict("records"))
+
+
+def who(distilled: list[str]) -> list[tuple[Column, Reader]]:
+    """The columns that name a row: the method, and what it was distilled on if that differs."""
+    named: list[tuple[Column, Reader]] = [(Column("method", left=True), marked)]
+    if len(distilled) > 1:
+        named.append((Column("distilled on", left=True), lambda row: source(row["distill_arch"])))
+    return named
+
+
+def lay_out(
+    heading: str, columns: list[tuple[Column, Reader]], rows: list[Row], notes: list[str]
+) -> Comparison:
+    """A table whose columns, after the ipc, are read off each row."""
+    groups = [
+        [[Cell(ipc), *(read(row) for _, read in columns)] for row in group]
+        for ipc, group in by_ipc(rows).items()
+    ]
+    return Comparison(heading, [Column("ipc"), *(column for column, _ in columns)], groups, notes)

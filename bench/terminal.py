@@ -1,0 +1,45 @@
+"""What commands share at the terminal: the console, the report after a run, and how a run ends."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:  # torch takes two seconds to import
+    from bench.session import Session
+    from bench.sweep.frontier import Outcome
+
+out = Console()
+
+
+def write_report(directory: Path) -> list[str]:
+    """Tables in the terminal, the paths of what was written, and the records that were left out."""
+    from bench import report as reporting
+
+    built = reporting.build(directory)
+    reporting.print_tables(built, out)
+    for problem in built.problems:
+        out.print(f"left out: {problem}", style="red", highlight=False, markup=False, soft_wrap=True)
+    for path in built.written:
+        out.print(f"  {path}", highlight=False, markup=False, soft_wrap=True)
+    return built.problems
+
+
+def finish(session: "Session", outcome: "Outcome", limit: int | None) -> None:
+    """Report what a run left, and exit with what became of it."""
+    if outcome.interrupted:
+        out.print(
+            f"\nStopped. Finished jobs are kept; the same command goes on:\n  {_command()}", soft_wrap=True
+        )
+        raise typer.Exit(130)
+    if session.has_records():
+        write_report(session.store.root)
+    for line in session.summary(outcome, limit):
+        out.print(line, highlight=False, soft_wrap=True, markup=False)
+    raise typer.Exit(1 if outcome.failed else 0)
+
+
+def _command() -> str:
+    return " ".join(["ddbench", *sys.argv[1:]])

@@ -1,0 +1,32 @@
+"""A network trained on the real training set, that labels what students are trained on."""
+
+from typing import ClassVar
+
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from bench.method import ARCHITECTURE, Prepare, Problem
+from bench.train import Recipe, train
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
+class Teacher(Recipe):
+    """The recipe is the teacher's own; its architecture is the students'. One serves all methods and seeds."""
+
+    version: ClassVar[int] = 1
+    uses: ClassVar[frozenset[str]] = frozenset({ARCHITECTURE})
+
+    def __str__(self) -> str:
+        length = f"{self.steps} steps" if self.steps is not None else f"{self.epochs} epochs"
+        return f"teacher of {length}"
+
+    def requires(self) -> dict[str, Prepare]:
+        return {}
+
+    def build(self, problem: Problem) -> dict[str, Tensor]:
+        """The state of the trained network."""
+        net = problem.make_net(problem.rng("teacher", "network"))
+        draws = problem.rng("teacher", "training")
+        train(net, problem.images, problem.labels, self, draws, problem.preprocess)
+        return dict(net.state_dict())

@@ -1,0 +1,72 @@
+"""Five students of one set: one by one, together, and as the rule has it. A group a size; read the ratio.
+
+Batches of 256, as in the protocols of DC and DSA: a batch is all of the set up to 25 images per class.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from meter import DEVICE, wait
+
+from bench import rng
+from bench.networks import Network, parse
+from bench.preprocess import Preprocess
+from bench.students import Lesson, teach
+from bench.train import Recipe
+
+CLASSES, STUDENTS = 10, 5
+DSA = "color_crop_cutout_flip_scale_rotate"
+WAYS = {"one_by_one": False, "together": True, "default": None}
+
+
+@dataclass(frozen=True)
+class Size:
+    """A network, the side of its images, an augmentation, and how many steps are taken."""
+
+    architecture: str
+    side: int
+    augment: str
+    steps: int
+
+    def __str__(self) -> str:
+        return f"{self.architecture} {self.side}px {'dsa' if self.augment == DSA else 'plain'}"
+
+    def lesson(self, ipc: int) -> Lesson:
+        n, channels = ipc * CLASSES, 1 if self.side == 8 else 3
+        images = torch.randn(n, channels, self.side, self.side, generator=rng.generator(0)).to(DEVICE)
+        recipe = Recipe(batch_size=256, lr=0.01, steps=self.steps, augment=self.augment)
+        preprocess = Preprocess((0.5,) * channels, (0.25,) * channels)
+        return Lesson(images, torch.arange(n, device=DEVICE) % CLASSES, recipe, preprocess)
+
+    def build(self, i: int) -> Network:
+        shape = (1 if self.side == 8 else 3, self.side, self.side)
+        return parse(self.architecture).build(shape, CLASSES, rng.generator(i))
+
+
+SIZES = (
+    Size("mlp", 8, "none", 50),
+    Size("mlp", 8, DSA, 30),
+    Size("convnet-d2-w32", 8, DSA, 10),
+    Size("convnet-d2-w64", 8, "none", 10),
+    Size("convnet-d2-w64", 8, DSA, 10),
+    Size("convnet-w32", 32, DSA, 2),
+)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("ipc", [1, 10, 50])
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_students(benchmark: Any, size: Size, ipc: int, way: str) -> None:
+    lesson = size.lesson(ipc)
+    benchmark.group = f"{size}, ipc {ipc}, {size.steps} steps"
+
+    def taught() -> Any:
+        orders = [rng.generator(i, "order") for i in range(STUDENTS)]
+        (found,) = teach(size.build, lesson, orders, together=WAYS[way]).values()
+        wait()
+        return found
+
+    found = benchmark.pedantic(taught, rounds=3, warmup_rounds=1)
+    assert found.logits(lesson.images[:2]).isfinite().all()
