@@ -12,7 +12,7 @@ from bench.train import Recipe, train
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class Teacher(Recipe):
-    """The recipe is the teacher's own; its architecture is the students'. One serves all methods and seeds."""
+    """The recipe is the teacher's own, its architecture the students'. One serves all methods and seeds."""
 
     version: ClassVar[int] = 1
     uses: ClassVar[frozenset[str]] = frozenset({ARCHITECTURE})
