@@ -2,8 +2,8 @@
 
 The baseline of Deng & Russakovsky (NeurIPS 2022): their method without its memory, one stored row an image.
 
-Deviations: images start as noise of unit length, or as real images (the authors: Xavier); per-channel
-normalisation instead of ZCA.
+Deviations: images start as noise of unit length, or as real images (the authors: Xavier); the
+presets whiten CIFAR by MTT's ZCA, where the authors' is a kind of their own.
 """
 
 from dataclasses import dataclass

@@ -5,7 +5,7 @@ learned by trajectory matching. An extractor F pulls the features of two halluci
 bases and hallucinators push them apart (a min-max game), so that hallucinators differ.
 
 Deviations: the gradient is the exact adjoint; the step size is learned as its logarithm and kept in the
-artifact; per-channel normalisation instead of ZCA, and no batch is standardised once more. As published the
+artifact; no batch is standardised once more. The presets whiten CIFAR (`preprocess: zca`). As published the
 hallucinators come on top of `ipc` bases per class, over the budget; with `fit_budget` fewer bases make room
 for them.
 """

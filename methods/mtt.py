@@ -2,7 +2,8 @@
 
 Deviations: the gradient is the exact adjoint, which stores N weight vectors instead of N graphs; the step
 size is learned as its logarithm (the first step is the paper's), so that it stays positive, and is kept in
-the artifact; only the epochs that are read are trained; per-channel normalisation instead of ZCA.
+the artifact; only the epochs that are read are trained. Where the paper whitens, so do the presets
+(`preprocess: zca`).
 """
 
 from dataclasses import dataclass

@@ -3,7 +3,8 @@
 Back-propagation through time over a window at a random place of the inner run, which Adam takes.
 
 Deviations: the place of the window is drawn at every outer step (the authors: every epoch of the real data);
-the inner batches hold as many images of each class; per-channel normalisation instead of ZCA.
+the inner batches hold as many images of each class; whitened only with
+`preprocess: zca`.
 """
 
 from dataclasses import dataclass

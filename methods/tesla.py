@@ -5,8 +5,7 @@ Hessian-vector product a step, and biased for more than one inner step (the pape
 every Hessian product). `mtt` has the exact one at the same memory.
 
 Deviations: the authors' code loses a factor 2 of the images' gradient, so its `lr` is twice ours for the same
-step; the step size is learned as its logarithm and kept in the artifact; per-channel normalisation instead of
-ZCA.
+step; the step size is learned as its logarithm and kept in the artifact. `preprocess: zca` whitens.
 """
 
 from dataclasses import dataclass
