@@ -26,7 +26,7 @@ app = typer.Typer(
 
 SweepFile = Annotated[Path, typer.Argument(metavar="SWEEP.yaml", help="The sweep file.", show_default=False)]
 Out = Annotated[
-    Path | None, typer.Option("--out", metavar="DIR", help="Result folder [default: results/<sweep name>].")
+    Path | None, typer.Option("--out", metavar="DIR", help="Result folder (default: results/<sweep name>).")
 ]
 Set = Annotated[
     list[str] | None,

@@ -36,7 +36,7 @@ Factor = Annotated[int | None, typer.Option(metavar="F", help="Multi-formation f
 Downsample = Annotated[int | None, typer.Option(metavar="D", help="How much an RTP memory is enlarged.")]
 Lr = Annotated[float | None, typer.Option(metavar="LR", help="The step size that was learned with the set.")]
 Name = Annotated[
-    str | None, typer.Option(metavar="NAME", help="What tables call it [default: the file's name].")
+    str | None, typer.Option(metavar="NAME", help="What tables call it (default: the file's name).")
 ]
 Students = Annotated[int, typer.Option(metavar="N", help="Networks trained on each set.")]
 Cpus = Annotated[int, typer.Option(metavar="N", help="Threads.")]
@@ -173,7 +173,7 @@ def verify(
     lr: Lr = None,
     arch: Annotated[str, typer.Option(help="Architecture of the students.")] = "convnet",
     protocol: Annotated[
-        str | None, typer.Option(help="How they are trained [default: that of the format's papers].")
+        str | None, typer.Option(help="How they are trained (default: as the format's papers do).")
     ] = None,
     students: Students = 3,
     experiment: Annotated[int, typer.Option(metavar="N", help="Which set of a file that holds several.")] = 0,
@@ -190,6 +190,7 @@ def verify(
     request = _request(file, form, space, factor, downsample, lr)
     source = foreign.Source.open(dataset)
     needs = _needs(cpus, gpus)
+    _columns("round", "suspect", "changed to", "accuracy %", "", "gain")
     asked = prepared(request, experiment, source.data, arch, protocol, students, needs, _row)
     verdict = asked.run(expect, tolerance)
     _judge(verdict, tolerance)
@@ -198,9 +199,13 @@ def verify(
 
 def _row(trial: "Trial") -> None:
     """One line for each trial as it ends: a user waits minutes for all of them."""
-    gain = f"{100 * trial.gain:+6.1f}" if trial.round else " " * 6
+    gain = f"{100 * trial.gain:+.1f}" if trial.round else ""
     spread = f"± {100 * trial.spread:.1f}" if len(trial.accuracies) > 1 else ""
-    line = f"{trial.suspect:<14} {trial.change:<52} {100 * trial.accuracy:5.1f} {spread:<6} {gain}"
+    _columns(str(trial.round or ""), trial.suspect, trial.change, f"{100 * trial.accuracy:.1f}", spread, gain)
+
+
+def _columns(number: str, suspect: str, change: str, accuracy: str, spread: str, gain: str) -> None:
+    line = f"{number:<6}{suspect:<15}{change:<54}{accuracy:>10}{spread:>8}{gain:>8}".rstrip()
     out.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
