@@ -92,9 +92,14 @@ def _varied(content: dict[str, Any], stem: str, variant: str, changes: dict[str,
     return {"name": f"{stem}.{variant}" if variant else stem, **varied}
 
 
-def load_protocol(name: str) -> Protocol:
-    """The one protocol of this name. Raises UserError for an unknown name, and for that of several."""
+def load_protocol(name: str, *, taught: bool = True) -> Protocol:
+    """The one protocol of this name.
+
+    Raises UserError for an unknown name, for that of several, and without `taught` for one with a teacher.
+    """
     found = load_protocols(name)
     if len(found) > 1:
         raise UserError(f"protocol {name} is several: name one of {', '.join(p.name for p in found)}")
+    if found[0].teacher is not None and not taught:
+        raise UserError(f"protocol {name}: only `run` and `evaluate` train its teacher; name another")
     return found[0]

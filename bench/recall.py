@@ -143,7 +143,8 @@ def recall(directory: Path, identity: str | None, question: Question) -> Scored:
     Raises UserError for a task that cannot be read or asked of this artifact, a damaged artifact, and data
     that are not there or have changed.
     """
-    architecture, protocol = networks.parse(question.architecture), load_protocol(question.protocol)
+    architecture = networks.parse(question.architecture)
+    protocol = load_protocol(question.protocol, taught=False)
     store, key = _locate(directory, identity)
     meta = verified(store, key)
     whole, held = _data_of(meta)

@@ -217,9 +217,7 @@ def prepared(
     parsed = networks.parse(architecture)
     parsed.check(dataset.image_shape)
     kind = importers.read(request, dataset)[0].format
-    chosen = load_protocol(protocol or NATIVE.get(kind, "standard"))
-    if chosen.teacher is not None:
-        raise UserError(f"--protocol {chosen.name}: its teacher is part of a sweep; verify with another")
+    chosen = load_protocol(protocol or NATIVE.get(kind, "standard"), taught=False)
     torch.set_num_threads(needs.cpus)
     device = torch.device("cuda:0" if needs.gpus else "cpu")
     return Verification(request, seed, Setting(dataset, parsed, chosen, students, 0, device), told)

@@ -46,6 +46,8 @@ def test_dc_bench_is_a_row_for_each_augmentation() -> None:
         "dc_bench.randaugment": ("randaugment", 1000),
     }
     assert load_protocols("dc_bench.dsa") == [p for p in load_protocols("dc_bench") if "dsa" in p.name]
+    with pytest.raises(UserError, match=r"only `run` and `evaluate` train its teacher"):
+        load_protocol("standard.teacher", taught=False)
     with pytest.raises(UserError, match=r"dc_bench is several: name one of dc_bench\.none, "):
         load_protocol("dc_bench")
 
