@@ -101,7 +101,7 @@ BAD: dict[str, tuple[dict[str, Any], list[str]]] = {
     "ipc not a list": ({"ipc": 10}, ["ipc", "10"]),
     "unknown architecture": (
         {"distill": {**DISTILL, "architectures": ["resnet99"]}},
-        ["distill.architectures.0", "'resnet99'", "convnet, lenet, mlp"],
+        ["distill.architectures.0", "'resnet99'", "alexnet, convnet, densenet, lenet, mlp"],
     ),
     "unreadable architecture": (
         {"evaluate": {**EVALUATE, "architectures": ["convnet-x4"]}},
