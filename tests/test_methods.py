@@ -162,8 +162,8 @@ def test_every_preset_builds_its_method(name: str) -> None:
     for dataset, ipc in itertools.product(datasets, (1, 10, 50)):
         values = preset(name, dataset, ipc)
         built = build_method(name, values)
-        own = {key: value for key, value in values.items() if key != "preprocess"}  # of any method, see the plan
-    assert {key: getattr(built, key) for key in own} == own
+        own = {key: value for key, value in values.items() if key != "preprocess"}  # that is of any method
+        assert {key: getattr(built, key) for key in own} == own
         assert len(built.requires()) < 1000
 
 
