@@ -179,7 +179,7 @@ def together_pays(net: nn.Module, lesson: Lesson, students: int) -> bool:
     """Whether to train these students together: by device, network, batch and number, never by timing.
 
     On a CPU only what a step spends on calls is saved, so it pays for many students of small networks: 1.5
-    to 3 times as fast where this says so (see `tests/benchmarks/test_student_training.py`), and down to half as fast
+    to 3 times as fast where this says so (`make benchmark` times both ways), and down to half as fast
     where it does not. A GPU always takes them together where vmap holds the network (not measured yet).
     """
     if students < 2 or not stackable(net):
