@@ -58,11 +58,15 @@ def _request(
 
 
 def _needs(cpus: int, gpus: float) -> "Resources":
+    """What a job gets. Raises UserError for what is impossible, or not in this machine."""
     from bench.config import Resources
+    from bench.session import check_resources
 
     if cpus < 1 or not 0 <= gpus <= 1:
         raise UserError(f"--cpus {cpus} --gpus {gpus:g}: at least one thread; no GPU, one or a part")
-    return Resources(cpus=cpus, gpus=gpus)
+    needs = Resources(cpus=cpus, gpus=gpus)
+    check_resources(needs)
+    return needs
 
 
 def evaluate(
@@ -85,14 +89,14 @@ def evaluate(
     from bench import foreign
     from bench.store import Store
 
-    request = _request(file, form, space, factor, downsample, lr)
-    scoring = foreign.Scoring(archs.split(","), protocol.split(","), students, _needs(cpus, gpus))
+    request, needs = _request(file, form, space, factor, downsample, lr), _needs(cpus, gpus)
     source = foreign.Source.open(dataset)
-    scoring.exams(source.data)  # what cannot be scored is not imported
+    # before anything is written
+    exams = foreign.exams(source, archs.split(","), protocol.split(","), students)
     store = Store(out_dir.resolve())
     adopted = foreign.adopt(store, request, source, name)
     _tell(adopted)
-    session = foreign.session(store, adopted, source, scoring)
+    session = foreign.session(store, adopted, source, exams, needs)
     finish(session, session.run("inline", None, None, out), None)
 
 

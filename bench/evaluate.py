@@ -67,7 +67,8 @@ def evaluate(
             evaluate_s=measured.seconds,
             peak_memory_bytes=max(peaks.values()),
             peak_memory=peaks,
-            device=meta["cost"]["device"],
+            device=meta["cost"]["device"]
+            or timing.device_name(setting.device),  # of a set from elsewhere: here
             cpus=where["cpus"],
             gpus=where["gpus"],
             exclusive=where["exclusive"] and meta["cost"]["exclusive"],

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from pydantic import ValidationError
 
-from bench import data, importers, networks, timing
+from bench import data, importers, networks
 from bench.config import Resources
 from bench.data import Dataset, DatasetSpec
 from bench.errors import UserError
@@ -22,12 +21,11 @@ from bench.importers import Imported, Request
 from bench.job import versions
 from bench.plan import ANY, Cell, Exam, Job, examine, make
 from bench.protocols import load_protocols
-from bench.session import Session, check_resources, commit, place
+from bench.session import Session, commit, place
 from bench.store import Store
 from bench.strict import first_complaint
 
-NAME = "imported"  # of the result folder that holds such sets by default
-VERSION = 1
+VERSION = 1  # of how such a set becomes an artifact
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,7 @@ def adopt(store: Store, request: Request, source: Source, name: str | None = Non
     """
     found = []
     for one in importers.read(request, source.data):
-        # a set of ours or of a single network says nothing of the one that it was distilled on
+        # no file says which network it was distilled on: the identity has ANY, and nobody reads the cell's
         cell = Cell(source.data, one.ipc, networks.parse("convnet"), one.seed)
         identity = {
             "dataset": source.data.fingerprint,
@@ -91,8 +89,7 @@ def adopt(store: Store, request: Request, source: Source, name: str | None = Non
         }
         label = f"{identity['method']} {source.data.label} ipc {one.ipc} seed {one.seed}"
         job = make("distill", label, identity, {})
-        state = store.state(job.kind, job.key)
-        if state is not None:
+        if store.state(job.kind, job.key) is not None:  # not there, or damaged
             store.discard(job.kind, job.key)
             store.publish(job.key, _meta(job, one, source), functools.partial(_save, one))
         found.append(Adopted(one, job, cell))
@@ -125,7 +122,7 @@ def _meta(job: Job, one: Imported, source: Source) -> dict[str, Any]:
             "prepare_s": 0.0,
             "distill_s": None,
             "peak_memory": {},
-            "device": timing.device_name(torch.device("cpu")),
+            "device": None,
             "cpus": 0,
             "gpus": 0.0,
             "exclusive": True,
@@ -134,33 +131,25 @@ def _meta(job: Job, one: Imported, source: Source) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True)
-class Scoring:
-    """How sets are scored, in the words of the command line."""
-
-    architectures: Sequence[str]
-    protocols: Sequence[str]
-    students: int
-    resources: Resources
-
-    def __post_init__(self) -> None:
-        if self.students < 1:
-            raise UserError(f"--students {self.students}: must be at least 1")
-
-    def exams(self, dataset: Dataset) -> list[Exam]:
-        """An exam for each architecture and protocol. Raises UserError for unknown and unfit ones."""
-        check_resources(self.resources)
-        architectures = [networks.parse(name) for name in self.architectures]
-        for architecture in architectures:
-            architecture.check(dataset.image_shape)
-        protocols = [p for name in self.protocols for p in load_protocols(name)]
-        return [Exam(a, protocol, self.students) for a in architectures for protocol in protocols]
+def exams(
+    source: Source, architectures: Sequence[str], protocols: Sequence[str], students: int
+) -> list[Exam]:
+    """One for each architecture and protocol, by name. Raises UserError for unknown and unfit ones."""
+    if students < 1:
+        raise UserError(f"--students {students}: must be at least 1")
+    parsed = [networks.parse(name) for name in architectures]
+    for architecture in parsed:
+        architecture.check(source.data.image_shape)
+    chosen = [p for name in protocols for p in load_protocols(name)]
+    return [Exam(architecture, protocol, students) for architecture in parsed for protocol in chosen]
 
 
-def session(store: Store, adopted: Sequence[Adopted], source: Source, scoring: Scoring) -> Session:
+def session(
+    store: Store, adopted: Sequence[Adopted], source: Source, exams: Sequence[Exam], resources: Resources
+) -> Session:
     """The jobs that score imported sets; those that are done are not run again."""
     jobs = {a.job.key: a.job for a in adopted}
-    for exam in scoring.exams(source.data):
+    for exam in exams:
         examine(jobs, exam, [a.cell for a in adopted], [a.job for a in adopted])
     datasets = {source.data.fingerprint: place(source.spec, source.path)}
-    return Session(scoring.resources, jobs, store, [], datasets)
+    return Session(resources, jobs, store, [], datasets)

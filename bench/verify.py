@@ -23,7 +23,6 @@ from bench.importers import Request
 from bench.plan import HOLDOUT
 from bench.preprocess import Preprocess
 from bench.protocols import Protocol, load_protocol
-from bench.session import check_resources
 from bench.students import teach
 
 SPACES = ("raw01", "normalized", "zca")
@@ -109,7 +108,8 @@ class Verification:
     ) -> None:
         """`seed` picks among the file's sets; `told` hears of every trial as it ends. Raises UserError."""
         self._setting, self._told = setting, told
-        self._readings = _readings(request, seed, setting.data)
+        readings = _readings(request, seed, setting.data)  # on the CPU, as files are read
+        self._readings = {name: distilled.to(setting.device) for name, distilled in readings.items()}
         distilled = self._readings[GIVEN]
         same = tuple(range(setting.data.n_classes))
         setup = Setup(GIVEN, same, setting.architecture, setting.protocol)
@@ -129,6 +129,8 @@ class Verification:
                 for suspect in left
                 for change, other in self._changes(suspect, setup)
             ]
+            if not tried:
+                break
             best, other = min(tried, key=lambda pair: abs(pair[0].accuracy - expected))
             if abs(now.accuracy - expected) - abs(best.accuracy - expected) < LEAST:
                 break
@@ -167,7 +169,7 @@ class Verification:
                 moved = sum(a != b for a, b in zip(order, setup.classes, strict=True))
                 yield f"{moved} classes renamed", replace(setup, classes=order)
         elif suspect == "width" and (width := dict(architecture.params).get("width")):
-            for other in {max(1, width // 2), width * 2}:
+            for other in (max(1, width // 2), width * 2):
                 params = dict(architecture.params) | {"width": other}
                 changed = networks.parse({"name": architecture.family, **params})
                 yield changed.label, replace(setup, architecture=changed)
@@ -211,7 +213,6 @@ def prepared(
     told: Callable[[Trial], None],
 ) -> Verification:
     """A verification in the words of the command line. Raises UserError."""
-    check_resources(needs)
     if students < 1:
         raise UserError(f"--students {students}: must be at least 1")
     parsed = networks.parse(architecture)

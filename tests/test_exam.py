@@ -74,7 +74,7 @@ def test_ties_of_rates_go_to_the_protocol_s_own() -> None:
     def chosen(*means: float) -> tuple[float, str, dict[str, float] | None]:
         tensors = {"rates": torch.tensor(wanted.rates, dtype=torch.float64)}
         tensors["accuracies"] = torch.tensor([[m, m] for m in means], dtype=torch.float64)
-        return learning_rate(torch.nn.Identity(), wanted, tensors)  # type: ignore[arg-type]
+        return learning_rate(torch.nn.Identity(), wanted, tensors)
 
     assert chosen(0.5, 0.5, 0.5)[0] == 0.05
     assert chosen(0.5, 0.4, 0.5)[0] in (0.01, 0.1)

@@ -53,7 +53,7 @@ def test_there_and_back(tmp_path: Path, format: str, labels: str) -> None:
     targets = before.decode()[1]
     if labels == "image" and len(set(targets.argmax(1).bincount(minlength=K).tolist())) == 1:
         order = targets.argmax(1).argsort(stable=True)
-    same(decoded(found), tuple(t.detach()[order] for t in before.decode()))  # type: ignore[arg-type]
+    same(decoded(found), tuple(t.detach()[order] for t in before.decode()))
     assert found.distilled.preprocess == STATS
     assert float(found.distilled.state_dict()["inner_lr"]) == 0.125
 
@@ -63,7 +63,7 @@ def test_whitening_goes_along(tmp_path: Path, format: str) -> None:
     data = dataset()
     zca = Zca.fit(data.train.images, "kip")
     found = only(written(pixels(zca), tmp_path, format))
-    same(decoded(found), tuple(t.detach() for t in pixels(zca).decode()))  # type: ignore[arg-type]
+    same(decoded(found), tuple(t.detach() for t in pixels(zca).decode()))
     after = found.distilled.preprocess
     assert torch.equal(after(data.test.images), zca(data.test.images))
     with pytest.raises(UserError, match="says itself that it is zca: leave out --space normalized"):
@@ -89,7 +89,7 @@ def test_factorised_sets_are_decoded(tmp_path: Path, format: str, name: str) -> 
         before = LinearBases(noise(5, 3, 2, 2), noise(PER, K, 5), 2, STATS)
     found = only(written(before, tmp_path, format))
     assert type(found.distilled) is Pixels
-    same(decoded(found), tuple(t.detach() for t in before.decode()))  # type: ignore[arg-type]
+    same(decoded(found), tuple(t.detach() for t in before.decode()))
 
 
 def test_pictures_there_and_back_to_the_byte(tmp_path: Path) -> None:

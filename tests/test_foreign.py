@@ -1,8 +1,10 @@
 """Other people's files through the command line: evaluate, import, export, verify."""
 
+import itertools
 import json
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from cli_tools import Ended, ddbench, leftovers, stable_records
 from conftest import WriteProtocol
 from torch import Tensor
 
-from bench import artifact
+from bench import artifact, verify
 from bench.artifact import Preprocess
 from bench.data import Dataset
 from bench.evaluate import WEIGHTS
@@ -80,6 +82,7 @@ def test_what_nobody_measured_is_no_number(
     evaluate(dc_file(tmp_path / "x.pt", digits, 1), out)
     (record,) = (json.loads(path.read_text()) for path in (out / "records").iterdir())
     assert record["cost"]["distill_s"] is None
+    assert record["cost"]["device"]  # of the evaluation, the only work that was done here
     table = (out / "tables/summary.md").read_text()
     row = next(line for line in table.splitlines() if "x.pt" in line)
     assert "nan" not in table
@@ -219,3 +222,23 @@ def test_bad_arguments_are_one_line(
     assert ended.err.count("\n") == 1
     assert complaint in ended.err
     assert not (tmp_path / "out").exists()
+
+
+def test_verify_ends_when_no_suspect_is_left(
+    tmp_path: Path, digits: Dataset, write_protocol: WriteProtocol, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every trial helps a little, and there are fewer suspects than rounds."""
+    write_protocol("fast")
+    gains = itertools.count(0.3, 0.02)
+
+    def better(*_: Any) -> SimpleNamespace:
+        return SimpleNamespace(judged=SimpleNamespace(accuracies=[next(gains)]))
+
+    monkeypatch.setattr(verify, "examine", better)
+    monkeypatch.setattr(verify, "SUSPECTS", ("augmentation",))
+    file = dc_file(tmp_path / "x.pt", digits, 1)
+    ended = ddbench(
+        *("verify", file, "--dataset", "digits", "--arch", "mlp", "--protocol", "fast", "--expect", 0.9)
+    )
+    assert ended.code == 1, ended.err
+    assert "left unexplained +58.0" in ended.text

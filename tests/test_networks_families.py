@@ -183,7 +183,7 @@ def test_a_convnet_has_its_pooling(pooling: str, side: int) -> None:
 @pytest.mark.parametrize("halving", ["pool_first", "pool_second"])
 def test_a_pooling_block_is_a_block_of_pooled_images(halving: str) -> None:
     """On maps of 2x2 constant squares and without the 3x3 convolutions, a block is its shortcut, pooled."""
-    block = Block(2, 4, 8, 4, "none", halving).double()  # type: ignore[arg-type]
+    block = Block(2, 4, 8, 4, "none", halving).double()
     for module in block.residual:
         if isinstance(module, nn.Conv2d):
             nn.init.zeros_(module.weight)
@@ -234,7 +234,7 @@ def test_stacked_students_have_their_own_gradients(name: str) -> None:
     side = 64 if "ap10" in name else 16
     nets = [build(name, (1, side, side), n_classes=3, seed=s).double() for s in range(2)]
     x, y = images(4, (1, side, side)).view(2, 2, 1, side, side), torch.tensor([[0, 1], [2, 0]])
-    weights, buffers = stack_module_state(nets)  # type: ignore[arg-type]
+    weights, buffers = stack_module_state(nets)
     assert not buffers
 
     def loss(params: dict[str, torch.Tensor], x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
