@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_aggregate import make, trained
+from record_tools import make, trained
 
 from bench.aggregate import frame, interval
 from bench.ranking import ars, hlr, ior, lrs, score, scores

@@ -12,13 +12,15 @@ from typing import Any
 import matplotlib.image
 import numpy as np
 import pytest
+from record_tools import make, sweep, write
 from rich.console import Console
-from test_aggregate import COLUMNS, make, sweep, write
+from test_aggregate import COLUMNS
 
 from bench.aggregate import frame, summary
 from bench.files import write_atomic
 from bench.record import Record
 from bench.report import Report, build, draw, layout, plots, print_tables, tables
+from bench.report.exhibit import View
 from bench.report.grid import canvas, save_grid
 
 FILES = {
@@ -106,15 +108,15 @@ def test_csv_has_fractions_in_the_documented_columns(built: tuple[Path, Report])
     directory, report = built
     rows = list(csv.DictReader((directory / "tables" / "summary.csv").open()))
     assert list(rows[0]) == COLUMNS
-    assert len(rows) == len(report.summary) == 2 + 4 * 4 - 1
+    assert len(rows) == len(report.view.summary) == 2 + 4 * 4 - 1
     assert all(0 < float(row["accuracy_mean"]) < 1 for row in rows)
     assert {row["ipc"] for row in rows} == {"1", "10", ""}
-    for row, mean in zip(rows, report.summary["accuracy_mean"], strict=True):
+    for row, mean in zip(rows, report.view.summary["accuracy_mean"], strict=True):
         assert float(row["accuracy_mean"]) == pytest.approx(mean, rel=1e-5)
 
 
 def test_layout_groups_ranks_marks_and_missing_cells(built: tuple[Path, Report]) -> None:
-    (table,) = tables.compare(built[1].summary)
+    (table,) = tables.compare(built[1].view.summary)
     assert table.title == "digits, protocol quick, distilled on convnet"
     headers = [column.header for column in table.columns]
     assert headers[:4] == ["ipc", "method", "convnet", "mlp"]  # the architecture it was distilled on first
@@ -233,7 +235,7 @@ def _printed(report: Report, width: int) -> str:
 def test_terminal_keeps_accuracies_whole(built: tuple[Path, Report], width: int) -> None:
     text = _printed(built[1], width)
     assert max(map(len, text.splitlines())) <= width
-    for row in built[1].summary.to_dict("records"):
+    for row in built[1].view.summary.to_dict("records"):
         assert layout.percent({str(name): value for name, value in row.items()}, "accuracy") in text
     assert "—" in text
     assert "random_real" in text
@@ -244,7 +246,8 @@ def test_terminal_keeps_accuracies_whole(built: tuple[Path, Report], width: int)
 
 def test_labels_are_not_read_as_markup() -> None:
     records = [make(hyperparameters={"steps": steps}) for steps in (1, 2)]
-    report = Report(summary(frame(records)), [], [], [])
+    view = View(frame(records), ())
+    report = Report(view, [tables.exhibit(view)], [], [])
     assert "dm[steps=1]" in _printed(report, 80)
 
 

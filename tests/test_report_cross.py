@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from record_tools import make, sweep, trained, write
 from rich.console import Console
-from test_aggregate import make, sweep, trained, write
 from test_report import CROSS
 
 from bench.aggregate import curve, frame, measured, transfer
@@ -18,7 +18,7 @@ from bench.record import CurvePoint, Metrics, Record
 from bench.report import Report, build, cross, curves, heat, measures, print_tables
 from bench.report.layout import Comparison, bounded
 
-METRICS = {"tables/metrics.csv", "tables/metrics.md"}
+METRICS = {f"tables/metrics.{kind}" for kind in ("csv", "md", "tex")}
 CURVE = {"tables/curve.csv", "plots/curve.png", "plots/curve.svg"}
 
 

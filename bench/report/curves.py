@@ -6,6 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bench.report.exhibit import Exhibit, View
 from bench.report.plots import Panel, arrange, draw_points, ipcs_in, legend, looks, method_lines, panels
 
 
@@ -56,3 +57,8 @@ def accuracy_vs_training(curve: pd.DataFrame) -> Figure:
         axes.set_xlim(0, 104)
 
     return arrange(by_ipc(curve), legend(curve), draw, "part of the students' training (%)")
+
+
+def exhibit(view: View) -> Exhibit | None:
+    ends = view.curve
+    return Exhibit("curve", ends, plots={"curve": lambda: accuracy_vs_training(ends)}) if len(ends) else None

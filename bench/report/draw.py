@@ -56,10 +56,18 @@ def _tex_row(cells: list[Cell], first: bool) -> str:
     return " & ".join([texts[0] if first else "", *texts[1:]]) + r" \\"
 
 
+def _over(where: list[int], n_columns: int) -> list[str]:
+    """The heading over the columns of the evaluation architectures, which stand side by side."""
+    if not where:
+        return []
+    first, last = where[0], where[-1]
+    text = rf"\multicolumn{{{len(where)}}}{{c}}{{accuracy (\%), evaluated on}}"
+    after = " &" * (n_columns - last - 1)
+    return ["& " * first + text + after + r" \\", rf"\cmidrule(lr){{{first + 1}-{last + 1}}}"]
+
+
 def _tex_table(table: Comparison) -> str:
-    where = [i for i, column in enumerate(table.columns) if column.accuracy]
-    before, span_, after = where[0], len(where), len(table.columns) - where[-1] - 1
-    over = "& " * before + rf"\multicolumn{{{span_}}}{{c}}{{accuracy (\%), evaluated on}}" + " &" * after
+    over = _over([i for i, column in enumerate(table.columns) if column.accuracy], len(table.columns))
     body = ["\n".join(_tex_row(row, first=i == 0) for i, row in enumerate(group)) for group in table.groups]
     label = re.sub(r"[^a-z0-9]+", "-", table.title.lower())
     return "\n".join([
@@ -69,8 +77,7 @@ def _tex_table(table: Comparison) -> str:
         r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         rf"\begin{{tabular}}{{{''.join('l' if c.left else 'r' for c in table.columns)}}}",
         r"\toprule",
-        over + r" \\",
-        rf"\cmidrule(lr){{{before + 1}-{before + span_}}}",
+        *over,
         " & ".join(tex(column.header) for column in table.columns) + r" \\",
         r"\midrule",
         "\n\\midrule\n".join(body),

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from seaborn.utils import relative_luminance
 
-from bench.report.cross import PREFIX, architectures
+from bench.report.cross import PREFIX, architectures, compare
+from bench.report.exhibit import Exhibit, View
 
 BOX = (0.75, 0.28)  # inches of one number
 MAP = "cividis"  # read alike with and without colour vision
@@ -76,3 +77,12 @@ def cross_architecture(transfer: pd.DataFrame) -> Figure:
         bar.set_label("test accuracy (%)")
     figure.supxlabel("evaluated on (framed: what the set was distilled on)", fontsize="medium")
     return figure
+
+
+def exhibit(view: View) -> Exhibit | None:
+    """The tables and the picture, where the records hold several evaluation architectures."""
+    transfer = view.transfer
+    if not (tables := compare(transfer)):
+        return None
+    plot = {"cross_architecture": lambda: cross_architecture(transfer)}
+    return Exhibit("cross_architecture", transfer, tables, plot, printed=True)

@@ -5,6 +5,7 @@ import pandas as pd
 from bench.aggregate import CELL, MEASURED
 from bench.ranking import SCORES
 from bench.report import layout
+from bench.report.exhibit import Exhibit, View
 from bench.report.layout import Cell, Column, Comparison, Reader, Row, bounded, percent
 
 HEADERS = {"calibration_error": "ECE", "agreement": "agreement", "worst_class": "worst class"}
@@ -73,3 +74,8 @@ def compare(table: pd.DataFrame) -> list[Comparison]:
         title = layout.title(dataset, protocol, distilled)
         tables.append(layout.lay_out(title, columns, rows, _notes(rows, protocol, known)))
     return tables
+
+
+def exhibit(view: View) -> Exhibit | None:
+    known = gather(view.measured, view.scores)
+    return Exhibit("metrics", known, compare(known)) if len(known) else None

@@ -262,11 +262,11 @@ def accuracy_vs_seconds(summary: pd.DataFrame) -> Figure:
     return arrange(panels(summary), handles, draw, label)
 
 
-def save(draw: Callable[[pd.DataFrame], Figure], summary: pd.DataFrame, stem: Path) -> list[Path]:
-    """Draw and write `stem.png` and `stem.svg`, the same bytes for the same summary."""
+def save(draw: Callable[[], Figure], stem: Path) -> list[Path]:
+    """Draw and write `stem.png` and `stem.svg`, the same bytes for the same figure."""
     written = []
     with rc_context(cast(Any, STYLE)):
-        figure = draw(summary)
+        figure = draw()
         figure.draw_without_rendering()
         figure.set_layout_engine("none")  # laid out once; again for each file would double the time
         for kind, metadata in {"png": {"Software": None}, "svg": {"Date": None}}.items():

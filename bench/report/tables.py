@@ -9,7 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from bench.report import layout
+from bench.report import layout, plots
+from bench.report.exhibit import Exhibit, View
 from bench.report.layout import MISSING, Cell, Column, Comparison, Row, number, percent, span
 
 
@@ -147,3 +148,18 @@ def _comparison(rows: list[Row], dataset: str, protocol: str) -> Comparison:
 def compare(summary: pd.DataFrame) -> list[Comparison]:
     """A table for every dataset and protocol of a summary."""
     return [_comparison(rows, dataset, protocol) for dataset, protocol, _, rows in layout.sections(summary)]
+
+
+def exhibit(view: View) -> Exhibit:
+    """The comparison tables, accuracy against images per class and against seconds."""
+    summary = view.summary
+    return Exhibit(
+        "summary",
+        summary,
+        compare(summary),
+        {
+            "accuracy_vs_ipc": lambda: plots.accuracy_vs_ipc(summary),
+            "accuracy_vs_seconds": lambda: plots.accuracy_vs_seconds(summary),
+        },
+        printed=True,
+    )
