@@ -23,6 +23,8 @@ SORT = ["dataset", "protocol", "distill_arch", "eval_arch", "ipc"]
 SECONDS = ["prepare_s", "distill_s", "evaluate_s"]
 MEASURED = ["calibration_error", "agreement", "worst_class"]
 TRAINING = ["labels", "soft", "augment", "cutmix", "preprocess", "steps"]
+RATE = ["lr", "lr_from"]  # which may differ between the seeds of a cell
+BLOCKS = ["parameterisation", "objective"]  # of a composition
 CONFIDENCE = 0.95
 LEAST_SEEDS = 3  # below this a spread is shown but no interval is claimed
 RESAMPLES = 9999
@@ -113,7 +115,7 @@ def _measured(record: Record) -> dict[str, Any]:
     `worst_class`: the accuracy of the class that a student knows least.
     """
     metrics, training = record.metrics, record.training
-    known = {name: None if training is None else getattr(training, name) for name in TRAINING}
+    known = {name: None if training is None else getattr(training, name) for name in TRAINING + RATE}
     if metrics is None or training is None:
         return {**known, **dict.fromkeys(MEASURED, float("nan")), "curve": []}
     agreement = float("nan") if metrics.agreement is None else metrics.agreement
@@ -140,6 +142,7 @@ def frame(records: Sequence[Record]) -> pd.DataFrame:
             "protocol_version": r.protocol_version,
             "seed": r.seed,
             "accuracy": float(np.mean(r.accuracies)),
+            "accuracies": r.accuracies,
             "students": len(r.accuracies),
             **_measured(r),
             "stored_floats": r.storage.floats,
@@ -153,7 +156,14 @@ def frame(records: Sequence[Record]) -> pd.DataFrame:
             "artifact": r.artifact,
             "method_name": r.method,
             "method_version": r.method_version,
+            "dataset_name": r.dataset,
             "dataset_fingerprint": r.dataset_fingerprint,
+            "image_shape": r.image_shape,
+            "n_classes": r.n_classes,
+            "protocol_name": r.protocol,
+            **{name: r.hyperparameters.get(name) if r.method == "compose" else None for name in BLOCKS},
+            "hyperparameters": json.dumps(r.hyperparameters, sort_keys=True),
+            "versions": json.dumps(r.versions, sort_keys=True),
         }
         for r in records
     ]
