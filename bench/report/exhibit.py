@@ -32,6 +32,10 @@ class View:
         return aggregate.curve(self.flat)
 
     @cached_property
+    def progress(self) -> pd.DataFrame:
+        return aggregate.progress(self.flat)
+
+    @cached_property
     def measured(self) -> pd.DataFrame:
         return aggregate.measured(self.flat)
 
