@@ -181,7 +181,9 @@ def examine(jobs: dict[str, Job], exam: Exam, cells: Sequence[Cell], sets: Seque
         label = f"{distill.label} on {exam.student.label}"
         if distill.identity["seed"] != cell.seed:
             label += f" (students {cell.seed})"
-        job = make("evaluate", label, exam.identity(cell) | exam.beside(), {"artifact": distill.key, **shared})
+        job = make(
+            "evaluate", label, exam.identity(cell) | exam.beside(), {"artifact": distill.key, **shared}
+        )
         jobs[job.key] = job
 
 

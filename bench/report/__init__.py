@@ -8,10 +8,18 @@ from rich.console import Console
 
 from bench.aggregate import frame, load_records
 from bench.files import write_atomic
-from bench.report import curves, draw, heat, measures, plots, tables
+from bench.report import breakdown, curves, draw, heat, measures, pareto, plots, tables
 from bench.report.exhibit import Exhibit, Exhibitor, View
 
-EXHIBITORS: tuple[Exhibitor, ...] = (tables.exhibit, heat.exhibit, measures.exhibit, curves.exhibit)
+EXHIBITORS: tuple[Exhibitor, ...] = (
+    tables.exhibit,
+    heat.exhibit,
+    measures.exhibit,
+    curves.exhibit,
+    curves.exhibit_progress,
+    pareto.exhibit,
+    breakdown.exhibit,
+)
 
 
 @dataclass(frozen=True)
