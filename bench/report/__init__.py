@@ -8,7 +8,7 @@ from rich.console import Console
 
 from bench.aggregate import frame, load_records
 from bench.files import write_atomic
-from bench.report import breakdown, curves, draw, heat, measures, pareto, plots, tables
+from bench.report import breakdown, curves, draw, heat, measures, pareto, pictures, plots, tables
 from bench.report.exhibit import Exhibit, Exhibitor, View
 
 EXHIBITORS: tuple[Exhibitor, ...] = (
@@ -19,6 +19,7 @@ EXHIBITORS: tuple[Exhibitor, ...] = (
     curves.exhibit_progress,
     pareto.exhibit,
     breakdown.exhibit,
+    pictures.exhibit,
 )
 
 
@@ -52,6 +53,7 @@ def _write(shown: Exhibit, directory: Path) -> list[Path]:
     written = [write_atomic(stem.with_suffix(suffix), text) for suffix, text in texts.items()]
     for name, figure in shown.plots.items():
         written += plots.save(figure, directory / "plots" / name)
+    written += [write(directory / "plots" / f"{name}.png") for name, write in shown.pictures.items()]
     return written
 
 

@@ -3,7 +3,7 @@
 Bars are stacked, so the axis is linear and starts at zero; what is too short to be seen is a number.
 """
 
-from typing import cast
+from typing import Any, cast
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -28,7 +28,7 @@ def ordered(rows: pd.DataFrame) -> pd.DataFrame:
     """A row per method, the quickest first; several sources keep a row each, named in `name`."""
     several = rows.duplicated("method").any()
     source = rows["distill_arch"].map(lambda arch: f" ({arch})" if several and arch != "any" else "")
-    marks = [mark(row.exempt, not row.within_budget) for row in rows.itertuples()]
+    marks = [mark(*flags) for flags in zip(rows["exempt"], ~rows["within_budget"], strict=True)]
     named = rows.assign(name=rows["method"] + source + marks, total=rows[SECONDS].sum(axis=1))
     return named.sort_values(["total", "name"], kind="stable")
 
@@ -57,7 +57,12 @@ def _numbers(axes: Axes, rows: pd.DataFrame) -> None:
     columns = {**{phase: NAMES[phase] for phase in SECONDS}, "total": "total"}
     for i, (column, header) in enumerate(columns.items()):
         x = 1 + (i + 1) * COLUMN / WIDTH
-        at = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "center", "fontsize": "small"}
+        at: dict[str, Any] = {
+            "transform": axes.get_yaxis_transform(),
+            "ha": "right",
+            "va": "center",
+            "fontsize": "small",
+        }
         axes.text(x, -0.5 - 0.45, header, weight="bold", **at)
         for y, seconds in enumerate(rows[column]):
             axes.text(x, y, number(seconds), **at)

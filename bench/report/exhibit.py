@@ -52,6 +52,7 @@ class Exhibit:
     frame: pd.DataFrame | None = None
     comparisons: list[Comparison] = field(default_factory=list)
     plots: dict[str, Callable[[], Figure]] = field(default_factory=dict)  # by the stem of their files
+    pictures: dict[str, Callable[[Path], Path]] = field(default_factory=dict)  # each writes its PNG
     printed: bool = False  # in the terminal too
 
 

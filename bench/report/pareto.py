@@ -1,6 +1,7 @@
 """Accuracy against what it costs, seconds or bytes, and the front of those that nothing beats in both."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,9 +27,15 @@ from bench.report.plots import (
 )
 
 LEAST_SECONDS = 1e-3
-FRONT = {"color": "0.2", "linewidth": 0.7, "linestyle": "-"}
+FRONT: dict[str, Any] = {"color": "0.2", "linewidth": 0.7, "linestyle": "-"}
 ALIKE = 1.1  # sizes with less between them stand side by side
-RING = {"marker": "o", "markersize": SIZE + 4.5, "markerfacecolor": "none", "markeredgecolor": "0.2"}
+RING: dict[str, Any] = {
+    "marker": "o",
+    "markersize": SIZE + 4.5,
+    "markerfacecolor": "none",
+    "markeredgecolor": "0.2",
+    "markeredgewidth": 0.9,
+}
 
 
 def front(cost: ArrayLike, accuracy: ArrayLike) -> NDArray[np.bool_]:
@@ -47,7 +54,7 @@ def _draw_front(axes: Axes, rivals: pd.DataFrame) -> None:
     """Rings around the best, and the steps under which all others are: the rows have `cost`, drawn at `x`."""
     best = rivals[front(rivals["cost"], rivals["accuracy_mean"])].sort_values(["cost", "x"])
     y = 100 * best["accuracy_mean"]
-    axes.plot(best["x"], y, linestyle="", markeredgewidth=0.9, zorder=4, **RING)
+    axes.plot(best["x"], y, linestyle="", zorder=4, **RING)
     # to the right end of the axes: what costs more and is no better is beaten
     ends = [*best["x"], axes.get_xlim()[1]], [*y, *y.iloc[-1:]]
     if len(best):
@@ -86,11 +93,12 @@ def _figure(
             draw_points(axes, group["x"], group, style, "")
         _draw_front(axes, points if all_compete else points[points["within_budget"]])
 
-    return arrange(found, [*legend(summary, look), _front_handle()], draw, xlabel)
-
-
-def _front_handle() -> Line2D:
-    return Line2D([], [], label="Pareto front (of the means)", markeredgewidth=0.9, **FRONT, **RING)
+    return arrange(
+        found,
+        [*legend(summary, look), Line2D([], [], label="Pareto front (of the means)", **FRONT, **RING)],
+        draw,
+        xlabel,
+    )
 
 
 def accuracy_vs_seconds(summary: pd.DataFrame) -> Figure:

@@ -245,8 +245,8 @@ def arrange(
     """All panels in a grid, the legend to its right; a combination without records stays empty."""
     n_rows, n_columns = 1 + max(p.row for p in found), 1 + max(p.column for p in found)
     beside = 0.8 + 0.075 * max(len(str(handle.get_label())) for handle in handles)
-    panel = ALONE if len(found) == 1 else PANEL
-    size = (n_columns * panel[0] + beside, max(n_rows * panel[1], 0.19 * len(handles)) + 0.3)
+    inches = ALONE if len(found) == 1 else PANEL
+    size = (n_columns * inches[0] + beside, max(n_rows * inches[1], 0.19 * len(handles)) + 0.3)
     figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.08))
     grid = figure.subplots(n_rows, n_columns, squeeze=False, sharey="row")
     for axes in grid.flat:
