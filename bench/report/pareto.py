@@ -88,7 +88,7 @@ def _figure(
         rows = panel.rows[~panel.rows["exempt"] & panel.rows["ipc"].notna()]
         rows = rows.sort_values("method", key=lambda names: names.map(list(look).index))
         log_axis(axes, place(drawn))
-        points = rows.assign(cost=cost, x=place(cost[rows.index]))
+        points = rows.assign(cost=cost[rows.index], x=place(cost[rows.index]))
         for style, group in method_lines(points, look):
             draw_points(axes, group["x"], group, style, "")
         _draw_front(axes, points if all_compete else points[points["within_budget"]])

@@ -50,8 +50,8 @@ def _pictures(rows: pd.DataFrame) -> Iterator[tuple[dict[str, object], partial[P
 def exhibit(view: View) -> Exhibit | None:
     """One artifact for each data set, method and ipc; the table says which picture shows which."""
     rows = chosen(view)
-    if not len(rows):
-        return None
-    shown, writers = zip(*_pictures(rows), strict=True)
-    pictures = {str(row["picture"]): write for row, write in zip(shown, writers, strict=True)}
-    return Exhibit("pictures", pd.DataFrame(shown), pictures=pictures)
+    found = list(_pictures(rows)) if len(rows) else []
+    pictures = {str(shown["picture"]): write for shown, write in found}
+    return (
+        Exhibit("pictures", pd.DataFrame(shown for shown, _ in found), pictures=pictures) if found else None
+    )
