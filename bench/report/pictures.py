@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def stem(*words: object) -> str:
     return "_".join(re.sub(r"[^A-Za-z0-9.]+", "-", str(word)).strip("-") for word in words)
 
 
-def _pictures(rows: pd.DataFrame) -> Iterator[tuple[dict[str, object], partial[Path]]]:
+def _pictures(rows: pd.DataFrame) -> Iterator[tuple[dict[str, object], Callable[[Path], Path]]]:
     """What a picture shows, and how it is written."""
     from bench.errors import UserError
     from bench.gallery import grid, verified  # torch takes two seconds to import
@@ -51,7 +51,7 @@ def exhibit(view: View) -> Exhibit | None:
     """One artifact for each data set, method and ipc; the table says which picture shows which."""
     rows = chosen(view)
     found = list(_pictures(rows)) if len(rows) else []
-    pictures = {str(shown["picture"]): write for shown, write in found}
-    return (
-        Exhibit("pictures", pd.DataFrame(shown for shown, _ in found), pictures=pictures) if found else None
-    )
+    if not found:
+        return None
+    table = pd.DataFrame([shown for shown, _ in found])
+    return Exhibit("pictures", table, pictures={str(shown["picture"]): write for shown, write in found})

@@ -26,6 +26,7 @@ MARKERS = "osD^vP*X<>pHd"  # 13 and 8 colours: 104 pairs before one comes twice
 DASHES = ["--", ":", "-.", (0, (5, 1, 1, 1, 1, 1))]
 PANEL, ALONE = (2.7, 2.4), (4.2, 3.2)  # inches; of the only one there is
 MOST_TICKS = 5
+ABREAST = 3  # panels of a single column, side by side
 SIZE = 4.5  # of a marker, in points
 LARGER = {"*": 1.6, "P": 1.3, "X": 1.3, "d": 1.2}  # those that cover little of their box
 
@@ -134,7 +135,7 @@ def by_ipc(frame: pd.DataFrame) -> list[Panel]:
     return [
         replace(
             panel,
-            title=panel.title + (f", ipc {ipc}" if ipc else ""),
+            title=panel.title.replace("\n", f", ipc {ipc}\n" if ipc else "\n"),
             column=ipcs.index(ipc),
             rows=panel.rows[panel.rows["ipc"].isna() | (panel.rows["ipc"] == ipc)],
         )
@@ -187,7 +188,7 @@ def draw_points(axes: Axes, x: pd.Series, rows: pd.DataFrame, style: Look, line:
 
 def aside(i: int, count: int) -> float:
     """By what the i-th of so many points at one place of a log axis is moved: they stand side by side."""
-    return float(min(1.04, 1.8 ** (1 / count)) ** (i - (count - 1) / 2))
+    return float(min(1.08, 1.8 ** (1 / count)) ** (i - (count - 1) / 2))
 
 
 def _against_ipc(axes: Axes, rows: pd.DataFrame, look: dict[str, Look]) -> None:
@@ -242,13 +243,19 @@ def legend(frame: pd.DataFrame, look: dict[str, Look]) -> list[Line2D]:
 def arrange(
     found: list[Panel], handles: list[Line2D], draw: Callable[[Axes, Panel], None], xlabel: str
 ) -> Figure:
-    """All panels in a grid, the legend to its right; a combination without records stays empty."""
+    """All panels in a grid, the legend to its right; a combination without records stays empty.
+
+    The panels of a row share their scale. A single column is wrapped, and each panel keeps its own.
+    """
+    wrapped = all(panel.column == 0 for panel in found)
+    if wrapped:
+        found = [replace(p, row=p.row // ABREAST, column=p.row % ABREAST) for p in found]
     n_rows, n_columns = 1 + max(p.row for p in found), 1 + max(p.column for p in found)
     beside = 0.8 + 0.075 * max(len(str(handle.get_label())) for handle in handles)
     inches = ALONE if len(found) == 1 else PANEL
     size = (n_columns * inches[0] + beside, max(n_rows * inches[1], 0.19 * len(handles)) + 0.3)
     figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.08))
-    grid = figure.subplots(n_rows, n_columns, squeeze=False, sharey="row")
+    grid = figure.subplots(n_rows, n_columns, squeeze=False, sharey=False if wrapped else "row")
     for axes in grid.flat:
         axes.set_axis_off()
     labelled: set[int] = set()  # rows whose first panel has been drawn
@@ -257,7 +264,7 @@ def arrange(
         axes.set_axis_on()
         draw(axes, panel)
         axes.set_title(panel.title, fontsize="medium")
-        axes.tick_params(labelleft=panel.row not in labelled)
+        axes.tick_params(labelleft=wrapped or panel.row not in labelled)
         labelled.add(panel.row)
     figure.supxlabel(xlabel, fontsize="medium")
     figure.supylabel("test accuracy (%)", fontsize="medium")
