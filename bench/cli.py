@@ -114,7 +114,7 @@ def show(
         str | None, typer.Argument(metavar="ID", help="A key, or its first characters.", show_default=False)
     ] = None,
 ) -> None:
-    """Draw what an artifact decodes to, by class, as a PNG; without ID one for each method and ipc."""
+    """Draw a set, its bases and how it evolved, as PNGs; without ID one set for each method and ipc."""
     from bench.gallery import draw
 
     for label, path in draw(directory, identity):

@@ -121,6 +121,7 @@ class Evaluate(Strict):
     students: Positive = 5
     protocol: Annotated[tuple[str, ...], BeforeValidator(_several)] = Field(min_length=1)  # one or several
     curve: tuple[Fraction, ...] = ()  # parts of the training after which accuracy is told as well
+    snapshots: bool = Field(default=False, strict=True)  # score what parts of the distillation had made, too
 
     @model_validator(mode="after")
     def _check(self) -> "Evaluate":

@@ -9,8 +9,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import matplotlib.image
-import numpy as np
 import pytest
 from record_tools import make, sweep, write
 from rich.console import Console
@@ -21,12 +19,14 @@ from bench.files import write_atomic
 from bench.record import Record
 from bench.report import Report, build, draw, layout, plots, print_tables, tables
 from bench.report.exhibit import View
-from bench.report.grid import canvas, save_grid
 
 FILES = {
     *("tables/summary.csv", "tables/summary.md", "tables/summary.tex"),
-    *("plots/accuracy_vs_ipc.png", "plots/accuracy_vs_ipc.svg"),
-    *("plots/accuracy_vs_seconds.png", "plots/accuracy_vs_seconds.svg"),
+    *(
+        f"plots/{name}.{kind}"
+        for name in ("accuracy_vs_ipc", "accuracy_vs_seconds", "accuracy_vs_bytes", "breakdown")
+        for kind in ("png", "svg")
+    ),
 }
 
 
@@ -258,7 +258,7 @@ def test_a_method_looks_the_same_everywhere_and_unlike_the_others() -> None:
     table = summary(frame([make(f"m{i}") for i in range(25)]))
     look = plots.looks(table)
     assert list(look) == [f"m{i}" for i in range(25)]
-    assert len({(style.colour, style.marker) for style in look.values()}) == 25
+    assert len({(style.colour, style.marker, style.hollow) for style in look.values()}) == 25
 
 
 def test_panels_show_what_needs_no_network_next_to_every_source() -> None:
@@ -283,29 +283,3 @@ def test_ticks_are_the_ipcs() -> None:
     axes = figure.axes[0]
     figure.draw_without_rendering()
     assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "7", "50"]
-
-
-def test_grid_canvas_places_and_enlarges() -> None:
-    images = np.zeros((3, 1, 8, 8))
-    images[1] = 2.0  # clipped
-    images[2, 0, 0, 0] = 0.5
-    sheet = canvas(images, np.array([0, 0, 1]), [0, 1], 2)
-    assert sheet.shape == (2 * 48 + 4, 2 * 48 + 4, 3)
-    assert sheet[0, 0].tolist() == [0, 0, 0]
-    assert sheet[0, 52].tolist() == [1, 1, 1]
-    assert sheet[52:58, :6].min() == sheet[52:58, :6].max() == 0.5
-    assert sheet[58, 0, 0] == 0
-    assert sheet[52:, 52:].min() == 1  # the second class has one image
-    with pytest.raises(ValueError, match="not 2"):
-        canvas(np.zeros((1, 2, 8, 8)), np.array([0]), [0], 1)
-
-
-def test_grid_file_is_reproducible(tmp_path: Path) -> None:
-    images, labels = np.random.default_rng(0).random((60, 3, 16, 16)), np.arange(60) % 30
-    classes = tuple(f"class {i}" for i in range(30))
-    for name in ("a.png", "b.png"):
-        save_grid(tmp_path / name, images, labels, classes, "a title", per_class=1)
-    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png"]
-    height = matplotlib.image.imread(tmp_path / "a.png").shape[0]
-    assert 20 * 52 < height < 22 * 52  # twenty of thirty classes

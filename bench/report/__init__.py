@@ -8,10 +8,19 @@ from rich.console import Console
 
 from bench.aggregate import frame, load_records
 from bench.files import write_atomic
-from bench.report import curves, draw, heat, measures, plots, tables
+from bench.report import breakdown, curves, draw, heat, measures, pareto, pictures, plots, tables
 from bench.report.exhibit import Exhibit, Exhibitor, View
 
-EXHIBITORS: tuple[Exhibitor, ...] = (tables.exhibit, heat.exhibit, measures.exhibit, curves.exhibit)
+EXHIBITORS: tuple[Exhibitor, ...] = (
+    tables.exhibit,
+    heat.exhibit,
+    measures.exhibit,
+    curves.exhibit,
+    curves.exhibit_progress,
+    pareto.exhibit,
+    breakdown.exhibit,
+    pictures.exhibit,
+)
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,7 @@ def _write(shown: Exhibit, directory: Path) -> list[Path]:
     written = [write_atomic(stem.with_suffix(suffix), text) for suffix, text in texts.items()]
     for name, figure in shown.plots.items():
         written += plots.save(figure, directory / "plots" / name)
+    written += [write(directory / "plots" / f"{name}.png") for name, write in shown.pictures.items()]
     return written
 
 

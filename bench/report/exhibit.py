@@ -32,6 +32,10 @@ class View:
         return aggregate.curve(self.flat)
 
     @cached_property
+    def progress(self) -> pd.DataFrame:
+        return aggregate.progress(self.flat)
+
+    @cached_property
     def measured(self) -> pd.DataFrame:
         return aggregate.measured(self.flat)
 
@@ -48,6 +52,7 @@ class Exhibit:
     frame: pd.DataFrame | None = None
     comparisons: list[Comparison] = field(default_factory=list)
     plots: dict[str, Callable[[], Figure]] = field(default_factory=dict)  # by the stem of their files
+    pictures: dict[str, Callable[[Path], Path]] = field(default_factory=dict)  # each writes its PNG
     printed: bool = False  # in the terminal too
 
 
