@@ -85,7 +85,8 @@ def run_inline(sweep: Path, out: Path, *words: object) -> Ended:
 @contextlib.contextmanager
 def started(*words: object, path: Path | None = None) -> Iterator["subprocess.Popen[str]"]:
     """The program as a process, in a group of its own, dead at the end; `path` is a folder of plug-ins."""
-    env = {**os.environ, **({"PYTHONPATH": str(path)} if path else {})}
+    paths = [str(path) if path else "", os.environ.get("PYTHONPATH", "")]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     process = subprocess.Popen(
         [str(BIN / "ddbench"), *map(str, words)],
         env=env,
