@@ -151,7 +151,9 @@ def standings(compared: Matrix) -> pd.DataFrame:
         [(name, *rows.get(name, empty)) for name in compared.methods],
         columns=["method", "iqm", "iqm_ci_low", "iqm_ci_high", "mean_rank"],
     )
-    table = table.assign(own_cells=compared.has.sum(axis=0), n_cells=len(part.cells), cells=len(compared.cells))
+    table = table.assign(
+        own_cells=compared.has.sum(axis=0), n_cells=len(part.cells), cells=len(compared.cells)
+    )
     return table.sort_values(["iqm", "method"], ascending=[False, True]).reset_index(drop=True)
 
 
@@ -177,22 +179,20 @@ def _percentiles(drawn: Any) -> tuple[float, float]:
 
 
 def _ranks(part: Matrix) -> Floats:
-    """[cells, methods]: 1 + how many methods lie above, their whole interval above all of mine.
+    """[cells, methods], NaN where missing."""
+    rank = tied_ranks(*(part._where_known(values) for values in (part.mean, part.low, part.high)))
+    return np.where(part.has, rank, np.nan)
+
+
+def tied_ranks(mean: Floats, low: Floats, high: Floats) -> Floats:
+    """Ranks along the last axis: 1 + how many lie above, their whole interval above all of mine.
 
     Where one of two has no interval, their means decide.
     """
-    mean, low, high = (part._where_known(v)[:, :, None] for v in (part.mean, part.low, part.high))
-    certain = np.isfinite(low) & np.isfinite(low.swapaxes(1, 2))
-    above = np.where(certain, low > high.swapaxes(1, 2), mean > mean.swapaxes(1, 2))  # [cells, other, mine]
-    return np.where(part.has, 1.0 + above.sum(axis=1), np.nan)
-
-
-def ranks(compared: Matrix) -> pd.DataFrame:
-    """A row per method and cell that it has: `rank`, with ties where intervals overlap."""
-    rank = pd.DataFrame(_ranks(compared), columns=pd.Index(compared.methods, name="method"))
-    long = rank.assign(cell=range(len(rank))).melt("cell", value_name="rank").dropna(subset="rank")
-    cells = compared.cells.reset_index(drop=True)
-    return long.merge(cells, left_on="cell", right_index=True).drop(columns="cell").astype({"rank": "int64"})
+    mine, theirs = (np.s_[..., None, :], np.s_[..., :, None])
+    certain = np.isfinite(low[mine]) & np.isfinite(low[theirs])
+    above = np.where(certain, low[theirs] > high[mine], mean[theirs] > mean[mine])
+    return 1.0 + above.sum(axis=-2)
 
 
 # --- two methods over cells ---------------------------------------------------------------------------------
@@ -201,7 +201,7 @@ def ranks(compared: Matrix) -> pd.DataFrame:
 def pairs(compared: Matrix, names: Sequence[str]) -> pd.DataFrame:
     """A row per pair of these methods, in their order, over the cells that both have.
 
-    `difference`: mean over cells of first - second; `improvement`: how probable it is that a seed of the first
+    `difference`: mean over cells of first - second; `improvement`: the probability that a seed of the first
     beats one of the second, mean over cells, with its interval; `p`: Wilcoxon's signed-rank test over cells;
     `p_holm`: the same with Holm's correction for all pairs. NaN where no cell is shared.
     """
@@ -221,7 +221,13 @@ def _pair(compared: Matrix, i: int, j: int) -> tuple[Any, ...]:
     if not len(x):
         return (*names, 0, *(np.nan,) * 5)
     differences = np.round(compared.mean[x] - compared.mean[y], EXACT)
-    return (*names, len(x), differences.mean(), *_improvement(compared, (i, x), (j, y)), wilcoxon(differences))
+    return (
+        *names,
+        len(x),
+        differences.mean(),
+        *_improvement(compared, (i, x), (j, y)),
+        wilcoxon(differences),
+    )
 
 
 def wilcoxon(differences: Floats) -> float:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bench import aggregate, ranking
+from bench import aggregate, ranking, statistics
 from bench.report.layout import Comparison
 
 
@@ -22,6 +22,10 @@ class View:
     @cached_property
     def summary(self) -> pd.DataFrame:
         return aggregate.summary(self.flat)
+
+    @cached_property
+    def matrix(self) -> statistics.Matrix:
+        return statistics.matrix(self.flat, self.summary)
 
     @cached_property
     def transfer(self) -> pd.DataFrame:
