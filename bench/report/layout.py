@@ -14,8 +14,8 @@ NO_NETWORK = "–"
 EXEMPT = "† the whole training set: the ceiling, exempt from the budget."
 OVER_BUDGET = "‡ stores more than its ipc allows: not a comparison at equal storage."
 ACCURACY = (
-    "Accuracy in percent, students averaged first; [low, high]: 95 % bootstrap interval over distillation seeds, "
-    "none below 3."
+    "Accuracy in percent, students averaged first; [low, high]: 95 % bootstrap interval over distillation "
+    "seeds, none below 3."
 )
 Row = dict[str, Any]  # one row of a frame
 Reader = Callable[[Row], "Cell"]
