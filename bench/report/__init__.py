@@ -8,12 +8,25 @@ from rich.console import Console
 
 from bench.aggregate import frame, load_records
 from bench.files import write_atomic
-from bench.report import composition, critical, curves, draw, equal, heat, measures, paired, plots, tables
+from bench.report import (
+    composition,
+    critical,
+    curves,
+    draw,
+    equal,
+    heat,
+    measures,
+    paired,
+    plots,
+    published,
+    tables,
+)
 from bench.report.exhibit import Exhibit, Exhibitor, View
 
 EXHIBITORS: tuple[Exhibitor, ...] = (
     *(tables.exhibit, heat.exhibit, measures.exhibit, curves.exhibit),
     *(paired.standings_exhibit, paired.pairs_exhibit, critical.exhibit, composition.exhibit, equal.exhibit),
+    published.exhibit,
 )
 
 
