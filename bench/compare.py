@@ -62,8 +62,8 @@ def moved(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
     table[columns] = np.array(tested, float).reshape(-1, len(columns))
     table["p_holm"] = holm(table["p"].to_numpy(float))
     table["verdict"] = [_verdict(row) for row in table.to_dict("records")]
-    change = np.sign(table["stored_bytes_b"] - table["stored_bytes_a"])
-    table["storage"] = change.map({1.0: MORE, -1.0: LESS}).fillna("")
+    before, after = table["stored_bytes_a"], table["stored_bytes_b"]
+    table["storage"] = np.select([after > before, after < before], [MORE, LESS], "")
     for name in ("exempt", "within_budget"):
         table[name] = table.pop(f"{name}_b").combine_first(table.pop(f"{name}_a")).astype(bool)
     return table.drop(columns=["seeds_a", "seeds_b"]).sort_values([*CELL[1:], "method"], ignore_index=True)

@@ -48,7 +48,7 @@ class Evaluation:
     still: str = ""
 
 
-_BEST = "published is the best of many evaluations on the test set"
+_BEST = "published: the best of many evaluations on the test set"
 EVALUATIONS: Final = {
     "DC": Evaluation(("dc300",), "DC's, 300 epochs without augmentation"),
     "DSA": Evaluation(("dsa1000",), "DSA's, 1000 epochs with its augmentation"),
@@ -64,7 +64,7 @@ DC_BENCH: Final = {
     "best over augmentations": Evaluation((), "DC-BENCH's, the best of several augmentations"),
     "mean over augmentations": Evaluation((), "DC-BENCH's, the mean of several augmentations"),
 }
-UNSTATED = Evaluation((), "not stated in the table")
+UNSTATED = Evaluation((), "a recipe that the table does not state")
 COPIES: Final = {"511a870f652c3359a4d06530ec08a256": "data set of JPEG copies"}  # by fingerprint
 
 
@@ -151,7 +151,7 @@ def _widths(row: dict[Any, Any]) -> str:
     network = NETWORKS[row["architecture_eval"]]
     default = next(n.width for n in NETWORKS.values() if n.name == network.name)
     ours = split(row["eval_arch"])[1] or default
-    return "" if ours == network.width else f"width {ours}, published {network.width}"
+    return "" if ours == network.width else f"width {ours} against {network.width}"
 
 
 def _protocol(row: dict[Any, Any]) -> str:
@@ -160,7 +160,7 @@ def _protocol(row: dict[Any, Any]) -> str:
         theirs = next((e for words, e in DC_BENCH.items() if words in row["source"]), UNSTATED)
     if row["protocol_name"] in theirs.protocols:
         return theirs.still
-    return f"protocol {row['protocol_name']}, published {theirs.about}"
+    return f"protocol {row['protocol_name']} against {theirs.about}"
 
 
 def _distillation(row: dict[Any, Any]) -> list[str]:

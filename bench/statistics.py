@@ -57,12 +57,12 @@ class Matrix:
 
     def over(self, cells: NDArray[np.bool_]) -> "Matrix":
         """These cells only, and the methods that have one of them."""
-        return self._pick(cells, self.has[cells].any(axis=0))
+        return self._pick(cells, np.logical_or.reduce(self.has[cells], axis=0))
 
     def shared(self) -> "Matrix":
         """The cells that all compared methods have: those that are in at least half of the cells."""
         compared = 2 * self.has.sum(axis=0) >= len(self.cells)
-        return self._pick(self.has[:, compared].all(axis=1), compared)
+        return self._pick(np.logical_and.reduce(self.has[:, compared], axis=1), compared)
 
     def resampled(self, method: int, groups: NDArray[np.int64]) -> NDArray[np.float32]:
         """Weights [groups, most seeds, RESAMPLES] of each seed in bootstrap samples of each group.
@@ -112,8 +112,8 @@ def matrix(flat: pd.DataFrame, summary: pd.DataFrame) -> Matrix:
     methods = sorted(placed["method"].unique())
     at = np.full((len(cells), len(methods)), -1)
     at[placed["cell"], pd.Index(methods).get_indexer(placed["method"])] = placed["group"]
-    bounds = (groups[f"accuracy_{name}"].to_numpy(float) for name in ("mean", "ci_low", "ci_high"))
-    return Matrix(cells, methods, at, *bounds, seeds=_seeds(flat, groups))
+    mean, low, high = groups[["accuracy_mean", "accuracy_ci_low", "accuracy_ci_high"]].to_numpy(float).T
+    return Matrix(cells, methods, at, mean, low, high, _seeds(flat, groups))
 
 
 def _placed(groups: pd.DataFrame) -> pd.DataFrame:

@@ -73,7 +73,7 @@ def percent(row: Row, name: str) -> str:
     mean, deviation, low, high = (row[f"{name}_{part}"] for part in ("mean", "std", "ci_low", "ci_high"))
     if math.isnan(mean):
         return MISSING
-    text = bounded(100 * mean, 100 * low, 100 * high, 1)
+    text = points(mean, low, high)
     return text if math.isnan(deviation) or not math.isnan(low) else f"{text} ± {100 * deviation:.1f}"
 
 
@@ -83,6 +83,12 @@ def bounded(value: float, low: float, high: float, digits: int) -> str:
         return MISSING
     text = f"{value:z.{digits}f}"  # z: no minus before a zero
     return text if math.isnan(low) else f"{text} [{low:z.{digits}f}, {high:z.{digits}f}]"
+
+
+def points(value: float, low: float, high: float, *, signed: bool = False) -> str:
+    """A fraction and its interval in percent; `signed`: a plus too."""
+    text = bounded(100 * value, 100 * low, 100 * high, 1)
+    return f"+{text}" if signed and not text.startswith(("-", MISSING)) else text
 
 
 # --- rows ---------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import pandas as pd
 
 from bench.compare import FEW, IMPROVED, MORE, REGRESSED
 from bench.report import layout
-from bench.report.layout import MISSING, Cell, Column, Comparison, Reader, Row, bounded, number
+from bench.report.layout import MISSING, Cell, Column, Comparison, Reader, Row, number, points
 from bench.statistics import ALPHA
 
 NOTES = (
@@ -23,11 +23,8 @@ def _percent(name: str) -> Reader:
 
 
 def _difference(row: Row) -> Cell:
-    values = (100 * row[name] for name in ("difference", "ci_low", "ci_high"))
-    text = bounded(*values, 1)
-    return Cell(
-        text if text.startswith(("-", MISSING)) else f"+{text}", bool(row["verdict"] in (REGRESSED, IMPROVED))
-    )
+    text = points(row["difference"], row["ci_low"], row["ci_high"], signed=True)
+    return Cell(text, row["verdict"] in (REGRESSED, IMPROVED))
 
 
 def _change(name: str, scale: float) -> Reader:

@@ -1,12 +1,13 @@
 """Methods over all cells of a protocol: interquartile mean and mean rank, and every pair tested."""
 
+import math
 from collections.abc import Callable, Iterator
 
 import pandas as pd
 
 from bench.report import layout
 from bench.report.exhibit import Exhibit, View
-from bench.report.layout import MISSING, Cell, Column, Comparison, Row, bounded, number
+from bench.report.layout import MISSING, Cell, Column, Comparison, Row, number, points
 from bench.statistics import ALPHA, Matrix, pairs, standings
 
 MOST = 20  # methods whose pairs are tested: 190 pairs
@@ -73,7 +74,7 @@ def _standing(view: View, protocol: str, part: Matrix, table: pd.DataFrame) -> C
         [
             Cell(row["method"] + layout.mark(False, row["method"] in over)),
             Cell(
-                bounded(*(100 * row[f"iqm{end}"] for end in ("", "_ci_low", "_ci_high")), 1),
+                points(row["iqm"], row["iqm_ci_low"], row["iqm_ci_high"]),
                 row["method"] in best,
             ),
             Cell(MISSING if pd.isna(row["mean_rank"]) else f"{row['mean_rank']:.2f}"),
@@ -113,13 +114,13 @@ def _pair_rows(table: pd.DataFrame, over: set[str]) -> list[list[list[Cell]]]:
 
     groups: dict[str, list[list[Cell]]] = {}
     for row in layout.rows(table):
-        difference = MISSING if pd.isna(row["difference"]) else f"{100 * row['difference']:+z.1f}"
+        difference = points(row["difference"], math.nan, math.nan, signed=True)
         groups.setdefault(row["first"], []).append([
             name(row["first"]),
             name(row["second"]),
             Cell(str(row["n_cells"])),
             Cell(difference),
-            Cell(bounded(*(100 * row[end] for end in ("improvement", "ci_low", "ci_high")), 1)),
+            Cell(points(row["improvement"], row["ci_low"], row["ci_high"])),
             Cell(number(row["p"])),
             Cell(number(row["p_holm"]), bool(row["p_holm"] < ALPHA)),
         ])  # fmt: skip

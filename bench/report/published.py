@@ -10,7 +10,7 @@ import pandas as pd
 from bench import published
 from bench.report import layout
 from bench.report.exhibit import Exhibit, View
-from bench.report.layout import MISSING, Cell, Column, Comparison, Reader, Row, bounded, percent
+from bench.report.layout import MISSING, Cell, Column, Comparison, Reader, Row, percent, points
 
 
 def _letters(texts: Iterable[str]) -> dict[str, str]:
@@ -31,15 +31,15 @@ def _published(row: Row) -> Cell:
 
 def _difference(row: Row) -> Cell:
     """With the interval of what was measured: nobody knows that of what was published."""
-    theirs = row["accuracy_mean_published"]
-    ends = (100 * (row[f"accuracy_{end}"] - theirs) for end in ("mean", "ci_low", "ci_high"))
-    text = bounded(*ends, 1)
-    return Cell(text if text.startswith("-") else f"+{text}")
+    mean, low, high = (
+        row[f"accuracy_{end}"] - row["accuracy_mean_published"] for end in ("mean", "ci_low", "ci_high")
+    )
+    return Cell(points(mean, low, high, signed=True))
 
 
 def _lettered(letters: dict[str, dict[str, str]], name: str) -> Reader:
     """Every difference of a row by its letter; numbers for sources."""
-    return lambda row: Cell(", ".join(letters[name][text] for text in _parts(row, name)) or MISSING)
+    return lambda row: Cell(", ".join(sorted(letters[name][text] for text in _parts(row, name))) or MISSING)
 
 
 def _parts(row: Row, name: str) -> list[str]:
@@ -63,8 +63,8 @@ def _comparison(dataset: str, protocol: str, rows: list[Row]) -> Comparison:
         (Column("differs in", left=True), _lettered(letters, "differs")),
     ]
     notes = [
-        "Percent and points; [low, high]: 95 % bootstrap interval over distillation seeds of what was measured, "
-        "none below 3. A figure stands in a row for each source: sources disagree.",
+        "Percent and points; [low, high]: 95 % bootstrap interval over the distillation seeds of what was "
+        "measured, none below 3. A row for each source of a published figure: sources disagree.",
         *(f"{letter}: {text}." for text, letter in letters["differs"].items()),
         *(f"{number}: {text}." for text, number in letters["source"].items()),
         *layout.mark_notes(rows),
