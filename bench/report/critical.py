@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextPath
 
 from bench.report.exhibit import Exhibit, View
 from bench.report.paired import over_budget
@@ -14,7 +16,8 @@ from bench.statistics import ALPHA, average_ranks, cliques, pairs
 LEAST_METHODS, LEAST_CELLS = 3, 2
 LINE = 0.2  # inches between two names
 BAR = 0.11  # inches between two bars
-CHARACTER = 0.067  # inches, of a name
+POINTS = 72  # an inch
+NARROWEST = 5.4  # inches, for the title
 
 
 @dataclass(frozen=True)
@@ -111,11 +114,17 @@ def _panel(axes: Axes, diagram: Diagram, look: dict[str, Look]) -> None:
     axes.set_xlabel(diagram.note, fontsize="small")
 
 
+def _margin(found: list[Diagram]) -> float:
+    """Inches for the longest name with its rank."""
+    names = [f"  {diagram.name(i)}  00.00  " for diagram in found for i in range(len(diagram.ranks))]
+    size = FontProperties(size="small")
+    return max(TextPath((0, 0), name, prop=size).get_extents().width for name in names) / POINTS + 0.2
+
+
 def draw(found: list[Diagram], look: dict[str, Look]) -> Figure:
     """The diagrams one below the other, the same scale in inches."""
-    longest = max(len(diagram.name(i)) for diagram in found for i in range(len(diagram.ranks)))
-    margin = CHARACTER * (longest + 6)
-    axis = max(3.0, 0.3 * max(len(diagram.ranks) for diagram in found))
+    margin = _margin(found)
+    axis = max(3.0, NARROWEST - 2 * margin, 0.3 * max(len(diagram.ranks) for diagram in found))
     heights = [_height(diagram) for diagram in found]
     size = (axis + 2 * margin, sum(heights) + 0.95 * len(found))
     figure = Figure(figsize=size)
