@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,6 +14,8 @@ from bench.aggregate import CELL
 from bench.presets import preset
 
 REFERENCE = Path(__file__).parent / "reference" / "published.csv"
+NORMALISE = "normalise"  # where a preset says nothing of preprocessing
+Paper = Callable[[str, str, int], dict[str, Any]]
 AT = ["to_method", "to_dataset", "to_ipc", "to_arch"]  # how a measured cell finds its published figures
 
 
@@ -126,7 +129,8 @@ def match(flat: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
     same = [_same_source(row) for row in found.to_dict("records")]
     found = found[pd.Series(same, index=found.index, dtype=bool)].reset_index(drop=True)
     found["difference"] = found["accuracy_mean"] - found["accuracy_mean_published"]
-    found["differs"] = ["; ".join(_differences(row)) for row in found.to_dict("records")]
+    paper = cache(preset)  # a file is read once
+    found["differs"] = ["; ".join(_differences(row, paper)) for row in found.to_dict("records")]
     return found.drop(columns=[*AT, *kept, "preprocess"])
 
 
@@ -141,8 +145,13 @@ def _same_source(row: dict[Any, Any]) -> bool:
 # --- what differs -------------------------------------------------------------------------------------------
 
 
-def _differences(row: dict[Any, Any]) -> list[str]:
-    found = [_widths(row), _protocol(row), *_distillation(row), COPIES.get(row["dataset_fingerprint"], "")]
+def _differences(row: dict[Any, Any], paper: Paper) -> list[str]:
+    found = [
+        _widths(row),
+        _protocol(row),
+        *_distillation(row, paper),
+        COPIES.get(row["dataset_fingerprint"], ""),
+    ]
     return [text for text in found if text]
 
 
@@ -163,15 +172,14 @@ def _protocol(row: dict[Any, Any]) -> str:
     return f"protocol {row['protocol_name']} against {theirs.about}"
 
 
-def _distillation(row: dict[Any, Any]) -> list[str]:
+def _distillation(row: dict[Any, Any], paper: Paper) -> list[str]:
     """Hyper-parameters that are not the paper's, as far as configs/methods has these."""
     if pd.isna(row["ipc"]):
         return []
-    paper = preset(row["method_name"], row["dataset_name"], int(row["ipc"]))
+    theirs = {"preprocess": NORMALISE} | paper(row["method_name"], row["dataset_name"], int(row["ipc"]))
     ours = json.loads(row["hyperparameters"])
     if not pd.isna(row["preprocess"]):
-        paper.setdefault("preprocess", "normalise")
         ours["preprocess"] = row["preprocess"]
-    changed = [name for name in sorted(ours) if name in paper and ours[name] != paper[name]]
-    texts = [f"{name} {ours[name]} (paper {paper[name]})" for name in changed]
+    changed = [name for name in sorted(ours) if name in theirs and ours[name] != theirs[name]]
+    texts = [f"{name} {ours[name]} (paper {theirs[name]})" for name in changed]
     return [f"distilled with {', '.join(texts)}"] if texts else []

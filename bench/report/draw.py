@@ -48,7 +48,9 @@ def markdown(comparisons: list[Comparison]) -> str:
 
 # --- LaTeX --------------------------------------------------------------------------------------------------
 
-ROWS_A_PAGE = 40
+ROWS_A_PAGE = 40  # half as many where names take two lines
+LONGEST = 40  # characters of a text that is not wrapped
+_WRAPPED = r">{\raggedright\arraybackslash}p{6.2cm}"
 _HEAD = r"""% Preamble: \usepackage{booktabs,etoolbox,graphicx,siunitx} \robustify\bfseries
 % Numbers are aligned by siunitx. A table wider than the line is scaled to it; one longer than a page comes in
 % floats of a page each.
@@ -60,15 +62,16 @@ _SETUP = (
 _TEX = {character: "\\" + character for character in "&%$#_{}"} | {
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
     **{"†": r"$^\dagger$", "‡": r"$^\ddagger$", "±": r"$\pm$", "×": r"$\times$", "→": r"$\to$"},
-    **{"–": "--", "—": "---", "<": r"$<$", ">": r"$>$", "≥": r"$\geq$", "≤": r"$\leq$"},
+    **{"–": "--", "—": "---", "<": r"$<$", ">": r"$>$", "≥": r"$\geq$", "≤": r"$\leq$", "−": "$-$"},
 }
+_LAST = "\u0180"  # what stands before it, LaTeX sets without further packages
 _NUMBER = re.compile(r"([+-]?)(\d[\d,]*)(?:\.(\d+))?(?: (.+))?")  # and what stands behind it
 _NO_NUMBER = ("", layout.MISSING, layout.NO_NETWORK)
 
 
 def tex(text: str) -> str:
-    """Escaped for LaTeX's text mode."""
-    return "".join(_TEX.get(character, character) for character in text)
+    """Escaped for LaTeX's text mode; a question mark for a letter that its fonts do not have."""
+    return "".join(_TEX.get(character, character if character < _LAST else "?") for character in text)
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,8 @@ class _TexColumn:
         rest = [cell.text for cell, match in zip(cells, found, strict=True) if not match]
         if first or not any(found) or not all(text in _NO_NUMBER or text.startswith("<") for text in rest):
             texts = [rf"\textbf{{{tex(cell.text)}}}" if cell.bold else tex(cell.text) for cell in cells]
-            return cls("l" if column.left else "r", tex(column.header), texts)
+            spec = _WRAPPED if _wraps(cells) else "l" if column.left else "r"
+            return cls(spec, tex(column.header), texts)
         return cls._aligned(column, cells, [match for match in found if match])
 
     @classmethod
@@ -104,6 +108,11 @@ class _TexColumn:
         return cls(rf"{spec}@{{\,}}l", rf"\multicolumn{{2}}{{c}}{{{header}}}", texts, 2)
 
 
+def _wraps(cells: Iterable[Cell]) -> bool:
+    """Some of these texts are too long for a line of their own."""
+    return max(len(cell.text) for cell in cells) > LONGEST
+
+
 def _bold(cell: Cell) -> str:
     return r"\bfseries " if cell.bold else ""
 
@@ -112,7 +121,7 @@ def _number(cell: Cell) -> str:
     """A number for siunitx, or what it must not read, in braces."""
     if _NUMBER.fullmatch(cell.text):
         return _bold(cell) + cell.text.replace(",", "")
-    return f"{{{tex(cell.text)}}}"
+    return f"{{{_bold(cell)}{tex(cell.text)}}}"
 
 
 def _over(columns: list[Column], drawn: list[_TexColumn]) -> list[str]:
@@ -137,8 +146,8 @@ def _tex_float(table: Comparison, label: str) -> str:
     body = ["\n".join(islice(lines, len(group))) for group in table.groups]
     return "\n".join([
         r"\begin{table}[tbp]",
+        r"\centering\small\setlength{\tabcolsep}{4pt}\setlength{\belowcaptionskip}{6pt}",
         rf"\caption{{{tex(table.title)}}}\label{{tab:{label}}}",
-        r"\centering\small\setlength{\tabcolsep}{4pt}",
         _SETUP,
         r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         rf"\begin{{tabular}}{{{''.join(column.spec for column in drawn)}}}",
@@ -159,11 +168,13 @@ def _tex_float(table: Comparison, label: str) -> str:
 
 def _pages(table: Comparison) -> list[Comparison]:
     """The table in parts that fit a page; a group that does not fit what is left of one begins the next."""
+    long = _wraps(cell for group in table.groups for row in group for cell in row)
+    most = ROWS_A_PAGE // 2 if long else ROWS_A_PAGE
     pages: list[list[list[list[Cell]]]] = [[]]
     for group in table.groups:
-        for start in range(0, len(group), ROWS_A_PAGE):
-            piece = group[start : start + ROWS_A_PAGE]
-            if sum(map(len, pages[-1])) + len(piece) > ROWS_A_PAGE:
+        for start in range(0, len(group), most):
+            piece = group[start : start + most]
+            if pages[-1] and sum(map(len, pages[-1])) + len(piece) > most:
                 pages.append([])
             pages[-1].append(piece)
     if len(pages) == 1:
