@@ -21,7 +21,7 @@ from bench.aggregate import CELL, CONFIDENCE, LEAST_SEEDS, once
 UNIT: Final = ["dataset", "protocol", "ipc", "distill_arch", "eval_arch"]  # of the comparison
 TRIM = 0.25  # cut from each end by the interquartile mean
 ALPHA = 0.05
-RESAMPLES = 2000  # of seeds within every cell, as rliable draws them
+RESAMPLES = 1000  # of the seeds within every cell
 EXACT = 12  # digits up to which accuracies are told apart: below is the noise of sums
 Floats = NDArray[np.float64]
 
@@ -134,6 +134,13 @@ def _seeds(flat: pd.DataFrame, groups: pd.DataFrame) -> Floats:
     return seeds
 
 
+def by_protocol(whole: Matrix) -> dict[str, Matrix]:
+    """Each protocol under which several methods compete, with its cells."""
+    protocols = whole.cells["protocol"].to_numpy()
+    parts = {str(name): whole.over(protocols == name) for name in sorted(set(protocols))}
+    return {name: part for name, part in parts.items() if len(part.methods) > 1}
+
+
 # --- one method over cells ----------------------------------------------------------------------------------
 
 
@@ -198,48 +205,65 @@ def tied_ranks(mean: Floats, low: Floats, high: Floats) -> Floats:
 # --- two methods over cells ---------------------------------------------------------------------------------
 
 
-def pairs(compared: Matrix, names: Sequence[str]) -> pd.DataFrame:
+def tested(compared: Matrix, names: Sequence[str]) -> pd.DataFrame:
     """A row per pair of these methods, in their order, over the cells that both have.
 
-    `difference`: mean over cells of first - second; `improvement`: the probability that a seed of the first
-    beats one of the second, mean over cells, with its interval; `p`: Wilcoxon's signed-rank test over cells;
-    `p_holm`: the same with Holm's correction for all pairs. NaN where no cell is shared.
+    `difference`: mean over cells of first - second; `p`: Wilcoxon's signed-rank test over cells; `p_holm`:
+    the same with Holm's correction for all pairs. NaN where no cell is shared.
     """
     order = [compared.methods.index(name) for name in names]
-    table = pd.DataFrame(
-        [_pair(compared, i, j) for i, j in combinations(order, 2)],
-        columns=["first", "second", "n_cells", "difference", "improvement", "ci_low", "ci_high", "p"],
-    )
+    found = [_differences(compared, i, j) for i, j in combinations(order, 2)]
+    table = pd.DataFrame(combinations(names, 2), columns=["first", "second"])
+    table["n_cells"] = np.array([len(d) for d in found], int)
+    table["difference"] = [d.mean() if len(d) else np.nan for d in found]
+    table["p"] = wilcoxon(found)
     return table.assign(p_holm=holm(table["p"].to_numpy(float)))
 
 
-def _pair(compared: Matrix, i: int, j: int) -> tuple[Any, ...]:
+def pairs(compared: Matrix, names: Sequence[str]) -> pd.DataFrame:
+    """`tested`, and how probable it is that a seed of the first beats one of the second, mean over cells.
+
+    `improvement` with `ci_low` and `ci_high`: its 95 % stratified bootstrap interval over seeds.
+    """
+    order = [compared.methods.index(name) for name in names]
+    won = [_improvement(compared, i, j) for i, j in combinations(order, 2)]
+    table = tested(compared, names)
+    table[["improvement", "ci_low", "ci_high"]] = np.array(won, float).reshape(-1, 3)
+    return table
+
+
+def _groups(compared: Matrix, i: int, j: int) -> NDArray[np.int64]:
+    """[2, cells]: the groups of two methods in the cells that both have.
+
+    Two that need no network have the same groups beside every distillation architecture: one cell.
+    """
     both = compared.has[:, i] & compared.has[:, j]
-    # two that need no network have the same groups beside every distillation architecture: one cell
-    x, y = np.unique(compared.at[both][:, [i, j]], axis=0).reshape(-1, 2).T
-    names = compared.methods[i], compared.methods[j]
-    if not len(x):
-        return (*names, 0, *(np.nan,) * 5)
-    differences = np.round(compared.mean[x] - compared.mean[y], EXACT)
-    return (
-        *names,
-        len(x),
-        differences.mean(),
-        *_improvement(compared, (i, x), (j, y)),
-        wilcoxon(differences),
-    )
+    return np.unique(compared.at[both][:, [i, j]], axis=0).reshape(-1, 2).T
 
 
-def wilcoxon(differences: Floats) -> float:
-    """Two-sided p-value of the signed-rank test; 1 where nothing differs."""
-    return float(stats.wilcoxon(differences).pvalue) if differences.any() else 1.0
+def _differences(compared: Matrix, i: int, j: int) -> Floats:
+    x, y = _groups(compared, i, j)
+    return np.round(compared.mean[x] - compared.mean[y], EXACT)
 
 
-def _improvement(
-    compared: Matrix, first: tuple[int, NDArray[np.int64]], second: tuple[int, NDArray[np.int64]]
-) -> tuple[float, float, float]:
+def wilcoxon(samples: Sequence[Floats]) -> Floats:
+    """Two-sided p-values of the signed-rank test of differences; 1 where nothing differs, NaN without any."""
+    p = np.array([np.nan if not len(d) else 1.0 for d in samples])
+    ties = [len(np.unique(np.abs(d))) < len(d) or not d.all() for d in samples]
+    for n in {len(d) for d, tied in zip(samples, ties, strict=True) if len(d) and not tied}:
+        plain = [k for k, d in enumerate(samples) if len(d) == n and not ties[k]]  # one call for many
+        p[plain] = stats.wilcoxon(np.array([samples[k] for k in plain]), axis=1).pvalue
+    for k in np.flatnonzero(ties):
+        if samples[k].any():
+            p[k] = stats.wilcoxon(samples[k]).pvalue
+    return p
+
+
+def _improvement(compared: Matrix, i: int, j: int) -> tuple[float, float, float]:
     """P(first > second) over all pairs of their seeds, ties half, mean over cells; and its interval."""
-    (i, x), (j, y) = first, second
+    x, y = _groups(compared, i, j)
+    if not len(x):
+        return np.nan, np.nan, np.nan
     mine, theirs = compared.seeds[x][:, :, None], compared.seeds[y][:, None, :]
     won = (mine > theirs) + 0.5 * (mine == theirs)  # [cells, mine, theirs]; NaN wins nothing
     known = np.isfinite(mine) & np.isfinite(theirs)
@@ -269,7 +293,7 @@ def average_ranks(part: Matrix) -> pd.Series:
 
 
 def cliques(names: list[str], compared: pd.DataFrame) -> list[tuple[int, int]]:
-    """Positions (first, last) of the longest runs of `names` no two of which `pairs` told apart."""
+    """Positions (first, last) of the longest runs of `names` no two of which `tested` told apart."""
     apart = compared[compared["p_holm"] < ALPHA]
     different = {frozenset(pair) for pair in zip(apart["first"], apart["second"], strict=True)}
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from record_tools import make
+from scipy import stats
 
 from bench.aggregate import frame, summary
 from bench.record import Record
@@ -170,9 +171,16 @@ def test_interval_of_the_probability_of_improvement() -> None:
 
 def test_wilcoxon() -> None:
     """All of n differences to one side: p = 2 / 2^n. One of five to the other, of the least size: 4 / 2^5."""
-    assert wilcoxon(np.array([0.1, 0.2, 0.3, 0.4, 0.5])) == pytest.approx(2 / 2**5)
-    assert wilcoxon(np.array([-0.1, 0.2, 0.3, 0.4, 0.5])) == pytest.approx(4 / 2**5)
-    assert wilcoxon(np.array([0.2])) == wilcoxon(np.zeros(4)) == 1
+    samples = [[0.1, 0.2, 0.3, 0.4, 0.5], [-0.1, 0.2, 0.3, 0.4, 0.5], [0.2], [0, 0], []]
+    p = wilcoxon([np.array(sample, float) for sample in samples])
+    assert p == pytest.approx([2 / 2**5, 4 / 2**5, 1, 1, np.nan], nan_ok=True)
+
+
+def test_wilcoxon_with_ties_is_that_of_each_alone() -> None:
+    """Zeros are dropped: 3 of the same sign are left, p = 2 / 2^3. Equal sizes share their ranks."""
+    samples = [np.array(d) for d in ([0.0, 0.1, 0.2, 0.3], [0.1, 0.1, -0.1, 0.2], [0.3, 0.1, -0.2, 0.4])]
+    assert wilcoxon(samples)[0] == pytest.approx(0.25)
+    assert wilcoxon(samples) == pytest.approx([stats.wilcoxon(d).pvalue for d in samples])
 
 
 def test_holm() -> None:

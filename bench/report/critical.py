@@ -11,7 +11,7 @@ from matplotlib.textpath import TextPath
 from bench.report.exhibit import Exhibit, View
 from bench.report.paired import over_budget
 from bench.report.plots import Look, looks
-from bench.statistics import ALPHA, average_ranks, cliques, pairs
+from bench.statistics import ALPHA, average_ranks, cliques, tested
 
 LEAST_METHODS, LEAST_CELLS = 3, 2
 LINE = 0.2  # inches between two names
@@ -62,7 +62,7 @@ def diagrams(view: View) -> list[Diagram]:
         if len(part.methods) < LEAST_METHODS or len(part.cells) < LEAST_CELLS:
             continue
         ranks = average_ranks(part)
-        bars = cliques(list(ranks.index), pairs(part, list(ranks.index)))
+        bars = cliques(list(ranks.index), tested(part, list(ranks.index)))
         over = over_budget(view, part)
         found.append(Diagram(str(dataset), str(protocol), ranks, bars, len(part.cells), over))
     return found

@@ -28,6 +28,12 @@ class View:
         return statistics.matrix(self.flat, self.summary)
 
     @cached_property
+    def standings(self) -> dict[str, tuple[statistics.Matrix, pd.DataFrame]]:
+        """By protocol: its part of the matrix, and how its methods stand."""
+        parts = statistics.by_protocol(self.matrix)
+        return {protocol: (part, statistics.standings(part)) for protocol, part in parts.items()}
+
+    @cached_property
     def transfer(self) -> pd.DataFrame:
         return aggregate.transfer(self.flat)
 

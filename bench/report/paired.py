@@ -1,25 +1,17 @@
 """Methods over all cells of a protocol: interquartile mean and mean rank, and every pair tested."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pandas as pd
 
 from bench.report import layout
 from bench.report.exhibit import Exhibit, View
 from bench.report.layout import MISSING, Cell, Column, Comparison, Row, number, points
-from bench.statistics import ALPHA, Matrix, pairs, standings
+from bench.statistics import ALPHA, Matrix, pairs
 
 MOST = 20  # methods whose pairs are tested: 190 pairs
 Drawer = Callable[[View, str, Matrix, pd.DataFrame], Comparison]
-
-
-def protocols(view: View, cells: int) -> Iterator[tuple[str, Matrix]]:
-    """Each protocol under which several methods compete, with at least so many cells."""
-    for protocol in sorted(view.matrix.cells["protocol"].unique()):
-        part = view.matrix.over((view.matrix.cells["protocol"] == protocol).to_numpy())
-        if len(part.methods) > 1 and len(part.cells) >= cells:
-            yield str(protocol), part
 
 
 def _heading(what: str, protocol: str, part: Matrix) -> str:
@@ -155,15 +147,15 @@ def _exhibit(
 
 def standings_exhibit(view: View) -> Exhibit | None:
     """Each method over the cells of a protocol that has several."""
-    tables = [(protocol, part, standings(part)) for protocol, part in protocols(view, cells=2)]
+    found = view.standings.items()
+    tables = [(protocol, part, table) for protocol, (part, table) in found if len(part.cells) > 1]
     return _exhibit(view, "standings", tables, _standing)
 
 
 def pairs_exhibit(view: View) -> Exhibit | None:
     """Each pair of methods over the cells of a protocol, the better one first."""
-
-    def tested(part: Matrix) -> pd.DataFrame:
-        return pairs(part, list(standings(part)["method"])[:MOST])
-
-    tables = [(protocol, part, tested(part)) for protocol, part in protocols(view, cells=1)]
+    tables = [
+        (protocol, part, pairs(part, list(table["method"][:MOST])))
+        for protocol, (part, table) in view.standings.items()
+    ]
     return _exhibit(view, "pairs", tables, _pairs)
