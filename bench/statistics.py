@@ -253,7 +253,7 @@ def wilcoxon(samples: Sequence[Floats]) -> Floats:
     for n in {len(d) for d, tied in zip(samples, ties, strict=True) if len(d) and not tied}:
         plain = [k for k, d in enumerate(samples) if len(d) == n and not ties[k]]  # one call for many
         p[plain] = stats.wilcoxon(np.array([samples[k] for k in plain]), axis=1).pvalue
-    for k in np.flatnonzero(ties):
+    for k in (k for k, tied in enumerate(ties) if tied):
         if samples[k].any():
             p[k] = stats.wilcoxon(samples[k]).pvalue
     return p
