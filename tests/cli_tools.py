@@ -32,6 +32,9 @@ TINY: dict[str, Any] = {
 ONE_METHOD = {"methods": ["random_real"], "ipc": [1]}
 FILES = sorted([
     *("tables/summary.csv", "tables/summary.md", "tables/summary.tex"),
+    *("tables/standings.csv", "tables/standings.md", "tables/standings.tex"),
+    *("tables/pairs.csv", "tables/pairs.md", "tables/pairs.tex"),
+    *("tables/equal_storage.csv", "tables/equal_storage.md", "tables/equal_storage.tex"),
     *("plots/accuracy_vs_ipc.png", "plots/accuracy_vs_ipc.svg"),
     *("plots/accuracy_vs_seconds.png", "plots/accuracy_vs_seconds.svg"),
     *("plots/accuracy_vs_bytes.png", "plots/accuracy_vs_bytes.svg"),

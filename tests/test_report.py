@@ -30,6 +30,16 @@ FILES = {
 }
 
 
+TWO = {  # what there is when two methods compete
+    *("tables/standings.csv", "tables/standings.md", "tables/standings.tex"),
+    *("tables/pairs.csv", "tables/pairs.md", "tables/pairs.tex"),
+    *("tables/equal_storage.csv", "tables/equal_storage.md", "tables/equal_storage.tex"),
+}
+DIAGRAM = (
+    "tables/critical_difference.csv",
+    *(f"plots/critical_difference.{kind}" for kind in ("png", "svg")),
+)
+THREE = TWO.union(DIAGRAM)
 CROSS = {
     *(f"tables/cross_architecture.{kind}" for kind in ("csv", "md", "tex")),
     *(f"plots/cross_architecture.{kind}" for kind in ("png", "svg")),
@@ -74,11 +84,11 @@ def _bold(comparison: layout.Comparison) -> set[tuple[str, int]]:
 
 def test_build_writes_everything_and_tells_what_it_could_not_read(built: tuple[Path, Report]) -> None:
     directory, report = built
-    assert {str(path.relative_to(directory)) for path in report.written} == FILES | CROSS
+    assert {str(path.relative_to(directory)) for path in report.written} == FILES | CROSS | THREE
     found = {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
     assert {
         name for name in found if not name.startswith("records/")
-    } == FILES | CROSS  # and no temporary file
+    } == FILES | CROSS | THREE  # and no temporary file
     expected = ["records/half.json is not readable as JSON; `ddbench run` makes it again"]
     assert report.problems == expected
 
@@ -212,11 +222,11 @@ def test_latex_is_balanced_and_escaped(built: tuple[Path, Report]) -> None:
     assert body.count("{") == body.count("}")
     assert r"random\_real" in text
     assert not re.search(r"(?<!\\)_", re.sub(r"\\label\{.*?\}", "", text))
-    for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"\cmidrule(lr){3-4}"):
+    for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"\cmidrule(lr){3-6}"):
         assert rule in text
     rows = [line for line in text.splitlines() if line.endswith(r"\\") and "multicolumn" not in line]
-    assert {line.count("&") for line in rows} == {10}
-    assert len(rows) == 1 + 9
+    assert {line.count("&") for line in rows} == {12}
+    assert len(rows) == 9
     assert text.isascii()
     assert draw.tex("a\\b~100%#") == r"a\textbackslash{}b\textasciitilde{}100\%\#"
 
@@ -271,7 +281,11 @@ def test_panels_show_what_needs_no_network_next_to_every_source() -> None:
 
 @pytest.mark.parametrize(
     ("records", "files"),
-    [([make()], FILES), ([make("full", None)], FILES), (sweep(seeds=1, ipcs=(10,)), FILES | CROSS)],
+    [
+        ([make()], FILES),
+        ([make("full", None)], FILES),
+        (sweep(seeds=1, ipcs=(10,)), FILES | CROSS | THREE),
+    ],
 )
 def test_little_is_plotted_too(tmp_path: Path, records: list[Record], files: set[str]) -> None:
     report = build(write(tmp_path, records))

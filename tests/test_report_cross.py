@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from record_tools import make, sweep, trained, write
 from rich.console import Console
-from test_report import CROSS
+from test_report import CROSS, TWO
 
 from bench.aggregate import curve, frame, measured, transfer
 from bench.ranking import scores
@@ -60,7 +60,7 @@ def texts(table: Comparison) -> dict[str, dict[str, str]]:
 
 def test_every_table_and_plot_is_written_and_rebuilt_alike(built: tuple[Path, Report]) -> None:
     directory, report = built
-    assert new_files(report, directory) == CROSS | METRICS | CURVE
+    assert new_files(report, directory) == CROSS | METRICS | CURVE | TWO
     before = {path: path.read_bytes() for path in report.written}
     build(directory)
     assert {path: path.read_bytes() for path in before} == before
@@ -132,7 +132,7 @@ def test_latex_of_the_matrix_is_complete(built: tuple[Path, Report]) -> None:
     assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 2
     assert text.isascii()
     rows = [line for line in text.splitlines() if line.endswith(r"\\") and "multicolumn" not in line]
-    assert {line.count("&") for line in rows} == {5}
+    assert {line.count("&") for line in rows} == {7}
 
 
 @pytest.mark.parametrize("width", [50, 100])

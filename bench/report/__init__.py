@@ -8,18 +8,28 @@ from rich.console import Console
 
 from bench.aggregate import frame, load_records
 from bench.files import write_atomic
-from bench.report import breakdown, curves, draw, heat, measures, pareto, pictures, plots, tables
+from bench.report import (
+    breakdown,
+    composition,
+    critical,
+    curves,
+    draw,
+    equal,
+    heat,
+    measures,
+    paired,
+    pareto,
+    pictures,
+    plots,
+    published,
+    tables,
+)
 from bench.report.exhibit import Exhibit, Exhibitor, View
 
 EXHIBITORS: tuple[Exhibitor, ...] = (
-    tables.exhibit,
-    heat.exhibit,
-    measures.exhibit,
-    curves.exhibit,
-    curves.exhibit_progress,
-    pareto.exhibit,
-    breakdown.exhibit,
-    pictures.exhibit,
+    *(tables.exhibit, equal.exhibit, heat.exhibit, composition.exhibit, measures.exhibit),
+    *(paired.standings_exhibit, paired.pairs_exhibit, critical.exhibit, published.exhibit),
+    *(pareto.exhibit, breakdown.exhibit, curves.exhibit, curves.exhibit_progress, pictures.exhibit),
 )
 
 

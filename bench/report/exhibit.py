@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bench import aggregate, ranking
+from bench import aggregate, ranking, statistics
 from bench.report.layout import Comparison
 
 
@@ -22,6 +22,16 @@ class View:
     @cached_property
     def summary(self) -> pd.DataFrame:
         return aggregate.summary(self.flat)
+
+    @cached_property
+    def matrix(self) -> statistics.Matrix:
+        return statistics.matrix(self.flat, self.summary)
+
+    @cached_property
+    def standings(self) -> dict[str, tuple[statistics.Matrix, pd.DataFrame]]:
+        """By protocol: its part of the matrix, and how its methods stand."""
+        parts = statistics.by_protocol(self.matrix)
+        return {protocol: (part, statistics.standings(part)) for protocol, part in parts.items()}
 
     @cached_property
     def transfer(self) -> pd.DataFrame:
