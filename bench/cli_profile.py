@@ -1,5 +1,6 @@
 """The command that profiles a method."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -53,6 +54,8 @@ def profile(
     ] = None,
 ) -> None:
     """See what a method spends its time on, and what all of its steps would cost."""
+    # before torch is loaded: its tracer writes to stderr, errors for want of a GPU among them
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     from bench.profile.run import Asked, Profiler, Request
     from bench.profile.tables import tables
     from bench.profile.write import TRACE, workplace, write
@@ -65,11 +68,10 @@ def profile(
     )
     asked = Asked.check(request)
     stores = [Store(path.parent) for path in sorted(Path("results").glob("*/artifacts"))]
-    parent = out_dir.resolve().parent if out_dir else FOLDER.resolve()
-    with stop_on_signals(), workplace(parent) as work, Console(stderr=True).status("starting") as status:
-        profiler = Profiler(request, asked, stores, status.update)
-        found = profiler.run(work / TRACE)
-        written = write(found, work, out_dir.resolve() if out_dir else parent / found.folder)
+    target = (out_dir or FOLDER / f"{method}-{asked.source.data.label}-ipc{ipc}").resolve()
+    with stop_on_signals(), workplace(target) as work, Console(stderr=True).status("starting") as status:
+        found = Profiler(request, asked, stores, status.update).run(work / TRACE)
+        written = write(found, work, target)
     for table in tables(found):
         show(table, out)
     for path in written:

@@ -90,7 +90,7 @@ class Ledger:
         self._book()
         if self._backward is None:
             self._backward = len(self._stack)
-            torch.autograd.Variable._execution_engine.queue_callback(self._leave)  # type: ignore[attr-defined]
+            torch.autograd.Variable._execution_engine.queue_callback(self._leave)
         self._stack[self._backward :] = [operation]
 
     def _leave(self) -> None:

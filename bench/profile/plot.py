@@ -6,7 +6,7 @@ import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
 from bench.profile.result import Profile
 from bench.profile.scaling import Axis
@@ -30,7 +30,7 @@ def draw(profile: Profile) -> Figure:
     rows = figure.subfigures(2 if scaled else 1, 1, height_ratios=[1.1, 1] if scaled else [1], squeeze=False)
     _bars(rows[0, 0], profile)
     if scaled:
-        panels = rows[1, 0].subplots(1, len(scaled), squeeze=False)[0]
+        panels = rows[1, 0].subplots(1, len(scaled), squeeze=False, sharey=True)[0]
         for i, axis in enumerate(scaled):
             _panel(panels[i], axis)
         what = "ms a step" if profile.step else "ms, distillation"
@@ -85,8 +85,6 @@ def _panel(axes: Axes, axis: Axis) -> None:
     axes.xaxis.set_major_locator(FixedLocator(list(sizes)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}"))
-    low, high = float(ms.min()), float(ms.max())
-    axes.set_ylim(low / 1.5, high * 1.5)
-    axes.yaxis.set_major_locator(FixedLocator([low, high] if high > 1.15 * low else [high]))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.4g}"))

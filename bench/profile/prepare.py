@@ -124,6 +124,6 @@ def _like(tensors: Mapping[str, Tensor], number: int) -> dict[str, Tensor]:
     def noisy(tensor: Tensor) -> Tensor:
         if not tensor.is_floating_point():
             return tensor
-        return tensor + 0.01 * tensor.std() * torch.randn(tensor.shape, generator=generator)
+        return tensor + 0.01 * tensor.abs().mean() * torch.randn(tensor.shape, generator=generator)
 
     return {name: noisy(tensor) for name, tensor in tensors.items()}

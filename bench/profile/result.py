@@ -71,10 +71,6 @@ class Profile:
         return f"{self.method} on {self.dataset}{budget}, {self.architecture}"
 
     @property
-    def folder(self) -> str:
-        return f"{self.method}-{self.dataset}" + (f"-ipc{self.ipc}" if self.ipc else "")
-
-    @property
     def projected_s(self) -> float:
         """Of all phases in full, one student."""
         return sum(phase.projected_s for phase in self.phases)

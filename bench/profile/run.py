@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 import torch
@@ -21,11 +21,10 @@ from bench.job import versions, warm_up
 from bench.method import IPC, Method
 from bench.plan import Job, check, plan
 from bench.preprocess import NORMALISE
-from bench.profile import scaling
 from bench.profile.ledger import Ledger
 from bench.profile.prepare import Maker, Prepared, whole
 from bench.profile.result import Phase, Profile, Step
-from bench.profile.scaling import Axis, Point
+from bench.profile.scaling import Axis, Point, measure, points
 from bench.profile.walk import Walk
 from bench.profile.watch import matrix_rate
 from bench.protocols import Protocol, load_protocol
@@ -36,6 +35,7 @@ from bench.strict import first_complaint
 # of the seconds of a profile; the scaling shares its part among the points
 PREPARE, DISTILL, EVALUATE, SCALING = 0.2, 0.4, 0.1, 0.3
 MAKING, POINTS = 0.02, 6  # for the prerequisites of a point
+RUNS = 5  # of a distillation without steps, which is over at once
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Asked:
         try:
             sweep = Sweep.model_validate(content)
         except ValidationError as error:
-            raise UserError(first_complaint(error)) from None
+            raise UserError(first_complaint(error).replace(".0:", ":", 1)) from None  # a list of one
         check_resources(sweep.resources)
         check(sweep, {source.spec.label: source.data})
         return cls(source, sweep, load_protocol(request.protocol, taught=False))
@@ -122,15 +122,15 @@ class Profiler:
     def run(self, trace: Path) -> Profile:
         """All phases, then the other sizes; the trace of a few steps goes to a file."""
         warm_up(self.device)
+        rate = matrix_rate(self.device)
         self.tell("prerequisites")
         made = self.maker.prepare(self.jobs, PREPARE * self.request.seconds)
         self.tell("steps")
         distilled = self._distill(self.maker, self.jobs, made, DISTILL * self.request.seconds, trace)
         self.tell("evaluation")
         evaluated = self._evaluate(distilled.result)
-        self.tell("matrix products")
-        rate = matrix_rate(self.device)
         phases = (_prepared(made), _distilled(distilled), evaluated)
+        scaling = tuple(self._scale(made, distilled))
         return Profile(
             method=self.request.method,
             hyperparameters=self.job.identity["hyperparameters"],
@@ -146,8 +146,9 @@ class Profiler:
             versions=versions(),
             phases=phases,
             step=_step(distilled.walk),
-            matrix_rate=rate,
-            scaling=tuple(self._scale(distilled)),
+            # the better of two: others may have used the machine meanwhile
+            matrix_rate=max(rate, matrix_rate(self.device)),
+            scaling=scaling,
         )
 
     def _distill(
@@ -178,26 +179,18 @@ class Profiler:
         note = f"one student, {taken:,} of {asked:,} steps of {self.asked.protocol.name}"
         return Phase("evaluate", measured.seconds, projected, measured.peak_bytes, ledger.spent, note)
 
-    def _scale(self, distilled: Distilled) -> list[Axis]:
+    def _scale(self, made: Prepared, distilled: Distilled) -> list[Axis]:
         """The same hyper-parameters at other sizes, on normalised images."""
-        uses_ipc, ipc = IPC in distilled.method.uses, self.request.ipc
-        known = {
-            scaling.IPC: ipc,
-            scaling.CLASSES: self.data.n_classes,
-            scaling.SIDE: self.data.image_shape[1],
-        }
-        cost = _cost(distilled)
+        cost = self._cost(distilled, self.maker, self.jobs, made)
         needed = 40 * cost  # a few steps at each point, the largest of which takes four times as long or more
         found = []
-        for name, choices in scaling.points(self.data, ipc, uses_ipc).items():
-            self.tell(f"other {name}")
-            if not choices:
-                found.append(Axis(name, (), (), note="the method has no budget"))
-            elif needed > self.request.seconds:
+        for axis in points(self.data, self.request.ipc, IPC in distilled.method.uses):
+            self.tell(f"other {axis.name}")
+            if needed > self.request.seconds:
                 note = f"not measured, for want of time: --seconds {needed:.0f} would do"
-                found.append(Axis(name, (known[name],), (cost,), note=note))
+                found.append(Axis(axis.name, (axis.here,), (cost,), note=note))
             else:
-                found.append(scaling.measure(name, choices, (known[name], cost), self._cost_at))
+                found.append(measure(axis, cost, self._cost_at))
         return found
 
     def _cost_at(self, point: Point) -> float:
@@ -208,21 +201,27 @@ class Profiler:
         maker = Maker(point.data, self.device, self.request.cpus, self.maker.stores if same else [])
         made = maker.prepare(jobs, MAKING * self.request.seconds / POINTS)
         seconds = (SCALING - MAKING) * self.request.seconds / POINTS
-        return _cost(self._distill(maker, jobs, made, seconds, None))
+        return self._cost(self._distill(maker, jobs, made, seconds, None), maker, jobs, made)
 
-
-def _cost(distilled: Distilled) -> float:
-    """Seconds of a step; of the distillation where there are none."""
-    return distilled.walk.step_s if distilled.walk.timed else distilled.seconds
+    def _cost(self, distilled: Distilled, maker: Maker, jobs: Mapping[str, Job], made: Prepared) -> float:
+        """Seconds of a step; of the distillation where there are none: the median of a few."""
+        if distilled.walk.timed:
+            return distilled.walk.step_s
+        costs = [distilled.seconds]
+        while len(costs) < RUNS and sum(costs) < SCALING * self.request.seconds / POINTS:
+            costs.append(self._distill(maker, jobs, made, 0, None).seconds)
+        return median(costs)
 
 
 def _prepared(made: Prepared) -> Phase:
-    total = made.built + made.read + made.stood_in
-    notes = [f"{total:,} prerequisites"] if total else ["none"]
-    notes += [f"{made.built:,} built ({made.cut:,} with fewer steps)"] if made.built else []
-    notes += [f"{made.read:,} read from results, with the seconds recorded there"] if made.read else []
-    notes += [f"{made.stood_in:,} stood in for and projected"] if made.stood_in else []
-    return Phase("prepare", made.seconds, made.projected_s, made.peak_bytes, made.spent, ", ".join(notes))
+    parts = {
+        f"built ({made.cut:,} with fewer steps)": made.built,
+        "read from other results, with the seconds that they took": made.read,
+        "stood in for and projected": made.stood_in,
+    }
+    notes = [f"{n:,} {how}" for how, n in parts.items() if n]
+    note = f"prerequisites: {', '.join(notes)}" if notes else "no prerequisites"
+    return Phase("prepare", made.seconds, made.projected_s, made.peak_bytes, made.spent, note)
 
 
 def _distilled(distilled: Distilled) -> Phase:

@@ -36,34 +36,41 @@ class Point:
     ipc: int
 
 
-def sizes_of_ipc(ipc: int, smallest: int) -> list[int]:
+@dataclass(frozen=True)
+class Choice:
+    """The sizes of an axis, and how to make each; `here` is that of the profile."""
+
+    name: str
+    here: int
+    sizes: tuple[int, ...]
+    make: Callable[[int], Point]
+
+
+def sizes_of_ipc(ipc: int, smallest: int) -> tuple[int, ...]:
     """Twice and four times as many as far as the smallest class reaches, else fewer."""
-    return next(s for s in ([ipc, 2 * ipc, 4 * ipc], [ipc // 2, ipc, 2 * ipc], [ipc // 4, ipc // 2, ipc])
-                if s[-1] <= smallest or s[-1] == ipc)  # fmt: skip
+    factors = next((f for f in ((1, 2, 4), (0.5, 1, 2)) if f[-1] * ipc <= smallest), (0.25, 0.5, 1))
+    return tuple(sorted({max(1, int(f * ipc)) for f in factors}))
 
 
-def sizes_of_classes(n: int) -> list[int]:
+def sizes_of_classes(n: int) -> tuple[int, ...]:
     """A quarter and half of them, two at least."""
-    return sorted({max(2, n // 4), max(2, n // 2), n})
+    return tuple(sorted({max(2, n // 4), max(2, n // 2), n}))
 
 
-def sizes_of_side(side: int) -> list[int]:
+def sizes_of_side(side: int) -> tuple[int, ...]:
     """Half as much again, and twice; a network for `side` may not take less."""
-    return [side, side * 3 // 2, 2 * side]
+    return (side, side * 3 // 2, 2 * side)
 
 
-def points(whole: Dataset, ipc: int, uses_ipc: bool) -> dict[str, dict[int, Callable[[], Point]]]:
-    """{axis: {size: how to make it}}; the size as it is stands among them."""
-    smallest = int(whole.train.labels.bincount(minlength=whole.n_classes).min())
-    ipcs = [n for n in sizes_of_ipc(ipc, smallest) if n] if uses_ipc else []
-    side = whole.image_shape[1]
-    return {
-        IPC: {n: lambda n=n: Point(whole, n) for n in ipcs},
-        CLASSES: {
-            k: lambda k=k: Point(fewer_classes(whole, k), ipc) for k in sizes_of_classes(whole.n_classes)
-        },
-        SIDE: {s: lambda s=s: Point(resized(whole, s), ipc) for s in sizes_of_side(side)},
-    }
+def points(whole: Dataset, ipc: int, uses_ipc: bool) -> list[Choice]:
+    """The three axes; without a budget the other two."""
+    n, side = whole.n_classes, whole.image_shape[1]
+    smallest = int(whole.train.labels.bincount(minlength=n).min())
+    budgets = Choice(IPC, ipc, sizes_of_ipc(ipc, smallest), lambda size: Point(whole, size))
+    return [budgets] * uses_ipc + [
+        Choice(CLASSES, n, sizes_of_classes(n), lambda size: Point(fewer_classes(whole, size), ipc)),
+        Choice(SIDE, side, sizes_of_side(side), lambda size: Point(resized(whole, size), ipc)),
+    ]
 
 
 def fewer_classes(whole: Dataset, k: int) -> Dataset:
@@ -89,22 +96,19 @@ def fit(sizes: Sequence[int], seconds: Sequence[float]) -> tuple[float, float]:
     return float(found.slope), float(found.rvalue) ** 2
 
 
-def measure(
-    name: str,
-    choices: dict[int, Callable[[], Point]],
-    known: tuple[int, float],
-    run: Callable[[Point], float],
-) -> Axis:
-    """The seconds at each size, that of the profile being `known`. A size that cannot be is left out."""
-    found, notes = {known[0]: known[1]} if known[0] in choices else {}, []
-    for size, make in choices.items():
+def measure(axis: Choice, here: float, run: Callable[[Point], float]) -> Axis:
+    """The seconds at each size, `here` at the profile's own. A size that cannot be is left out."""
+    found, notes = {axis.here: here}, []
+    for size in axis.sizes:
         if size not in found:
             try:
-                found[size] = run(make())
+                found[size] = run(axis.make(size))
             except UserError as error:
                 notes.append(f"{size}: {error}")
     sizes = tuple(sorted(found))
     seconds = tuple(found[size] for size in sizes)
     if len(sizes) < 3:
-        return Axis(name, sizes, seconds, note="; ".join(notes) or "there are not three sizes to compare")
-    return Axis(name, sizes, seconds, *fit(sizes, seconds))
+        return Axis(
+            axis.name, sizes, seconds, note="; ".join(notes) or "there are not three sizes to compare"
+        )
+    return Axis(axis.name, sizes, seconds, *fit(sizes, seconds))

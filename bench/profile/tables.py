@@ -20,9 +20,11 @@ def tables(profile: Profile) -> list[Comparison]:
 def _operations(profile: Profile) -> Comparison:
     columns = ("phase", "operation", "seconds", "%", "in full", "peak MiB")
     groups = [_phase(phase) for phase in profile.phases]
-    where = f"{profile.device}, {profile.cpus} threads" if not profile.gpus else profile.device
+    threads = f"{profile.cpus} thread" + "s" * (profile.cpus > 1)
+    where = profile.device if profile.gpus else f"{profile.device}, {threads}"
+    shape = "x".join(map(str, profile.image_shape))
     notes = [
-        f"{where}; the evaluation trains one student under {profile.protocol}.",
+        f"{where}; {profile.n_classes} classes of {shape} pixels.",
         "seconds: own time of what was watched, so that operations add up. A backward pass is charged to the "
         "operation whose results it goes through.",
         *(f"{phase.name}: {phase.note}." for phase in profile.phases),
@@ -82,12 +84,21 @@ def _scaling(profile: Profile) -> Comparison:
     notes = [
         f"Of {what}, the hyper-parameters being the same, on normalised images: ms = a × size^exponent, by "
         "least squares on the logarithms of the sizes shown.",
-        *(f"{axis.name}: {axis.note}." for axis in profile.scaling if axis.note),
+        *(f"{', '.join(names)}: {note}." for note, names in _notes(profile).items()),
     ]
     groups = [_axis(axis) for axis in profile.scaling if axis.sizes]
     return Comparison(
         "How it scales", [Column(name, left=not i) for i, name in enumerate(columns)], groups, notes
     )
+
+
+def _notes(profile: Profile) -> dict[str, list[str]]:
+    """Why an axis has no exponent, each reason once: {reason: axes}."""
+    found: dict[str, list[str]] = {}
+    for axis in profile.scaling:
+        if axis.note:
+            found.setdefault(axis.note, []).append(axis.name)
+    return found
 
 
 def _axis(axis: Axis) -> list[list[Cell]]:

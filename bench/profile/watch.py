@@ -24,7 +24,7 @@ class Watch(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.peak, self.flops, self.operations = 0, 0, set[str]()
         self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
 

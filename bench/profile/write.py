@@ -20,17 +20,23 @@ TRACE = "trace.json"
 
 
 @contextmanager
-def workplace(parent: Path) -> Iterator[Path]:
-    """A folder that is gone at the end, beside where the results will stand. Raises UserError."""
+def workplace(target: Path) -> Iterator[Path]:
+    """A folder beside the target, gone at the end. Raises UserError where none of the two can be."""
+    parent = target.parent
+    new = not parent.exists()
     try:
+        if target.exists() and not target.is_dir():
+            raise UserError(f"--out {target}: is a file; name a folder")
         parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(dir=parent, prefix=temporary("profile")))
     except OSError as error:
-        raise UserError(f"--out: {parent} cannot be written: {error.strerror}") from None
+        raise UserError(f"--out {target}: cannot be written: {error.strerror}") from None
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        if new and not any(parent.iterdir()):
+            parent.rmdir()
 
 
 def write(profile: Profile, work: Path, target: Path) -> list[Path]:
