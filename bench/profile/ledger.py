@@ -75,6 +75,8 @@ class Ledger:
         finally:
             self._book()
             del self._stack[depth:]
+            if self._backward is not None and self._backward > depth:  # a backward pass in here broke off
+                self._backward = None
 
     def through(self, operation: Operation, arguments: tuple[object, ...], result: object) -> None:
         for made in result if isinstance(result, tuple) else (result,):
@@ -90,7 +92,7 @@ class Ledger:
         self._book()
         if self._backward is None:
             self._backward = len(self._stack)
-            torch.autograd.Variable._execution_engine.queue_callback(self._leave)
+        torch.autograd.Variable._execution_engine.queue_callback(self._leave)
         self._stack[self._backward :] = [operation]
 
     def _leave(self) -> None:
