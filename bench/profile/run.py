@@ -226,7 +226,7 @@ def _prepared(made: Prepared) -> Phase:
 
 def _distilled(distilled: Distilled) -> Phase:
     walk, seconds, peak = distilled.walk, distilled.seconds, distilled.peak_bytes
-    if walk.total is None:
+    if not walk.timed:
         return Phase("distill", seconds, seconds, peak, distilled.ledger.spent, "no steps: run whole")
     note = (
         f"{len(walk.timed):,} of {walk.total:,} steps timed, {len(walk.watched):,} more watched by operation"
@@ -235,7 +235,7 @@ def _distilled(distilled: Distilled) -> Phase:
 
 
 def _step(walk: Walk) -> Step | None:
-    if walk.total is None:
+    if walk.total is None or not walk.timed:
         return None
     return Step(
         total=walk.total,

@@ -19,16 +19,17 @@ from bench.profile.ledger import Ledger
 from bench.profile.watch import Cost, counted
 from bench.timing import Operation
 
-WARM_UP, LEAST, COUNTED, TRACED = 2, 3, 2, 2  # steps
+LEAST = 2  # steps that are timed, and that are watched
+COUNTED, TRACED = 5, 3  # at most, and while a tenth of the time lasts
 
 
 class Walk(Journal):
     """The journal of a method that is profiled.
 
-    After `WARM_UP` steps come those that are timed, for two thirds of `seconds`; with a path for the trace
-    then those that a ledger watches, for the rest, `COUNTED` steps whose operations are counted, and a Chrome
-    trace of `TRACED`. `LEAST` of the first two, and otherwise no more than half of what the method asks for.
-    Losses are not looked at, and nothing is kept.
+    After the first step come those that are timed, for half of `seconds`; with a path for the trace then
+    those that a ledger watches, for a third, some whose operations are counted, and a Chrome trace of some.
+    No more are timed, or watched, than half of what the method asks for, but a few in any case. Losses are
+    not looked at, and nothing is kept.
     """
 
     def __init__(self, device: torch.device, seconds: float, trace: Path | None = None) -> None:
@@ -74,30 +75,39 @@ class Walk(Journal):
         self.setup_s = time.perf_counter() - self.begin
         numbers = itertools.count()
         with timing.watching(None):
-            yield from self._some(numbers, [], 0, WARM_UP)
+            yield next(numbers)
             with energy.metered(self.device) as used:
-                yield from self._some(numbers, self.timed, self.budget * 2 / 3, LEAST)
+                yield from self._some(numbers, self.timed, self.budget / 2)
             self.joules = used.joules
         if self.trace:
             with self.ledger.running():
-                yield from self._some(numbers, self.watched, self.budget / 3, LEAST)
+                yield from self._some(numbers, self.watched, self.budget / 3)
             self.peak_bytes = timing.peak_bytes(self.device)
-            for _ in range(COUNTED):
+            for number in self._few(numbers, COUNTED):
                 with counted(cost := Cost(), self.device):
-                    yield next(numbers)
+                    yield number
                 self.flops.append(cost.flops)
             with traced(self.trace, self.device):
-                yield from itertools.islice(numbers, TRACED)
+                yield from self._few(numbers, TRACED)
 
-    def _some(self, numbers: Iterator[int], into: list[float], seconds: float, least: int) -> Iterator[int]:
+    def _some(self, numbers: Iterator[int], into: list[float], seconds: float) -> Iterator[int]:
+        """Steps for so long, and what each takes."""
         begin = last = time.perf_counter()
-        most = max(least, (self.total or 0) // 2)
-        while len(into) < least or (last - begin < seconds and len(into) < most):
+        most = max(LEAST, (self.total or 0) // 2)
+        while len(into) < LEAST or (last - begin < seconds and len(into) < most):
             yield next(numbers)
             timing.synchronize(self.device)
             now = time.perf_counter()
             into.append(now - last)
             last = now
+
+    def _few(self, numbers: Iterator[int], most: int) -> Iterator[int]:
+        """One step or more."""
+        begin = time.perf_counter()
+        for _ in range(most):
+            yield next(numbers)
+            if time.perf_counter() - begin > self.budget / 10:
+                return
 
 
 class _Steps(Run):
