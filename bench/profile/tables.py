@@ -26,7 +26,7 @@ def _operations(profile: Profile) -> Comparison:
     notes = [
         f"{where}; {profile.n_classes} classes of {shape} pixels.",
         "seconds: own time of what was watched, so that operations add up. A backward pass is charged to the "
-        "operation whose results it goes through.",
+        "operation whose results it goes through. The gradients: also features, and the outer loss.",
         *(f"{phase.name}: {phase.note}." for phase in profile.phases),
     ]
     return Comparison(
@@ -55,7 +55,8 @@ def _figures(profile: Profile) -> Comparison:
     ])  # fmt: skip
     notes = [
         "GFLOP: convolutions and matrix products, a multiply-add is two. Rate: the best of ten large float32 "
-        f"matrix products here, {profile.matrix_rate / 1e9:,.0f} GFLOP/s.",
+        f"matrix products here, {profile.matrix_rate / 1e9:,.0f} GFLOP/s; convolutions may beat it "
+        "(on a GPU, in TF32).",
         "in full: all steps of the preset at their mean cost, and all prerequisites.",
     ]
     columns = [Column("", left=True), Column("figure", left=True), Column("value")]
