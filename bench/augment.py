@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bench import timing
 from bench.errors import UserError
 from bench.plugins import choose
 from bench.policies import KINDS, Policy, dispatch, draw_policy
@@ -179,6 +180,7 @@ class Draw:
     stages: tuple[Pick | Mix | Policy, ...]
 
 
+@timing.charged("augment")
 def draw(strategy: str, groups: int, generator: torch.Generator) -> Draw:
     """Pick one operation of each stage for each group, uniformly, and its parameters (DSA, section 3.2).
 
@@ -245,6 +247,7 @@ def _chain(length: Tensor, groups: int, generator: torch.Generator) -> tuple[Pic
     return tuple(Pick(ops, torch.where(i < length, p.choice + 1, 0), p.uniforms) for i, p in enumerate(picks))
 
 
+@timing.charged("augment")
 def apply(images: Tensor, drawn: Draw, preprocess: Preprocess | None = None) -> Tensor:
     """Augment [G*B,C,H,W], the B images of a group standing together.
 
@@ -290,6 +293,7 @@ def draw_cutmix(shape: tuple[int, ...] | torch.Size, generator: torch.Generator)
     return CutMix(torch.randperm(n, generator=generator), rows, columns, 1 - pasted)
 
 
+@timing.charged("augment")
 def cutmix(images: Tensor, drawn: CutMix) -> Tensor:
     """Paste the partners' boxes into [N,C,H,W]; differentiable in the images.
 

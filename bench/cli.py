@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bench import cli_foreign, cli_results
+from bench import cli_foreign, cli_profile, cli_results
 from bench.errors import UserError
 from bench.terminal import finish, out, write_report
 
@@ -170,6 +170,7 @@ app.command("import")(cli_foreign.import_)
 app.command("export")(cli_foreign.export)
 app.command("verify")(cli_foreign.verify)
 app.command("compare")(cli_results.compare)
+app.command("profile")(cli_profile.profile)
 
 
 @contextlib.contextmanager

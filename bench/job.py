@@ -74,7 +74,7 @@ def _train_split(whole: Dataset, device: torch.device) -> data.Split:
 
 
 @functools.cache
-def _warm_up(device: torch.device) -> None:
+def warm_up(device: torch.device) -> None:
     """Pay once a process what is no job's own cost: lazy imports, first calls of libraries."""
     weight = torch.zeros(1, 1, 3, 3, device=device, requires_grad=True)
     optimiser = torch.optim.SGD([weight], lr=0.1, momentum=0.9)
@@ -97,7 +97,7 @@ def run(job: Job, context: Context) -> dict[str, Any]:
     device = torch.device("cuda:0" if context.gpus else "cpu")
     error = None
     try:
-        _warm_up(device)
+        warm_up(device)
         start = time.perf_counter()
         if store.state(job.kind, job.key) is not None:  # a retry may find its work done
             torch.set_num_threads(context.cpus)
@@ -122,28 +122,45 @@ def _load(job: Job, context: Context) -> Dataset:
 
 def _problem(job: Job, store: Store, context: Context, device: torch.device) -> Problem:
     whole = _load(job, context)
-    split, architecture = _train_split(whole, device), job.identity["architecture"]
+    prepared = {role: load_file(store.artifact(key) / WEIGHTS) for role, key in job.inputs.items()}
+    whitening = job.inputs.get("whitening")
+    kind = None if whitening is None else store.meta(whitening)["identity"]["values"]["kind"]
+    return pose(job.identity, whole, _train_split(whole, device), prepared, kind)
 
+
+def pose(
+    identity: dict[str, Any],
+    whole: Dataset,
+    split: data.Split,
+    prepared: dict[str, dict[str, torch.Tensor]],
+    whitening: str | None,
+) -> Problem:
+    """The problem of a job: `split` is the training set on the device, `prepared` what its inputs made.
+
+    `whitening` is the kind of the one that `prepared` holds, if any.
+    """
+    architecture = identity["architecture"]
+
+    @timing.charged("network update")
     def make_net(generator: torch.Generator) -> networks.Network:
         built = networks.parse(architecture).build(whole.image_shape, whole.n_classes, generator)
-        return built.to(device)
+        return built.to(split.images.device)
 
     def no_net(generator: torch.Generator) -> networks.Network:
         raise TypeError("the method uses a network but does not say so: add ARCHITECTURE to its `uses`")
 
-    prepared = {role: load_file(store.artifact(key) / WEIGHTS) for role, key in job.inputs.items()}
+    prepared = dict(prepared)
     preprocess = Preprocess(whole.mean, whole.std)
-    if whitening := prepared.pop("whitening", None):
-        kind = store.meta(job.inputs["whitening"])["identity"]["values"]["kind"]
-        preprocess = Zca.of(kind, whitening)
+    if whitening is not None:
+        preprocess = Zca.of(whitening, prepared.pop("whitening"))
     return Problem(
         images=split.images,
         labels=split.labels,
         n_classes=whole.n_classes,
-        ipc=job.identity["ipc"] or 0,
+        ipc=identity["ipc"] or 0,
         preprocess=preprocess,
         make_net=no_net if architecture == ANY else make_net,
-        seed=job.identity["seed"],
+        seed=identity["seed"],
         prepared=prepared,
     )
 

@@ -10,7 +10,7 @@ from pydantic import ConfigDict, SerializerFunctionWrapHandler, TypeAdapter, mod
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from bench import augment
+from bench import augment, timing
 from bench.preprocess import Preprocess
 
 
@@ -155,7 +155,7 @@ def training(
     net.train()
     order = BatchOrder(n, recipe.batch_size, generator, images.device)
     read = preprocess if images.dtype == torch.uint8 else None
-    for step, index in zip(range(steps), order, strict=False):
+    for step, index in zip(timing.paced(steps), order, strict=False):
         x = images[index] if read is None else read(images[index])
         optimiser.zero_grad(set_to_none=True)
         loss = augmented_loss(

@@ -16,7 +16,7 @@ from annotated_types import Ge, Gt, Lt
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector
 
-from bench import augment
+from bench import augment, timing
 from bench.artifact import DistilledDataset
 from bench.errors import UserError
 from bench.journal import Stateful
@@ -158,9 +158,10 @@ class Compose:
             if self.objective == "gradient_matching":
                 loss = gradient_matching(pool.net, *pair, n, distance="squared", matched="kernels")
             else:
-                with torch.no_grad():
+                with torch.no_grad(), timing.part("real gradient"):
                     real = pool.net.embed(pair.real)
-                loss = distribution_matching(real, pool.net.embed(pair.synthetic), n)
+                with timing.part("synthetic gradient"):
+                    loss = distribution_matching(real, pool.net.embed(pair.synthetic), n)
             loss.backward(inputs=list(synthetic.parameters()))
             return loss.detach()
 

@@ -11,7 +11,7 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
-from bench import augment
+from bench import augment, timing
 from bench.artifact import DistilledDataset
 from bench.method import ARCHITECTURE, IPC, SEED, Prepare, Problem
 from bench.networks import Network
@@ -54,7 +54,8 @@ class DM:
             net = problem.make_net(networks).requires_grad_(False)
             pair = pairs.next(synthetic)
             target = self._embed(net, pair.real)
-            loss = distribution_matching(target, net.embed(pair.synthetic), problem.n_classes)
+            with timing.part("synthetic gradient"):
+                loss = distribution_matching(target, net.embed(pair.synthetic), problem.n_classes)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -62,6 +63,7 @@ class DM:
         return synthetic
 
     @staticmethod
+    @timing.charged("real gradient")
     def _embed(net: Network, real: Tensor) -> Tensor:
         """Features of the real images; the piece that batch norm sees must stay whole."""
         coupled = any(isinstance(module, nn.BatchNorm2d) for module in net.modules())

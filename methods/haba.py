@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from bench import augment
+from bench import augment, timing
 from bench.artifact import DistilledDataset
 from bench.method import ARCHITECTURE, IPC, SEED, Prepare, Problem
 from bench.networks import Network
@@ -178,6 +178,7 @@ class Extractor:
         style = torch.randint(self._method.hallucinators, (1,), generator=self._rng)
         return Batch(synthetic.pair(chunk.items, style.to(chunk.items.device)), chunk.draw)
 
+    @timing.charged("synthetic gradient")
     def push(self, synthetic: Hallucinators, images: Tensor, chunk: Batch) -> Tensor | float:
         """lambda_cos dL_cos/d(decoded images): away from looking alike. F stays as it is."""
         if self._method.hallucinators < 2 or not self._method.weight_likeness:
@@ -187,6 +188,7 @@ class Extractor:
         loss = self._method.weight_likeness * likeness(*features.chunk(2))
         return torch.autograd.grad(loss, images)[0]
 
+    @timing.charged("network update")
     def pull(self, synthetic: Hallucinators, chunk: Batch) -> None:
         """One step of F: classify, and pull the views of a basis, and of a class, together."""
         if self._method.hallucinators < 2 or not self._method.weight_likeness:

@@ -24,10 +24,10 @@ from hypergradient_tools import (
 )
 from torch import Tensor, nn
 from torch.autograd import grad
-from watch_tools import Watch
 
 from bench import networks
 from bench.errors import UserError
+from bench.profile.watch import Watch
 from bench.rng import generator
 from methods.blocks.hypergradient import (
     SGD,

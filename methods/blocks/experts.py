@@ -7,14 +7,13 @@ and a killed run loses one epoch of one block.
 
 import dataclasses
 from dataclasses import dataclass
-from itertools import islice
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from bench import rng
+from bench import rng, timing
 from bench.errors import UserError
 from bench.method import ARCHITECTURE, Prepare, Problem
 from bench.networks import Network
@@ -82,7 +81,7 @@ class ExpertEpoch:
             student.set_velocity(before["velocity"].to(problem.device, copy=True))
         n = len(problem.images)
         order = BatchOrder(n, self.batch_size, rng.generator(0, *purpose, "order"), problem.device)
-        for index in islice(order, self._recipe.n_steps(n)):
+        for _, index in zip(timing.paced(self._recipe.n_steps(n)), order, strict=False):
             student.step(problem.preprocess(problem.images[index]), problem.labels[index])
         weights = parameters_to_vector(net.parameters()).detach()
         return {"weights": weights} | ({"velocity": student.velocity()} if self.momentum else {})

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import grad
 
-from bench import augment
+from bench import augment, timing
 from bench.errors import UserError
 from methods.blocks.batches import Batch
 
@@ -147,6 +147,7 @@ class Hypergradient:
         torch.autograd.backward([x for x, _ in pairs], [d for _, d in pairs])
 
 
+@timing.charged("hypergradient")
 def hypergradient(
     net: FlatNetwork,
     rule: Rule,
@@ -188,8 +189,10 @@ def hypergradient(
         marks.append(state)
         trail, state = run.forward(state, piece, batches)
     weights = state.weights.detach().requires_grad_()
-    loss = outer(weights)
-    adjoint: Adjoint = (*grad(loss, weights), *(torch.zeros_like(slot) for slot in state.slots))
+    with timing.part("real gradient"):
+        loss = outer(weights)
+        (d_weights,) = grad(loss, weights)
+    adjoint: Adjoint = (d_weights, *(torch.zeros_like(slot) for slot in state.slots))
     for piece, mark in zip(reversed(pieces), reversed(marks), strict=True):
         trail = trail or run.forward(mark, piece, batches)[0]
         for t in reversed(piece):

@@ -5,12 +5,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from bench import timing
 from methods.blocks.gradients import Matched, per_class_gradients
 
 Distance = Literal["squared", "l1", "cosine"]
 EPS = 1e-6  # the least product of norms that a cosine divides by
 
 
+@timing.charged("synthetic gradient")
 def distribution_matching(real: Tensor, synthetic: Tensor, n_classes: int) -> Tensor:
     """Squared distance of the mean embeddings, summed over classes (Zhao & Bilen, WACV 2023, eq. 4).
 
@@ -20,6 +22,7 @@ def distribution_matching(real: Tensor, synthetic: Tensor, n_classes: int) -> Te
     return gap.square().sum()
 
 
+@timing.charged("synthetic gradient")
 def gradient_matching(
     net: nn.Module,
     real: Tensor,
@@ -38,7 +41,8 @@ def gradient_matching(
     indices or probabilities. Differentiable in the synthetic images and targets; the network is left as it
     is. Raises UserError for a network whose gradients cannot be told apart by class, as with batch norm.
     """
-    target = per_class_gradients(net, real, real_targets, n_classes, matched, create_graph=False)
+    with timing.part("real gradient"):
+        target = per_class_gradients(net, real, real_targets, n_classes, matched, create_graph=False)
     found = per_class_gradients(net, synthetic, synthetic_targets, n_classes, matched, create_graph=True)
     pairs = zip(found, target, strict=True)
     return torch.stack([gradient_distance(ours, theirs, distance) for ours, theirs in pairs]).sum()

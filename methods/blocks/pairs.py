@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from bench import augment
+from bench import augment, timing
 from bench.data import ClassIndex, ClassSampler
 from bench.method import Problem
 from methods.blocks.parameterise import Balanced
@@ -46,7 +46,7 @@ class Pairs:
     def next(self, synthetic: Balanced) -> Pair:
         """The next pair; differentiable in the synthetic set."""
         problem, omega = self._problem, augment.draw(self._strategy, self._problem.n_classes, self._draws)
-        with torch.no_grad():
+        with torch.no_grad(), timing.part("real gradient"):
             real = augment.apply(problem.preprocess(problem.images[self._real.next().flatten()]), omega)
         images, targets = synthetic.decode(self._items(synthetic.per_class))
         return Pair(real, self._labels, augment.apply(images, omega), targets)

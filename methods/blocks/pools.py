@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Protocol, Required, TypedDict, Unpack
 import torch
 from torch import Tensor
 
+from bench import timing
 from bench.artifact import DistilledDataset
 from bench.method import ARCHITECTURE, SEED, Prepare, Problem
 from bench.networks import Network
@@ -159,6 +160,7 @@ class TrainedOnReal(_Trained):
     def advance(self, synthetic: DistilledDataset) -> None:
         self._train(self._steps)
 
+    @timing.charged("network update")
     def _train(self, steps: int) -> None:
         problem = self._problem
         for index in islice(self._order, steps):
@@ -178,6 +180,7 @@ class TrainedOnSynthetic(_Trained):
     Each call of `advance` decodes the set once, without a graph, and shuffles it anew.
     """
 
+    @timing.charged("network update")
     def advance(self, synthetic: DistilledDataset) -> None:
         with torch.no_grad():  # what is decoded may still be the parameter itself
             images, targets = (tensor.detach() for tensor in synthetic.decode())
@@ -208,7 +211,8 @@ class Embedding:
         net = problem.make_net(problem.rng("embedding", "init"))
         recipe = Recipe(batch_size=self.batch_size, lr=self.lr, steps=self.steps, milestones=(0.5,))
         order = problem.rng("embedding", "order")
-        train(net, problem.images, problem.labels, recipe, order, problem.preprocess)
+        with timing.part("network update"):
+            train(net, problem.images, problem.labels, recipe, order, problem.preprocess)
         net.eval()
         with torch.inference_mode():
             return {"features": in_pieces(lambda x: net.embed(problem.preprocess(x)), problem.images)}

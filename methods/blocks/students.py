@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector
 
+from bench import timing
 from bench.networks import Network
 from bench.train import Recipe, augmented_loss
 
@@ -23,6 +24,7 @@ class Student:
             net.parameters(), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
         )
 
+    @timing.charged("network update")
     def step(self, images: Tensor, targets: Tensor) -> None:
         """One step on normalised images [n,C,H,W] and class indices [n] or probabilities [n,K].
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench import augment
+from bench import augment, timing
 from bench.data import ClassIndex, ClassSampler
 from bench.method import Problem
 from methods.blocks.batches import balanced_batches
@@ -85,6 +85,7 @@ class Unrolled:
         self._windows.done(found.end, found.loss)
         return found
 
+    @timing.charged("real gradient")
     def _batch(self, classes: Tensor, omega: augment.Draw | None) -> tuple[Tensor, Tensor]:
         """Real images of these classes, with the augmentation of the synthetic ones where it is shared."""
         problem = self._problem

@@ -1,79 +1,16 @@
 """What one step of a method costs: seconds, floating-point operations, bytes; and the table of it."""
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
-from watch_tools import Watch
 
-from bench import rng
 from bench.artifact import DistilledDataset
 from bench.journal import Journal
+from bench.profile.watch import Clock, Cost, counted, matrix_rate
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def wait() -> None:
-    """Until the device has done what it was given."""
-    if DEVICE.type == "cuda":
-        torch.cuda.synchronize(DEVICE)
-
-
-class Clock:
-    """Runs only inside of `running()`: a benchmark that reads it sees a step, and not what leads up to it."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        wait()
-        start = time.perf_counter()
-        yield
-        wait()
-        self.seconds += time.perf_counter() - start
-
-
-@dataclass
-class Cost:
-    """Operations of convolutions and matrix products (a multiply-add is two), and the growth of memory."""
-
-    flops: int = 0
-    peak_bytes: int = 0
-
-
-@contextmanager
-def counted(cost: Cost) -> Iterator[None]:
-    """Fill in the cost of what runs inside, backward passes of any order included.
-
-    Memory is that of the tensors made inside, at its highest; on a GPU what its allocator gave out.
-    """
-    on_gpu = DEVICE.type == "cuda"
-    if on_gpu:
-        torch.cuda.reset_peak_memory_stats(DEVICE)
-        before = torch.cuda.memory_allocated(DEVICE)
-    with Watch() as watch:
-        yield
-    cost.flops = watch.flops
-    cost.peak_bytes = torch.cuda.max_memory_allocated(DEVICE) - before if on_gpu else watch.peak
-
-
-def matrix_rate(tries: int = 10) -> float:
-    """FLOP/s of the best of some large float32 matrix products, on the device and threads of the steps."""
-    n = 8192 if DEVICE.type == "cuda" else 1024
-    a, b = (torch.randn(n, n, generator=rng.generator(0, side)).to(DEVICE) for side in "ab")
-    a @ b
-    clock, best = Clock(), float("inf")
-    for _ in range(tries):
-        before = clock.seconds
-        with clock.running():
-            a @ b
-        best = min(best, clock.seconds - before)
-    return 2 * n**3 / best
 
 
 class Probe(Journal):
@@ -109,7 +46,7 @@ class Probe(Journal):
         yield from self._once(0)
         if self.cost is None:
             self.cost = Cost()
-            with counted(self.cost):
+            with counted(self.cost, DEVICE):
                 yield from self._once(1)
         with self._clock.running():
             yield from self._once(2)
@@ -146,7 +83,9 @@ class Summary:
         """Into the table and the entry's `extra_info`, after the timing; `labels`: method, step and size."""
         if benchmark.disabled:
             return
-        self._rate = max(self._rate, matrix_rate())  # the best yet: others may use the machine meanwhile
+        self._rate = max(
+            self._rate, matrix_rate(DEVICE)
+        )  # the best yet: others may use the machine meanwhile
         seconds = benchmark.stats["min"]
         row = {
             **labels,

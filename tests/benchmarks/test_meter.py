@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch.autograd import grad
 from torch.utils.flop_counter import FlopCounterMode
-from watch_tools import Watch
 
 from bench import rng
+from bench.profile.watch import Clock, Cost, Watch, counted
 
 
 def double_backward() -> None:
@@ -47,9 +47,9 @@ def test_operations_of_matrix_products_by_hand() -> None:
 
 
 def test_a_cost_is_of_what_runs_inside() -> None:
-    cost, x = meter.Cost(), torch.ones(256, 256, device=meter.DEVICE)
+    cost, x = Cost(), torch.ones(256, 256, device=meter.DEVICE)
     x @ x
-    with meter.counted(cost):
+    with counted(cost, meter.DEVICE):
         y = x @ x
         del y
         x @ x
@@ -59,7 +59,7 @@ def test_a_cost_is_of_what_runs_inside() -> None:
 
 
 def test_the_clock_stands_still_outside() -> None:
-    clock = meter.Clock()
+    clock = Clock(meter.DEVICE)
     time.sleep(0.01)
     assert clock.seconds == 0.0
     with clock.running():
@@ -111,7 +111,7 @@ def test_a_probe_takes_a_step_to_warm_up_and_one_to_time(part: str) -> None:
             seen.append("decode")
             return 2 * self.x, torch.zeros(2)
 
-    clock = meter.Clock()
+    clock = Clock(meter.DEVICE)
     probe = meter.Probe(part, clock)
     taken = []
     for _ in range(2):

@@ -13,7 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from hypergradient_tools import Case, adjoint, unroll
-from meter import DEVICE, Clock, Cost, Probe, Summary, counted
+from meter import DEVICE, Probe, Summary
 from torch import Tensor
 
 from bench import networks, plugins, rng
@@ -21,12 +21,13 @@ from bench.artifact import Preprocess
 from bench.config import preset
 from bench.data import Dataset
 from bench.method import Problem
+from bench.profile.watch import Clock, Cost, counted
 from methods.blocks.batches import shuffled_batches
 from methods.blocks.hypergradient import SGD, FlatNetwork
 
 ON_CPU = DEVICE.type == "cpu"
 IPC, CLASSES = 10, 10
-CLOCK = Clock()
+CLOCK = Clock(DEVICE)
 
 
 def inside_steps() -> float:
@@ -165,7 +166,7 @@ def test_one_step(benchmark: Any, summary: Summary, size: Size, step: Step) -> N
 def repeated(benchmark: Any, function: Callable[[], Any], rounds: int = 1) -> tuple[Cost, Any]:
     """Time what is no step of a loop: its cost, counted in a first run that warms up, and its result."""
     cost = Cost()
-    with counted(cost):
+    with counted(cost, DEVICE):
         function()
 
     def whole() -> Any:
@@ -225,7 +226,7 @@ def test_unroll(benchmark: Any, summary: Summary, size: Size, way: Any, steps: i
         benchmark, cost, method="unroll", step=f"{name}, {steps} steps", size="cpu", inner_steps=steps
     )
     fewer = Cost()
-    with counted(fewer):
+    with counted(fewer, DEVICE):
         way(short)
     weights = 4 * short.net.size
     a_step = (cost.peak_bytes - fewer.peak_bytes) / (steps - 5)

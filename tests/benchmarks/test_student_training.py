@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 import torch
-from meter import DEVICE, wait
+from meter import DEVICE
 
 from bench import rng
 from bench.networks import Network, parse
 from bench.preprocess import Preprocess
 from bench.students import Lesson, teach
+from bench.timing import synchronize
 from bench.train import Recipe
 
 CLASSES, STUDENTS = 10, 5
@@ -69,7 +70,7 @@ def test_students(benchmark: Any, size: Size, ipc: int, way: str) -> None:
     def taught() -> Any:
         orders = [rng.generator(i, "order") for i in range(STUDENTS)]
         (found,) = teach(size.build, lesson, orders, together=WAYS[way]).values()
-        wait()
+        synchronize(DEVICE)
         return found
 
     found = benchmark.pedantic(taught, rounds=3, warmup_rounds=1)

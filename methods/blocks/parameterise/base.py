@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from bench import timing
 from bench.artifact import DistilledDataset, Preprocess
 from bench.data import ClassIndex, ClassSampler
 from bench.errors import UserError
@@ -58,6 +59,7 @@ class Balanced(DistilledDataset):
         for name, tensor in tensors.items():
             self.register_parameter(name, None if tensor is None else nn.Parameter(tensor))
 
+    @timing.charged("decode")
     def decode(self, items: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Normalised images [n,C,H,W] and targets: int64 [n] when hard, probabilities [n,K] when learned.
 

@@ -1,0 +1,56 @@
+"""The files of a profile: all of them appear when it is done."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bench.errors import UserError
+from bench.files import sync, temporary, write_atomic
+from bench.profile.plot import draw
+from bench.profile.result import Profile
+from bench.profile.tables import frame, tables
+from bench.report.draw import markdown
+from bench.report.plots import save
+
+TRACE = "trace.json"
+
+
+@contextmanager
+def workplace(target: Path) -> Iterator[Path]:
+    """A folder beside the target, gone at the end. Raises UserError where none of the two can be."""
+    parent = target.parent
+    new = not parent.exists()
+    try:
+        if target.exists() and not target.is_dir():
+            raise UserError(f"--out {target}: is a file; name a folder")
+        parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=parent, prefix=temporary("profile")))
+    except OSError as error:
+        raise UserError(f"--out {target}: cannot be written: {error.strerror}") from None
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if new and not any(parent.iterdir()):
+            parent.rmdir()
+
+
+def write(profile: Profile, work: Path, target: Path) -> list[Path]:
+    """Tables, data and plots, and the trace that is in `work` already, into `target`; replaces older ones."""
+    write_atomic(work / "profile.json", json.dumps(profile.to_json(), indent=1) + "\n")
+    write_atomic(work / "profile.md", markdown(tables(profile)))
+    write_atomic(work / "profile.csv", frame(profile).to_csv(index=False, lineterminator="\n"))
+    save(lambda: draw(profile), work / "profile")
+    target.mkdir(parents=True, exist_ok=True)
+    if not (work / TRACE).exists():
+        (target / TRACE).unlink(missing_ok=True)
+    written = []
+    for path in sorted(work.iterdir()):
+        sync(path)
+        os.replace(path, target / path.name)
+        written.append(target / path.name)
+    return written
