@@ -1,0 +1,5 @@
+"""placeholder"""
+
+
+def submit_check() -> None:
+    """x"""
