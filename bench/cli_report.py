@@ -11,6 +11,7 @@ from bench.terminal import out, write_report
 if TYPE_CHECKING:
     from bench.report import Report
 
+Html = Annotated[bool, typer.Option("--html", help="Write index.html too: all of it in one page.")]
 Folders = Annotated[list[Path], typer.Argument(metavar="DIR...", help="Result folders.", show_default=False)]
 
 
@@ -36,7 +37,7 @@ def report(
 
 
 def _with_records(directories: list[Path]) -> list[Path]:
-    """Those that hold records, each once: `results/*` names others too. Raises UserError for what is no folder."""
+    """Those that hold records, each once; `results/*` names others too. Raises UserError for no folder."""
     named = list({path.resolve(): path for path in directories}.values())
     for path in named:
         if not path.is_dir():

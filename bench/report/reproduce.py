@@ -3,10 +3,11 @@
 import json
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
+import pandas as pd
 import yaml
 
 from bench.report.layout import Row
@@ -20,13 +21,28 @@ ELSEWHERE = "/where/it/is"
 def dataset(label: str, spec: Mapping[str, Any] | None) -> dict[str, Any]:
     """The entry of a data set; without the spec, which stands in artifacts only, a guess from its label."""
     if spec is None:
-        guess = (
-            {"name": "digits"} if label == "digits" else {"name": "image_folder", "path": "", "label": label}
-        )
-        return dataset(label, guess)
+        guess = {"name": "image_folder", "path": "", "label": label}
+        return dataset(label, {"name": "digits"} if label == "digits" else guess)
     entry = {key: value for key, value in spec.items() if value not in (None, False)}
     entry |= {key: f"data/{label}" for key in PLACES if key in entry}
-    return entry if entry.get("label") != entry["name"] else {k: v for k, v in entry.items() if k != "label"}
+    return {key: value for key, value in entry.items() if key != "label" or value != entry["name"]}
+
+
+def is_foreign(row: Row) -> bool:
+    """Somebody else's set: no sweep distils it."""
+    return bool(json.loads(row["hyperparameters"]).keys() == FOREIGN)
+
+
+def alike(rows: Iterable[Row]) -> list[list[Row]]:
+    """The rows of one cell of the summary by what one sweep can have made: as many students, one curve."""
+    found: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        found.setdefault((row["students"], *_curve(row)), []).append(row)
+    return list(found.values())
+
+
+def _curve(row: Row) -> list[float]:
+    return [fraction for fraction, _, _ in row["curve"] if fraction < 1]
 
 
 def sweep(rows: Sequence[Row], entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -37,8 +53,8 @@ def sweep(rows: Sequence[Row], entry: Mapping[str, Any]) -> dict[str, Any]:
     """
     row = rows[0]
     distill = row["eval_arch"] if row["distill_arch"] == ANY else row["distill_arch"]
-    ipc = 1 if row["ipc"] is None else int(row["ipc"])
-    curve = [fraction for fraction, _, _ in row["curve"] if fraction < 1]
+    ipc = 1 if pd.isna(row["ipc"]) else int(row["ipc"])
+    curve, gpus = _curve(row), float(row["gpus"])
     return {
         "name": _slug(f"{row['method_name']}-{row['dataset_name']}-ipc{ipc}"),
         "datasets": [dict(entry)],
@@ -54,10 +70,7 @@ def sweep(rows: Sequence[Row], entry: Mapping[str, Any]) -> dict[str, Any]:
             "protocol": row["protocol_name"],
             **({"curve": curve} if curve else {}),
         },
-        "resources": {
-            "cpus": int(row["cpus"]),
-            "gpus": int(g) if (g := float(row["gpus"])).is_integer() else g,
-        },
+        "resources": {"cpus": int(row["cpus"]), "gpus": int(gpus) if gpus.is_integer() else gpus},
     }
 
 
@@ -66,7 +79,7 @@ def command(rows: Sequence[Row], spec: Mapping[str, Any] | None) -> str:
     row = rows[0]
     entry = dataset(row["dataset_name"], spec)
     fingerprint = f"# the data set's fingerprint: {row['dataset_fingerprint']}"
-    if json.loads(row["hyperparameters"]).keys() == FOREIGN:
+    if is_foreign(row):
         return "\n".join([fingerprint, _evaluate(row, entry)])
     content = sweep(rows, entry)
     file = f"{content['name']}.yaml"

@@ -38,6 +38,10 @@ def _ipc(row: Row) -> Shown:
     return ["all", math.inf] if pd.isna(row["ipc"]) else [str(row["ipc"]), int(row["ipc"])]
 
 
+def _runs(row: Row) -> Shown:
+    return [f"{row['n_seeds']}×{row['n_students']}", row["n_seeds"]]
+
+
 def _measured(name: str, unit: float = 1) -> Callable[[Row], Shown]:
     """A number, sorted by its value; a dash, sorted last, for what nobody measured."""
 
@@ -87,10 +91,8 @@ class Entry:
 
 def entries(view: View) -> list[Entry]:
     """A row for each of the summary, in its order."""
-    flat = once(view.flat)
     held: dict[tuple[Any, ...], list[Row]] = {}
-    for record in cast(list[Row], flat.to_dict("records")):
-        record["ipc"] = None if pd.isna(record["ipc"]) else int(record["ipc"])
+    for record in cast(list[Row], once(view.flat).to_dict("records")):
         held.setdefault(_where(record), []).append(record)
     rows = cast(list[Row], view.summary.to_dict("records"))
     return [Entry([_cell(c, row) for c in COLUMNS], _label(row), held[_where(row)]) for row in rows]
@@ -113,11 +115,9 @@ def _label(row: Row) -> str:
 
 
 def command(entry: Entry, specs: Mapping[str, Mapping[str, Any]]) -> str:
-    """How to make all records of a row again: a sweep file for those with as many students each."""
-    alike: dict[tuple[Any, ...], list[Row]] = {}
-    for record in entry.records:
-        alike.setdefault((record["students"], str([mark[0] for mark in record["curve"]])), []).append(record)
-    return "\n\n".join(reproduce.command(rows, specs.get(rows[0]["artifact"])) for rows in alike.values())
+    """How to make all records of a row again."""
+    parts = reproduce.alike(entry.records)
+    return "\n\n".join(reproduce.command(rows, specs.get(rows[0]["artifact"])) for rows in parts)
 
 
 def specs(found: Sequence[Entry], folders: Sequence[Path]) -> dict[str, Mapping[str, Any]]:

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from bench.report.exhibit import Exhibit, View
 from bench.report.html import leaderboard
@@ -54,14 +53,7 @@ def render(view: View, exhibits: Sequence[Exhibit], plots: Path, picture: Pictur
         }
         for entry in entries
     ]
-    known = Environment(
-        loader=FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return known.get_template("page.html.jinja").render(
+    return _template().render(
         counts=_counts(view, len(entries)),
         columns=leaderboard.COLUMNS,
         notes=_notes(view),
@@ -77,8 +69,18 @@ def render(view: View, exhibits: Sequence[Exhibit], plots: Path, picture: Pictur
     )
 
 
-def _part(name: str) -> Markup:
-    return Markup((HERE / name).read_text(encoding="utf-8"))
+def _template() -> Template:
+    return Environment(
+        loader=FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    ).get_template("page.html.jinja")
+
+
+def _part(name: str) -> str:
+    return (HERE / name).read_text(encoding="utf-8")
 
 
 def _lines(lines: Any) -> str:
@@ -102,8 +104,8 @@ def _counts(view: View, rows: int) -> list[tuple[str, str]]:
 def _notes(view: View) -> list[str]:
     """What the figures and the marks are."""
     notes = [
-        "Accuracy in percent, students averaged first; [low, high]: 95 % bootstrap interval over distillation "
-        "seeds, ±: standard deviation of two; no interval is claimed below three seeds.",
+        "Accuracy in percent, students averaged first; [low, high]: 95 % bootstrap interval over the "
+        "distillation seeds, ±: standard deviation of two; no interval is claimed below three seeds.",
         "Rows compare where data set, protocol, network and storage agree.",
         EXEMPT,
         OVER_BUDGET,
