@@ -204,7 +204,7 @@ class Submission:
         """Train the students of some records again, the same ones at every call."""
         ordered = sorted(records, key=lambda record: record.key)
         drawn = random.Random(0).sample(ordered, min(sample, len(ordered)))
-        failures, notes = [], []
+        failures, notes = list[str](), list[str]()
         for record in drawn:
             try:
                 again = self._examine(record, jobs[record.key])

@@ -53,7 +53,7 @@ def sweep(rows: Sequence[Row], entry: Mapping[str, Any]) -> dict[str, Any]:
     """
     row = rows[0]
     distill = row["eval_arch"] if row["distill_arch"] == ANY else row["distill_arch"]
-    ipc = 1 if pd.isna(row["ipc"]) else int(row["ipc"])
+    ipc: int = 1 if pd.isna(row["ipc"]) else int(row["ipc"])
     curve, gpus = _curve(row), float(row["gpus"])
     return {
         "name": _slug(f"{row['method_name']}-{row['dataset_name']}-ipc{ipc}"),

@@ -110,7 +110,7 @@ def _cell(column: Column, row: Row) -> Shown:
 
 
 def _label(row: Row) -> str:
-    ipc = "the whole set" if pd.isna(row["ipc"]) else f"ipc {row['ipc']}"
+    ipc: str = "the whole set" if pd.isna(row["ipc"]) else f"ipc {row['ipc']}"
     return f"{row['method']}, {ipc}, {row['eval_arch']}, {row['dataset']}"
 
 

@@ -47,7 +47,7 @@
     const drawn = make("table", {}, make("caption", { textContent: caption }),
       make("thead", {}, heading), make("tbody", {}, ...body));
     const box = make("div", { className: "scroll", tabIndex: 0 }, drawn);
-    box.setAttribute("role", "region");
+    box.setAttribute("role", "group");
     box.setAttribute("aria-label", caption);
     return box;
   };
@@ -93,7 +93,7 @@
   const reproduce = (command) => {
     const button = make("button", { type: "button", textContent: "Copy" });
     const text = make("pre", { tabIndex: 0, textContent: command });
-    text.setAttribute("role", "region");
+    text.setAttribute("role", "group");
     text.setAttribute("aria-label", "Commands to reproduce this row");
     button.addEventListener("click", async () => {
       getSelection().selectAllChildren(text); // stays, so that it can be copied by hand
