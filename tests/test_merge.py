@@ -42,7 +42,7 @@ def test_report_of_two_folders_is_that_of_their_union(two: tuple[Path, Path], tm
 def test_labels_are_made_over_all_folders(tmp_path: Path) -> None:
     """What alone would have one name has two beside each other."""
     folders = [
-        write(tmp_path / name, [make("dm", method_version=version, dataset_fingerprint=print_)])
+        write(tmp_path / name, [make("dm", method_version=version, dataset_fingerprint=print_, seed=version)])
         for name, version, print_ in (("a", 1, "aaaaaa00"), ("b", 2, "bbbbbb00"))
     ]
     assert ddbench("report", *folders, "--out", tmp_path / "out").code == 0

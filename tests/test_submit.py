@@ -162,7 +162,7 @@ def forge_identity(folder: Path) -> None:
         (claim_speed, 3, "in cost.distill_s"),
         (forge_identity, 3, "does not have the key of its content"),
         (claim_less_storage, 5, "storage: floats 639, counted 640"),
-        (add_pixels, 5, "counted 1280"),
+        (add_pixels, 5, "20 images for 10 labels"),
         (claim_other_protocol, 6, "the key is another one today"),
         (claim_accuracy, 7, "claimed 99.9 %, measured"),
     ],
