@@ -16,17 +16,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
 
 HEADERS = [
-    *(
-        "details",
-        "method",
-        "ipc",
-        "distilled on",
-        "evaluated on",
-        "accuracy %",
-        "seeds × students",
-        "stored ipc",
-    ),
-    *("KiB", "prepare s", "distill s", "evaluate s", "peak MiB", "budget", "dataset", "protocol"),
+    *("details", "method", "ipc", "accuracy %", "distilled on", "evaluated on", "dataset", "protocol", "budget"),
+    *("seeds × students", "stored ipc", "KiB", "prepare s", "distill s", "evaluate s", "peak MiB"),
 ]
 METHODS = ("full", "random_real", "herding", "dm", "haba")
 

@@ -108,7 +108,7 @@ def test_sort(benchmark: BenchmarkFixture, page: "Page") -> None:
 
 
 def test_filter(benchmark: BenchmarkFixture, page: "Page") -> None:
-    select = "document.querySelector('#filter-3')"
+    select = "document.querySelector('#filter-4')"
 
     def act(i: int) -> tuple[str, str]:
         choose = f"{select}.selectedIndex = {1 + i}; {select}.dispatchEvent(new Event('change'))"
