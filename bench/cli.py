@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bench import cli_foreign, cli_profile, cli_results
+from bench import cli_foreign, cli_profile, cli_report, cli_results, cli_submit
 from bench.errors import UserError
-from bench.terminal import finish, out, write_report
+from bench.terminal import finish, out
 
 if TYPE_CHECKING:  # torch takes two seconds to import: only the commands that need it pay
     from bench.session import Session
@@ -82,13 +82,6 @@ def plan(sweep: SweepFile, out_dir: Out = None, overrides: Set = None) -> None:
     (out if out.is_terminal else Console(width=200)).print(table)
     for line in session.plan_summary(costs):
         out.print(line, highlight=False)
-
-
-@app.command()
-def report(directory: Results) -> None:
-    """Rebuild every table and plot from the records alone."""
-    problems = write_report(directory)
-    raise typer.Exit(1 if problems else 0)
 
 
 @app.command("list")
@@ -165,6 +158,8 @@ def recall(
     out.print(f"{note}\n  {scored.path}", highlight=False, markup=False, soft_wrap=True)
 
 
+app.command("report")(cli_report.report)
+app.command("submit-check")(cli_submit.submit_check)
 app.command("evaluate")(cli_foreign.evaluate)
 app.command("import")(cli_foreign.import_)
 app.command("export")(cli_foreign.export)

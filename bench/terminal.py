@@ -8,23 +8,24 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:  # torch takes two seconds to import
+    from bench.report import Report
     from bench.session import Session
     from bench.sweep.frontier import Outcome
 
 out = Console()
 
 
-def write_report(directory: Path) -> list[str]:
+def write_report(*directories: Path, to: Path | None = None) -> "Report":
     """Tables in the terminal, the paths of what was written, and the records that were left out."""
     from bench import report as reporting
 
-    built = reporting.build(directory)
+    built = reporting.build(*directories, out=to)
     reporting.print_tables(built, out)
     for problem in built.problems:
         out.print(f"left out: {problem}", style="red", highlight=False, markup=False, soft_wrap=True)
     for path in built.written:
         out.print(f"  {path}", highlight=False, markup=False, soft_wrap=True)
-    return built.problems
+    return built
 
 
 def finish(session: "Session", outcome: "Outcome", limit: int | None) -> None:

@@ -58,6 +58,10 @@ class Dataset:
         return len(self.classes)
 
     @property
+    def n_test(self) -> int:
+        return len(self.test.labels)
+
+    @property
     def image_shape(self) -> tuple[int, int, int]:
         """(C, H, W)"""
         channels, height, width = self.train.images.shape[1:]

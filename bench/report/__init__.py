@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 
-from bench.aggregate import frame, load_records
+from bench.aggregate import frame
 from bench.files import write_atomic
 from bench.report import (
     breakdown,
@@ -25,6 +25,7 @@ from bench.report import (
     tables,
 )
 from bench.report.exhibit import Exhibit, Exhibitor, View
+from bench.report.merge import gather
 
 EXHIBITORS: tuple[Exhibitor, ...] = (
     *(tables.exhibit, equal.exhibit, heat.exhibit, composition.exhibit, measures.exhibit),
@@ -43,15 +44,15 @@ class Report:
     problems: list[str]  # a line per record that could not be used
 
 
-def build(directory: Path) -> Report:
-    """Read `directory/records`, write `directory/tables` and `directory/plots`.
+def build(*directories: Path, out: Path | None = None) -> Report:
+    """Read the `records` of these folders, write `tables` and `plots` under `out`, by default the first one.
 
     Tables and plots of what the records do not hold (several architectures, metrics, curves) are not written.
     """
-    records, problems = load_records(directory)
-    view = View(frame(records), (directory,))
+    records, problems = gather(directories)
+    view = View(frame(records), directories)
     exhibits = [shown for exhibitor in EXHIBITORS if (shown := exhibitor(view)) is not None]
-    written = [path for shown in exhibits for path in _write(shown, directory)]
+    written = [path for shown in exhibits for path in _write(shown, out or directories[0])]
     return Report(view, exhibits, written, problems)
 
 

@@ -1,0 +1,299 @@
+"""Would somebody else get these records? What is checked before contributed results are taken in."""
+
+import math
+import os
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any, cast
+
+import torch
+from pydantic import ValidationError
+from safetensors.torch import load_file
+
+from bench import artifact, data, networks
+from bench.aggregate import CELL, frame, load_records, parts
+from bench.config import Sweep
+from bench.data import Dataset, DatasetSpec
+from bench.errors import UserError, first_line
+from bench.evaluate import WEIGHTS, storage
+from bench.exam import Setting, examine
+from bench.plan import Cell, Exam, Job, make, plan
+from bench.plan import examine as plan_exam
+from bench.protocols import Protocol, load_protocol, load_protocols
+from bench.record import Record
+from bench.report import reproduce
+from bench.report.layout import Row
+from bench.store import Store
+from bench.strict import first_complaint
+
+LEAST = 0.02  # of accuracy: within it two devices agree
+ERRORS = 2  # standard errors of the difference
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was looked at, how often it was right, and a line for each time that it was not."""
+
+    name: str
+    passed: int
+    failures: list[str]
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Submission:
+    """A result folder that somebody contributes. `given`: data sets by fingerprint, for those elsewhere."""
+
+    directory: Path
+    given: Mapping[str, Dataset]
+
+    def checks(self, sample: int) -> Iterator[Check]:
+        """Each check as it ends, the slow one last. Raises UserError where there is no record to check."""
+        records, problems = load_records(self.directory)
+        yield Check("record: schema, checksum, name", len(records), problems)
+        yield _check("record: no experiment twice", records, _twice(records))
+        sound = list(records)
+        for name, complaint in (
+            ("artifact: there, whole", self._damage),
+            ("artifact: is what the record says", self._misdescribed),
+            ("data set: found, same fingerprint", self._strange),
+            ("storage: as counted in the artifact", self._miscounted),
+        ):
+            found = _check(name, sound, _complaints(sound, complaint))
+            yield found
+            failed = {line.partition(": ")[0] for line in found.failures}
+            sound = [record for record in sound if record.key not in failed]
+        jobs, failures = self._planned(sound)
+        yield _check("key: as planned today", sound, failures)
+        yield self._again([record for record in sound if record.key in jobs], jobs, sample)
+
+    @cached_property
+    def _store(self) -> Store:
+        return Store(self.directory.resolve())
+
+    # --- one record -----------------------------------------------------------------------------------------
+
+    def _damage(self, record: Record) -> str | None:
+        state = self._store.state("distill", record.artifact)
+        return state if state != "" else f"artifacts/{record.artifact} is not there: contribute it too"
+
+    def _misdescribed(self, record: Record) -> str | None:
+        meta = self._store.meta(record.artifact)
+        made = meta["identity"]
+        if make("distill", "", made, meta["inputs"]).key != record.artifact:
+            return f"artifacts/{record.artifact} does not have the key of its content"
+        whitened = {"preprocess": made["preprocess"]} if "preprocess" in made else {}
+        said = {
+            "method": (record.method, made["method"]),
+            "method_version": (record.method_version, made["version"]),
+            "hyperparameters": (record.hyperparameters, made["hyperparameters"] | whitened),
+            "ipc": (record.ipc, made["ipc"]),
+            "distill_arch": (record.distill_arch, made["architecture"]),
+            "dataset_fingerprint": (record.dataset_fingerprint, made["dataset"]),
+            "cost.prepare_s": (record.cost.prepare_s, meta["cost"]["prepare_s"]),
+            "cost.distill_s": (record.cost.distill_s, meta["cost"]["distill_s"]),
+        }
+        wrong = [name for name, (recorded, stored) in said.items() if recorded != stored]
+        return f"differs from artifacts/{record.artifact} in {', '.join(wrong)}" if wrong else None
+
+    def _strange(self, record: Record) -> str | None:
+        found = self._dataset(record)
+        if isinstance(found, str):
+            return found
+        same = (found.image_shape, found.n_classes) == (record.image_shape, record.n_classes)
+        return None if same else "image_shape or n_classes are not the data set's"
+
+    def _miscounted(self, record: Record) -> str | None:
+        try:
+            distilled = artifact.load(self._store.artifact(record.artifact) / WEIGHTS)
+        except UserError as error:
+            return str(error)
+        counted = storage(distilled, self._data(record), record.ipc)
+        names = [n for n in type(counted).model_fields if getattr(counted, n) != getattr(record.storage, n)]
+        told = (f"{n} {getattr(record.storage, n)}, counted {getattr(counted, n)}" for n in names)
+        return f"storage: {'; '.join(told)}" if names else None
+
+    # --- data sets ------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _datasets(self) -> dict[str, Dataset | str]:
+        return dict(self.given)
+
+    def _dataset(self, record: Record) -> Dataset | str:
+        """The data set, or why it is not here; looked for where the artifact was made."""
+        wanted = record.dataset_fingerprint
+        if wanted not in self._datasets:
+            self._datasets[wanted] = self._find(record)
+        return self._datasets[wanted]
+
+    def _find(self, record: Record) -> Dataset | str:
+        hint = f"give the data set {record.dataset} with --dataset"
+        try:
+            spec = DatasetSpec.model_validate(self._store.meta(record.artifact)["dataset_spec"])
+            found = data.load(data.prepare(spec.model_copy(update={"download": False})))
+        except (KeyError, ValidationError):
+            return f"the artifact does not say where its data set is: {hint}"
+        except UserError as error:
+            return f"{error}; or {hint}"
+        if found.fingerprint != record.dataset_fingerprint:
+            return f"its data set has the fingerprint {found.fingerprint} here: {hint}"
+        return found
+
+    def _data(self, record: Record) -> Dataset:
+        found = self._dataset(record)
+        assert isinstance(found, Dataset), "only records whose data set was found come here"
+        return found
+
+    # --- keys -----------------------------------------------------------------------------------------------
+
+    def _planned(self, records: Sequence[Record]) -> tuple[dict[str, Job], list[str]]:
+        """The jobs by key that today's ddbench plans for these records, and which records are not theirs."""
+        jobs: dict[str, Job] = {}
+        failures = []
+        by_key = {record.key: record for record in records}
+        cells = parts(frame(records), CELL) if records else ()
+        for rows in (
+            rows for _, cell in cells for rows in reproduce.alike(cast(list[Row], cell.to_dict("records")))
+        ):
+            held = [by_key[row["key"]] for row in rows]
+            why = (
+                "the key is another one today: a version of method or protocol, a default, or the first seed"
+            )
+            try:
+                planned = self._plan(rows, held)
+            except (UserError, ValidationError) as error:
+                planned, why = {}, str(error) if isinstance(error, UserError) else first_complaint(error)
+            jobs |= planned
+            failures += [f"{record.key}: {why}" for record in held if record.key not in planned]
+        return jobs, failures
+
+    def _plan(self, rows: Sequence[Row], records: Sequence[Record]) -> dict[str, Job]:
+        """Of records that differ in their seed only."""
+        first = records[0]
+        found = self._data(first)
+        meta = self._store.meta(first.artifact)
+        if reproduce.is_foreign(rows[0]):
+            return self._plan_foreign(records, found)
+        entry = reproduce.dataset(first.dataset, meta.get("dataset_spec"))
+        sweep = Sweep.model_validate(reproduce.sweep(rows, entry))
+        chosen = [protocol for name in sweep.evaluate.protocol for protocol in load_protocols(name)]
+        return plan(sweep, {spec.label: found for spec in sweep.datasets}, chosen)
+
+    def _plan_foreign(self, records: Sequence[Record], found: Dataset) -> dict[str, Job]:
+        """Of sets that somebody else distilled: only how they are scored is planned."""
+        first = records[0]
+        curve = tuple(point.fraction for point in first.metrics.curve) if first.metrics else ()
+        network = networks.parse(first.eval_arch)
+        exam = Exam(network, load_protocol(first.protocol), len(first.accuracies), curve)
+        ordered = sorted(records, key=lambda record: record.seed)
+        metas = [self._store.meta(record.artifact) for record in ordered]
+        sets = [make("distill", meta["label"], meta["identity"], meta["inputs"]) for meta in metas]
+        cells = [Cell(found, record.ipc or 1, network, record.seed) for record in ordered]
+        jobs: dict[str, Job] = {}
+        plan_exam(jobs, exam, cells, sets)
+        return jobs
+
+    # --- accuracies -----------------------------------------------------------------------------------------
+
+    def _again(self, records: Sequence[Record], jobs: Mapping[str, Job], sample: int) -> Check:
+        """Train the students of some records again, the same ones at every call."""
+        ordered = sorted(records, key=lambda record: record.key)
+        drawn = random.Random(0).sample(ordered, min(sample, len(ordered)))
+        failures, notes = list[str](), list[str]()
+        for record in drawn:
+            try:
+                again = self._examine(record, jobs[record.key])
+            except UserError as error:
+                failures.append(f"{record.key}: {error}")
+                continue
+            allowed = tolerance(record.accuracies, again, self._data(record).n_test)
+            claimed, measured = mean(record.accuracies), mean(again)
+            line = (
+                f"{record.key}: {record.method} on {record.eval_arch}: claimed {100 * claimed:.1f} %, "
+                f"measured {100 * measured:.1f} %, tolerance {100 * allowed:.1f}"
+            )
+            (notes if abs(claimed - measured) <= allowed else failures).append(line)
+        return Check(f"accuracy: {len(drawn)} of {len(ordered)} evaluated again", len(notes), failures, notes)
+
+    def _examine(self, record: Record, job: Job) -> list[float]:
+        """The accuracies of as many students, trained at the learning rate that the record tells.
+
+        Raises UserError where the teacher is not among the artifacts.
+        """
+        teacher = None
+        if key := job.inputs.get("teacher"):
+            if state := self._store.state("prepare", key):
+                raise UserError(state)
+            if state is not None:
+                raise UserError(f"artifacts/{key}, the teacher, is not there: contribute it too")
+            teacher = load_file(self._store.artifact(key) / WEIGHTS)
+        torch.set_num_threads(min(record.cost.cpus or 1, os.cpu_count() or 1))
+        on_gpu = record.cost.gpus > 0 and torch.cuda.is_available()
+        device = torch.device("cuda:0" if on_gpu else "cpu")
+        setting = Setting(
+            data=self._data(record),
+            architecture=networks.parse(record.eval_arch),
+            protocol=_at_rate(Protocol(about="", **job.identity["protocol"]), record),
+            students=len(record.accuracies),
+            seed=record.seed,
+            device=device,
+            teacher=teacher,
+        )
+        distilled = artifact.load(self._store.artifact(record.artifact) / WEIGHTS, device)
+        return examine(distilled, setting).judged.accuracies
+
+
+def _at_rate(protocol: Protocol, record: Record) -> Protocol:
+    """With the rate that was chosen, or learned; the protocol's own for a record that does not tell it."""
+    if record.training is None:
+        return protocol
+    recipe = replace(protocol.recipe, lr=record.training.lr)
+    return protocol.model_copy(update={"recipe": recipe, "rates": (), "learned_lr": False})
+
+
+def tolerance(claimed: Sequence[float], again: Sequence[float], n_test: int) -> float:
+    """How far two means over students may lie apart and still agree, as a fraction.
+
+    On one kind of CPU a student is a function of its seeds, and the means are equal. On another device sums
+    of floats are rounded otherwise, training amplifies that, and the student ends as if it had been drawn
+    anew: the means then differ by their standard error, sqrt(2 / students) times the deviation of one
+    student. That is the larger of both samples' deviations and, as few students tell little, no less than
+    the binomial deviation of an accuracy over the test split. Two standard errors are allowed, and never
+    less than two points, about what a change of libraries moves.
+    """
+    level = mean([*claimed, *again])
+    deviations = [stdev(values) for values in (claimed, again) if len(values) > 1]
+    one = max([math.sqrt(level * (1 - level) / n_test), *deviations])
+    return max(LEAST, ERRORS * one * math.sqrt(2 / min(len(claimed), len(again))))
+
+
+# --- lines --------------------------------------------------------------------------------------------------
+
+
+def _complaints(records: Sequence[Record], complaint: Callable[[Record], str | None]) -> list[str]:
+    return [f"{record.key}: {why}" for record in records if (why := _guarded(complaint, record)) is not None]
+
+
+def _guarded(complaint: Callable[[Record], str | None], record: Record) -> str | None:
+    try:
+        return complaint(record)
+    except (LookupError, TypeError, ValueError) as error:  # of a meta.json that is whole, but made by hand
+        return f"artifacts/{record.artifact}: {first_line(error)}"
+
+
+def _check(name: str, records: Sequence[Record], failures: list[str]) -> Check:
+    return Check(name, len(records) - len(failures), failures)
+
+
+def _twice(records: Sequence[Record]) -> list[str]:
+    """A line for each record after the first of one experiment."""
+    found: dict[tuple[Any, ...], list[str]] = defaultdict(list)
+    for r in records:
+        exam = (r.artifact, r.eval_arch, r.protocol, r.protocol_version, r.seed, len(r.accuracies))
+        found[(*exam, str(r.metrics and [p.fraction for p in r.metrics.curve]))].append(r.key)
+    return [f"{key}: is the experiment of {keys[0]}" for keys in found.values() for key in keys[1:]]

@@ -1,0 +1,204 @@
+"""Contributed results: what is wrong with them is found, and what is right passes."""
+
+import json
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli_tools import Ended, ddbench, run_inline, sweep_file
+from safetensors.torch import load_file, save_file
+
+from bench.record import digest, dump, load
+from bench.store import META, Store
+from bench.submit import tolerance
+
+TWO: dict[str, Any] = {
+    "methods": ["full", {"name": "dm", "steps": 2}],
+    "ipc": [1],
+    "evaluate": {"architectures": ["mlp"], "students": 2, "protocol": "quick", "curve": [0.5]},
+}
+CHECKS = 8
+
+
+@pytest.fixture(scope="module")
+def contributed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("contributed")
+    assert run_inline(sweep_file(folder, **TWO), folder / "out").code == 0
+    return folder / "out"
+
+
+@pytest.fixture
+def folder(contributed: Path, tmp_path: Path) -> Path:
+    shutil.copytree(contributed, tmp_path / "out")
+    return tmp_path / "out"
+
+
+def check(folder: Path, *words: object) -> Ended:
+    return ddbench("submit-check", folder, *words)
+
+
+def verdicts(ended: Ended) -> list[str]:
+    """pass or fail of each check, in their order."""
+    lines = [line.split() for line in ended.out.splitlines() if not line.startswith("  ")]
+    return [word for line in lines for word in line if word in ("pass", "fail")]
+
+
+def record(folder: Path, method: str = "dm") -> Path:
+    """The first record of a method."""
+    return next(p for p in sorted((folder / "records").iterdir()) if load(p).method == method)
+
+
+def rewrite(path: Path, **changes: Any) -> Path:
+    """A record that says something else, with a checksum that fits."""
+    changed = load(path).model_copy(update=changes)
+    path.write_text(dump(changed))
+    return path
+
+
+def test_honest_results_pass_and_are_reproduced_to_the_bit(folder: Path) -> None:
+    ended = check(folder, "--sample", 4)
+    assert (ended.code, verdicts(ended)) == (0, ["pass"] * CHECKS)
+    assert "4 of 4 evaluated again" in ended.text
+    for path in (folder / "records").iterdir():
+        accuracy = 100 * sum(load(path).accuracies) / 2
+        assert (
+            f"{path.stem}: {load(path).method} on mlp: claimed {accuracy:.1f} %, measured {accuracy:.1f} %"
+            in ended.text
+        )
+
+
+def test_sample_is_as_large_as_asked_for_and_the_same_again(folder: Path) -> None:
+    one, other = check(folder, "--sample", 1), check(folder, "--sample", 1)
+    assert one.out == other.out
+    assert one.out.count("measured") == 1
+    assert check(folder, "--sample", 0).out.count("measured") == 0
+
+
+def damage_record(folder: Path) -> None:
+    path = record(folder)
+    path.write_text(path.read_text().replace('"seed": ', '"seed": 1'))
+
+
+def copy_record(folder: Path) -> None:
+    source = load(record(folder))
+    (folder / "records/0123456789abcdef.json").write_text(
+        dump(source.model_copy(update={"key": "0123456789abcdef"}))
+    )
+
+
+def lose_artifact(folder: Path) -> None:
+    shutil.rmtree(folder / "artifacts" / load(record(folder)).artifact)
+
+
+def damage_artifact(folder: Path) -> None:
+    path = folder / "artifacts" / load(record(folder)).artifact / "data.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+
+
+def rename_method(folder: Path) -> None:
+    rewrite(record(folder), hyperparameters={**load(record(folder)).hyperparameters, "steps": 3})
+
+
+def claim_speed(folder: Path) -> None:
+    cost = load(record(folder)).cost
+    rewrite(
+        record(folder),
+        cost=cost.model_copy(update={"distill_s": cost.distill_s / 2 if cost.distill_s else 0}),
+    )
+
+
+def claim_less_storage(folder: Path) -> None:
+    storage = load(record(folder)).storage
+    rewrite(record(folder), storage=storage.model_copy(update={"floats": storage.floats - 1}))
+
+
+def claim_other_protocol(folder: Path) -> None:
+    rewrite(record(folder), protocol="standard.plain")
+
+
+def claim_accuracy(folder: Path) -> None:
+    rewrite(record(folder), accuracies=[0.999, 0.999])
+
+
+def add_pixels(folder: Path) -> None:
+    """An artifact that was swapped for a larger one, with checksums that fit."""
+    store, key = Store(folder), load(record(folder)).artifact
+    tensors = load_file(path := store.artifact(key) / "data.safetensors")
+    meta = {k: v for k, v in store.meta(key).items() if k not in ("schema", "files")}
+    header = _header(path)
+    shutil.rmtree(store.artifact(key))
+    twice = {name: t.repeat(2, *[1] * (t.dim() - 1)) for name, t in tensors.items()}
+    store.publish(key, meta, lambda to: save_file(twice, to / "data.safetensors", metadata=header))
+
+
+def _header(path: Path) -> dict[str, str]:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        found: dict[str, str] = file.metadata()
+    return found
+
+
+def forge_identity(folder: Path) -> None:
+    """The artifact says it was made otherwise, with a checksum that fits: its key no longer does."""
+    path = folder / "artifacts" / load(record(folder)).artifact / META
+    meta = json.loads(path.read_text())
+    meta.pop("sha256")
+    meta["identity"]["hyperparameters"]["steps"] = 1
+    path.write_text(json.dumps({**meta, "sha256": digest(meta)}))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "which", "words"),
+    [
+        (damage_record, 0, "does not match its checksum"),
+        (copy_record, 1, "is the experiment of"),
+        (lose_artifact, 2, "is not there: contribute it too"),
+        (damage_artifact, 2, "does not match the checksum of data.safetensors"),
+        (rename_method, 3, "in hyperparameters"),
+        (claim_speed, 3, "in cost.distill_s"),
+        (forge_identity, 3, "does not have the key of its content"),
+        (claim_less_storage, 5, "storage: floats 639, counted 640"),
+        (add_pixels, 5, "20 images for 10 labels"),
+        (claim_other_protocol, 6, "the key is another one today"),
+        (claim_accuracy, 7, "claimed 99.9 %, measured"),
+    ],
+)
+def test_what_is_wrong_is_found(folder: Path, spoil: Callable[[Path], None], which: int, words: str) -> None:
+    spoil(folder)
+    ended = check(folder, "--sample", 4 if which == 7 else 0)
+    assert ended.code == 1
+    assert verdicts(ended)[which] == "fail"
+    assert verdicts(ended)[:which] == ["pass"] * which
+    assert words in ended.text
+
+
+def test_missing_data_set_is_asked_for(folder: Path) -> None:
+    """The contributor's folder of images is not on this machine."""
+    for path in (folder / "artifacts").glob(f"*/{META}"):
+        meta = json.loads(path.read_text())
+        meta.pop("sha256")
+        meta["dataset_spec"] = {"name": "image_folder", "path": "/nowhere/at/all", "label": "digits"}
+        path.write_text(json.dumps({**meta, "sha256": digest(meta)}))
+    ended = check(folder)
+    assert ended.code == 1
+    assert "or give the data set digits with --dataset" in ended.text
+    assert check(folder, "--dataset", "digits").code == 0
+
+
+def test_bad_usage_is_refused(tmp_path: Path, folder: Path) -> None:
+    assert check(tmp_path / "nowhere").code == 2
+    assert check(folder, "--sample", -1).code == 2
+    assert check(folder, "--dataset", "no_such_set").code == 2
+
+
+def test_tolerance_by_hand() -> None:
+    """Two points, or two standard errors of the difference of two means."""
+    assert tolerance([0.9], [0.9], 10_000) == 0.02  # 2 sqrt(2) sqrt(0.09 / 10,000) = 0.0085
+    assert tolerance([0.5], [0.5], 100) == pytest.approx(2 * math.sqrt(2) * 0.05)
+    # four students, means 0.5, deviations 0.1154.. and 0: two standard errors are 2 x 0.1154.. / sqrt(2)
+    spread = tolerance([0.4, 0.4, 0.6, 0.6], [0.5] * 4, 10_000)
+    assert spread == pytest.approx(2 * math.sqrt(0.04 / 3) / math.sqrt(2))
