@@ -70,6 +70,17 @@ def test_honest_results_pass_and_are_reproduced_to_the_bit(folder: Path) -> None
         )
 
 
+def test_somebody_elses_set_that_was_evaluated_passes_too(folder: Path, tmp_path: Path) -> None:
+    """No sweep distils it: its key is that of what was stored, and how it is scored is planned."""
+    artifact = load(record(folder)).artifact
+    assert ddbench("export", folder, artifact, "--to", tmp_path / "set", "--format", "plain").code == 0
+    words = ("--dataset", "digits", "--archs", "mlp", "--protocol", "quick", "--students", 1)
+    assert ddbench("evaluate", tmp_path / "set", *words, "--out", tmp_path / "theirs").code == 0
+    ended = check(tmp_path / "theirs")
+    assert (ended.code, verdicts(ended)) == (0, ["pass"] * CHECKS)
+    assert "1 of 1 evaluated again" in ended.text
+
+
 def test_sample_is_as_large_as_asked_for_and_the_same_again(folder: Path) -> None:
     one, other = check(folder, "--sample", 1), check(folder, "--sample", 1)
     assert one.out == other.out

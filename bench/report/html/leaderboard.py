@@ -43,7 +43,7 @@ def _runs(row: Row) -> Shown:
 
 
 def _measured(name: str, unit: float = 1) -> Callable[[Row], Shown]:
-    """A number, sorted by its value; a dash, sorted last, for what nobody measured."""
+    """A number, sorted by its value; a dash, sorted as less than any, for what nobody measured."""
 
     def read(row: Row) -> Shown:
         value = float(row[name]) / unit

@@ -190,7 +190,10 @@
     board.columns().every(function () { this.search.fixed("chosen", null); });
     board.search("").draw();
   });
-  board.on("draw", () => say(`${board.page.info().recordsDisplay} rows`));
+  board.on("draw", () => {
+    const shown = board.page.info().recordsDisplay;
+    say(`${shown} ${shown === 1 ? "row" : "rows"}`);
+  });
 
   for (const button of document.querySelectorAll("[data-download]")) {
     button.addEventListener("click", async () => {
