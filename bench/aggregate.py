@@ -117,13 +117,14 @@ def _measured(record: Record) -> dict[str, Any]:
     metrics, training = record.metrics, record.training
     known = {name: None if training is None else getattr(training, name) for name in TRAINING + RATE}
     if metrics is None or training is None:
-        return {**known, **dict.fromkeys(MEASURED, float("nan")), "curve": []}
+        return {**known, **dict.fromkeys(MEASURED, float("nan")), "curve": [], "snapshots": []}
     agreement = float("nan") if metrics.agreement is None else metrics.agreement
     worst = [min(a for a in student if a is not None) for student in metrics.class_accuracies]
     means = (np.mean(metrics.calibration_errors), agreement, np.mean(worst))
     ends = [(point.fraction, point.step, np.mean(point.accuracies)) for point in metrics.curve]
     curve = [*ends, (1.0, training.steps, np.mean(record.accuracies))] if ends else []
-    return {**known, **dict(zip(MEASURED, means, strict=True)), "curve": curve}
+    taken = [(one.fraction, one.step, one.seconds, np.mean(one.accuracies)) for one in metrics.snapshots]
+    return {**known, **dict(zip(MEASURED, means, strict=True)), "curve": curve, "snapshots": taken}
 
 
 def frame(records: Sequence[Record]) -> pd.DataFrame:
@@ -309,6 +310,30 @@ def curve(frame: pd.DataFrame) -> pd.DataFrame:
             "n_seeds": len(part),
         }
         for where, part in parts(ends, [*alike, "fraction"])
+    ]
+    return pd.DataFrame(rows).astype({"ipc": "Int64"} if rows else {})
+
+
+def progress(frame: pd.DataFrame) -> pd.DataFrame:
+    """A row per cell and part of the distillation: the accuracy of what it had made by then, over seeds.
+
+    `step` counts the distillation's; `prepare_s` and `distill_s` are what it had cost, means over seeds. The
+    last of a cell is the set itself. Empty where the records hold no snapshots.
+    """
+    alike = [*CELL, "exempt", "within_budget"]
+    # those without are left out first: `once` might keep them in the place of those with
+    taken = once(frame[frame["snapshots"].map(len) > 0])[[*alike, "prepare_s", "snapshots"]]
+    points = taken.explode("snapshots")
+    points[["fraction", "step", "distill_s", "accuracy"]] = points["snapshots"].tolist() or np.empty((0, 4))
+    rows = [
+        {
+            **where,
+            "step": int(part["step"].max()),
+            **part[["prepare_s", "distill_s"]].mean(),
+            **spread(part["accuracy"], "accuracy"),
+            "n_seeds": len(part),
+        }
+        for where, part in parts(points, [*alike, "fraction"])
     ]
     return pd.DataFrame(rows).astype({"ipc": "Int64"} if rows else {})
 

@@ -1,4 +1,4 @@
-"""The command line; the commands for files are in cli_foreign. `ddbench` is `python -m bench`."""
+"""The command line; further commands are in cli_*. `ddbench` is `python -m bench`."""
 
 import contextlib
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bench import cli_foreign, cli_profile
+from bench import cli_foreign, cli_profile, cli_results
 from bench.errors import UserError
 from bench.terminal import finish, out, write_report
 
@@ -114,7 +114,7 @@ def show(
         str | None, typer.Argument(metavar="ID", help="A key, or its first characters.", show_default=False)
     ] = None,
 ) -> None:
-    """Draw what an artifact decodes to, by class, as a PNG; without ID one for each method and ipc."""
+    """Draw a set, its bases and how it evolved, as PNGs; without ID one set for each method and ipc."""
     from bench.gallery import draw
 
     for label, path in draw(directory, identity):
@@ -169,6 +169,7 @@ app.command("evaluate")(cli_foreign.evaluate)
 app.command("import")(cli_foreign.import_)
 app.command("export")(cli_foreign.export)
 app.command("verify")(cli_foreign.verify)
+app.command("compare")(cli_results.compare)
 app.command("profile")(cli_profile.profile)
 
 

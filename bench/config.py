@@ -1,4 +1,4 @@
-"""Sweep files and presets: read, check, freeze."""
+"""Sweep files: read, check, freeze."""
 
 import dataclasses
 import math
@@ -23,8 +23,9 @@ from bench.errors import UserError
 from bench.method import Method
 from bench.networks import Architecture
 from bench.preprocess import NORMALISE, ZCA
+from bench.presets import preset
 from bench.protocols import protocol_names
-from bench.strict import CONFIGS, Positive, Strict, distinct, first_complaint, read_yaml
+from bench.strict import Positive, Strict, distinct, first_complaint, read_yaml
 
 
 def _architecture(value: Any) -> Architecture:
@@ -121,6 +122,7 @@ class Evaluate(Strict):
     students: Positive = 5
     protocol: Annotated[tuple[str, ...], BeforeValidator(_several)] = Field(min_length=1)  # one or several
     curve: tuple[Fraction, ...] = ()  # parts of the training after which accuracy is told as well
+    snapshots: bool = Field(default=False, strict=True)  # score what parts of the distillation had made, too
 
     @model_validator(mode="after")
     def _check(self) -> "Evaluate":
@@ -156,15 +158,6 @@ class Sweep(Strict):
         distinct("methods", self.methods)
         distinct("ipc", self.ipc)
         return self
-
-
-class Preset(Strict):
-    """Hyper-parameters that hold for some data sets and budgets, and where they come from."""
-
-    datasets: tuple[str, ...] | None = None  # None: all
-    ipc: tuple[int, ...] | None = None
-    values: dict[str, Any]
-    source: str
 
 
 def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
@@ -218,18 +211,3 @@ def _position(entries: list[Any], part: str, override: str) -> int:
     if part.isdigit() and int(part) < len(entries):
         return int(part)
     raise UserError(f"--set {override}: no entry {part!r}; there are {', '.join(map(str, names))}")
-
-
-def preset(method: str, dataset: str, ipc: int) -> dict[str, Any]:
-    """Hyper-parameters from configs/methods/<method>.yaml; later rows win over earlier ones."""
-    path = CONFIGS / "methods" / f"{method}.yaml"
-    values: dict[str, Any] = {}
-    if path.exists():
-        try:
-            rows = TypeAdapter(list[Preset]).validate_python(read_yaml(path))
-        except ValidationError as error:
-            raise UserError(f"{path}: {first_complaint(error)}") from None
-        for row in rows:
-            if (row.datasets is None or dataset in row.datasets) and (row.ipc is None or ipc in row.ipc):
-                values |= row.values
-    return values

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from statistics import fmean
 
+from bench.journal import FRACTIONS
 from bench.plan import Job
 from bench.record import Record
 
@@ -43,4 +44,5 @@ def _resembles(job: Job, jobs: Mapping[str, Job]) -> tuple[list[tuple[object, ..
     key = ("evaluate", identity["architecture"], identity["protocol"]["name"])
     ipc = jobs[job.inputs["artifact"]].identity["ipc"]
     rates = len(identity["protocol"]["rates"]) if job.kind == "tune" else 1
-    return [(*key, ipc), key], identity["students"] * rates
+    sets = 1 + (len(FRACTIONS) if identity.get("snapshots") else 0)  # a snapshot costs what the set does
+    return [(*key, ipc), key], identity["students"] * rates * sets

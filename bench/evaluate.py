@@ -1,6 +1,7 @@
 """Score what is stored: the only reader of the test split, once, after the last step."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,9 +11,9 @@ from torch import Tensor
 from bench import artifact, networks, timing
 from bench.artifact import DistilledDataset
 from bench.data import Dataset
-from bench.exam import Setting, examine, rates_on_holdout
+from bench.exam import Setting, Tensors, examine, rates_on_holdout
 from bench.protocols import Protocol
-from bench.record import Cost, Metrics, Record, Storage
+from bench.record import Cost, Metrics, Record, Snapshot, Storage
 from bench.store import Store
 
 WEIGHTS = "data.safetensors"
@@ -35,6 +36,7 @@ def evaluate(
         result = examine(distilled, setting, tuned, identity.get("curve", ()))
     peaks = {**meta["cost"]["peak_memory"], "evaluate": measured.peak_bytes}
     judged = result.judged
+    taken = meta.get("snapshots", []) if identity.get("snapshots") else []
     return Record(
         key=key,
         artifact=inputs["artifact"],
@@ -58,6 +60,7 @@ def evaluate(
             calibration_errors=judged.calibration_errors,
             agreement=judged.agreement,
             curve=result.curve,
+            snapshots=_progress(store.artifact(inputs["artifact"]), taken, setting, tuned, judged.accuracies),
         ),
         training=result.training,
         storage=storage(distilled, data, method["ipc"]),
@@ -76,6 +79,25 @@ def evaluate(
         ),
         versions=where["versions"],
     )
+
+
+def _progress(
+    folder: Path, taken: list[dict[str, Any]], setting: Setting, tuned: Tensors | None, end: list[float]
+) -> list[Snapshot]:
+    """Each snapshot scored as the set was, with the same students and rate: outside of `evaluate_s`.
+
+    `end`: what the set itself, the last of them, scored.
+    """
+
+    def score(file: str) -> list[float]:
+        if file == WEIGHTS:
+            return end
+        return examine(artifact.load(folder / file, setting.device), setting, tuned).judged.accuracies
+
+    return [
+        Snapshot(accuracies=score(one["file"]), **{k: one[k] for k in ("fraction", "step", "seconds")})
+        for one in taken
+    ]
 
 
 def tune(

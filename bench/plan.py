@@ -67,6 +67,7 @@ class Exam:
     protocol: Protocol
     students: int
     curve: tuple[float, ...] = ()
+    snapshots: bool = False
 
     def identity(self, cell: Cell) -> dict[str, Any]:
         return {
@@ -77,13 +78,18 @@ class Exam:
             "seed": cell.seed,
         }
 
+    def beside(self) -> dict[str, Any]:
+        """What an evaluation tells besides; nothing by default, so that keys from before it hold."""
+        wanted = {"curve": list(self.curve), "snapshots": self.snapshots}
+        return {name: value for name, value in wanted.items() if value}
+
 
 def plan(sweep: Sweep, datasets: Mapping[str, Dataset], protocols: Sequence[Protocol]) -> dict[str, Job]:
     """Every job of the sweep by key, inputs before their users. `datasets` is keyed by label."""
     jobs: dict[str, Job] = {}
     wanted = sweep.evaluate
     exams = [
-        Exam(student, protocol, wanted.students, wanted.curve)
+        Exam(student, protocol, wanted.students, wanted.curve, wanted.snapshots)
         for student in wanted.architectures
         for protocol in protocols
     ]
@@ -175,8 +181,9 @@ def examine(jobs: dict[str, Job], exam: Exam, cells: Sequence[Cell], sets: Seque
         label = f"{distill.label} on {exam.student.label}"
         if distill.identity["seed"] != cell.seed:
             label += f" (students {cell.seed})"
-        identity = exam.identity(cell) | ({"curve": list(exam.curve)} if exam.curve else {})
-        job = make("evaluate", label, identity, {"artifact": distill.key, **shared})
+        job = make(
+            "evaluate", label, exam.identity(cell) | exam.beside(), {"artifact": distill.key, **shared}
+        )
         jobs[job.key] = job
 
 

@@ -65,6 +65,15 @@ class CurvePoint(_Part):
     accuracies: list[float]  # a fraction per student
 
 
+class Snapshot(_Part):
+    """What the students make of the set as it was after a part of its distillation; chosen by nothing."""
+
+    fraction: float = Field(gt=0, le=1)
+    step: int = Field(gt=0)  # of the distillation
+    seconds: float = Field(ge=0)  # of the distillation so far, without its prerequisites
+    accuracies: list[float]  # a fraction per student
+
+
 class Metrics(_Part):
     """More than the accuracy, of the same predictions."""
 
@@ -72,6 +81,7 @@ class Metrics(_Part):
     calibration_errors: list[float]  # expected calibration error per student, 15 bins
     agreement: float | None  # mean over pairs of students: the same class predicted; None: one student
     curve: list[CurvePoint] = []
+    snapshots: list[Snapshot] = []  # the last one is the set itself
 
 
 class Record(_Part):

@@ -70,7 +70,8 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def dm_sweep(folder: Path, name: str = "slow_dm", **values: Any) -> Path:
     methods = [{"name": name, "steps": STEPS, "batch_real": 8, **values}]
     distill = {"architectures": ["convnet-d1-w4"], "seeds": [0]}
-    return sweep_file(folder, methods=methods, ipc=[1], distill=distill)
+    evaluate = {"architectures": ["mlp"], "students": 1, "protocol": "quick", "snapshots": True}
+    return sweep_file(folder, methods=methods, ipc=[1], distill=distill, evaluate=evaluate)
 
 
 def steps_seen(folder: Path) -> int:
@@ -118,8 +119,9 @@ def test_a_distillation_goes_on_from_where_it_was_stopped(
     assert 5 <= before <= STEPS
     assert run_inline(sweep, out).code == 0
     assert STEPS <= steps_seen(tmp_path) <= STEPS + 1  # at most the one that was under way comes twice
-    (record,) = (out / "records").iterdir()
-    assert json.loads(record.read_text())["cost"]["distill_s"] > (before - 1) * PAUSE_S
+    (record,) = (json.loads(path.read_text()) for path in (out / "records").iterdir())
+    assert record["cost"]["distill_s"] > (before - 1) * PAUSE_S
+    assert [one["step"] for one in record["metrics"]["snapshots"]] == [1, 2, 6, 12]
     assert_as_undisturbed(out, sweep, tmp_path)
 
 

@@ -8,10 +8,12 @@ import pytest
 import yaml
 
 from bench import config, plugins
-from bench.config import CONFIGS, Preset, load_sweep, preset
+from bench.config import load_sweep
 from bench.data import DATASETS
 from bench.errors import UserError
 from bench.networks import parse
+from bench.presets import Preset, preset
+from bench.strict import CONFIGS
 
 GOOD: dict[str, Any] = {
     "name": "tiny",
@@ -81,7 +83,7 @@ def test_defaults(file: Path) -> None:
         (
             "evaluate.studens",
             1,
-            ["evaluate", "did you mean students?", "architectures, curve, protocol, students"],
+            ["evaluate", "did you mean students?", "architectures, curve, protocol, snapshots, students"],
         ),
         ("resources.gpu", 1, ["resources", "did you mean gpus?", "cpus, gpus"]),
         ("datasets.0", {"name": "digits", "sise": 8}, ["datasets.0", "sise"]),
@@ -253,7 +255,7 @@ ROWS = """
 
 @pytest.fixture
 def presets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(config, "CONFIGS", tmp_path)
+    monkeypatch.setattr("bench.presets.CONFIGS", tmp_path)
     (tmp_path / "methods").mkdir()
     (tmp_path / "methods/dm.yaml").write_text(ROWS)
     return tmp_path / "methods/dm.yaml"

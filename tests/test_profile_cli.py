@@ -10,8 +10,8 @@ import torch
 from cli_tools import Ended, ddbench
 
 from bench import timing
-from bench.config import CONFIGS
 from bench.profile.run import Profiler
+from bench.strict import CONFIGS
 from bench.timing import OPERATIONS
 
 TINY = ("--dataset", "digits", "--architecture", "convnet-d1-w4", "--protocol", "quick", "--seconds", 0.3)

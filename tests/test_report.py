@@ -9,8 +9,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import matplotlib.image
-import numpy as np
 import pytest
 from record_tools import make, sweep, write
 from rich.console import Console
@@ -21,15 +19,27 @@ from bench.files import write_atomic
 from bench.record import Record
 from bench.report import Report, build, draw, layout, plots, print_tables, tables
 from bench.report.exhibit import View
-from bench.report.grid import canvas, save_grid
 
 FILES = {
     *("tables/summary.csv", "tables/summary.md", "tables/summary.tex"),
-    *("plots/accuracy_vs_ipc.png", "plots/accuracy_vs_ipc.svg"),
-    *("plots/accuracy_vs_seconds.png", "plots/accuracy_vs_seconds.svg"),
+    *(
+        f"plots/{name}.{kind}"
+        for name in ("accuracy_vs_ipc", "accuracy_vs_seconds", "accuracy_vs_bytes", "breakdown")
+        for kind in ("png", "svg")
+    ),
 }
 
 
+TWO = {  # what there is when two methods compete
+    *("tables/standings.csv", "tables/standings.md", "tables/standings.tex"),
+    *("tables/pairs.csv", "tables/pairs.md", "tables/pairs.tex"),
+    *("tables/equal_storage.csv", "tables/equal_storage.md", "tables/equal_storage.tex"),
+}
+DIAGRAM = (
+    "tables/critical_difference.csv",
+    *(f"plots/critical_difference.{kind}" for kind in ("png", "svg")),
+)
+THREE = TWO.union(DIAGRAM)
 CROSS = {
     *(f"tables/cross_architecture.{kind}" for kind in ("csv", "md", "tex")),
     *(f"plots/cross_architecture.{kind}" for kind in ("png", "svg")),
@@ -74,11 +84,11 @@ def _bold(comparison: layout.Comparison) -> set[tuple[str, int]]:
 
 def test_build_writes_everything_and_tells_what_it_could_not_read(built: tuple[Path, Report]) -> None:
     directory, report = built
-    assert {str(path.relative_to(directory)) for path in report.written} == FILES | CROSS
+    assert {str(path.relative_to(directory)) for path in report.written} == FILES | CROSS | THREE
     found = {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
     assert {
         name for name in found if not name.startswith("records/")
-    } == FILES | CROSS  # and no temporary file
+    } == FILES | CROSS | THREE  # and no temporary file
     expected = ["records/half.json is not readable as JSON; `ddbench run` makes it again"]
     assert report.problems == expected
 
@@ -212,11 +222,11 @@ def test_latex_is_balanced_and_escaped(built: tuple[Path, Report]) -> None:
     assert body.count("{") == body.count("}")
     assert r"random\_real" in text
     assert not re.search(r"(?<!\\)_", re.sub(r"\\label\{.*?\}", "", text))
-    for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"\cmidrule(lr){3-4}"):
+    for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"\cmidrule(lr){3-6}"):
         assert rule in text
     rows = [line for line in text.splitlines() if line.endswith(r"\\") and "multicolumn" not in line]
-    assert {line.count("&") for line in rows} == {10}
-    assert len(rows) == 1 + 9
+    assert {line.count("&") for line in rows} == {12}
+    assert len(rows) == 9
     assert text.isascii()
     assert draw.tex("a\\b~100%#") == r"a\textbackslash{}b\textasciitilde{}100\%\#"
 
@@ -258,7 +268,7 @@ def test_a_method_looks_the_same_everywhere_and_unlike_the_others() -> None:
     table = summary(frame([make(f"m{i}") for i in range(25)]))
     look = plots.looks(table)
     assert list(look) == [f"m{i}" for i in range(25)]
-    assert len({(style.colour, style.marker) for style in look.values()}) == 25
+    assert len({(style.colour, style.marker, style.hollow) for style in look.values()}) == 25
 
 
 def test_panels_show_what_needs_no_network_next_to_every_source() -> None:
@@ -271,7 +281,11 @@ def test_panels_show_what_needs_no_network_next_to_every_source() -> None:
 
 @pytest.mark.parametrize(
     ("records", "files"),
-    [([make()], FILES), ([make("full", None)], FILES), (sweep(seeds=1, ipcs=(10,)), FILES | CROSS)],
+    [
+        ([make()], FILES),
+        ([make("full", None)], FILES),
+        (sweep(seeds=1, ipcs=(10,)), FILES | CROSS | THREE),
+    ],
 )
 def test_little_is_plotted_too(tmp_path: Path, records: list[Record], files: set[str]) -> None:
     report = build(write(tmp_path, records))
@@ -283,29 +297,3 @@ def test_ticks_are_the_ipcs() -> None:
     axes = figure.axes[0]
     figure.draw_without_rendering()
     assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "7", "50"]
-
-
-def test_grid_canvas_places_and_enlarges() -> None:
-    images = np.zeros((3, 1, 8, 8))
-    images[1] = 2.0  # clipped
-    images[2, 0, 0, 0] = 0.5
-    sheet = canvas(images, np.array([0, 0, 1]), [0, 1], 2)
-    assert sheet.shape == (2 * 48 + 4, 2 * 48 + 4, 3)
-    assert sheet[0, 0].tolist() == [0, 0, 0]
-    assert sheet[0, 52].tolist() == [1, 1, 1]
-    assert sheet[52:58, :6].min() == sheet[52:58, :6].max() == 0.5
-    assert sheet[58, 0, 0] == 0
-    assert sheet[52:, 52:].min() == 1  # the second class has one image
-    with pytest.raises(ValueError, match="not 2"):
-        canvas(np.zeros((1, 2, 8, 8)), np.array([0]), [0], 1)
-
-
-def test_grid_file_is_reproducible(tmp_path: Path) -> None:
-    images, labels = np.random.default_rng(0).random((60, 3, 16, 16)), np.arange(60) % 30
-    classes = tuple(f"class {i}" for i in range(30))
-    for name in ("a.png", "b.png"):
-        save_grid(tmp_path / name, images, labels, classes, "a title", per_class=1)
-    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png"]
-    height = matplotlib.image.imread(tmp_path / "a.png").shape[0]
-    assert 20 * 52 < height < 22 * 52  # twenty of thirty classes

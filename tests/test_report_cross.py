@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from record_tools import make, sweep, trained, write
 from rich.console import Console
-from test_report import CROSS
+from test_report import CROSS, TWO
 
 from bench.aggregate import curve, frame, measured, transfer
 from bench.ranking import scores
 from bench.record import CurvePoint, Metrics, Record
-from bench.report import Report, build, cross, curves, heat, measures, print_tables
+from bench.report import Report, build, cross, curves, heat, measures, plots, print_tables
 from bench.report.layout import Comparison, bounded
 
 METRICS = {f"tables/metrics.{kind}" for kind in ("csv", "md", "tex")}
@@ -47,7 +47,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Report]:
 
 def new_files(report: Report, directory: Path) -> set[str]:
     names = {str(path.relative_to(directory)) for path in report.written}
-    return {name for name in names if "summary" not in name and "accuracy_vs" not in name}
+    always = ("summary", "accuracy_vs", "breakdown")
+    return {name for name in names if not any(word in name for word in always)}
 
 
 def texts(table: Comparison) -> dict[str, dict[str, str]]:
@@ -59,7 +60,7 @@ def texts(table: Comparison) -> dict[str, dict[str, str]]:
 
 def test_every_table_and_plot_is_written_and_rebuilt_alike(built: tuple[Path, Report]) -> None:
     directory, report = built
-    assert new_files(report, directory) == CROSS | METRICS | CURVE
+    assert new_files(report, directory) == CROSS | METRICS | CURVE | TWO
     before = {path: path.read_bytes() for path in report.written}
     build(directory)
     assert {path: path.read_bytes() for path in before} == before
@@ -131,7 +132,7 @@ def test_latex_of_the_matrix_is_complete(built: tuple[Path, Report]) -> None:
     assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 2
     assert text.isascii()
     rows = [line for line in text.splitlines() if line.endswith(r"\\") and "multicolumn" not in line]
-    assert {line.count("&") for line in rows} == {5}
+    assert {line.count("&") for line in rows} == {7}
 
 
 @pytest.mark.parametrize("width", [50, 100])
@@ -211,19 +212,19 @@ def test_bounded_numbers() -> None:
 
 
 def test_the_curve_is_drawn_on_the_own_architecture_by_ipc() -> None:
-    panels = curves.by_ipc(curve(frame(rich_sweep())))
+    panels = plots.by_ipc(curve(frame(rich_sweep())))
     assert [(p.row, p.column) for p in panels] == [(0, 0), (0, 1), (1, 0), (1, 1)]
     for panel in panels:
         assert set(panel.rows["eval_arch"]) == {"convnet"}
         assert set(panel.rows["method"]) == {"full", "random_real", "herding", "dm"}
-        assert np.diff(panel.rows["fraction"]).min() >= 0
         assert panel.rows["ipc"].dropna().nunique() == 1
-    other = curves.by_ipc(curve(frame(rich_sweep(archs=("mlp", "vit")))))
+    other = plots.by_ipc(curve(frame(rich_sweep(archs=("mlp", "vit")))))
     assert {arch for panel in other for arch in panel.rows["eval_arch"]} == {"mlp"}
 
 
 def test_the_whole_set_alone_has_a_curve_too() -> None:
     (whole,) = [r for r in rich_sweep(methods=("full",), archs=("mlp",), seeds=1) if r.protocol == "quick"]
-    figure = curves.accuracy_vs_training(curve(frame([whole])))
+    ends = curve(frame([whole]))
+    figure = curves.accuracy_vs_training(ends, plots.looks(ends))
     (line,) = figure.axes[0].lines
     assert np.asarray(line.get_xdata()).tolist() == [50.0, 100.0]

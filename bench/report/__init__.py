@@ -8,10 +8,29 @@ from rich.console import Console
 
 from bench.aggregate import frame, load_records
 from bench.files import write_atomic
-from bench.report import curves, draw, heat, measures, plots, tables
+from bench.report import (
+    breakdown,
+    composition,
+    critical,
+    curves,
+    draw,
+    equal,
+    heat,
+    measures,
+    paired,
+    pareto,
+    pictures,
+    plots,
+    published,
+    tables,
+)
 from bench.report.exhibit import Exhibit, Exhibitor, View
 
-EXHIBITORS: tuple[Exhibitor, ...] = (tables.exhibit, heat.exhibit, measures.exhibit, curves.exhibit)
+EXHIBITORS: tuple[Exhibitor, ...] = (
+    *(tables.exhibit, equal.exhibit, heat.exhibit, composition.exhibit, measures.exhibit),
+    *(paired.standings_exhibit, paired.pairs_exhibit, critical.exhibit, published.exhibit),
+    *(pareto.exhibit, breakdown.exhibit, curves.exhibit, curves.exhibit_progress, pictures.exhibit),
+)
 
 
 @dataclass(frozen=True)
@@ -44,6 +63,7 @@ def _write(shown: Exhibit, directory: Path) -> list[Path]:
     written = [write_atomic(stem.with_suffix(suffix), text) for suffix, text in texts.items()]
     for name, figure in shown.plots.items():
         written += plots.save(figure, directory / "plots" / name)
+    written += [write(directory / "plots" / f"{name}.png") for name, write in shown.pictures.items()]
     return written
 
 

@@ -4,7 +4,8 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import islice
 
 from rich import box
 from rich.console import Console
@@ -12,9 +13,16 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from bench.report.layout import Cell, Comparison
+from bench.report import layout
+from bench.report.layout import Cell, Column, Comparison
 
-# --- Markdown and LaTeX -------------------------------------------------------------------------------------
+
+def _once(group: list[list[Cell]], grouped: bool) -> list[list[Cell]]:
+    """What all rows of a group begin with is said in the first of them."""
+    return [row if i == 0 or not grouped else [Cell(""), *row[1:]] for i, row in enumerate(group)]
+
+
+# --- Markdown -----------------------------------------------------------------------------------------------
 
 
 def _markdown_cell(cell: Cell) -> str:
@@ -38,47 +46,114 @@ def markdown(comparisons: list[Comparison]) -> str:
     return "\n".join(sections)
 
 
+# --- LaTeX --------------------------------------------------------------------------------------------------
+
+ROWS_A_PAGE = 40  # half as many where names take two lines
+LONGEST = 40  # characters of a text that is not wrapped
+_WRAPPED = r">{\raggedright\arraybackslash}p{6.2cm}"
+_HEAD = r"""% Preamble: \usepackage{booktabs,etoolbox,graphicx,siunitx} \robustify\bfseries
+% Numbers are aligned by siunitx. A table wider than the line is scaled to it; one longer than a page comes in
+% floats of a page each.
+"""
+_SETUP = (
+    r"\sisetup{detect-weight,retain-explicit-plus,"
+    r"group-digits=integer,group-minimum-digits=4,group-separator={,}}"
+)
 _TEX = {character: "\\" + character for character in "&%$#_{}"} | {
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
-    **{"†": r"$^\dagger$", "‡": r"$^\ddagger$", "±": r"$\pm$", "×": r"$\times$"},
-    **{"–": "--", "—": "---", "<": r"$<$", ">": r"$>$"},
+    **{"†": r"$^\dagger$", "‡": r"$^\ddagger$", "±": r"$\pm$", "×": r"$\times$", "→": r"$\to$"},
+    **{"–": "--", "—": "---", "<": r"$<$", ">": r"$>$", "≥": r"$\geq$", "≤": r"$\leq$", "−": "$-$"},
 }
+_LAST = "\u0180"  # what stands before it, LaTeX sets without further packages
+_NUMBER = re.compile(r"([+-]?)(\d[\d,]*)(?:\.(\d+))?(?: (.+))?")  # and what stands behind it
+_NO_NUMBER = ("", layout.MISSING, layout.NO_NETWORK)
 
 
 def tex(text: str) -> str:
-    """Escaped for LaTeX's text mode."""
-    return "".join(_TEX.get(character, character) for character in text)
+    """Escaped for LaTeX's text mode; a question mark for a letter that its fonts do not have."""
+    return "".join(_TEX.get(character, character if character < _LAST else "?") for character in text)
 
 
-def _tex_row(cells: list[Cell], first: bool) -> str:
-    """A row; its ipc is printed once a group."""
-    texts = [rf"\textbf{{{tex(cell.text)}}}" if cell.bold else tex(cell.text) for cell in cells]
-    return " & ".join([texts[0] if first else "", *texts[1:]]) + r" \\"
+@dataclass(frozen=True)
+class _TexColumn:
+    """One column of a table as LaTeX, or two: numbers, and the intervals behind them."""
+
+    spec: str
+    header: str
+    cells: list[str]
+    width: int = 1
+
+    @classmethod
+    def of(cls, column: Column, cells: list[Cell], first: bool) -> "_TexColumn":
+        found = [_NUMBER.fullmatch(cell.text) for cell in cells]
+        rest = [cell.text for cell, match in zip(cells, found, strict=True) if not match]
+        if first or not any(found) or not all(text in _NO_NUMBER or text.startswith("<") for text in rest):
+            texts = [rf"\textbf{{{tex(cell.text)}}}" if cell.bold else tex(cell.text) for cell in cells]
+            spec = _WRAPPED if _wraps(cells) else "l" if column.left else "r"
+            return cls(spec, tex(column.header), texts)
+        return cls._aligned(column, cells, [match for match in found if match])
+
+    @classmethod
+    def _aligned(cls, column: Column, cells: list[Cell], found: list[re.Match[str]]) -> "_TexColumn":
+        digits = [max(len((match[part] or "").replace(",", "")) for match in found) for part in (1, 2, 3)]
+        form = f"{'+' * digits[0]}{digits[1]}.{digits[2]}".removesuffix(".0")
+        spec, header = f"S[table-format={form}]", tex(column.header)
+        if not any(match[4] for match in found):
+            return cls(spec, f"{{{header}}}", [_number(cell) for cell in cells])
+        pairs = (cell.text.partition(" ") for cell in cells)
+        texts = [
+            f"{_number(Cell(value, cell.bold))} & {_bold(cell)}{tex(interval).replace('-', '$-$')}"
+            for cell, (value, _, interval) in zip(cells, pairs, strict=True)
+        ]
+        return cls(rf"{spec}@{{\,}}l", rf"\multicolumn{{2}}{{c}}{{{header}}}", texts, 2)
 
 
-def _over(where: list[int], n_columns: int) -> list[str]:
+def _wraps(cells: Iterable[Cell]) -> bool:
+    """Some of these texts are too long for a line of their own."""
+    return max(len(cell.text) for cell in cells) > LONGEST
+
+
+def _bold(cell: Cell) -> str:
+    return r"\bfseries " if cell.bold else ""
+
+
+def _number(cell: Cell) -> str:
+    """A number for siunitx, or what it must not read, in braces."""
+    if _NUMBER.fullmatch(cell.text):
+        return _bold(cell) + cell.text.replace(",", "")
+    return f"{{{_bold(cell)}{tex(cell.text)}}}"
+
+
+def _over(columns: list[Column], drawn: list[_TexColumn]) -> list[str]:
     """The heading over the columns of the evaluation architectures, which stand side by side."""
+    where = [i for i, column in enumerate(columns) if column.accuracy]
     if not where:
         return []
     first, last = where[0], where[-1]
-    text = rf"\multicolumn{{{len(where)}}}{{c}}{{accuracy (\%), evaluated on}}"
-    after = " &" * (n_columns - last - 1)
-    return ["& " * first + text + after + r" \\", rf"\cmidrule(lr){{{first + 1}-{last + 1}}}"]
+    before, width = (
+        sum(column.width for column in part) for part in (drawn[:first], drawn[first : last + 1])
+    )
+    text = rf"\multicolumn{{{width}}}{{c}}{{accuracy (\%), evaluated on}}"
+    after = " &" * sum(column.width for column in drawn[last + 1 :])
+    return ["& " * before + text + after + r" \\", rf"\cmidrule(lr){{{before + 1}-{before + width}}}"]
 
 
-def _tex_table(table: Comparison) -> str:
-    over = _over([i for i, column in enumerate(table.columns) if column.accuracy], len(table.columns))
-    body = ["\n".join(_tex_row(row, first=i == 0) for i, row in enumerate(group)) for group in table.groups]
-    label = re.sub(r"[^a-z0-9]+", "-", table.title.lower())
+def _tex_float(table: Comparison, label: str) -> str:
+    rows = [row for group in table.groups for row in _once(group, table.grouped)]
+    cells = list(map(list, zip(*rows, strict=True)))
+    drawn = [_TexColumn.of(c, cells[i], first=i == 0) for i, c in enumerate(table.columns)]
+    lines = iter([" & ".join(row) + r" \\" for row in zip(*(c.cells for c in drawn), strict=True)])
+    body = ["\n".join(islice(lines, len(group))) for group in table.groups]
     return "\n".join([
-        r"\begin{table}",
+        r"\begin{table}[tbp]",
+        r"\centering\small\setlength{\tabcolsep}{4pt}\setlength{\belowcaptionskip}{6pt}",
         rf"\caption{{{tex(table.title)}}}\label{{tab:{label}}}",
-        r"\centering\small\setlength{\tabcolsep}{4pt}",
+        _SETUP,
         r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
-        rf"\begin{{tabular}}{{{''.join('l' if c.left else 'r' for c in table.columns)}}}",
+        rf"\begin{{tabular}}{{{''.join(column.spec for column in drawn)}}}",
         r"\toprule",
-        *over,
-        " & ".join(tex(column.header) for column in table.columns) + r" \\",
+        *_over(table.columns, drawn),
+        " & ".join(column.header for column in drawn) + r" \\",
         r"\midrule",
         "\n\\midrule\n".join(body),
         r"\bottomrule",
@@ -91,10 +166,32 @@ def _tex_table(table: Comparison) -> str:
     ])  # fmt: skip
 
 
+def _pages(table: Comparison) -> list[Comparison]:
+    """The table in parts that fit a page; a group that does not fit what is left of one begins the next."""
+    long = _wraps(cell for group in table.groups for row in group for cell in row)
+    most = ROWS_A_PAGE // 2 if long else ROWS_A_PAGE
+    pages: list[list[list[list[Cell]]]] = [[]]
+    for group in table.groups:
+        for start in range(0, len(group), most):
+            piece = group[start : start + most]
+            if pages[-1] and sum(map(len, pages[-1])) + len(piece) > most:
+                pages.append([])
+            pages[-1].append(piece)
+    if len(pages) == 1:
+        return [table]
+    titles = [f"{table.title} ({i} of {len(pages)})" for i in range(1, len(pages) + 1)]
+    parts = [replace(table, title=t, groups=g, notes=[]) for t, g in zip(titles, pages, strict=True)]
+    return [*parts[:-1], replace(parts[-1], notes=table.notes)]
+
+
 def latex(comparisons: list[Comparison]) -> str:
-    """A floating table each; the preamble needs two packages."""
-    head = "% \\usepackage{booktabs,graphicx}  (graphicx: a table wider than the line is scaled to it)\n"
-    return "\n".join([head, *map(_tex_table, comparisons)])
+    """Floating tables; what the preamble needs stands in the head."""
+    floats = [
+        _tex_float(page, re.sub(r"[^a-z0-9]+", "-", page.title.lower()).strip("-"))
+        for table in comparisons
+        for page in _pages(table)
+    ]
+    return "\n".join([_HEAD, *floats])
 
 
 # --- terminal -----------------------------------------------------------------------------------------------
@@ -118,10 +215,9 @@ def _rich(table: Comparison) -> Table:
             vertical="top",
         )
     for group in table.groups:
-        for i, row in enumerate(group):
-            first = Text(row[0].text if i == 0 else "")
-            rest = [Text(cell.text, style="bold" if cell.bold else "") for cell in row[1:]]
-            drawn.add_row(first, *rest, end_section=i == len(group) - 1)
+        for row in _once(group, table.grouped):
+            drawn.add_row(*(Text(cell.text, style="bold" if cell.bold else "") for cell in row))
+        drawn.add_section()
     return drawn
 
 
@@ -137,7 +233,7 @@ def fitted(table: Comparison, console: Console) -> list[Comparison]:
         if fits(narrow):
             return [narrow]
     where = [i for i, column in enumerate(narrow.columns) if column.accuracy]
-    if len(where) == 1:
+    if len(where) < 2:
         return [narrow]
     half = (len(where) + 1) // 2
     parts = [_pick(narrow, [*range(where[0]), *part]) for part in (where[:half], where[half:])]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bench import aggregate, ranking
+from bench import aggregate, ranking, statistics
 from bench.report.layout import Comparison
 
 
@@ -24,12 +24,26 @@ class View:
         return aggregate.summary(self.flat)
 
     @cached_property
+    def matrix(self) -> statistics.Matrix:
+        return statistics.matrix(self.flat, self.summary)
+
+    @cached_property
+    def standings(self) -> dict[str, tuple[statistics.Matrix, pd.DataFrame]]:
+        """By protocol: its part of the matrix, and how its methods stand."""
+        parts = statistics.by_protocol(self.matrix)
+        return {protocol: (part, statistics.standings(part)) for protocol, part in parts.items()}
+
+    @cached_property
     def transfer(self) -> pd.DataFrame:
         return aggregate.transfer(self.flat)
 
     @cached_property
     def curve(self) -> pd.DataFrame:
         return aggregate.curve(self.flat)
+
+    @cached_property
+    def progress(self) -> pd.DataFrame:
+        return aggregate.progress(self.flat)
 
     @cached_property
     def measured(self) -> pd.DataFrame:
@@ -48,6 +62,7 @@ class Exhibit:
     frame: pd.DataFrame | None = None
     comparisons: list[Comparison] = field(default_factory=list)
     plots: dict[str, Callable[[], Figure]] = field(default_factory=dict)  # by the stem of their files
+    pictures: dict[str, Callable[[Path], Path]] = field(default_factory=dict)  # each writes its PNG
     printed: bool = False  # in the terminal too
 
 

@@ -3,7 +3,7 @@
 # ruff: noqa: RUF001  (a table is set with real dashes and multiplication signs)
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -13,6 +13,10 @@ MISSING = "—"
 NO_NETWORK = "–"
 EXEMPT = "† the whole training set: the ceiling, exempt from the budget."
 OVER_BUDGET = "‡ stores more than its ipc allows: not a comparison at equal storage."
+ACCURACY = (
+    "Accuracy in percent, students averaged first; [low, high]: 95 % bootstrap interval over distillation "
+    "seeds, none below 3."
+)
 Row = dict[str, Any]  # one row of a frame
 Reader = Callable[[Row], "Cell"]
 
@@ -39,6 +43,7 @@ class Comparison:
     columns: list[Column]
     groups: list[list[list[Cell]]]  # a group of rows per ipc
     notes: list[str]
+    grouped: bool = True  # the first column has one value a group, and is drawn once
 
 
 # --- numbers as text ----------------------------------------------------------------------------------------
@@ -68,7 +73,7 @@ def percent(row: Row, name: str) -> str:
     mean, deviation, low, high = (row[f"{name}_{part}"] for part in ("mean", "std", "ci_low", "ci_high"))
     if math.isnan(mean):
         return MISSING
-    text = bounded(100 * mean, 100 * low, 100 * high, 1)
+    text = points(mean, low, high)
     return text if math.isnan(deviation) or not math.isnan(low) else f"{text} ± {100 * deviation:.1f}"
 
 
@@ -80,7 +85,37 @@ def bounded(value: float, low: float, high: float, digits: int) -> str:
     return text if math.isnan(low) else f"{text} [{low:z.{digits}f}, {high:z.{digits}f}]"
 
 
+def points(value: float, low: float, high: float, *, signed: bool = False) -> str:
+    """A fraction and its interval in percent; `signed`: a plus too."""
+    text = bounded(100 * value, 100 * low, 100 * high, 1)
+    return f"+{text}" if signed and not text.startswith(("-", MISSING)) else text
+
+
 # --- rows ---------------------------------------------------------------------------------------------------
+
+
+def rows(frame: pd.DataFrame) -> list[Row]:
+    """The rows of a frame."""
+    return cast(list[Row], frame.to_dict("records"))
+
+
+def tied(values: Sequence[tuple[float, float, float]]) -> list[bool]:
+    """Which of these (mean, low, high) are the best or not to be told from it: the intervals overlap.
+
+    Without intervals (NaN) there are no ties but equal means; a missing mean (NaN) is not the best.
+    """
+    best = max((value for value in values if not math.isnan(value[0])), default=None)
+    if best is None:
+        return [False] * len(values)
+    return [
+        mean == best[0] or (high >= best[1] and low <= best[2])  # a comparison with NaN is false
+        for mean, low, high in values
+    ]
+
+
+def competes(row: Row) -> bool:
+    """Fits its budget: a comparison at equal storage."""
+    return bool(row["within_budget"]) and not row["exempt"]
 
 
 def mark(exempt: bool, over_budget: bool) -> str:
@@ -133,7 +168,7 @@ def by_ipc(rows: Iterable[Row]) -> dict[str, list[Row]]:
 def sections(frame: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame, list[Row]]]:
     """What goes into one table: dataset, protocol, and its part of the frame, also as rows."""
     for (dataset, protocol), part in frame.groupby(["dataset", "protocol"]):
-        yield str(dataset), str(protocol), part, cast(list[Row], part.to_dict("records"))
+        yield str(dataset), str(protocol), part, rows(part)
 
 
 def who(distilled: list[str]) -> list[tuple[Column, Reader]]:

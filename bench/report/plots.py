@@ -1,9 +1,9 @@
-"""Accuracy against ipc and against seconds. A method has one colour and one marker in every plot."""
+"""What all plots share, and accuracy against ipc. A method has one colour and marker in every plot."""
 
 import math
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,11 +20,15 @@ from numpy.typing import NDArray
 
 from bench.files import replacing
 
-MARKERS = "osD^vP*X<>pHd"  # 13 and 10 colours: 130 pairs before one comes twice
+# Those of seaborn's colour-blind-safe palette that white paper does not swallow: no pale pink, no yellow.
+COLOURS = [sns.color_palette("colorblind")[i] for i in (0, 1, 2, 3, 4, 5, 7, 9)]
+MARKERS = "osD^vP*X<>pHd"  # 13 and 8 colours: 104 pairs before one comes twice
 DASHES = ["--", ":", "-.", (0, (5, 1, 1, 1, 1, 1))]
-LEAST_SECONDS = 1e-3
-PANEL = (2.7, 2.4)  # inches
+PANEL, ALONE = (2.7, 2.4), (4.2, 3.2)  # inches; of the only one there is
 MOST_TICKS = 5
+ABREAST = 3  # panels of a single column, side by side
+SIZE = 4.5  # of a marker, in points
+LARGER = {"*": 1.6, "P": 1.3, "X": 1.3, "d": 1.2}  # those that cover little of their box
 
 STYLE: dict[str, Any] = {
     **sns.axes_style("whitegrid"),
@@ -42,6 +46,20 @@ class Look:
     colour: Any
     marker: str
     dash: Any
+    hollow: bool = False  # the second time round the colours: told apart in grey print too
+
+    @property
+    def face(self) -> dict[str, Any]:
+        """Its markers, for `Line2D`."""
+        inside, edge = ("white", self.colour) if self.hollow else (self.colour, "white")
+        size = SIZE * LARGER.get(self.marker, 1)
+        return {
+            "marker": self.marker,
+            "markersize": size,
+            "markerfacecolor": inside,
+            "markeredgecolor": edge,
+            "markeredgewidth": 1 if self.hollow else 0.3,
+        }
 
 
 @dataclass(frozen=True)
@@ -64,11 +82,11 @@ def natural(name: str) -> list[tuple[int, str]]:
 
 def looks(summary: pd.DataFrame) -> dict[str, Look]:
     """By method, in the order of the legend: from all methods of the summary, so the same in every plot."""
-    colours = sns.color_palette("colorblind")
+    n = len(COLOURS)
     exempt = sorted(summary.loc[summary["exempt"], "method"].unique(), key=natural)
     distilled = sorted(set(summary["method"]) - set(exempt), key=natural)
     found = {
-        method: Look(colours[i % len(colours)], MARKERS[i % len(MARKERS)], "-")
+        method: Look(COLOURS[i % n], MARKERS[i % len(MARKERS)], "-", hollow=i // n % 2 == 1)
         for i, method in enumerate(distilled)
     }
     ceilings = {method: Look("0.25", "", DASHES[i % len(DASHES)]) for i, method in enumerate(exempt)}
@@ -98,6 +116,34 @@ def panels(summary: pd.DataFrame) -> list[Panel]:
     return found
 
 
+def own(frame: pd.DataFrame) -> list[Panel]:
+    """A panel for each row of the plots: on its distillation architecture, or on the first without that."""
+
+    def rank(panel: Panel) -> tuple[bool, int]:
+        return not (panel.rows["distill_arch"] == panel.rows["eval_arch"]).any(), panel.column
+
+    found: dict[int, Panel] = {}
+    for panel in sorted(panels(frame), key=rank):
+        found.setdefault(panel.row, replace(panel, column=0))
+    return [found[row] for row in sorted(found)]
+
+
+def by_ipc(frame: pd.DataFrame) -> list[Panel]:
+    """A column for each ipc; the whole set is drawn into each."""
+    whole = 0  # its own column, if there is nothing else
+    ipcs = ipcs_in(frame) or [whole]
+    return [
+        replace(
+            panel,
+            title=panel.title.replace("\n", f", ipc {ipc}\n" if ipc else "\n"),
+            column=ipcs.index(ipc),
+            rows=panel.rows[panel.rows["ipc"].isna() | (panel.rows["ipc"] == ipc)],
+        )
+        for panel in own(frame)
+        for ipc in ipcs_in(panel.rows) or [whole]
+    ]
+
+
 def _errors(rows: pd.DataFrame) -> NDArray[np.float64]:
     """Distances to the ends of the interval in percent, for `errorbar`; nothing where none is claimed."""
     low = rows["accuracy_mean"] - rows["accuracy_ci_low"]
@@ -112,7 +158,7 @@ def ipcs_in(rows: pd.DataFrame) -> list[int]:
 # --- drawing ------------------------------------------------------------------------------------------------
 
 
-def _ceiling(axes: Axes, rows: pd.DataFrame, look: dict[str, Look]) -> None:
+def draw_ceiling(axes: Axes, rows: pd.DataFrame, look: dict[str, Look]) -> None:
     """What no budget applies to, as lines across."""
     for method, group in rows[rows["exempt"]].groupby("method"):
         style = look[str(method)]
@@ -121,7 +167,7 @@ def _ceiling(axes: Axes, rows: pd.DataFrame, look: dict[str, Look]) -> None:
 
 
 def _distilled(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows[~rows["exempt"] & rows["ipc"].notna()].sort_values("ipc")
+    return rows[~rows["exempt"] & rows["ipc"].notna()].sort_values("ipc", kind="stable")
 
 
 def method_lines(rows: pd.DataFrame, look: dict[str, Look]) -> list[tuple[Look, pd.DataFrame]]:
@@ -131,88 +177,85 @@ def method_lines(rows: pd.DataFrame, look: dict[str, Look]) -> list[tuple[Look, 
     return [(look[name], group) for name, group in by_method.items() if len(group)]
 
 
-def draw_points(
-    axes: Axes, x: pd.Series, rows: pd.DataFrame, style: Look, sizes: list[float], line: str
-) -> None:
+def draw_points(axes: Axes, x: pd.Series, rows: pd.DataFrame, style: Look, line: str) -> None:
     """Markers on a line, each with its interval."""
     y = 100 * rows["accuracy_mean"]
     bar: dict[str, Any] = {"capsize": 2, "capthick": 0.8, "elinewidth": 0.8}
     axes.errorbar(x, y, yerr=_errors(rows), fmt="none", ecolor=style.colour, **bar)
     axes.plot(x, y, color=style.colour, linestyle=line, linewidth=0.8)
-    point: dict[str, Any] = {"marker": style.marker, "edgecolor": "white", "linewidth": 0.3, "zorder": 3}
-    axes.scatter(x, y, s=np.square(sizes), color=style.colour, **point)
+    axes.plot(x, y, color=style.colour, linestyle="", zorder=3, **style.face)
+
+
+def aside(i: int, count: int) -> float:
+    """By what the i-th of so many points at one place of a log axis is moved: they stand side by side."""
+    return float(min(1.08, 1.8 ** (1 / count)) ** (i - (count - 1) / 2))
 
 
 def _against_ipc(axes: Axes, rows: pd.DataFrame, look: dict[str, Look]) -> None:
     lines = method_lines(rows, look)
     for i, (style, group) in enumerate(lines):
-        aside = 1.04 ** (i - (len(lines) - 1) / 2)  # so that intervals at one ipc stand side by side
-        draw_points(axes, group["ipc"].astype(float) * aside, group, style, [4.5] * len(group), "-")
+        draw_points(axes, group["ipc"].astype(float) * aside(i, len(lines)), group, style, "-")
 
 
 def _ipc_axis(axes: Axes, ipcs: list[int]) -> None:
     axes.set_xscale("log")
     axes.set_xlim(min(ipcs, default=1) / 1.6, max(ipcs, default=1) * 1.6)
-    axes.xaxis.set_major_locator(FixedLocator(ipcs))
+    _ticks(axes, ipcs)
+
+
+def _ticks(axes: Axes, values: Sequence[float]) -> None:
+    """These and no others on the x axis, as plain numbers."""
+    axes.xaxis.set_major_locator(FixedLocator(values))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.10g}"))
 
 
-def _sizes(ipcs: list[int]) -> dict[int, float]:
-    """Marker sizes by ipc, told apart by rank: areas in proportion would make 1 beside 50 a speck."""
-    return dict(zip(ipcs, np.linspace(4, 8.5, len(ipcs)), strict=True))
-
-
-def _seconds(rows: pd.DataFrame) -> pd.Series:
-    return rows["prepare_s"] + rows["distill_s"]
-
-
-def _against_seconds(axes: Axes, rows: pd.DataFrame, look: dict[str, Look], sizes: dict[int, float]) -> None:
-    for style, group in method_lines(rows, look):
-        drawn = _seconds(group).clip(lower=LEAST_SECONDS)
-        draw_points(axes, drawn, group, style, [sizes[int(ipc)] for ipc in group["ipc"]], ":")
-
-
-def _seconds_axis(axes: Axes, seconds: pd.Series) -> None:
-    """Whole decades around all points of the figure, in plain numbers."""
-    drawn = np.log10(seconds.clip(lower=LEAST_SECONDS))
-    low = math.floor(drawn.min()) if len(drawn) else 0
-    high = max(low + 1, math.ceil(drawn.max()) if len(drawn) else 0)
-    ticks = [10.0**n for n in range(low, high + 1, math.ceil((high - low + 1) / MOST_TICKS))]
-    clipped = bool((seconds < LEAST_SECONDS).any())
-
-    def text(value: float, _: int) -> str:
-        return "≤0.001" if clipped and value <= LEAST_SECONDS else f"{value:g}"
-
+def log_axis(axes: Axes, values: pd.Series) -> None:
+    """A log scale for these values, with a few round numbers."""
+    drawn = values[values > 0]
+    low, high = (drawn.min() / 1.6, drawn.max() * 1.6) if len(drawn) else (1, 10)
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for digits in ((1, 2, 5), (1, 3), (1,)):
+        ticks = [m * 10.0**n for n in decades for m in digits if low <= m * 10.0**n <= high]
+        if len(ticks) <= MOST_TICKS:
+            break
+    ticks = ticks[:: math.ceil(len(ticks) / MOST_TICKS) or 1]
     axes.set_xscale("log")
-    axes.set_xlim(10 ** (low - 0.3), 10 ** (high + 0.3))
-    axes.xaxis.set_major_locator(FixedLocator(ticks))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(text))
+    axes.set_xlim(low, high)
+    _ticks(axes, ticks)
 
 
-def legend(summary: pd.DataFrame) -> list[Line2D]:
-    """Every method, and what makes it no comparison at equal storage."""
-    exempt = set(summary.loc[summary["exempt"], "method"])
-    over = set(summary.loc[~summary["exempt"] & ~summary["within_budget"], "method"])
+def legend(frame: pd.DataFrame, look: dict[str, Look]) -> list[Line2D]:
+    """Every method of the frame, and what makes it no comparison at equal storage."""
+    exempt = set(frame.loc[frame["exempt"], "method"])
+    over = set(frame.loc[~frame["exempt"] & ~frame["within_budget"], "method"])
+    present = set(frame["method"])
     handles = []
-    for name, style in looks(summary).items():
+    for name, style in look.items():
+        if name not in present:
+            continue
         label = name + (" (whole set)" if name in exempt else " (over budget)" if name in over else "")
-        shape = {"marker": style.marker, "markersize": 5, "linestyle": style.dash, "linewidth": 1}
-        handles.append(Line2D([], [], color=style.colour, label=label, **shape))
+        shape = {"linestyle": style.dash, "linewidth": 1}
+        handles.append(Line2D([], [], color=style.colour, label=label, **shape, **style.face))
     return handles
 
 
 def arrange(
     found: list[Panel], handles: list[Line2D], draw: Callable[[Axes, Panel], None], xlabel: str
 ) -> Figure:
-    """All panels in a grid, the legend to its right; a combination without records stays empty."""
+    """All panels in a grid, the legend to its right; a combination without records stays empty.
+
+    The panels of a row share their scale. A single column is wrapped, and each panel keeps its own.
+    """
+    wrapped = all(panel.column == 0 for panel in found)
+    if wrapped:
+        found = [replace(p, row=p.row // ABREAST, column=p.row % ABREAST) for p in found]
     n_rows, n_columns = 1 + max(p.row for p in found), 1 + max(p.column for p in found)
     beside = 0.8 + 0.075 * max(len(str(handle.get_label())) for handle in handles)
-    height = max(n_rows * PANEL[1], 0.19 * len(handles)) + 0.3
-    size = (n_columns * PANEL[0] + beside, height)
+    inches = ALONE if len(found) == 1 else PANEL
+    size = (n_columns * inches[0] + beside, max(n_rows * inches[1], 0.19 * len(handles)) + 0.3)
     figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.08))
-    grid = figure.subplots(n_rows, n_columns, squeeze=False, sharey="row")
+    grid = figure.subplots(n_rows, n_columns, squeeze=False, sharey=False if wrapped else "row")
     for axes in grid.flat:
         axes.set_axis_off()
     labelled: set[int] = set()  # rows whose first panel has been drawn
@@ -221,7 +264,7 @@ def arrange(
         axes.set_axis_on()
         draw(axes, panel)
         axes.set_title(panel.title, fontsize="medium")
-        axes.tick_params(labelleft=panel.row not in labelled)
+        axes.tick_params(labelleft=wrapped or panel.row not in labelled)
         labelled.add(panel.row)
     figure.supxlabel(xlabel, fontsize="medium")
     figure.supylabel("test accuracy (%)", fontsize="medium")
@@ -234,32 +277,11 @@ def accuracy_vs_ipc(summary: pd.DataFrame) -> Figure:
     look = looks(summary)
 
     def draw(axes: Axes, panel: Panel) -> None:
-        _ceiling(axes, panel.rows, look)
+        draw_ceiling(axes, panel.rows, look)
         _against_ipc(axes, panel.rows, look)
         _ipc_axis(axes, ipcs_in(panel.rows))
 
-    return arrange(panels(summary), legend(summary), draw, "images per class (log scale)")
-
-
-def accuracy_vs_seconds(summary: pd.DataFrame) -> Figure:
-    """A point per method and ipc: what its accuracy cost, prerequisites included."""
-    look, sizes = looks(summary), _sizes(ipcs_in(summary))
-    seconds = _seconds(_distilled(summary)).dropna()
-
-    def draw(axes: Axes, panel: Panel) -> None:
-        _ceiling(axes, panel.rows, look)
-        _against_seconds(axes, panel.rows, look, sizes)
-        _seconds_axis(axes, seconds)
-
-    clipped = "; below 1 ms drawn at 1 ms" if (seconds < LEAST_SECONDS).any() else ""
-    label = f"seconds to prepare and distil\n(log scale{clipped})"
-    further = [
-        Line2D([], [], color="0.4", marker="o", linestyle="", markersize=size, label=f"ipc {ipc}")
-        for ipc, size in sizes.items()
-    ]
-    blank = Line2D([], [], linestyle="", label=" ")
-    handles = legend(summary) + ([blank, *further] if further else [])
-    return arrange(panels(summary), handles, draw, label)
+    return arrange(panels(summary), legend(summary, look), draw, "images per class (log scale)")
 
 
 def save(draw: Callable[[], Figure], stem: Path) -> list[Path]:

@@ -151,7 +151,7 @@ def compare(summary: pd.DataFrame) -> list[Comparison]:
 
 
 def exhibit(view: View) -> Exhibit:
-    """The comparison tables, accuracy against images per class and against seconds."""
+    """The comparison tables, accuracy against images per class."""
     summary = view.summary
     return Exhibit(
         "summary",
@@ -159,7 +159,6 @@ def exhibit(view: View) -> Exhibit:
         compare(summary),
         {
             "accuracy_vs_ipc": lambda: plots.accuracy_vs_ipc(summary),
-            "accuracy_vs_seconds": lambda: plots.accuracy_vs_seconds(summary),
         },
         printed=True,
     )

@@ -4,25 +4,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from bench import artifact
 from bench.errors import UserError
-from bench.evaluate import WEIGHTS
-from bench.report.grid import save_grid
+from bench.gallery.grid import save
+from bench.gallery.sheets import sheets
 from bench.store import Store
-
-PER_CLASS = 10
 
 
 def draw(directory: Path, identity: str | None) -> Iterator[tuple[str, Path]]:
-    """Write a grid of one artifact, or of one for each method, ipc and network; yields (label, path)."""
+    """Write the sheets of one artifact, or of one for each method, ipc and network; yields (label, path)."""
     store = Store(directory)
     if not store.artifacts.is_dir():
         raise UserError(f"no artifacts in {directory}: run `ddbench run SWEEP.yaml --out {directory}` first")
     for key in [store.find(identity)] if identity else _one_of_each(store):
         meta = verified(store, key)
-        yield f"{meta['label']}  {key}", _draw(store, key, meta["label"], tuple(meta["classes"]))
+        for kind, sheet in sheets(store.artifact(key), meta):
+            name = key if kind == "images" else f"{key}-{kind}"
+            yield sheet.title, save(sheet, directory / "grids" / f"{name}.png")
 
 
 def verified(store: Store, key: str) -> dict[str, Any]:
@@ -50,19 +47,3 @@ def _one_of_each(store: Store) -> list[str]:
             group = (i["dataset"], i["method"], str(i["hyperparameters"]), i["ipc"] or 0, i["architecture"])
             found[group] = min(found.get(group, (i["seed"], path.name)), (i["seed"], path.name))
     return [key for _, (_, key) in sorted(found.items())]
-
-
-@torch.no_grad()
-def _draw(store: Store, key: str, label: str, classes: tuple[str, ...]) -> Path:
-    distilled = artifact.load(store.artifact(key) / WEIGHTS)
-    images, targets = distilled.decode()
-    labels = targets if targets.ndim == 1 else targets.argmax(1)
-    # position of each image within its class, without a loop over images
-    order = labels.argsort(stable=True)
-    starts = labels.bincount(minlength=len(classes)).cumsum(0) - labels.bincount(minlength=len(classes))
-    rank = torch.arange(len(labels)) - starts[labels[order]]
-    keep = order[rank < PER_CLASS]
-    path = store.root / "grids" / f"{key}.png"
-    pixels = distilled.preprocess.invert(images[keep]).clamp(0, 1).numpy()
-    save_grid(path, pixels, labels[keep].numpy(), classes, title=f"{label}  {key}", per_class=PER_CLASS)
-    return path

@@ -1,0 +1,152 @@
+"""Critical-difference diagrams: average ranks on an axis, bars over what no test tells apart."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextPath
+
+from bench.report.exhibit import Exhibit, View
+from bench.report.paired import over_budget
+from bench.report.plots import Look, looks
+from bench.statistics import ALPHA, average_ranks, cliques, tested
+
+LEAST_METHODS, LEAST_CELLS = 3, 2
+LINE = 0.2  # inches between two names
+BAR = 0.11  # inches between two bars
+POINTS = 72  # an inch
+NARROWEST = 5.4  # inches, for the title
+
+
+@dataclass(frozen=True)
+class Diagram:
+    """What is drawn of one data set and protocol."""
+
+    dataset: str
+    protocol: str
+    ranks: pd.Series  # by method, the best first
+    bars: list[tuple[int, int]]  # positions in `ranks`: first and last of what is not told apart
+    n_cells: int
+    over: set[str]  # methods over their budget
+
+    @property
+    def title(self) -> str:
+        cells = f"average rank over {self.n_cells} cells"
+        return f"{self.dataset}, protocol {self.protocol}: {cells} (1 is best)"
+
+    @property
+    def note(self) -> str:
+        """What a bar says, and why it may say nothing."""
+        text = f"bars: not told apart (Wilcoxon over cells, Holm, {ALPHA})"
+        k = len(self.ranks)
+        few = 2.0 ** (1 - self.n_cells) * (k * (k - 1) // 2) >= ALPHA
+        return f"{text}; too few cells to tell any apart" if few else text
+
+    @property
+    def half(self) -> int:
+        """How many names stand to the left: the best ones."""
+        return (len(self.ranks) + 1) // 2
+
+    def name(self, position: int) -> str:
+        method = str(self.ranks.index[position])
+        return method + (" (over budget)" if method in self.over else "")
+
+
+def diagrams(view: View) -> list[Diagram]:
+    """One for each data set and protocol under which enough methods share enough cells."""
+    found = []
+    for (dataset, protocol), rows in view.matrix.cells.groupby(["dataset", "protocol"]):
+        part = view.matrix.over(view.matrix.cells.index.isin(rows.index)).shared()
+        if len(part.methods) < LEAST_METHODS or len(part.cells) < LEAST_CELLS:
+            continue
+        ranks = average_ranks(part)
+        bars = cliques(list(ranks.index), tested(part, list(ranks.index)))
+        over = over_budget(view, part)
+        found.append(Diagram(str(dataset), str(protocol), ranks, bars, len(part.cells), over))
+    return found
+
+
+# --- drawing: heights in inches below the axis -------------------------------------------------------------
+
+
+def _below(diagram: Diagram) -> float:
+    """Where the first name stands: under all bars."""
+    return 0.22 + BAR * len(diagram.bars)
+
+
+def _height(diagram: Diagram) -> float:
+    return _below(diagram) + LINE * diagram.half
+
+
+def _names(axes: Axes, diagram: Diagram, look: dict[str, Look], width: float) -> None:
+    """The best half at the left, from the top; the others at the right, so that no two lines cross."""
+    k, top = len(diagram.ranks), _below(diagram)
+    for i, (method, rank) in enumerate(diagram.ranks.items()):
+        left = i < diagram.half
+        y = top + LINE * (i if left else k - 1 - i)
+        edge = 1 - width if left else k + width
+        style = look[str(method)]
+        axes.plot([rank, rank, edge], [0, y, y], color="0.35", linewidth=0.8, zorder=1)
+        axes.plot([edge], [y], marker=style.marker, color=style.colour, markersize=6, clip_on=False)
+        text = f"{diagram.name(i)}  {rank:.2f}" if left else f"{rank:.2f}  {diagram.name(i)}"
+        axes.text(edge, y, f"  {text}  ", ha="right" if left else "left", va="center", fontsize="small")
+
+
+def _panel(axes: Axes, diagram: Diagram, look: dict[str, Look]) -> None:
+    k = len(diagram.ranks)
+    width = 0.04 * (k - 1)  # between the axis' ends and the names
+    axes.set(xlim=(1 - width, k + width), ylim=(_height(diagram), 0), yticks=[])
+    axes.xaxis.tick_top()
+    axes.set_xticks(range(1, k + 1))
+    axes.grid(visible=False)
+    for side in ("left", "right", "bottom"):
+        axes.spines[side].set_visible(False)
+    axes.spines["top"].set(bounds=(1, k), color="0.1")
+    axes.tick_params(top=True, length=4, labelsize="small")
+    axes.set_title(diagram.title, fontsize="medium", pad=8)
+    reach = 0.012 * (k - 1)
+    for i, (first, last) in enumerate(diagram.bars):
+        y, ends = 0.14 + BAR * i, (diagram.ranks.iloc[first] - reach, diagram.ranks.iloc[last] + reach)
+        axes.plot(ends, [y, y], color="0.1", linewidth=3, solid_capstyle="butt", zorder=2)
+    _names(axes, diagram, look, width)
+    axes.set_xlabel(diagram.note, fontsize="small")
+
+
+def _margin(found: list[Diagram]) -> float:
+    """Inches for the longest name with its rank."""
+    names = [f"  {diagram.name(i)}  00.00  " for diagram in found for i in range(len(diagram.ranks))]
+    size = FontProperties(size="small")
+    return max(TextPath((0, 0), name, prop=size).get_extents().width for name in names) / POINTS + 0.2
+
+
+def draw(found: list[Diagram], look: dict[str, Look]) -> Figure:
+    """The diagrams one below the other, the same scale in inches."""
+    margin = _margin(found)
+    axis = max(3.0, NARROWEST - 2 * margin, 0.3 * max(len(diagram.ranks) for diagram in found))
+    heights = [_height(diagram) for diagram in found]
+    size = (axis + 2 * margin, sum(heights) + 0.95 * len(found))
+    figure = Figure(figsize=size)
+    top = size[1]
+    for diagram, height in zip(found, heights, strict=True):
+        top -= 0.55
+        box = (margin / size[0], (top - height) / size[1], axis / size[0], height / size[1])
+        _panel(figure.add_axes(box), diagram, look)
+        top -= height + 0.4
+    return figure
+
+
+def exhibit(view: View) -> Exhibit | None:
+    """The diagrams, and the average ranks that they draw."""
+    if not (found := diagrams(view)):
+        return None
+    rows = [
+        {"dataset": d.dataset, "protocol": d.protocol, "method": m, "average_rank": r, "n_cells": d.n_cells}
+        for d in found
+        for m, r in d.ranks.items()
+    ]
+    look = looks(view.summary)
+    return Exhibit(
+        "critical_difference", pd.DataFrame(rows), plots={"critical_difference": lambda: draw(found, look)}
+    )
