@@ -17,7 +17,7 @@ HARNESS = (
     *("students", "metrics", "importers", "exporters", "strict", "presets", "protocols", "config", "plan"),
     *("store", "estimate", "exam", "evaluate", "job", "progress", "sweep", "session", "foreign", "verify"),
     *("gallery", "aggregate", "ranking", "statistics", "compare", "published", "report", "recall"),
-    *("profile", "catalogue", "terminal", "cli_foreign", "cli_results", "cli_profile", "cli", "__main__"),
+    *("profile", "catalogue", "terminal", "cli_foreign", "cli_profile", "cli_results", "cli", "__main__"),
 )
 ARROW = SUBSTRATE + HARNESS  # a module imports only what stands to its left
 

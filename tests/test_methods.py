@@ -20,11 +20,12 @@ from torch import Tensor
 
 from bench import artifact, plugins, rng
 from bench.artifact import DistilledDataset
-from bench.config import CONFIGS, build_method, preset
+from bench.config import build_method, preset
 from bench.data import ClassIndex, ClassSampler, Dataset
 from bench.evaluate import storage
 from bench.method import ARCHITECTURE, IPC, SEED, Problem
 from bench.networks import parse
+from bench.strict import CONFIGS
 from methods.blocks.objectives import distribution_matching
 from methods.blocks.parameterise import Pixels
 from methods.dm import DM

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from bench import augment, rng
 from bench.artifact import Preprocess
-from bench.config import CONFIGS, load_sweep
+from bench.config import load_sweep
 from bench.data import ClassIndex, ClassSampler, Dataset
 from bench.networks import parse
 from bench.plan import plan
 from bench.protocols import load_protocol
+from bench.strict import CONFIGS
 from bench.train import Recipe, train
 from methods.blocks.objectives import distribution_matching
 from methods.blocks.parameterise import Pixels
