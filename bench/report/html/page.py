@@ -128,7 +128,8 @@ def _section(shown: Exhibit, plots: Path) -> Section:
         for name in shown.plots
     ]
     figures += [
-        Figure(_data("png", plots / f"{name}.png"), name.replace("_", " ")) for name in shown.pictures
+        Figure(_data("png", plots / f"{name}.png"), f"Picture: {name.replace('_', ' ')}")
+        for name in shown.pictures
     ]
     return Section(f"of-{shown.stem}", heading, figures, list(map(_cut, shown.comparisons)))
 
