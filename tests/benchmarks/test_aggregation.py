@@ -1,0 +1,113 @@
+"""From a folder of records to all tables, at 1,000 to 100,000 records. Run by `make benchmark`.
+
+The records are made up and look like those of sweeps: data sets, protocols with and without augmentation and
+soft labels, architectures, methods in several variants, the baselines that scores need, three seeds a cell, half
+of the cells with a curve. `python tests/benchmarks/test_aggregation.py N DIR [json|parquet]` makes a folder where
+there is none, and prints the seconds and the peak memory of one aggregation in a process of its own.
+"""
+
+import hashlib
+import itertools
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.record import Record, digest
+
+DATASETS = {"cifar10": 10, "svhn": 10, "mnist": 10, "cifar100": 100, "fashion_mnist": 10, "imagenette": 10}
+PROTOCOLS: dict[str, dict[str, Any]] = {
+    "standard": {"labels": "stored", "soft": True, "augment": "flip_crop"},
+    "hard": {"labels": "hard", "soft": False, "augment": "flip_crop"},
+    "plain": {"labels": "stored", "soft": True, "augment": "none"},
+}
+ARCHS = ("convnet-d3-w128", "resnet18", "vgg11", "alexnet")
+SOURCES = ARCHS[:2]
+IPCS = (1, 10, 50)
+METHODS = ("dc", "dsa", "dm", "mtt", "tesla", "haba", "idc", "frepo", "datm", "rat_bptt")
+VARIANTS = 8  # of each method, by its hyperparameters
+SEEDS, STUDENTS = 3, 3
+
+
+def cells() -> Iterator[dict[str, Any]]:
+    """What was distilled and where it was scored; baselines before the methods that are compared with them."""
+    for part in itertools.count():
+        for (dataset, protocol), arch in itertools.product(itertools.product(DATASETS, PROTOCOLS), ARCHS):
+            where = {"dataset": dataset + (f"_{part}" if part else ""), "protocol": protocol, "eval_arch": arch}
+            where["n_classes"] = DATASETS[dataset]
+            yield where | {"method": "full", "ipc": None, "distill_arch": "any", "variant": 0}
+            for ipc in IPCS:
+                yield where | {"method": "random_real", "ipc": ipc, "distill_arch": "any", "variant": 0}
+            for ipc, method, variant in itertools.product(IPCS, METHODS, range(VARIANTS)):
+                for source in SOURCES:
+                    made = {"method": method, "ipc": ipc, "distill_arch": source, "variant": variant}
+                    yield where | made
+
+
+def content(cell: dict[str, Any], seed: int, curve: bool, rng: np.random.Generator) -> dict[str, Any]:
+    """A record as JSON: accuracies of a test split of 10,000 images, timings that never come twice."""
+    method, classes = cell["method"], cell["n_classes"]
+    ipc = cell["ipc"] or 5000
+    level = 0.9 if method == "full" else 0.3 + 0.1 * np.log10(ipc) + 0.01 * len(method) + 0.02 * cell["variant"]
+    drawn = np.clip(rng.normal(level - 0.05 * ARCHS.index(cell["eval_arch"]), 0.01, STUDENTS), 0, 1).round(4)
+    steps = 3000
+    ends = [
+        {"fraction": f, "step": int(f * steps), "accuracies": (drawn * (0.7 + 0.25 * f)).round(4).tolist()}
+        for f in (0.1, 0.25, 0.5)
+    ]
+    per_class = np.clip(rng.normal(level, 0.1, (STUDENTS, classes)), 0, 1).round(3).tolist()
+    training = PROTOCOLS[cell["protocol"]]
+    if method == "full":
+        training = training | {"labels": "hard", "soft": False}
+    floats = ipc * classes * 3072
+    hyperparameters = {"steps": 1000 * (1 + cell["variant"]), "lr": 0.1, "init": "real", "batch_real": 256}
+    identity = json.dumps([cell, seed], sort_keys=True)
+    seconds = rng.exponential(100.0, 3).tolist()
+    return {
+        "schema_version": 1, "key": hashlib.sha256(identity.encode()).hexdigest()[:16],
+        "artifact": hashlib.sha256(f"{identity} distilled".encode()).hexdigest()[:16],
+        "method": method, "method_version": 1, "hyperparameters": hyperparameters,
+        "dataset": cell["dataset"], "dataset_fingerprint": hashlib.md5(cell["dataset"].encode()).hexdigest(),
+        "image_shape": [3, 32, 32], "n_classes": classes, "ipc": cell["ipc"],
+        "distill_arch": cell["distill_arch"], "eval_arch": cell["eval_arch"],
+        "protocol": cell["protocol"], "protocol_version": 1, "seed": seed, "accuracies": drawn.tolist(),
+        "metrics": {
+            "class_accuracies": per_class, "calibration_errors": rng.uniform(0, 0.2, STUDENTS).tolist(),
+            "agreement": float(rng.uniform(0.5, 1)), "curve": ends if curve else [],
+        },
+        "training": {
+            "steps": steps, "lr": 0.01, "lr_from": "protocol", "holdout_scores": None, "cutmix": 0.0,
+            "preprocess": "normalise", **training,
+        },
+        "storage": {
+            "floats": floats, "bytes": 4 * floats, "bytes_uint8": floats, "ipc_equivalent": float(ipc),
+            "within_budget": True, "exempt": method == "full", "transform_floats": 0,
+        },
+        "cost": {
+            "prepare_s": seconds[0], "distill_s": seconds[1], "evaluate_s": seconds[2],
+            "peak_memory_bytes": 2**30, "peak_memory": {"distill": 2**30, "evaluate": 2**29},
+            "device": "NVIDIA H100", "cpus": 4, "gpus": 1.0, "exclusive": True, "warm": True,
+        },
+        "versions": {"python": "3.11.7", "ddbench": "0.1.0", "torch": "2.14.1", "commit": "2a56a1c4" * 5},
+    }  # fmt: skip
+
+
+def contents(count: int) -> Iterator[dict[str, Any]]:
+    rng = np.random.default_rng(0)
+    whole = ((cell, seed, i % 2 == 0) for i, cell in enumerate(cells()) for seed in range(SEEDS))
+    for cell, seed, curve in itertools.islice(whole, count):
+        yield content(cell, seed, curve, rng)
+
+
+def generate(directory: Path, count: int) -> Path:
+    """A results folder of so many records, as `bench.record.dump` writes them."""
+    folder = directory / "records"
+    if not folder.exists():
+        folder.mkdir(parents=True)
+        for record in contents(count):
+            text = json.dumps({**record, "sha256": digest(record)}, indent=1) + "\n"
+            (folder / f"{record['key']}.json").write_text(text)
+    return directory
