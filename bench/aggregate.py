@@ -1,4 +1,4 @@
-"""From the flat frame to tables: what is compared with what, and how sure the means are. No torch, no drawing.
+"""From the flat frame to tables: what is compared, and how sure the means are. No torch, no drawing.
 
 Students of one artifact are averaged first; spread and interval are over distillation seeds. Accuracy is
 a fraction throughout.
@@ -12,11 +12,13 @@ from typing import Any, cast
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy import stats
 
-from bench.bootstrap import CONFIDENCE, LEAST_SEEDS, RESAMPLES, Floats, Ints, Ragged, blocks, intervals
+from bench.bootstrap import CONFIDENCE, LEAST_SEEDS, RESAMPLES, intervals
 from bench.frames import load_records as load_records
 from bench.labels import CELL as CELL
+from bench.ragged import Floats, Ragged, blocks, means, present
 from bench.rows import BLOCKS as BLOCKS
 from bench.rows import MEASURED as MEASURED
 from bench.rows import RATE as RATE
@@ -70,11 +72,13 @@ def _bootstrap(groups: Groups, statistic: Statistic, method: str) -> tuple[float
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
+SPREAD = ("mean", "std", "ci_low", "ci_high")
+
+
 def spread(by_seed: pd.Series, name: str) -> dict[str, float]:
     """Mean, deviation and interval over distillation seeds, under names that begin with `name`."""
-    low, high = interval(by_seed)
-    values = (by_seed.mean(), by_seed.std(ddof=1), low, high)
-    return dict(zip((f"{name}_{part}" for part in ("mean", "std", "ci_low", "ci_high")), values, strict=True))
+    values = (by_seed.mean(), by_seed.std(ddof=1), *interval(by_seed))
+    return {f"{name}_{part}": value for part, value in zip(SPREAD, values, strict=True)}
 
 
 def once(frame: pd.DataFrame) -> pd.DataFrame:
@@ -89,25 +93,54 @@ def parts(frame: pd.DataFrame, names: Sequence[str]) -> Iterator[tuple[dict[str,
         yield dict(zip(names, cast(tuple[Any, ...], key), strict=True)), part
 
 
-def _one_cell(cell: pd.DataFrame) -> dict[str, Any]:
-    """The statistics of one method in one cell of the comparison."""
-    by_seed = cell.groupby("seed")["accuracy"].mean()
-    return {
-        **spread(by_seed, "accuracy"),
-        "n_seeds": len(by_seed),
-        "n_students": cell["students"].min(),
-        # Storage is the same for every seed; if it ever is not, the largest is what has to be stored.
-        **cell[["stored_floats", "stored_bytes", "stored_bytes_uint8", "ipc_equivalent"]].max(),
-        "within_budget": bool(cell["within_budget"].all()),
-        "exempt": bool(cell["exempt"].all()),
-        **cell[SECONDS].mean(),
-        "peak_memory_bytes": cell["peak_memory_bytes"].max(),
-        "device": "; ".join(sorted(cell["device"].unique())),
-        "exclusive": bool(cell["exclusive"].all()),
-    }
+class Parts:
+    """As `parts`, all at once: `where` has a row of these columns for each."""
+
+    def __init__(self, frame: pd.DataFrame, names: Sequence[str]) -> None:
+        self.code = frame.groupby(list(names), dropna=False).ngroup().to_numpy()  # the part of each row
+        self.sizes = np.bincount(self.code)
+        self._frame = frame
+        self._order = np.argsort(self.code, kind="stable")
+        self._first = np.cumsum(self.sizes) - self.sizes
+        self.where = frame[list(names)].iloc[self._order[self._first]].reset_index(drop=True)
+
+    def column(self, name: str) -> Ragged:
+        """What the rows of each part hold."""
+        return Ragged(self._frame[name].to_numpy()[self._order], self.sizes)
+
+    def least(self, name: str) -> NDArray[Any]:
+        return np.minimum.reduceat(self.column(name).values, self._first)
+
+    def most(self, name: str) -> NDArray[Any]:
+        return np.maximum.reduceat(self.column(name).values, self._first)
+
+    def all(self, name: str) -> NDArray[np.bool_]:
+        return np.logical_and.reduceat(self.column(name).values, self._first)
+
+    def names(self, name: str) -> NDArray[Any]:
+        """The different texts of each part."""
+        texts, _ = self.column(name)
+        code, known = pd.factorize(texts)
+        low, high = (by.reduceat(code, self._first) for by in (np.minimum, np.maximum))
+        found = np.asarray(known, dtype=object)[low]
+        for i in np.flatnonzero(low != high):
+            found[i] = "; ".join(sorted(set(texts[self._first[i] : self._first[i] + self.sizes[i]])))
+        return found
 
 
-WHOLE = ["n_seeds", "n_students", "stored_floats", "stored_bytes", "stored_bytes_uint8", "peak_memory_bytes"]
+def spreads(group: Ragged, name: str) -> dict[str, Floats]:
+    """`spread` of many parts as columns."""
+    mean, deviation = np.full((2, len(group.sizes)), np.nan)
+    for which, (values,) in blocks(group):
+        n = values.shape[1]
+        mean[which] = values.mean(-1) if n else np.nan
+        squares = np.square(mean[which, None] - values).sum(-1)
+        deviation[which] = np.sqrt(squares / (n - 1)) if n > 1 else np.nan
+    columns = (mean, deviation, *intervals(group).T)
+    return {f"{name}_{part}": column for part, column in zip(SPREAD, columns, strict=True)}
+
+
+# --- the accuracy -------------------------------------------------------------------------------------------
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
@@ -115,8 +148,23 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
 
     `exclusive` is true where every job had its device to itself: only then are its seconds comparable.
     """
-    rows = [{**where, **_one_cell(cell)} for where, cell in parts(once(frame), CELL)]
-    return _ranked(pd.DataFrame(rows).astype({"ipc": "Int64", **dict.fromkeys(WHOLE, "int64")}))
+    cells = Parts(once(frame), CELL)
+    # Storage is the same for every seed; if it ever is not, the largest is what has to be stored.
+    stored = ("stored_floats", "stored_bytes", "stored_bytes_uint8", "ipc_equivalent")
+    return _ranked(
+        cells.where.assign(
+            **spreads(cells.column("accuracy"), "accuracy"),
+            n_seeds=cells.sizes,
+            n_students=cells.least("students"),
+            **{name: cells.most(name) for name in stored},
+            within_budget=cells.all("within_budget"),
+            exempt=cells.all("exempt"),
+            **{name: means(present(cells.column(name))) for name in SECONDS},
+            peak_memory_bytes=cells.most("peak_memory_bytes"),
+            device=cells.names("device"),
+            exclusive=cells.all("exclusive"),
+        )
+    )
 
 
 def _ranked(table: pd.DataFrame) -> pd.DataFrame:
@@ -134,18 +182,16 @@ def measured(frame: pd.DataFrame) -> pd.DataFrame:
 
     NaN where a seed lacks it: nothing is filled in.
     """
-    rows = [
-        {
-            **where,
-            **spread(cell["accuracy"], "accuracy"),
-            **{name: cell[name].mean(skipna=False) for name in MEASURED},
-            "n_seeds": len(cell),
-            "within_budget": bool(cell["within_budget"].all()),
-            "exempt": bool(cell["exempt"].all()),
-        }
-        for where, cell in parts(once(frame), CELL)
-    ]
-    return _ranked(pd.DataFrame(rows).astype({"ipc": "Int64"}))
+    cells = Parts(once(frame), CELL)
+    return _ranked(
+        cells.where.assign(
+            **spreads(cells.column("accuracy"), "accuracy"),
+            **{name: means(cells.column(name)) for name in MEASURED},
+            n_seeds=cells.sizes,
+            within_budget=cells.all("within_budget"),
+            exempt=cells.all("exempt"),
+        )
+    )
 
 
 def curve(frame: pd.DataFrame) -> pd.DataFrame:
@@ -154,18 +200,18 @@ def curve(frame: pd.DataFrame) -> pd.DataFrame:
     The last of a cell is the accuracy that its records hold, at `fraction` 1. Empty where they hold no curve.
     """
     alike = [*CELL, "exempt", "within_budget"]
-    ends = once(frame)[[*alike, "curve"]].explode("curve").dropna(subset="curve")
-    ends[["fraction", "step", "accuracy"]] = ends["curve"].tolist() or np.empty((0, 3))
-    rows = [
-        {
-            **where,
-            "step": int(part["step"].max()),
-            **spread(part["accuracy"], "accuracy"),
-            "n_seeds": len(part),
-        }
-        for where, part in parts(ends, [*alike, "fraction"])
-    ]
-    return pd.DataFrame(rows).astype({"ipc": "Int64"} if rows else {})
+    rows = once(frame)
+    ends = list(chain.from_iterable(rows["curve"]))
+    if not ends:
+        return pd.DataFrame()
+    points = rows[alike].loc[rows.index.repeat(rows["curve"].map(len))]
+    points[["fraction", "step", "accuracy"]] = np.array(ends)
+    found = Parts(points, [*alike, "fraction"])
+    return found.where.assign(
+        step=found.most("step").astype(int),
+        **spreads(found.column("accuracy"), "accuracy"),
+        n_seeds=found.sizes,
+    )
 
 
 def transfer(frame: pd.DataFrame) -> pd.DataFrame:
@@ -177,29 +223,39 @@ def transfer(frame: pd.DataFrame) -> pd.DataFrame:
     the others were distilled, so that it stands beside them over the same networks; if there are several,
     or none, it has no transfer.
     """
-    rows = []
-    for where, compared in parts(once(frame), ["dataset", "protocol"]):
-        archs = sorted(compared["eval_arch"].unique())
-        sources = set(compared["distill_arch"]) - {"any"}
-        common = sources.pop() if len(sources) == 1 else None
-        for which, row in parts(compared, ["ipc", "method", "distill_arch"]):
-            own = common if which["distill_arch"] == "any" else which["distill_arch"]
-            rows.append({**where, **which, "own_arch": own, **_transfer(row, own, archs)})
-    return pd.DataFrame(rows).astype({"ipc": "Int64"})
+    found = [_transfer(where, compared) for where, compared in parts(once(frame), ["dataset", "protocol"])]
+    return pd.concat(found, ignore_index=True)
 
 
-def _transfer(rows: pd.DataFrame, own: str | None, archs: list[str]) -> dict[str, Any]:
-    """The statistics of one method's transfer from its own architecture."""
-    accuracy = rows.pivot(index="seed", columns="eval_arch", values="accuracy").reindex(columns=archs)
-    others = accuracy.drop(columns=own, errors="ignore") if own is not None else accuracy[[]]
-    transferred = others.mean(axis=1, skipna=False)
-    gap = accuracy.get(own, float("nan")) - transferred
-    return {
-        **spread(transferred.dropna(), "transfer"),
-        **spread(gap.dropna(), "gap"),
-        "n_archs": others.shape[1],
-        "n_seeds": transferred.count(),
-        "within_budget": bool(rows["within_budget"].all()),
-        "exempt": bool(rows["exempt"].all()),
-        **{f"accuracy_{arch}": accuracy[arch].mean() for arch in archs},
-    }
+def _transfer(where: dict[str, Any], compared: pd.DataFrame) -> pd.DataFrame:
+    """The transfer of everything that was scored on one dataset under one protocol."""
+    archs = sorted(compared["eval_arch"].unique())
+    sources = set(compared["distill_arch"]) - {"any"}
+    common = sources.pop() if len(sources) == 1 else None
+    row = ["ipc", "method", "distill_arch"]
+    found, seeds = Parts(compared, row), Parts(compared, [*row, "seed"])
+    accuracy = np.full((len(seeds.sizes), len(archs)), np.nan)
+    accuracy[seeds.code, compared["eval_arch"].map(archs.index)] = compared["accuracy"]
+
+    sizes = Parts(seeds.where, row).sizes  # the seeds of each row
+    own_arch = [common if arch == "any" else arch for arch in found.where["distill_arch"]]
+    is_own = np.repeat([[arch == own for arch in archs] for own in own_arch], sizes, axis=0)
+    others = ~is_own & np.repeat([[own is not None] for own in own_arch], sizes, axis=0)
+    own, elsewhere = (_mean_where(mask, accuracy) for mask in (is_own, others))
+    transferred = present(Ragged(elsewhere, sizes))
+    return pd.DataFrame({**where, **found.where}).assign(
+        own_arch=own_arch,
+        **spreads(transferred, "transfer"),
+        **spreads(present(Ragged(own - elsewhere, sizes)), "gap"),
+        n_archs=others[np.cumsum(sizes) - 1].sum(axis=1),
+        n_seeds=transferred.sizes,
+        within_budget=found.all("within_budget"),
+        exempt=found.all("exempt"),
+        **{f"accuracy_{arch}": means(present(Ragged(accuracy[:, i], sizes))) for i, arch in enumerate(archs)},
+    )
+
+
+def _mean_where(mask: NDArray[np.bool_], values: Floats) -> Floats:
+    """Of each row; NaN where one is missing, or all are masked."""
+    count = mask.sum(axis=1)
+    return np.where(count, np.where(mask, values, 0).sum(axis=1) / np.maximum(count, 1), np.nan)

@@ -1,19 +1,20 @@
-"""Bootstrap intervals of many cells at once: the numbers of `scipy.stats.bootstrap`, which takes one at a time.
+"""Bootstrap intervals of many cells at once, to the last bit those of `scipy.stats.bootstrap` for each.
 
-What is estimated is a function of the means of groups of seeds. A mean hardly depends on the order in which its
-seeds are drawn: three seeds have 27 resamples, but 10 if the order is left out, and three groups of three 1000
-in place of all draws. These are sorted for each cell, and only where an end of its interval falls are the draws
-looked at one by one, since the order changes the last digits.
+What is estimated is a function of the means of groups of seeds, and a mean hardly depends on the order in
+which its seeds are drawn: three seeds have 27 resamples, but 10 if the order is left out, and three groups of
+three have 1000 in place of 9999 draws. These are sorted for each cell, and only where an end of its interval
+falls are the draws looked at one by one, since the order does change the last digits.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
+
+from bench.ragged import Floats, Ints, Ragged, blocks
 
 CONFIDENCE = 0.95
 LEAST_SEEDS = 3  # below this a spread is shown but no interval is claimed
@@ -21,32 +22,7 @@ RESAMPLES = 9999
 ROUNDING = 1e-9  # in proportion to the values; far more than the order of the seeds can change
 AT_ONCE = 2**17  # estimates in memory together
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 Combine = Callable[..., Any]  # a mean of each group, arrays that broadcast -> the estimate
-
-
-class Ragged(NamedTuple):
-    """A group of seeds for each of many cells, one after the other."""
-
-    values: Floats  # of all seeds
-    sizes: Ints  # how many of them each cell has
-
-
-def ragged(groups: Sequence[Sequence[float]]) -> Ragged:
-    """A group for each cell."""
-    sizes = np.fromiter(map(len, groups), dtype=np.int64, count=len(groups))
-    return Ragged(np.array([value for group in groups for value in group], dtype=np.float64), sizes)
-
-
-def blocks(*groups: Ragged) -> Iterator[tuple[Ints, list[Floats]]]:
-    """Which cells have groups of the same sizes n, and the seeds [K,n] of each group."""
-    starts = [np.cumsum(group.sizes) - group.sizes for group in groups]
-    shapes, which = np.unique(np.stack([group.sizes for group in groups]), axis=1, return_inverse=True)
-    for i, shape in enumerate(shapes.T):
-        cells = np.flatnonzero(which.ravel() == i)
-        taken = zip(groups, starts, shape, strict=True)
-        yield cells, [group.values[start[cells, None] + np.arange(n)] for group, start, n in taken]
 
 
 def mean(only: Any) -> Any:
@@ -134,7 +110,7 @@ class _Distribution:
         rough = draws.roughly(self.means, combine)
         self.order = np.argsort(rough, axis=1)
         self.rough = np.take_along_axis(rough, self.order, axis=1)
-        self.before = np.append(0, np.cumsum(draws.drawn[self.order]))  # draws of this cell and those above it
+        self.before = np.append(0, np.cumsum(draws.drawn[self.order]))  # draws, of the cells above too
         largest = np.max([np.abs(m).max(axis=1) for m in (*samples, rough)], axis=0)
         self.same = ROUNDING * largest[:, None]  # estimates that are no further apart may change places
         apart = np.ones(rough.shape, dtype=bool)
@@ -204,6 +180,8 @@ def _bca(samples: list[Floats], combine: Combine, drawn: _Distribution) -> Float
         influence = (n - 1) * (estimates.mean(-1, keepdims=True) - estimates)
         cubes += (influence**3).sum(-1) / float(n) ** 3
         squares += (influence**2).sum(-1) / float(n) ** 2
-    acceleration = (1 / 6 * cubes / squares**1.5)[:, None]
+    # scipy raises numbers to this power, not arrays, for which numpy has code that may differ in the last bit
+    powers = np.array([number**1.5 for number in squares.tolist()])
+    acceleration = (1 / 6 * cubes / powers)[:, None]
     ends = bias + ndtri((1 - CONFIDENCE) / 2) * np.array([1, -1])
     return ndtr(bias + ends / (1 - acceleration * ends))

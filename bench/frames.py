@@ -34,7 +34,7 @@ Stamp = tuple[int, int]  # of a file: its size, and its time in nanoseconds
 
 
 def load(directory: Path) -> tuple[pd.DataFrame, list[str]]:
-    """The flat frame of a results folder, in the order of the files, and a line for each that is not readable.
+    """The flat frame of a results folder, in the order of its files, and a line for each not readable.
 
     Raises UserError when there is nothing to read.
     """
@@ -71,9 +71,10 @@ def read(directory: Path) -> tuple[pa.Table, list[str]]:
 
 
 def _listing(directory: Path) -> dict[str, Stamp]:
-    """The stamp of each file that may hold a record, by its name without .json, in the order of full names."""
+    """The stamp of each file that may hold a record, by its name without .json; sorted by full name."""
     found: dict[str, Stamp] = {}
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(directory / "records") as entries:
+    nothing = contextlib.suppress(FileNotFoundError, NotADirectoryError)
+    with nothing, os.scandir(directory / "records") as entries:
         for entry in entries:
             # A hidden name is a file that a writer has not finished.
             if entry.name.endswith(".json") and not entry.name.startswith("."):

@@ -10,9 +10,9 @@ CELL = ["method", "dataset", "ipc", "distill_arch", "eval_arch", "protocol"]
 
 
 def labelled(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of all records with the columns `method`, `dataset` and `protocol`, which tell apart what differs.
+    """The rows of records with `method`, `dataset` and `protocol`: labels that keep apart what differs.
 
-    A name alone says so only beside all others: label the rows of several folders together.
+    What differs is seen beside all others only: the rows of several folders are labelled together.
     """
     methods = list(zip(rows["method_name"], rows["method_version"], strict=True))
     datasets = list(zip(rows["dataset_name"], rows["dataset_fingerprint"], strict=True))

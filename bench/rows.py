@@ -1,18 +1,18 @@
 """A record as a row: what it says in a column each, as an Arrow table and as a data frame."""
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from operator import attrgetter
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from bench.bootstrap import Floats, blocks, ragged
 from bench.labels import labelled
-from bench.record import Record
+from bench.ragged import Floats, means, ragged
+from bench.record import Metrics, Record
 
 TRAINING = ["labels", "soft", "augment", "cutmix", "preprocess", "steps"]
 RATE = ["lr", "lr_from"]  # which may differ between the seeds of a cell
@@ -25,14 +25,8 @@ Column = tuple[pa.DataType, Callable[[Sequence[Record]], Any]]
 # --- a record as a row --------------------------------------------------------------------------------------
 
 
-def means(lists: Sequence[Sequence[float]]) -> Floats:
-    """The mean of each; NaN of nothing."""
-    groups = ragged(lists)
-    found = np.full(len(lists), np.nan)
-    for which, (values,) in blocks(groups):
-        if values.size:
-            found[which] = values.mean(-1)
-    return found
+def _means(lists: Sequence[Sequence[float]]) -> Floats:
+    return means(ragged(lists))
 
 
 def _each(name: str) -> Callable[[Sequence[Record]], Any]:
@@ -54,21 +48,26 @@ def _text(name: str) -> Callable[[Sequence[Record]], Any]:
     return lambda records: [json.dumps(get(record), sort_keys=True) for record in records]
 
 
-def _measurements(records: Sequence[Record]) -> list[Any]:
-    """The metrics of each record; None in records of before there were any."""
+def _metrics(records: Sequence[Record]) -> list[Metrics | None]:
+    """Of each record; None in those of before there were any."""
     return [None if r.training is None else r.metrics for r in records]
 
 
-def _worst(metrics: Any) -> list[float]:
+def _metric(get: Callable[[Metrics], Sequence[float]]) -> Callable[[Sequence[Record]], Any]:
+    """The mean over the students."""
+    return lambda records: _means([[] if m is None else get(m) for m in _metrics(records)])
+
+
+def _worst(metrics: Metrics) -> list[float]:
     """The accuracy of the class that each student knows least."""
-    return [min((a for a in s if a is not None), default=float("nan")) for s in metrics.class_accuracies]
+    return [min((a for a in s if a is not None), default=math.nan) for s in metrics.class_accuracies]
 
 
 def _curves(records: Sequence[Record]) -> list[list[tuple[float, int, float]]]:
     """(part of the training, step, accuracy), the last at its end; empty where there are none."""
-    points = [[] if metrics is None else metrics.curve for metrics in _measurements(records)]
-    scored = iter(means([point.accuracies for curve in points for point in curve]).tolist())
-    last = means([record.accuracies for record in records]).tolist()
+    points = [[] if metrics is None else metrics.curve for metrics in _metrics(records)]
+    scored = iter(_means([point.accuracies for curve in points for point in curve]).tolist())
+    last = _means([record.accuracies for record in records]).tolist()
     return [
         [*((p.fraction, p.step, next(scored)) for p in curve), (1.0, r.training.steps, end)]
         if r.training is not None and curve
@@ -84,19 +83,16 @@ COLUMNS: dict[str, Column] = {
     "eval_arch": (TEXT, _each("eval_arch")),
     "protocol_version": (WHOLE, _each("protocol_version")),
     "seed": (WHOLE, _each("seed")),
-    "accuracy": (REAL, lambda records: means([r.accuracies for r in records])),  # of the students
+    "accuracy": (REAL, lambda records: _means([r.accuracies for r in records])),  # of the students
     "accuracies": (pa.list_(REAL), _each("accuracies")),
     "students": (WHOLE, lambda records: [len(r.accuracies) for r in records]),
     **{name: (TEXT, _trained(name)) for name in ("labels", "augment", "preprocess", "lr_from")},
     **{name: (REAL, _trained(name)) for name in ("cutmix", "lr")},
     "soft": (YES, _trained("soft")),
     "steps": (WHOLE, _trained("steps")),
-    "calibration_error": (
-        REAL,
-        lambda records: means([[] if m is None else m.calibration_errors for m in _measurements(records)]),
-    ),
-    "agreement": (REAL, lambda records: [None if m is None else m.agreement for m in _measurements(records)]),
-    "worst_class": (REAL, lambda records: means([[] if m is None else _worst(m) for m in _measurements(records)])),
+    "calibration_error": (REAL, _metric(lambda metrics: metrics.calibration_errors)),
+    "agreement": (REAL, _metric(lambda metrics: [] if metrics.agreement is None else [metrics.agreement])),
+    "worst_class": (REAL, _metric(_worst)),
     "curve": (pa.list_(pa.struct({"fraction": REAL, "step": WHOLE, "accuracy": REAL})), _curves),
     "stored_floats": (WHOLE, _each("storage.floats")),
     "stored_bytes": (WHOLE, _each("storage.bytes")),
@@ -123,6 +119,8 @@ COLUMNS: dict[str, Column] = {
     "versions": (TEXT, _text("versions")),
 }
 SCHEMA = pa.schema({name: kind for name, (kind, _) in COLUMNS.items()})
+
+
 def table(records: Sequence[Record]) -> pa.Table:
     return pa.table({name: pa.array(of(records), kind) for name, (kind, of) in COLUMNS.items()}, SCHEMA)
 
