@@ -30,6 +30,11 @@ def mean(only: Any) -> Any:
     return only
 
 
+def one_by_one(function: Combine, *columns: Floats) -> Floats:
+    """The function of numbers, as scipy takes it; numpy's power of an array may differ in the last bit."""
+    return np.array([function(*numbers) for numbers in zip(*columns, strict=True)], dtype=np.float64)
+
+
 def intervals(*groups: Ragged, combine: Combine = mean) -> Floats:
     """95 % BCa intervals [K,2] of a function of the means of groups that are drawn independently.
 
@@ -171,7 +176,7 @@ def _intervals(samples: list[Floats], combine: Combine, draws: _Draws) -> Floats
 def _bca(samples: list[Floats], combine: Combine, drawn: _Distribution) -> Floats:
     """Which quantiles of the draws are the ends [K,2] (Efron & Tibshirani 1993, section 14.3)."""
     means = [sample.mean(-1) for sample in samples]
-    bias = ndtri(drawn.below(combine(*means)))[:, None]
+    bias = ndtri(drawn.below(one_by_one(combine, *means)))[:, None]
     cubes, squares = np.zeros(len(bias)), np.zeros(len(bias))
     for j, sample in enumerate(samples):
         n = sample.shape[1]
@@ -180,8 +185,6 @@ def _bca(samples: list[Floats], combine: Combine, drawn: _Distribution) -> Float
         influence = (n - 1) * (estimates.mean(-1, keepdims=True) - estimates)
         cubes += (influence**3).sum(-1) / float(n) ** 3
         squares += (influence**2).sum(-1) / float(n) ** 2
-    # scipy raises numbers to this power, not arrays, for which numpy has code that may differ in the last bit
-    powers = np.array([number**1.5 for number in squares.tolist()])
-    acceleration = (1 / 6 * cubes / powers)[:, None]
+    acceleration = (1 / 6 * cubes / one_by_one(lambda number: number**1.5, squares))[:, None]
     ends = bias + ndtri((1 - CONFIDENCE) / 2) * np.array([1, -1])
     return ndtr(bias + ends / (1 - acceleration * ends))

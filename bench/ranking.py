@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from bench.aggregate import Parts, once
-from bench.bootstrap import intervals
+from bench.bootstrap import intervals, one_by_one
 from bench.labels import CELL
 from bench.ragged import means, ragged
 from bench.rows import TRAINING
@@ -35,7 +35,7 @@ def ior(synthetic: Any, random: Any) -> Any:
 
 def score(value: Any) -> Any:
     """(e^v - e^-1) / (e - e^-1): 0 at -1 and 1 at 1."""
-    return (np.exp(value) - 1 / math.e) / (math.e - 1 / math.e)
+    return (math.e**value - 1 / math.e) / (math.e - 1 / math.e)
 
 
 def lrs(improvement: Any, recovery: Any, weight: float = WEIGHT) -> Any:
@@ -53,6 +53,10 @@ def ars(augmented: Any, plain: Any, weight: float = WEIGHT) -> Any:
 # these belong to one seed and are drawn together, while methods are drawn independently.
 
 
+def _hlr(synthetic: Any, full: Any) -> Any:
+    return hlr(full, synthetic)
+
+
 def _lrs(synthetic: Any, random: Any, full: Any) -> Any:
     return lrs(ior(synthetic, random), hlr(full, synthetic))
 
@@ -62,7 +66,7 @@ def _ars(synthetic: Any, random: Any) -> Any:
     return ars(gain, gain)
 
 
-FORMULAS: Final[dict[str, Callable[..., Any]]] = {"hlr": hlr, "ior": ior, "lrs": _lrs, "ars": _ars}
+FORMULAS: Final[dict[str, Callable[..., Any]]] = {"hlr": _hlr, "ior": ior, "lrs": _lrs, "ars": _ars}
 Seeds = dict[int, float]  # accuracy by seed, in their order
 
 
@@ -184,7 +188,7 @@ def _find(cell: _Cell, cells: _Cells) -> _Found:
     hard, random, plain = cells.hard(cell), cells.random(cell), cells.unaugmented(cell)
     full = None if hard is None else cells.full(hard)
     if hard is not None and full is not None:
-        found.groups["hlr"] = [full.by_seed, hard.by_seed]
+        found.groups["hlr"] = [hard.by_seed, full.by_seed]
         found.partners["hlr_protocol"] = hard.where["protocol"]
     if random is None or cell.name == RANDOM:
         return found
@@ -205,7 +209,7 @@ def _estimates(name: str, found: Sequence[_Found]) -> dict[str, Any]:
     which = [i for i, one in enumerate(found) if all(one.groups.get(name, [{}]))]
     if which:
         groups = [ragged([list(seeds.values()) for seeds in group]) for group in _turned(found, which, name)]
-        columns[0, which] = FORMULAS[name](*map(means, groups))
+        columns[0, which] = one_by_one(FORMULAS[name], *map(means, groups))
         columns[1:, which] = intervals(*groups, combine=FORMULAS[name]).T
     return dict(zip((name, f"{name}_ci_low", f"{name}_ci_high"), columns, strict=True))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 
-from bench.aggregate import frame, load_records
+from bench import frames
 from bench.files import write_atomic
 from bench.report import curves, draw, heat, measures, plots, tables
 from bench.report.exhibit import Exhibit, Exhibitor, View
@@ -29,8 +29,8 @@ def build(directory: Path) -> Report:
 
     Tables and plots of what the records do not hold (several architectures, metrics, curves) are not written.
     """
-    records, problems = load_records(directory)
-    view = View(frame(records), (directory,))
+    flat, problems = frames.load(directory)
+    view = View(flat, (directory,))
     exhibits = [shown for exhibitor in EXHIBITORS if (shown := exhibitor(view)) is not None]
     written = [path for shown in exhibits for path in _write(shown, directory)]
     return Report(view, exhibits, written, problems)
