@@ -244,7 +244,7 @@ def _transfer(where: dict[str, Any], compared: pd.DataFrame) -> pd.DataFrame:
     own, elsewhere = (_mean_where(mask, accuracy) for mask in (is_own, others))
     transferred = present(Ragged(elsewhere, sizes))
     return pd.DataFrame({**where, **found.where}).assign(
-        own_arch=own_arch,
+        own_arch=pd.Series(own_arch),
         **spreads(transferred, "transfer"),
         **spreads(present(Ragged(own - elsewhere, sizes)), "gap"),
         n_archs=others[np.cumsum(sizes) - 1].sum(axis=1),

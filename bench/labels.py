@@ -74,7 +74,7 @@ def _method_labels(table: pd.DataFrame) -> list[str]:
     flat = {text: _flat(text) for text in variants["chosen"].unique()}
     varying: dict[str, set[str]] = {}
     for (method, _), found in several.groupby(["method", "cell"])["chosen"]:
-        varying.setdefault(method, set()).update(_varying([flat[text] for text in found]))
+        varying.setdefault(str(method), set()).update(_varying([flat[text] for text in found]))
 
     def label(method: str, values: dict[str, str]) -> str:
         shown = [f"{name}={values[name]}" for name in sorted(varying.get(method, ())) if name in values]

@@ -232,7 +232,8 @@ def scores(frame: pd.DataFrame) -> pd.DataFrame:
     found = [one for _, one in pairs]
     table = pd.DataFrame([cell.where for cell, _ in pairs], columns=CELL)
     partners = {
-        f"{name}_protocol": [one.partners.get(f"{name}_protocol") for one in found] for name in ("hlr", "ars")
+        name: pd.Series([one.partners.get(name) for one in found], dtype=object)
+        for name in ("hlr_protocol", "ars_protocol")
     }
     estimates = {column: values for name in SCORES for column, values in _estimates(name, found).items()}
     return table.assign(**estimates, **partners)

@@ -11,6 +11,8 @@ from bench.files import write_atomic
 from bench.report import curves, draw, heat, measures, plots, tables
 from bench.report.exhibit import Exhibit, Exhibitor, View
 
+MOST_ROWS = 2000  # in a terminal
+
 EXHIBITORS: tuple[Exhibitor, ...] = (tables.exhibit, heat.exhibit, measures.exhibit, curves.exhibit)
 
 
@@ -22,6 +24,7 @@ class Report:
     exhibits: list[Exhibit]
     written: list[Path]
     problems: list[str]  # a line per record that could not be used
+    undrawn: list[str]  # a line per plot of more than a figure can show
 
 
 def build(directory: Path) -> Report:
@@ -32,18 +35,22 @@ def build(directory: Path) -> Report:
     flat, problems = frames.load(directory)
     view = View(flat, (directory,))
     exhibits = [shown for exhibitor in EXHIBITORS if (shown := exhibitor(view)) is not None]
-    written = [path for shown in exhibits for path in _write(shown, directory)]
-    return Report(view, exhibits, written, problems)
+    undrawn: list[str] = []
+    written = [path for shown in exhibits for path in _write(shown, directory, undrawn)]
+    return Report(view, exhibits, written, problems, undrawn)
 
 
-def _write(shown: Exhibit, directory: Path) -> list[Path]:
+def _write(shown: Exhibit, directory: Path, undrawn: list[str]) -> list[Path]:
     stem = directory / "tables" / shown.stem
     texts = {} if shown.frame is None else {".csv": _csv(shown.frame)}
     if shown.comparisons:
         texts |= {".md": draw.markdown(shown.comparisons), ".tex": draw.latex(shown.comparisons)}
     written = [write_atomic(stem.with_suffix(suffix), text) for suffix, text in texts.items()]
     for name, figure in shown.plots.items():
-        written += plots.save(figure, directory / "plots" / name)
+        try:
+            written += plots.save(figure, directory / "plots" / name)
+        except plots.TooMuch as error:
+            undrawn.append(f"plots/{name}: {error}; a folder with a part of the records has them")
     return written
 
 
@@ -52,7 +59,11 @@ def _csv(table: pd.DataFrame) -> str:
 
 
 def print_tables(report: Report, console: Console) -> None:
-    """The comparison tables and those across architectures, fitted to the terminal's width."""
-    for shown in report.exhibits:
-        for comparison in shown.comparisons if shown.printed else []:
-            draw.show(comparison, console)
+    """The comparison tables and those across architectures, fitted to the terminal's width; not very many."""
+    printed = [table for shown in report.exhibits if shown.printed for table in shown.comparisons]
+    rows = sum(len(group) for table in printed for group in table.groups)
+    if rows > MOST_ROWS:
+        console.print(f"{len(printed)} tables with {rows:,} rows: more than a terminal shows, see tables/.")
+        return
+    for table in printed:
+        draw.show(table, console)

@@ -25,6 +25,7 @@ DASHES = ["--", ":", "-.", (0, (5, 1, 1, 1, 1, 1))]
 LEAST_SECONDS = 1e-3
 PANEL = (2.7, 2.4)  # inches
 MOST_TICKS = 5
+MOST_PANELS = 100  # of one figure; more are neither read nor drawn in a minute
 
 STYLE: dict[str, Any] = {
     **sns.axes_style("whitegrid"),
@@ -35,6 +36,10 @@ STYLE: dict[str, Any] = {
     "grid.linewidth": 0.5,
     "savefig.dpi": 200,
 }
+
+
+class TooMuch(Exception):
+    """More than one figure can show; says what."""
 
 
 @dataclass(frozen=True)
@@ -206,7 +211,12 @@ def legend(summary: pd.DataFrame) -> list[Line2D]:
 def arrange(
     found: list[Panel], handles: list[Line2D], draw: Callable[[Axes, Panel], None], xlabel: str
 ) -> Figure:
-    """All panels in a grid, the legend to its right; a combination without records stays empty."""
+    """All panels in a grid, the legend to its right; a combination without records stays empty.
+
+    Raises TooMuch.
+    """
+    if len(found) > MOST_PANELS:
+        raise TooMuch(f"{len(found)} panels, at most {MOST_PANELS} are drawn")
     n_rows, n_columns = 1 + max(p.row for p in found), 1 + max(p.column for p in found)
     beside = 0.8 + 0.075 * max(len(str(handle.get_label())) for handle in handles)
     height = max(n_rows * PANEL[1], 0.19 * len(handles)) + 0.3

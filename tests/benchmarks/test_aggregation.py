@@ -1,22 +1,30 @@
 """From a folder of records to all tables, at 1,000 to 100,000 records. Run by `make benchmark`.
 
 The records are made up and look like those of sweeps: data sets, protocols with and without augmentation and
-soft labels, architectures, methods in several variants, the baselines that scores need, three seeds a cell, half
-of the cells with a curve. `python tests/benchmarks/test_aggregation.py N DIR [json|parquet]` makes a folder where
-there is none, and prints the seconds and the peak memory of one aggregation in a process of its own.
+soft labels, architectures, methods in several variants, the baselines that scores need, three seeds a cell,
+half of the cells with a curve. As a program, this prints the seconds and the peak memory of one aggregation
+of the folder that it is given.
 """
 
 import hashlib
 import itertools
 import json
 import math
+import resource
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
+from bench import frames
 from bench.record import digest
+from bench.report import measures
+from bench.report.exhibit import View
 
 DATASETS = {"cifar10": 10, "svhn": 10, "mnist": 10, "cifar100": 100, "fashion_mnist": 10, "imagenette": 10}
 PROTOCOLS: dict[str, dict[str, Any]] = {
@@ -30,6 +38,7 @@ IPCS = (1, 10, 50)
 METHODS = ("dc", "dsa", "dm", "mtt", "tesla", "haba", "idc", "frepo", "datm", "rat_bptt")
 VARIANTS = 2  # of each method, by its hyperparameters
 SEEDS, STUDENTS = 3, 3
+WHO = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 PER_DATASET = 4464  # records: all that follows from the above
 
 
@@ -111,9 +120,58 @@ def contents(count: int) -> Iterator[dict[str, Any]]:
 def generate(directory: Path, count: int) -> Path:
     """A results folder of so many records, as `bench.record.dump` writes them."""
     folder = directory / "records"
-    if not folder.exists():
-        folder.mkdir(parents=True)
-        for record in contents(count):
-            text = json.dumps({**record, "sha256": digest(record)}, indent=1) + "\n"
-            (folder / f"{record['key']}.json").write_text(text)
+    folder.mkdir(parents=True)
+    for record in contents(count):
+        text = json.dumps({**record, "sha256": digest(record)}, indent=1) + "\n"
+        (folder / f"{record['key']}.json").write_text(text)
     return directory
+
+
+def aggregate(directory: Path) -> dict[str, Any]:
+    """All tables of a folder: their rows, seconds by step, and the peak memory of this process and a worker."""
+    seconds: dict[str, float] = {}
+    rows: dict[str, int] = {}
+    start = time.perf_counter()
+    view = View(frames.load(directory)[0], (directory,))
+    seconds["read"] = time.perf_counter() - start
+    tables = {
+        "summary": lambda: view.summary,
+        "transfer": lambda: view.transfer,
+        "curve": lambda: view.curve,
+        "metrics": lambda: measures.gather(view.measured, view.scores),
+    }
+    for name, make in tables.items():
+        began = time.perf_counter()
+        rows[name] = len(make())
+        seconds[name] = time.perf_counter() - began
+    seconds["all"] = time.perf_counter() - start
+    own, worker = (resource.getrusage(who).ru_maxrss / 1024 for who in WHO)
+    return {"rows": rows, "seconds": seconds, "peak_mib": {"own": own, "largest worker": worker}}
+
+
+@pytest.fixture(scope="module", params=[1_000, 10_000, 100_000])
+def folder(request: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, Path]:
+    return request.param, generate(tmp_path_factory.mktemp("records"), request.param)
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("source", ["json", "parquet"])
+def test_all_tables(benchmark: Any, folder: tuple[int, Path], source: str) -> None:
+    """In a process of its own, so that its peak is that of the aggregation; its start is not in `seconds`."""
+    count, directory = folder
+    if source == "json":
+        (directory / frames.PARQUET).unlink(missing_ok=True)
+    command = [sys.executable, __file__, str(directory)]
+    done = benchmark.pedantic(
+        subprocess.run, (command,), {"capture_output": True, "check": True, "text": True}, rounds=1
+    )
+    found = json.loads(done.stdout)
+    benchmark.extra_info.update(found)
+    print(f"\n{count:,} records from {source}: {done.stdout.strip()}")
+    assert found["rows"]["summary"] == math.ceil(count / SEEDS)
+    assert found["rows"]["metrics"] == found["rows"]["summary"]
+    assert min(found["rows"].values()) > 0
+
+
+if __name__ == "__main__":
+    print(json.dumps(aggregate(Path(sys.argv[1]))))
