@@ -1,6 +1,6 @@
 """Tables and plots: a pure function of the records. Delete them, build again, and get the same bytes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
@@ -24,7 +24,7 @@ class Report:
     exhibits: list[Exhibit]
     written: list[Path]
     problems: list[str]  # a line per record that could not be used
-    undrawn: list[str]  # a line per plot of more than a figure can show
+    undrawn: list[str] = field(default_factory=list)  # a line per plot of more than a figure can show
 
 
 def build(directory: Path) -> Report:

@@ -128,7 +128,7 @@ def generate(directory: Path, count: int) -> Path:
 
 
 def aggregate(directory: Path) -> dict[str, Any]:
-    """All tables of a folder: their rows, seconds by step, and the peak memory of this process and a worker."""
+    """All tables of a folder: their rows, seconds by step, peak memory of this process and a worker."""
     seconds: dict[str, float] = {}
     rows: dict[str, int] = {}
     start = time.perf_counter()
