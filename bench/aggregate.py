@@ -200,18 +200,22 @@ def curve(frame: pd.DataFrame) -> pd.DataFrame:
     The last of a cell is the accuracy that its records hold, at `fraction` 1. Empty where they hold no curve.
     """
     alike = [*CELL, "exempt", "within_budget"]
-    rows = once(frame)
-    ends = list(chain.from_iterable(rows["curve"]))
-    if not ends:
+    points = _points(once(frame), alike, "curve", ["fraction", "step", "accuracy"])
+    if points.empty:
         return pd.DataFrame()
-    points = rows[alike].loc[rows.index.repeat(rows["curve"].map(len))]
-    points[["fraction", "step", "accuracy"]] = np.array(ends)
     found = Parts(points, [*alike, "fraction"])
     return found.where.assign(
         step=found.most("step").astype(int),
         **spreads(found.column("accuracy"), "accuracy"),
         n_seeds=found.sizes,
     )
+
+
+def _points(rows: pd.DataFrame, alike: list[str], name: str, of: list[str]) -> pd.DataFrame:
+    """A row per tuple in the lists of a column: what it holds, and some columns of the row around it."""
+    lists = rows[name]
+    points = rows[alike].iloc[np.repeat(np.arange(len(rows)), lists.map(len))]
+    return points.assign(**dict(zip(of, np.array([*chain(*lists)]).reshape(-1, len(of)).T, strict=True)))
 
 
 def transfer(frame: pd.DataFrame) -> pd.DataFrame:

@@ -27,6 +27,7 @@ PARQUET = "records.parquet"
 COMPACT_FROM = 1000  # records: fewer are read as fast as they are looked up
 POOL_FROM = 4000  # files to read: fewer are read before processes have started
 CHUNK = 1000  # files per task
+MOST_WORKERS = 8  # each takes some 200 MiB
 VERSION = {b"ddbench records": b"1"}  # raise it when what stands in a column changes its meaning
 SCHEMA = pa.schema([*rows.SCHEMA, pa.field("size", pa.int64()), pa.field("mtime_ns", pa.int64())], VERSION)
 
@@ -78,10 +79,16 @@ def _listing(directory: Path) -> dict[str, Stamp]:
         for entry in entries:
             # A hidden name is a file that a writer has not finished.
             if entry.name.endswith(".json") and not entry.name.startswith("."):
-                with contextlib.suppress(OSError):  # gone meanwhile
-                    stat = entry.stat()
-                    found[entry.name.removesuffix(".json")] = (stat.st_size, stat.st_mtime_ns)
+                found[entry.name.removesuffix(".json")] = _stamp(entry)
     return {key: found[key] for key in sorted(found, key=_name)}
+
+
+def _stamp(entry: os.DirEntry[str]) -> Stamp:
+    try:
+        stat = entry.stat()
+    except OSError:  # a link to nothing: reading it says so
+        return -1, -1
+    return stat.st_size, stat.st_mtime_ns
 
 
 def _name(key: str) -> str:
@@ -122,7 +129,7 @@ def _read_chunk(paths: list[Path]) -> tuple[pa.Table, list[str]]:
 def _read(paths: list[Path]) -> tuple[pa.Table, list[str]]:
     """The rows of these files, by as many processes as there are cores if there are many."""
     chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
-    workers = min(cpu_count(), len(chunks)) if len(paths) >= POOL_FROM else 1
+    workers = min(cpu_count(), len(chunks), MOST_WORKERS) if len(paths) >= POOL_FROM else 1
     try:
         read = Parallel(n_jobs=workers)(delayed(_read_chunk)(chunk) for chunk in chunks)
     finally:

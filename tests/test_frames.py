@@ -27,12 +27,13 @@ def with_metrics(one: Record, curve: bool) -> Record:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Records with and without metrics, curves and hyperparameters, and two files that are no records."""
+    """Records with and without metrics, curves and hyperparameters, and three files that are no records."""
     records = [with_metrics(one, i % 2 == 0) if i % 3 else one for i, one in enumerate(sweep())]
     records.append(make("compose", 1, hyperparameters={"parameterisation": "pixels", "lr": [1, "é"]}))
     records.append(make("imported", 10, cost={"distill_s": None}, seed=7))
     directory = write(tmp_path / "results", records)
     (directory / "records" / "half.json").write_text('{"key": ')
+    (directory / "records" / "link.json").symlink_to("nowhere")
     (directory / "records" / "wrong.json").write_text(record.dump(records[0]))
     return directory
 
@@ -62,11 +63,11 @@ def same(one: pd.DataFrame, other: pd.DataFrame) -> None:
 
 def test_from_json_and_from_parquet_all_is_the_same(folder: Path, read: list[str]) -> None:
     flat, problems = frames.load(folder)
-    assert len(problems) == 2
+    assert len(problems) == 3
     assert (folder / frames.PARQUET).exists()
     del read[:]
     again, named = frames.load(folder)
-    assert set(read) == {"half", "wrong"}, "what is no record is read, and named, each time"
+    assert set(read) == {"half", "link", "wrong"}, "what is no record is read, and named, each time"
     assert named == problems
     same(flat, again)
     for table in TABLES:
@@ -87,7 +88,7 @@ def test_only_what_changed_is_read_again(folder: Path, read: list[str]) -> None:
     (folder / "records" / f"{new.key}.json").write_text(record.dump(new))
     del read[:]
     after, _ = frames.load(folder)
-    assert set(read) == {second, new.key, "half", "wrong"}
+    assert set(read) == {second, new.key, "half", "link", "wrong"}
     assert set(after["key"]) == set(before["key"]) - {first} | {new.key}
     assert after.set_index("key").loc[second, "accuracy"] == 0.125
     (folder / frames.PARQUET).unlink()
@@ -126,10 +127,10 @@ def test_what_is_damaged_or_of_somebody_else_is_made_again(folder: Path, read: l
     spoil(folder / frames.PARQUET)
     del read[:]
     same(flat, frames.load(folder)[0])
-    assert len(read) == len(flat) + 2
+    assert len(read) == len(flat) + 3
     del read[:]
     same(flat, frames.load(folder)[0])
-    assert len(read) == 2
+    assert len(read) == 3
 
 
 def test_a_flipped_bit_is_noticed_or_harmless(folder: Path, read: list[str]) -> None:

@@ -16,19 +16,8 @@ SUBSTRATE = (
 HARNESS = (
     *("students", "metrics", "importers", "exporters", "strict", "protocols", "config", "plan", "store"),
     *("estimate", "exam", "evaluate", "job", "progress", "sweep", "session", "foreign", "verify"),
-    *(
-        "ragged",
-        "bootstrap",
-        "labels",
-        "rows",
-        "frames",
-        "aggregate",
-        "ranking",
-        "report",
-        "gallery",
-        "recall",
-        "catalogue",
-    ),
+    *("ragged", "bootstrap", "labels", "rows", "frames", "aggregate", "ranking", "report"),
+    *("gallery", "recall", "catalogue"),
     *("terminal", "cli_foreign", "cli", "__main__"),
 )
 ARROW = SUBSTRATE + HARNESS  # a module imports only what stands to its left
