@@ -14,9 +14,9 @@ def labelled(rows: pd.DataFrame) -> pd.DataFrame:
 
     What differs is seen beside all others only: the rows of several folders are labelled together.
     """
-    methods = list(zip(rows["method_name"], rows["method_version"], strict=True))
-    datasets = list(zip(rows["dataset_name"], rows["dataset_fingerprint"], strict=True))
-    protocols = list(zip(rows["protocol_name"], rows["protocol_version"], strict=True))
+    methods = _pairs(rows, "method_name", "method_version")
+    datasets = _pairs(rows, "dataset_name", "dataset_fingerprint")
+    protocols = _pairs(rows, "protocol_name", "protocol_version")
     method, dataset, protocol = _versions(methods), _fingerprints(datasets), _versions(protocols)
     table = rows.assign(
         method=[method[pair] for pair in methods],
@@ -24,6 +24,10 @@ def labelled(rows: pd.DataFrame) -> pd.DataFrame:
         protocol=[protocol[pair] for pair in protocols],
     )
     return table.assign(method=_method_labels(table))
+
+
+def _pairs(table: pd.DataFrame, one: str, other: str) -> list[tuple[Any, Any]]:
+    return list(zip(table[one].tolist(), table[other].tolist(), strict=True))
 
 
 def _versions(pairs: Iterable[tuple[str, int]]) -> dict[tuple[str, int], str]:
@@ -82,4 +86,4 @@ def _method_labels(table: pd.DataFrame) -> list[str]:
 
     pairs = variants[["method", "chosen"]].drop_duplicates().itertuples(index=False)
     labels = {(method, text): label(method, flat[text]) for method, text in pairs}
-    return [labels[pair] for pair in zip(table["method"], chosen, strict=True)]
+    return [labels[pair] for pair in _pairs(table, "method", "hyperparameters")]
