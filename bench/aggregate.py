@@ -1,176 +1,27 @@
-"""From records to frames: what is compared with what, and how sure the means are. No torch, no drawing.
+"""From the flat frame to tables: what is compared, and how sure the means are. No torch, no drawing.
 
 Students of one artifact are averaged first; spread and interval are over distillation seeds. Accuracy is
 a fraction throughout.
 """
 
-import json
 import warnings
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
-from pathlib import Path
+from itertools import chain
 from typing import Any, cast
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy import stats
 
-from bench.errors import UserError
-from bench.record import Record, load
+from bench.bootstrap import CONFIDENCE, LEAST_SEEDS, RESAMPLES, intervals
+from bench.labels import CELL
+from bench.ragged import Floats, Ragged, blocks, means, present
+from bench.rows import MEASURED
 
-CELL = ["method", "dataset", "ipc", "distill_arch", "eval_arch", "protocol"]
 SORT = ["dataset", "protocol", "distill_arch", "eval_arch", "ipc"]
 SECONDS = ["prepare_s", "distill_s", "evaluate_s"]
-MEASURED = ["calibration_error", "agreement", "worst_class"]
-TRAINING = ["labels", "soft", "augment", "cutmix", "preprocess", "steps"]
-RATE = ["lr", "lr_from"]  # which may differ between the seeds of a cell
-BLOCKS = ["parameterisation", "objective"]  # of a composition
-CONFIDENCE = 0.95
-LEAST_SEEDS = 3  # below this a spread is shown but no interval is claimed
-RESAMPLES = 9999
-
-
-def load_records(directory: Path) -> tuple[list[Record], list[str]]:
-    """The readable records of a results folder in name order, and one line for each that is not.
-
-    Raises UserError when there is nothing to read.
-    """
-    records: list[Record] = []
-    problems: list[str] = []
-    folder = directory / "records"
-    # A hidden name is a file that a writer has not finished.
-    for path in sorted(p for p in folder.glob("*.json") if not p.name.startswith(".")):
-        try:
-            records.append(load(path))
-        except ValueError as error:
-            problems.append(f"records/{path.name} {error}; `ddbench run` makes it again")
-    if not records:
-        bad = f" (unreadable: {len(problems)}; {problems[0]})" if problems else ""
-        hint = f"run `ddbench run SWEEP.yaml --out {directory}` first"
-        raise UserError(f"no records in {directory}: {hint}{bad}")
-    return records, problems
-
-
-# --- names: what may be averaged together has one name, what may not has two -------------------------------
-
-
-def _versions(pairs: Iterable[tuple[str, int]]) -> dict[tuple[str, int], str]:
-    """`quick` where a name has one version among the records, `quick v2` where it has several."""
-    known = set(pairs)
-    names = [name for name, _ in known]
-    return {(name, v): f"{name} v{v}" if names.count(name) > 1 else name for name, v in known}
-
-
-def _fingerprints(pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
-    """`cifar10` where a name has one fingerprint among the records, `cifar10#ab12cd` where several."""
-    by_name: dict[str, set[str]] = {}
-    for name, fingerprint in pairs:
-        by_name.setdefault(name, set()).add(fingerprint)
-    labels: dict[tuple[str, str], str] = {}
-    for name, prints in by_name.items():
-        longest = max(map(len, prints))
-        digits = next((n for n in range(6, longest) if len({p[:n] for p in prints}) == len(prints)), longest)
-        labels |= {(name, p): f"{name}#{p[:digits]}" if len(prints) > 1 else name for p in prints}
-    return labels
-
-
-def _flat(hyperparameters: dict[str, Any]) -> dict[str, str]:
-    """Values as text that can be compared, whatever they are."""
-    return {
-        name: value if isinstance(value, str) else json.dumps(value, sort_keys=True)
-        for name, value in hyperparameters.items()
-    }
-
-
-def _varying(variants: Sequence[dict[str, str]]) -> set[str]:
-    """The fields that do not have one value in all variants; a missing field is a value of its own."""
-    names = {name for variant in variants for name in variant}
-    return {name for name in names if len({variant.get(name) for variant in variants}) > 1}
-
-
-def _method_labels(methods: list[str], cells: list[Hashable], records: Sequence[Record]) -> list[str]:
-    """`dm[steps=1000]`: the method with exactly the hyper-parameters that differ within some cell.
-
-    What differs only across cells (a learning rate that depends on ipc) belongs to the method. The cell
-    leaves the seed out: two seeds with different hyper-parameters must not be averaged either.
-    """
-    flat = [_flat(record.hyperparameters) for record in records]
-    variants: dict[tuple[str, Hashable], list[dict[str, str]]] = {}
-    for method, cell, values in zip(methods, cells, flat, strict=True):
-        variants.setdefault((method, cell), []).append(values)
-    varying: dict[str, set[str]] = {}
-    for (method, _), found in variants.items():
-        varying.setdefault(method, set()).update(_varying(found))
-
-    def label(method: str, values: dict[str, str]) -> str:
-        shown = [f"{name}={values[name]}" for name in sorted(varying[method]) if name in values]
-        return f"{method}[{', '.join(shown)}]" if shown else method
-
-    return [label(method, values) for method, values in zip(methods, flat, strict=True)]
-
-
-def _measured(record: Record) -> dict[str, Any]:
-    """Means over the students, and how they were trained: NaN, None and no curve in records without.
-
-    `worst_class`: the accuracy of the class that a student knows least.
-    """
-    metrics, training = record.metrics, record.training
-    known = {name: None if training is None else getattr(training, name) for name in TRAINING + RATE}
-    if metrics is None or training is None:
-        return {**known, **dict.fromkeys(MEASURED, float("nan")), "curve": [], "snapshots": []}
-    agreement = float("nan") if metrics.agreement is None else metrics.agreement
-    worst = [min(a for a in student if a is not None) for student in metrics.class_accuracies]
-    means = (np.mean(metrics.calibration_errors), agreement, np.mean(worst))
-    ends = [(point.fraction, point.step, np.mean(point.accuracies)) for point in metrics.curve]
-    curve = [*ends, (1.0, training.steps, np.mean(record.accuracies))] if ends else []
-    taken = [(one.fraction, one.step, one.seconds, np.mean(one.accuracies)) for one in metrics.snapshots]
-    return {**known, **dict(zip(MEASURED, means, strict=True)), "curve": curve, "snapshots": taken}
-
-
-def frame(records: Sequence[Record]) -> pd.DataFrame:
-    """One flat row per record; `method`, `dataset` and `protocol` are labels that keep apart what differs."""
-    method = _versions((r.method, r.method_version) for r in records)
-    dataset = _fingerprints((r.dataset, r.dataset_fingerprint) for r in records)
-    protocol = _versions((r.protocol, r.protocol_version) for r in records)
-    rows = [
-        {
-            "method": method[r.method, r.method_version],
-            "dataset": dataset[r.dataset, r.dataset_fingerprint],
-            "ipc": r.ipc,
-            "distill_arch": r.distill_arch,
-            "eval_arch": r.eval_arch,
-            "protocol": protocol[r.protocol, r.protocol_version],
-            "protocol_version": r.protocol_version,
-            "seed": r.seed,
-            "accuracy": float(np.mean(r.accuracies)),
-            "accuracies": r.accuracies,
-            "students": len(r.accuracies),
-            **_measured(r),
-            "stored_floats": r.storage.floats,
-            "stored_bytes": r.storage.bytes,
-            "stored_bytes_uint8": r.storage.bytes_uint8,
-            "ipc_equivalent": r.storage.ipc_equivalent,
-            "within_budget": r.storage.within_budget,
-            "exempt": r.storage.exempt,
-            **r.cost.model_dump(exclude={"peak_memory"}),
-            "key": r.key,
-            "artifact": r.artifact,
-            "method_name": r.method,
-            "method_version": r.method_version,
-            "dataset_name": r.dataset,
-            "dataset_fingerprint": r.dataset_fingerprint,
-            "image_shape": r.image_shape,
-            "n_classes": r.n_classes,
-            "protocol_name": r.protocol,
-            **{name: r.hyperparameters.get(name) if r.method == "compose" else None for name in BLOCKS},
-            "hyperparameters": json.dumps(r.hyperparameters, sort_keys=True),
-            "versions": json.dumps(r.versions, sort_keys=True),
-        }
-        for r in records
-    ]
-    cells: list[Hashable] = [tuple(row[name] for name in CELL[1:]) for row in rows]
-    labels = _method_labels([str(row["method"]) for row in rows], cells, records)
-    return pd.DataFrame(rows).assign(method=labels).astype({"ipc": "Int64"})
 
 
 # --- statistics over seeds ----------------------------------------------------------------------------------
@@ -216,11 +67,13 @@ def _bootstrap(groups: Groups, statistic: Statistic, method: str) -> tuple[float
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
+SPREAD = ("mean", "std", "ci_low", "ci_high")
+
+
 def spread(by_seed: pd.Series, name: str) -> dict[str, float]:
     """Mean, deviation and interval over distillation seeds, under names that begin with `name`."""
-    low, high = interval(by_seed)
-    values = (by_seed.mean(), by_seed.std(ddof=1), low, high)
-    return dict(zip((f"{name}_{part}" for part in ("mean", "std", "ci_low", "ci_high")), values, strict=True))
+    values = (by_seed.mean(), by_seed.std(ddof=1), *interval(by_seed))
+    return {f"{name}_{part}": value for part, value in zip(SPREAD, values, strict=True)}
 
 
 def once(frame: pd.DataFrame) -> pd.DataFrame:
@@ -235,25 +88,54 @@ def parts(frame: pd.DataFrame, names: Sequence[str]) -> Iterator[tuple[dict[str,
         yield dict(zip(names, cast(tuple[Any, ...], key), strict=True)), part
 
 
-def _one_cell(cell: pd.DataFrame) -> dict[str, Any]:
-    """The statistics of one method in one cell of the comparison."""
-    by_seed = cell.groupby("seed")["accuracy"].mean()
-    return {
-        **spread(by_seed, "accuracy"),
-        "n_seeds": len(by_seed),
-        "n_students": cell["students"].min(),
-        # Storage is the same for every seed; if it ever is not, the largest is what has to be stored.
-        **cell[["stored_floats", "stored_bytes", "stored_bytes_uint8", "ipc_equivalent"]].max(),
-        "within_budget": bool(cell["within_budget"].all()),
-        "exempt": bool(cell["exempt"].all()),
-        **cell[SECONDS].mean(),
-        "peak_memory_bytes": cell["peak_memory_bytes"].max(),
-        "device": "; ".join(sorted(cell["device"].unique())),
-        "exclusive": bool(cell["exclusive"].all()),
-    }
+class Parts:
+    """As `parts`, all at once: `where` has a row of these columns for each."""
+
+    def __init__(self, frame: pd.DataFrame, names: Sequence[str]) -> None:
+        self.code = frame.groupby(list(names), dropna=False).ngroup().to_numpy()  # the part of each row
+        self.sizes = np.bincount(self.code)
+        self._frame = frame
+        self._order = np.argsort(self.code, kind="stable")
+        self._first = np.cumsum(self.sizes) - self.sizes
+        self.where = frame[list(names)].iloc[self._order[self._first]].reset_index(drop=True)
+
+    def column(self, name: str) -> Ragged:
+        """What the rows of each part hold."""
+        return Ragged(self._frame[name].to_numpy()[self._order], self.sizes)
+
+    def least(self, name: str) -> NDArray[Any]:
+        return np.minimum.reduceat(self.column(name).values, self._first)
+
+    def most(self, name: str) -> NDArray[Any]:
+        return np.maximum.reduceat(self.column(name).values, self._first)
+
+    def all(self, name: str) -> NDArray[np.bool_]:
+        return np.logical_and.reduceat(self.column(name).values, self._first)
+
+    def names(self, name: str) -> NDArray[Any]:
+        """The different texts of each part."""
+        texts, _ = self.column(name)
+        code, known = pd.factorize(texts)
+        low, high = (by.reduceat(code, self._first) for by in (np.minimum, np.maximum))
+        found = np.asarray(known, dtype=object)[low]
+        for i in np.flatnonzero(low != high):
+            found[i] = "; ".join(sorted(set(texts[self._first[i] : self._first[i] + self.sizes[i]])))
+        return found
 
 
-WHOLE = ["n_seeds", "n_students", "stored_floats", "stored_bytes", "stored_bytes_uint8", "peak_memory_bytes"]
+def spreads(group: Ragged, name: str) -> dict[str, Floats]:
+    """`spread` of many parts as columns."""
+    mean, deviation = np.full((2, len(group.sizes)), np.nan)
+    for which, (values,) in blocks(group):
+        n = values.shape[1]
+        mean[which] = values.mean(-1) if n else np.nan
+        squares = np.square(mean[which, None] - values).sum(-1)
+        deviation[which] = np.sqrt(squares / (n - 1)) if n > 1 else np.nan
+    columns = (mean, deviation, *intervals(group).T)
+    return {f"{name}_{part}": column for part, column in zip(SPREAD, columns, strict=True)}
+
+
+# --- the accuracy -------------------------------------------------------------------------------------------
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
@@ -261,8 +143,23 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
 
     `exclusive` is true where every job had its device to itself: only then are its seconds comparable.
     """
-    rows = [{**where, **_one_cell(cell)} for where, cell in parts(once(frame), CELL)]
-    return _ranked(pd.DataFrame(rows).astype({"ipc": "Int64", **dict.fromkeys(WHOLE, "int64")}))
+    cells = Parts(once(frame), CELL)
+    # Storage is the same for every seed; if it ever is not, the largest is what has to be stored.
+    stored = ("stored_floats", "stored_bytes", "stored_bytes_uint8", "ipc_equivalent")
+    return _ranked(
+        cells.where.assign(
+            **spreads(cells.column("accuracy"), "accuracy"),
+            n_seeds=cells.sizes,
+            n_students=cells.least("students"),
+            **{name: cells.most(name) for name in stored},
+            within_budget=cells.all("within_budget"),
+            exempt=cells.all("exempt"),
+            **{name: means(present(cells.column(name))) for name in SECONDS},
+            peak_memory_bytes=cells.most("peak_memory_bytes"),
+            device=cells.names("device"),
+            exclusive=cells.all("exclusive"),
+        )
+    )
 
 
 def _ranked(table: pd.DataFrame) -> pd.DataFrame:
@@ -280,18 +177,16 @@ def measured(frame: pd.DataFrame) -> pd.DataFrame:
 
     NaN where a seed lacks it: nothing is filled in.
     """
-    rows = [
-        {
-            **where,
-            **spread(cell["accuracy"], "accuracy"),
-            **{name: cell[name].mean(skipna=False) for name in MEASURED},
-            "n_seeds": len(cell),
-            "within_budget": bool(cell["within_budget"].all()),
-            "exempt": bool(cell["exempt"].all()),
-        }
-        for where, cell in parts(once(frame), CELL)
-    ]
-    return _ranked(pd.DataFrame(rows).astype({"ipc": "Int64"}))
+    cells = Parts(once(frame), CELL)
+    return _ranked(
+        cells.where.assign(
+            **spreads(cells.column("accuracy"), "accuracy"),
+            **{name: means(cells.column(name)) for name in MEASURED},
+            n_seeds=cells.sizes,
+            within_budget=cells.all("within_budget"),
+            exempt=cells.all("exempt"),
+        )
+    )
 
 
 def curve(frame: pd.DataFrame) -> pd.DataFrame:
@@ -300,18 +195,22 @@ def curve(frame: pd.DataFrame) -> pd.DataFrame:
     The last of a cell is the accuracy that its records hold, at `fraction` 1. Empty where they hold no curve.
     """
     alike = [*CELL, "exempt", "within_budget"]
-    ends = once(frame)[[*alike, "curve"]].explode("curve").dropna(subset="curve")
-    ends[["fraction", "step", "accuracy"]] = ends["curve"].tolist() or np.empty((0, 3))
-    rows = [
-        {
-            **where,
-            "step": int(part["step"].max()),
-            **spread(part["accuracy"], "accuracy"),
-            "n_seeds": len(part),
-        }
-        for where, part in parts(ends, [*alike, "fraction"])
-    ]
-    return pd.DataFrame(rows).astype({"ipc": "Int64"} if rows else {})
+    points = _points(once(frame), alike, "curve", ["fraction", "step", "accuracy"])
+    if points.empty:
+        return pd.DataFrame()
+    found = Parts(points, [*alike, "fraction"])
+    return found.where.assign(
+        step=found.most("step").astype(int),
+        **spreads(found.column("accuracy"), "accuracy"),
+        n_seeds=found.sizes,
+    )
+
+
+def _points(rows: pd.DataFrame, alike: list[str], name: str, of: list[str]) -> pd.DataFrame:
+    """A row per tuple in the lists of a column: what it holds, and some columns of the row around it."""
+    lists = rows[name]
+    points = rows[alike].iloc[np.repeat(np.arange(len(rows)), lists.map(len))]
+    return points.assign(**dict(zip(of, np.array([*chain(*lists)]).reshape(-1, len(of)).T, strict=True)))
 
 
 def progress(frame: pd.DataFrame) -> pd.DataFrame:
@@ -322,20 +221,18 @@ def progress(frame: pd.DataFrame) -> pd.DataFrame:
     """
     alike = [*CELL, "exempt", "within_budget"]
     # those without are left out first: `once` might keep them in the place of those with
-    taken = once(frame[frame["snapshots"].map(len) > 0])[[*alike, "prepare_s", "snapshots"]]
-    points = taken.explode("snapshots")
-    points[["fraction", "step", "distill_s", "accuracy"]] = points["snapshots"].tolist() or np.empty((0, 4))
-    rows = [
-        {
-            **where,
-            "step": int(part["step"].max()),
-            **part[["prepare_s", "distill_s"]].mean(),
-            **spread(part["accuracy"], "accuracy"),
-            "n_seeds": len(part),
-        }
-        for where, part in parts(points, [*alike, "fraction"])
-    ]
-    return pd.DataFrame(rows).astype({"ipc": "Int64"} if rows else {})
+    taken = once(frame[frame["snapshots"].map(len) > 0])
+    of = ["fraction", "step", "distill_s", "accuracy"]
+    points = _points(taken, [*alike, "prepare_s"], "snapshots", of)
+    if points.empty:
+        return pd.DataFrame()
+    found = Parts(points, [*alike, "fraction"])
+    return found.where.assign(
+        step=found.most("step").astype(int),
+        **{name: means(present(found.column(name))) for name in ("prepare_s", "distill_s")},
+        **spreads(found.column("accuracy"), "accuracy"),
+        n_seeds=found.sizes,
+    )
 
 
 def transfer(frame: pd.DataFrame) -> pd.DataFrame:
@@ -347,29 +244,39 @@ def transfer(frame: pd.DataFrame) -> pd.DataFrame:
     the others were distilled, so that it stands beside them over the same networks; if there are several,
     or none, it has no transfer.
     """
-    rows = []
-    for where, compared in parts(once(frame), ["dataset", "protocol"]):
-        archs = sorted(compared["eval_arch"].unique())
-        sources = set(compared["distill_arch"]) - {"any"}
-        common = sources.pop() if len(sources) == 1 else None
-        for which, row in parts(compared, ["ipc", "method", "distill_arch"]):
-            own = common if which["distill_arch"] == "any" else which["distill_arch"]
-            rows.append({**where, **which, "own_arch": own, **_transfer(row, own, archs)})
-    return pd.DataFrame(rows).astype({"ipc": "Int64"})
+    found = [_transfer(where, compared) for where, compared in parts(once(frame), ["dataset", "protocol"])]
+    return pd.concat(found, ignore_index=True)
 
 
-def _transfer(rows: pd.DataFrame, own: str | None, archs: list[str]) -> dict[str, Any]:
-    """The statistics of one method's transfer from its own architecture."""
-    accuracy = rows.pivot(index="seed", columns="eval_arch", values="accuracy").reindex(columns=archs)
-    others = accuracy.drop(columns=own, errors="ignore") if own is not None else accuracy[[]]
-    transferred = others.mean(axis=1, skipna=False)
-    gap = accuracy.get(own, float("nan")) - transferred
-    return {
-        **spread(transferred.dropna(), "transfer"),
-        **spread(gap.dropna(), "gap"),
-        "n_archs": others.shape[1],
-        "n_seeds": transferred.count(),
-        "within_budget": bool(rows["within_budget"].all()),
-        "exempt": bool(rows["exempt"].all()),
-        **{f"accuracy_{arch}": accuracy[arch].mean() for arch in archs},
-    }
+def _transfer(where: dict[str, Any], compared: pd.DataFrame) -> pd.DataFrame:
+    """The transfer of everything that was scored on one dataset under one protocol."""
+    archs = sorted(compared["eval_arch"].unique())
+    sources = set(compared["distill_arch"]) - {"any"}
+    common = sources.pop() if len(sources) == 1 else None
+    row = ["ipc", "method", "distill_arch"]
+    found, seeds = Parts(compared, row), Parts(compared, [*row, "seed"])
+    accuracy = np.full((len(seeds.sizes), len(archs)), np.nan)
+    accuracy[seeds.code, compared["eval_arch"].map(archs.index)] = compared["accuracy"]
+
+    sizes = Parts(seeds.where, row).sizes  # the seeds of each row
+    own_arch = [common if arch == "any" else arch for arch in found.where["distill_arch"]]
+    is_own = np.repeat([[arch == own for arch in archs] for own in own_arch], sizes, axis=0)
+    others = ~is_own & np.repeat([[own is not None] for own in own_arch], sizes, axis=0)
+    own, elsewhere = (_mean_where(mask, accuracy) for mask in (is_own, others))
+    transferred = present(Ragged(elsewhere, sizes))
+    return pd.DataFrame({**where, **found.where}).assign(
+        own_arch=pd.Series(own_arch),
+        **spreads(transferred, "transfer"),
+        **spreads(present(Ragged(own - elsewhere, sizes)), "gap"),
+        n_archs=others[np.cumsum(sizes) - 1].sum(axis=1),
+        n_seeds=transferred.sizes,
+        within_budget=found.all("within_budget"),
+        exempt=found.all("exempt"),
+        **{f"accuracy_{arch}": means(present(Ragged(accuracy[:, i], sizes))) for i, arch in enumerate(archs)},
+    )
+
+
+def _mean_where(mask: NDArray[np.bool_], values: Floats) -> Floats:
+    """Of each row; NaN where one is missing, or all are masked."""
+    count = mask.sum(axis=1)
+    return np.where(count, np.where(mask, values, 0).sum(axis=1) / np.maximum(count, 1), np.nan)

@@ -15,7 +15,7 @@ def compare(
 ) -> None:
     """Say what moved beyond noise from A to B; exit with 1 if a cell regressed."""
     from bench import compare as comparing
-    from bench.aggregate import load_records
+    from bench.frames import load_records
     from bench.report import draw, moved
 
     (before, left), (after, right) = load_records(a), load_records(b)

@@ -7,9 +7,12 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from bench.aggregate import CELL, LEAST_SEEDS, frame, interval, once
+from bench.aggregate import interval, once
+from bench.bootstrap import LEAST_SEEDS
 from bench.errors import UserError
+from bench.labels import CELL
 from bench.record import Record
+from bench.rows import frame
 from bench.statistics import ALPHA, Floats, holm
 
 NAMES: Final = {"method": "method_name", "dataset": "dataset_name", "protocol": "protocol_name"}

@@ -36,7 +36,7 @@ def evaluate(
         result = examine(distilled, setting, tuned, identity.get("curve", ()))
     peaks = {**meta["cost"]["peak_memory"], "evaluate": measured.peak_bytes}
     judged = result.judged
-    taken = meta.get("snapshots", []) if identity.get("snapshots") else []
+    folder = store.artifact(inputs["artifact"])
     return Record(
         key=key,
         artifact=inputs["artifact"],
@@ -60,7 +60,9 @@ def evaluate(
             calibration_errors=judged.calibration_errors,
             agreement=judged.agreement,
             curve=result.curve,
-            snapshots=_progress(store.artifact(inputs["artifact"]), taken, setting, tuned, judged.accuracies),
+            snapshots=_progress(folder, meta.get("snapshots", []), setting, tuned, judged.accuracies)
+            if identity.get("snapshots")
+            else None,
         ),
         training=result.training,
         storage=storage(distilled, data, method["ipc"]),

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from bench.aggregate import CELL
+from bench.labels import CELL
 from bench.presets import preset
 
 REFERENCE = Path(__file__).parent / "reference" / "published.csv"
@@ -113,7 +113,7 @@ def match(flat: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
     """A row per cell of the summary and figure published for it: `measured_...`, `published...`, differences.
 
     For it: the same method, data set, ipc and networks but for their width. What else differs is named in
-    `differs`. From `aggregate.frame` and its `aggregate.summary`.
+    `differs`. From `rows.frame` and its `aggregate.summary`.
     """
     kept = ["method_name", "hyperparameters", "protocol_name", "dataset_name", "dataset_fingerprint"]
     cells = summary.merge(flat.drop_duplicates(CELL)[[*CELL, *kept, "preprocess"]], on=CELL)

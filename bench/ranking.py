@@ -2,13 +2,18 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
+import numpy as np
 import pandas as pd
 
-from bench.aggregate import CELL, TRAINING, interval, once, parts
+from bench.aggregate import Parts, once
+from bench.bootstrap import intervals, one_by_one
+from bench.labels import CELL
+from bench.ragged import means, ragged
+from bench.rows import TRAINING
 
 WEIGHT = 0.5  # of IOR against HLR, and of augmentation against none
 SCORES: Final = ("hlr", "ior", "lrs", "ars")
@@ -48,35 +53,34 @@ def ars(augmented: Any, plain: Any, weight: float = WEIGHT) -> Any:
 # these belong to one seed and are drawn together, while methods are drawn independently.
 
 
-def _hlr(synthetic: Any, full: Any, axis: int = -1) -> Any:
-    return hlr(full.mean(axis), synthetic.mean(axis))
+def _hlr(synthetic: Any, full: Any) -> Any:
+    return hlr(full, synthetic)
 
 
-def _ior(synthetic: Any, random: Any, axis: int = -1) -> Any:
-    return ior(synthetic.mean(axis), random.mean(axis))
+def _lrs(synthetic: Any, random: Any, full: Any) -> Any:
+    return lrs(ior(synthetic, random), hlr(full, synthetic))
 
 
-def _lrs(synthetic: Any, random: Any, full: Any, axis: int = -1) -> Any:
-    return lrs(_ior(synthetic, random, axis), _hlr(synthetic, full, axis))
-
-
-def _ars(synthetic: Any, random: Any, axis: int = -1) -> Any:
-    gain = _ior(synthetic, random, axis)
+def _ars(synthetic: Any, random: Any) -> Any:
+    gain = ior(synthetic, random)
     return ars(gain, gain)
+
+
+FORMULAS: Final[dict[str, Callable[..., Any]]] = {"hlr": _hlr, "ior": ior, "lrs": _lrs, "ars": _ars}
+Seeds = dict[int, float]  # accuracy by seed, in their order
 
 
 @dataclass(frozen=True)
 class _Cell:
     """A cell of the summary: its accuracies by seed, and how its students were trained."""
 
-    where: dict[str, Any]  # the columns CELL
+    where: dict[str, Any]  # the columns CELL; the ipc of the whole set is None
     name: str  # the method's, without what tells its variants apart
-    by_seed: pd.Series
+    by_seed: Seeds
     training: dict[str, Any]
 
     def at(self, *names: str) -> tuple[Any, ...]:
-        """A key: these columns, with one ipc for the whole set (missing values do not equal themselves)."""
-        return tuple(None if pd.isna(self.where[name]) else self.where[name] for name in names)
+        return tuple(self.where[name] for name in names)
 
     @property
     def scheme(self) -> str:
@@ -101,25 +105,42 @@ def _partner(cell: _Cell, candidates: list[_Cell]) -> _Cell | None:
     return _one(candidates) or _one([c for c in candidates if c.alike(cell, ["steps"])])
 
 
-def _mixed(one: _Cell, other: _Cell) -> pd.Series:
+def _mixed(one: _Cell, other: _Cell) -> Seeds:
     """Two accuracies of each seed as one; a seed that lacks one of them is left out."""
-    return (WEIGHT * one.by_seed + (1 - WEIGHT) * other.by_seed).dropna()
+    both = ((seed, value, other.by_seed.get(seed)) for seed, value in one.by_seed.items())
+    return {seed: WEIGHT * a + (1 - WEIGHT) * b for seed, a, b in both if b is not None}
+
+
+def _cells(frame: pd.DataFrame) -> list[_Cell]:
+    """Those of which is known how they were trained: not by an older ddbench, nor in several ways."""
+    rows = once(frame)
+    ways = Parts(rows, TRAINING)
+    rows = rows.assign(way=ways.code, known=rows[TRAINING].notna().all(axis=1))
+    cells = Parts(rows, CELL)
+    known = cells.all("known") & (cells.least("way") == cells.most("way"))
+    seeds, accuracies, names = (
+        cells.column(name).values.tolist() for name in ("seed", "accuracy", "method_name")
+    )
+    trainings = ways.where.to_dict("records")
+    wheres = cells.where.astype(object).where(cells.where.notna(), None).to_dict("records")
+    ends = np.cumsum(cells.sizes).tolist()
+    starts = [0, *ends[:-1]]
+    way = cells.least("way").tolist()
+    return [
+        _Cell(wheres[i], names[a], dict(zip(seeds[a:b], accuracies[a:b], strict=True)), trainings[way[i]])
+        for i, (a, b) in enumerate(zip(starts, ends, strict=True))
+        if known[i]
+    ]
 
 
 class _Cells:
     """All that the records say about each cell, by what is asked for."""
 
     def __init__(self, frame: pd.DataFrame) -> None:
-        self.all: list[_Cell] = []
+        self.all = _cells(frame)
         self._baselines: dict[tuple[Any, ...], list[_Cell]] = defaultdict(list)
         self._protocols: dict[tuple[Any, ...], list[_Cell]] = defaultdict(list)
-        for where, rows in parts(once(frame), CELL):
-            trainings = rows[TRAINING].drop_duplicates()
-            if len(trainings) > 1 or trainings.isna().any(axis=None):
-                continue  # of an older ddbench, or of several: how it was trained is not known
-            training = {str(name): value for name, value in trainings.iloc[0].items()}
-            cell = _Cell(where, rows["method_name"].iloc[0], rows.set_index("seed")["accuracy"], training)
-            self.all.append(cell)
+        for cell in self.all:
             self._protocols[self._method(cell)].append(cell)
             if cell.name in (REAL, RANDOM):
                 self._baselines[cell.name, *cell.at("dataset", "ipc", "eval_arch", "protocol")].append(cell)
@@ -154,33 +175,48 @@ class _Cells:
         return _partner(cell, [c for c in others if c.alike(cell, ["preprocess"])])
 
 
-def _estimate(name: str, statistic: Callable[..., Any], *groups: pd.Series) -> dict[str, float]:
-    """A score of groups of seeds and its bootstrap interval; nothing where a group is empty."""
-    if not all(map(len, groups)):
-        return {}
-    low, high = interval(*groups, statistic=statistic)
-    point = float(statistic(*(group.sort_index().to_numpy() for group in groups)))
-    return {name: point, f"{name}_ci_low": low, f"{name}_ci_high": high}
-
-
-def _scores(cell: _Cell, cells: _Cells) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Found:
     """What can be said about one cell; a score whose pieces are not all there is not."""
-    found: dict[str, Any] = {}
+
+    groups: dict[str, list[Seeds]] = field(default_factory=dict)  # of each score, as its formula takes them
+    partners: dict[str, str] = field(default_factory=dict)  # the columns `hlr_protocol` and `ars_protocol`
+
+
+def _find(cell: _Cell, cells: _Cells) -> _Found:
+    found = _Found()
     hard, random, plain = cells.hard(cell), cells.random(cell), cells.unaugmented(cell)
     full = None if hard is None else cells.full(hard)
     if hard is not None and full is not None:
-        found |= _estimate("hlr", _hlr, hard.by_seed, full.by_seed)
-        found["hlr_protocol"] = hard.where["protocol"]
+        found.groups["hlr"] = [hard.by_seed, full.by_seed]
+        found.partners["hlr_protocol"] = hard.where["protocol"]
     if random is None or cell.name == RANDOM:
         return found
-    found |= _estimate("ior", _ior, cell.by_seed, random.by_seed)
+    found.groups["ior"] = [cell.by_seed, random.by_seed]
     if hard is not None and full is not None:
-        found |= _estimate("lrs", _lrs, _mixed(cell, hard), random.by_seed, full.by_seed)
+        found.groups["lrs"] = [_mixed(cell, hard), random.by_seed, full.by_seed]
     beside = None if plain is None else cells.random(plain)
     if plain is not None and beside is not None:
-        found |= _estimate("ars", _ars, _mixed(cell, plain), _mixed(random, beside))
-        found["ars_protocol"] = plain.where["protocol"] if "ars" in found else None
+        found.groups["ars"] = [_mixed(cell, plain), _mixed(random, beside)]
+        if all(found.groups["ars"]):
+            found.partners["ars_protocol"] = plain.where["protocol"]
     return found
+
+
+def _estimates(name: str, found: Sequence[_Found]) -> dict[str, Any]:
+    """A score and its bootstrap interval as columns; NaN where it is not, or has a group without a seed."""
+    columns = np.full((3, len(found)), np.nan)
+    which = [i for i, one in enumerate(found) if all(one.groups.get(name, [{}]))]
+    if which:
+        groups = [ragged([list(seeds.values()) for seeds in group]) for group in _turned(found, which, name)]
+        columns[0, which] = one_by_one(FORMULAS[name], *map(means, groups))
+        columns[1:, which] = intervals(*groups, combine=FORMULAS[name]).T
+    return dict(zip((name, f"{name}_ci_low", f"{name}_ci_high"), columns, strict=True))
+
+
+def _turned(found: Sequence[_Found], which: Sequence[int], name: str) -> Iterable[tuple[Seeds, ...]]:
+    """Of each group of a score the seeds of all cells."""
+    return zip(*(found[i].groups[name] for i in which), strict=True)
 
 
 def scores(frame: pd.DataFrame) -> pd.DataFrame:
@@ -191,7 +227,13 @@ def scores(frame: pd.DataFrame) -> pd.DataFrame:
     ARS: with a cell trained with augmentation, and `ars_protocol` trained without.
     """
     cells = _Cells(frame)
-    rows = [(cell.where, _scores(cell, cells)) for cell in cells.all if cell.name != REAL]
-    estimates = [f"{name}{part}" for name in SCORES for part in ("", "_ci_low", "_ci_high")]
-    columns = [*CELL, *estimates, "hlr_protocol", "ars_protocol"]
-    return pd.DataFrame([{**where, **found} for where, found in rows if found], columns=columns)
+    pairs = [(cell, _find(cell, cells)) for cell in cells.all if cell.name != REAL]
+    pairs = [(cell, found) for cell, found in pairs if found.groups]
+    found = [one for _, one in pairs]
+    table = pd.DataFrame([cell.where for cell, _ in pairs], columns=CELL)
+    partners = {
+        name: pd.Series([one.partners.get(name) for one in found], dtype=object)
+        for name in ("hlr_protocol", "ars_protocol")
+    }
+    estimates = {column: values for name in SCORES for column, values in _estimates(name, found).items()}
+    return table.assign(**estimates, **partners)

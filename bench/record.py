@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import from_json
 
 SCHEMA: Final = 1
 LrFrom = Literal["protocol", "artifact", "holdout"]
@@ -81,7 +82,7 @@ class Metrics(_Part):
     calibration_errors: list[float]  # expected calibration error per student, 15 bins
     agreement: float | None  # mean over pairs of students: the same class predicted; None: one student
     curve: list[CurvePoint] = []
-    snapshots: list[Snapshot] = []  # the last one is the set itself
+    snapshots: list[Snapshot] | None = None  # the last one is the set itself; None: not asked for
 
 
 class Record(_Part):
@@ -135,17 +136,17 @@ def load(path: Path) -> Record:
     Raises ValueError with the reason when the file is unreadable, of another schema, altered or misnamed.
     """
     try:
-        content = json.loads(path.read_text())
+        content = from_json(path.read_bytes())  # like json.loads, several times as fast
         checksum = content.pop("sha256")
         record = Record.model_validate(content)
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError):
-        raise ValueError("is not readable as JSON") from None
     except (KeyError, AttributeError, TypeError):
         raise ValueError("has no checksum") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise ValueError(f"does not fit schema {SCHEMA}: {where}: {first['msg']}") from None
+    except (OSError, ValueError):
+        raise ValueError("is not readable as JSON") from None
     if digest(content) != checksum:
         raise ValueError("does not match its checksum")
     if record.key != path.stem:

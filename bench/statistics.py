@@ -16,7 +16,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from bench.aggregate import CELL, CONFIDENCE, LEAST_SEEDS, once
+from bench.aggregate import once
+from bench.bootstrap import CONFIDENCE, LEAST_SEEDS
+from bench.labels import CELL
 
 UNIT: Final = ["dataset", "protocol", "ipc", "distill_arch", "eval_arch"]  # of the comparison
 TRIM = 0.25  # cut from each end by the interquartile mean
@@ -101,7 +103,7 @@ class _Draws(dict[int, tuple[NDArray[np.int64], NDArray[np.uint8]]]):
 
 
 def matrix(flat: pd.DataFrame, summary: pd.DataFrame) -> Matrix:
-    """From `aggregate.frame` and its `aggregate.summary`.
+    """From `rows.frame` and its `aggregate.summary`.
 
     What needs no network to distil stands in the cell of every distillation architecture beside it.
     """

@@ -16,18 +16,21 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from bench import artifact, data, networks
-from bench.aggregate import CELL, frame, load_records, parts
+from bench.aggregate import parts
 from bench.config import Sweep
 from bench.data import Dataset, DatasetSpec
 from bench.errors import UserError, first_line
 from bench.evaluate import WEIGHTS, storage
 from bench.exam import Setting, examine
+from bench.frames import load_records
+from bench.labels import CELL
 from bench.plan import Cell, Exam, Job, make, plan
 from bench.plan import examine as plan_exam
 from bench.protocols import Protocol, load_protocol, load_protocols
 from bench.record import Record
 from bench.report import reproduce
 from bench.report.layout import Row
+from bench.rows import frame
 from bench.store import Store
 from bench.strict import first_complaint
 
@@ -187,9 +190,8 @@ class Submission:
     def _plan_foreign(self, records: Sequence[Record], found: Dataset) -> dict[str, Job]:
         """Of sets that somebody else distilled: only how they are scored is planned."""
         first = records[0]
-        curve = tuple(point.fraction for point in first.metrics.curve) if first.metrics else ()
         network = networks.parse(first.eval_arch)
-        exam = Exam(network, load_protocol(first.protocol), len(first.accuracies), curve)
+        exam = Exam(network, load_protocol(first.protocol), len(first.accuracies), *_besides(first))
         ordered = sorted(records, key=lambda record: record.seed)
         metas = [self._store.meta(record.artifact) for record in ordered]
         sets = [make("distill", meta["label"], meta["identity"], meta["inputs"]) for meta in metas]
@@ -295,5 +297,12 @@ def _twice(records: Sequence[Record]) -> list[str]:
     found: dict[tuple[Any, ...], list[str]] = defaultdict(list)
     for r in records:
         exam = (r.artifact, r.eval_arch, r.protocol, r.protocol_version, r.seed, len(r.accuracies))
-        found[(*exam, str(r.metrics and [p.fraction for p in r.metrics.curve]))].append(r.key)
+        found[(*exam, *_besides(r))].append(r.key)
     return [f"{key}: is the experiment of {keys[0]}" for keys in found.values() for key in keys[1:]]
+
+
+def _besides(r: Record) -> tuple[tuple[float, ...], bool]:
+    """What the evaluation was asked to tell besides: the parts of a curve, and whether snapshots."""
+    if r.metrics is None:
+        return (), False
+    return tuple(point.fraction for point in r.metrics.curve), r.metrics.snapshots is not None

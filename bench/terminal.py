@@ -23,6 +23,8 @@ def write_report(*directories: Path, to: Path | None = None) -> "Report":
     reporting.print_tables(built, out)
     for problem in built.problems:
         out.print(f"left out: {problem}", style="red", highlight=False, markup=False, soft_wrap=True)
+    for line in built.undrawn:
+        out.print(f"not drawn: {line}", highlight=False, markup=False, soft_wrap=True)
     for path in built.written:
         out.print(f"  {path}", highlight=False, markup=False, soft_wrap=True)
     return built

@@ -129,7 +129,7 @@ def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
 def stable(path: Path) -> dict[str, Any]:
     """A record without what is measured, and never the same twice."""
     content: dict[str, Any] = json.loads(path.read_text())
-    for taken in (content["metrics"] or {}).get("snapshots", []):
+    for taken in (content["metrics"] or {}).get("snapshots") or []:
         del taken["seconds"]
     return {key: value for key, value in content.items() if key not in ("cost", "sha256")}
 

@@ -13,9 +13,11 @@ import pytest
 from record_tools import make, sweep, trained, write
 
 from bench import aggregate
-from bench.aggregate import curve, frame, interval, load_records, measured, summary, transfer
+from bench.aggregate import curve, interval, measured, summary, transfer
 from bench.errors import UserError
+from bench.frames import load_records
 from bench.record import CurvePoint, Metrics, Record
+from bench.rows import MEASURED, frame
 
 COLUMNS = [
     *("method", "dataset", "ipc", "distill_arch", "eval_arch", "protocol"),
@@ -190,7 +192,7 @@ def test_no_torch_is_imported() -> None:
 def test_a_seed_scored_again_with_more_students_counts_once() -> None:
     few = make("dm", 1, (0.2, 0.2), seed=0)
     more = few.model_copy(update={"key": "again", "accuracies": [0.2, 0.2, 0.5]})
-    (row,) = aggregate.summary(aggregate.frame([few, more])).to_dict("records")
+    (row,) = aggregate.summary(frame([few, more])).to_dict("records")
     assert (row["n_students"], row["n_seeds"]) == (3, 1)
     assert row["accuracy_mean"] == pytest.approx(0.3)
 
@@ -221,7 +223,7 @@ def test_metrics_are_averaged_over_students_then_seeds() -> None:
 
 def test_a_seed_without_metrics_is_not_filled_in() -> None:
     (old,) = measured(frame([scored(0, 0.4), make(seed=1)])).to_dict("records")
-    assert all(math.isnan(old[name]) for name in aggregate.MEASURED)
+    assert all(math.isnan(old[name]) for name in MEASURED)
     (alone,) = measured(frame([scored(0, 0.4, agreement=None)])).to_dict("records")
     assert math.isnan(alone["agreement"])
     assert alone["calibration_error"] == pytest.approx(0.11)

@@ -16,9 +16,10 @@ SUBSTRATE = (
 HARNESS = (
     *("students", "metrics", "importers", "exporters", "strict", "presets", "protocols", "config", "plan"),
     *("store", "estimate", "exam", "evaluate", "job", "progress", "sweep", "session", "foreign", "verify"),
-    *("gallery", "aggregate", "ranking", "statistics", "compare", "published", "report", "submit"),
-    *("thumbnails", "recall", "profile", "catalogue", "terminal", "cli_foreign", "cli_profile"),
-    *("cli_report", "cli_results", "cli_submit", "cli", "__main__"),
+    *("gallery", "ragged", "bootstrap", "labels", "rows", "frames", "aggregate", "ranking", "statistics"),
+    *("compare", "published", "report", "submit", "thumbnails", "recall", "profile", "catalogue"),
+    *("terminal", "cli_foreign", "cli_profile", "cli_report", "cli_results", "cli_submit", "cli"),
+    "__main__",
 )
 ARROW = SUBSTRATE + HARNESS  # a module imports only what stands to its left
 

@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from record_tools import make
 
-from bench.aggregate import frame, summary
+from bench.aggregate import summary
 from bench.record import Record
 from bench.report import breakdown, pareto, plots
 from bench.report.pareto import front
+from bench.rows import frame
 
 few = st.sampled_from([0.0, 0.1, 0.25, 0.5, 1.0])  # so that ties are common
 points = st.lists(st.tuples(st.one_of(few, st.floats(0, 1e6)), st.one_of(few, st.floats(0, 1))), max_size=12)

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 from record_tools import make, trained, write
 
-from bench.aggregate import frame, summary
+from bench.aggregate import summary
 from bench.published import NETWORKS, REFERENCE, match, published, split
 from bench.record import Record
 from bench.report import build
 from bench.report.exhibit import View
 from bench.report.published import exhibit
+from bench.rows import frame
 
 OFFICIAL = "DatasetCondensation/readme.md (official)"
 

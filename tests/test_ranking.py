@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from record_tools import make, trained
 
-from bench.aggregate import frame, interval
+from bench.aggregate import interval
 from bench.ranking import ars, hlr, ior, lrs, score, scores
 from bench.record import Record
+from bench.rows import frame
 
 FRACTION = st.floats(0, 1)
 SEEDS = {"full": (0.90, 0.92, 0.91), "random_real": (0.40, 0.44, 0.45), "dm": (0.60, 0.61, 0.65)}

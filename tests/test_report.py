@@ -14,11 +14,12 @@ from record_tools import make, sweep, write
 from rich.console import Console
 from test_aggregate import COLUMNS
 
-from bench.aggregate import frame, summary
+from bench.aggregate import summary
 from bench.files import write_atomic
 from bench.record import Record
 from bench.report import Report, build, draw, layout, plots, print_tables, tables
 from bench.report.exhibit import View
+from bench.rows import frame
 
 FILES = {
     *("tables/summary.csv", "tables/summary.md", "tables/summary.tex"),

@@ -10,12 +10,12 @@ import pytest
 from matplotlib import rc_context
 from record_tools import make, sweep, write
 
-from bench.aggregate import frame
 from bench.record import Record
 from bench.report import build, composition, critical, equal, paired
 from bench.report.exhibit import Exhibit, View
 from bench.report.layout import Comparison, tied
 from bench.report.plots import STYLE, looks
+from bench.rows import frame
 from bench.statistics import cliques
 
 

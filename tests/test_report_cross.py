@@ -12,11 +12,12 @@ from record_tools import make, sweep, trained, write
 from rich.console import Console
 from test_report import CROSS, TWO
 
-from bench.aggregate import curve, frame, measured, transfer
+from bench.aggregate import curve, measured, transfer
 from bench.ranking import scores
 from bench.record import CurvePoint, Metrics, Record
 from bench.report import Report, build, cross, curves, heat, measures, plots, print_tables
 from bench.report.layout import Comparison, bounded
+from bench.rows import frame
 
 METRICS = {f"tables/metrics.{kind}" for kind in ("csv", "md", "tex")}
 CURVE = {"tables/curve.csv", "plots/curve.png", "plots/curve.svg"}

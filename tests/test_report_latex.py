@@ -11,11 +11,11 @@ import pytest
 from record_tools import make
 from test_report_cross import rich_sweep
 
-from bench.aggregate import frame
 from bench.record import Record
 from bench.report import EXHIBITORS, draw
 from bench.report.exhibit import View
 from bench.report.layout import Cell, Column, Comparison
+from bench.rows import frame
 
 ODD = r"100% of a&b_{c}^2~$x$ \#1 ‡ “quoted” é 方法"
 

@@ -12,14 +12,17 @@ from cli_tools import ddbench, run_inline, sweep_file
 from PIL import Image
 from record_tools import make, trained
 
-from bench.aggregate import CELL, frame, load_records, parts
+from bench.aggregate import parts
 from bench.config import Sweep, load_sweep
 from bench.data import Dataset
+from bench.frames import load_records
+from bench.labels import CELL
 from bench.plan import Job, plan
 from bench.protocols import load_protocols
 from bench.record import CurvePoint, Metrics, Record
 from bench.report import reproduce
 from bench.report.layout import Row
+from bench.rows import frame
 
 FINGERPRINT = "ab12cd34"
 

@@ -10,7 +10,7 @@ from cli_tools import Ended, find_record, run_inline, stable_records, sweep_file
 from record_tools import make, trained, write
 
 from bench import artifact, config, estimate, plan
-from bench.aggregate import frame, progress
+from bench.aggregate import progress
 from bench.data import Dataset
 from bench.exam import Setting, examine
 from bench.networks import parse
@@ -18,6 +18,7 @@ from bench.protocols import load_protocol
 from bench.record import Metrics, Record, Snapshot, digest, dump, load
 from bench.report import build
 from bench.report.plots import COLOURS
+from bench.rows import frame
 
 EVALUATE = {"architectures": ["mlp"], "students": 2, "protocol": "quick"}
 DISTILL = {"architectures": ["convnet-d1-w4"], "seeds": [0]}
@@ -73,7 +74,7 @@ def test_asking_later_distils_nothing_and_changes_nothing_else(out: Path, tmp_pa
         for which in (False, True)
     )
     assert scored.pop("key") != plain.pop("key")
-    scored["metrics"]["snapshots"] = []
+    scored["metrics"]["snapshots"] = None
     assert scored == plain
 
 
@@ -145,7 +146,7 @@ def test_older_records_stay_valid_and_newer_ones_round_trip(tmp_path: Path) -> N
     path.write_text(json.dumps({**content, "sha256": digest(content)}))
     old = load(path)
     assert old.metrics is not None
-    assert old.metrics.snapshots == []
+    assert old.metrics.snapshots is None
 
 
 def test_progress_is_drawn_with_the_colours_of_all_plots(tmp_path: Path) -> None:

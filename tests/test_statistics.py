@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from record_tools import make
 from scipy import stats
 
-from bench.aggregate import frame, summary
+from bench.aggregate import summary
 from bench.record import Record
+from bench.rows import frame
 from bench.statistics import (
     Matrix,
     average_ranks,

@@ -1,12 +1,11 @@
 """Tables and plots: a pure function of the records. Delete them, build again, and get the same bytes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 from rich.console import Console
 
-from bench.aggregate import frame
 from bench.files import write_atomic
 from bench.report import (
     breakdown,
@@ -27,6 +26,8 @@ from bench.report import (
 from bench.report.exhibit import Exhibit, Exhibitor, View
 from bench.report.merge import gather
 
+MOST_ROWS = 2000  # in a terminal
+
 EXHIBITORS: tuple[Exhibitor, ...] = (
     *(tables.exhibit, equal.exhibit, heat.exhibit, composition.exhibit, measures.exhibit),
     *(paired.standings_exhibit, paired.pairs_exhibit, critical.exhibit, published.exhibit),
@@ -42,6 +43,7 @@ class Report:
     exhibits: list[Exhibit]
     written: list[Path]
     problems: list[str]  # a line per record that could not be used
+    undrawn: list[str] = field(default_factory=list)  # a line per plot of more than a figure can show
 
 
 def build(*directories: Path, out: Path | None = None) -> Report:
@@ -49,21 +51,27 @@ def build(*directories: Path, out: Path | None = None) -> Report:
 
     Tables and plots of what the records do not hold (several architectures, metrics, curves) are not written.
     """
-    records, problems = gather(directories)
-    view = View(frame(records), directories)
+    flat, problems = gather(directories)
+    view = View(flat, directories)
     exhibits = [shown for exhibitor in EXHIBITORS if (shown := exhibitor(view)) is not None]
-    written = [path for shown in exhibits for path in _write(shown, out or directories[0])]
-    return Report(view, exhibits, written, problems)
+    undrawn: list[str] = []
+    written = [path for shown in exhibits for path in _write(shown, out or directories[0], undrawn)]
+    return Report(view, exhibits, written, problems, undrawn)
 
 
-def _write(shown: Exhibit, directory: Path) -> list[Path]:
+def _write(shown: Exhibit, directory: Path, undrawn: list[str]) -> list[Path]:
     stem = directory / "tables" / shown.stem
     texts = {} if shown.frame is None else {".csv": _csv(shown.frame)}
     if shown.comparisons:
         texts |= {".md": draw.markdown(shown.comparisons), ".tex": draw.latex(shown.comparisons)}
     written = [write_atomic(stem.with_suffix(suffix), text) for suffix, text in texts.items()]
     for name, figure in shown.plots.items():
-        written += plots.save(figure, directory / "plots" / name)
+        try:
+            written += plots.save(figure, directory / "plots" / name)
+        except plots.TooMuch as error:
+            for kind in plots.KINDS:  # of another time
+                (directory / "plots" / f"{name}.{kind}").unlink(missing_ok=True)
+            undrawn.append(f"plots/{name}: {error}; a folder with a part of the records has them")
     written += [write(directory / "plots" / f"{name}.png") for name, write in shown.pictures.items()]
     return written
 
@@ -73,7 +81,11 @@ def _csv(table: pd.DataFrame) -> str:
 
 
 def print_tables(report: Report, console: Console) -> None:
-    """The comparison tables and those across architectures, fitted to the terminal's width."""
-    for shown in report.exhibits:
-        for comparison in shown.comparisons if shown.printed else []:
-            draw.show(comparison, console)
+    """The comparison tables and those across architectures, fitted to the terminal's width; not very many."""
+    printed = [table for shown in report.exhibits if shown.printed for table in shown.comparisons]
+    rows = sum(len(group) for table in printed for group in table.groups)
+    if rows > MOST_ROWS:
+        console.print(f"{len(printed)} tables with {rows:,} rows: more than a terminal shows, see tables/.")
+        return
+    for table in printed:
+        draw.show(table, console)

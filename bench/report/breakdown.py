@@ -13,12 +13,13 @@ from matplotlib.patches import Patch
 from bench.aggregate import SECONDS
 from bench.report.exhibit import Exhibit, View
 from bench.report.layout import Row, mark, mark_notes, number
-from bench.report.plots import Panel, by_ipc
+from bench.report.plots import Panel, by_ipc, limit
 
 # dark, middle and light: told apart in grey print and without colour vision
 PHASES = dict(zip(SECONDS, ("#1f3b73", "#de8f05", "#d3d3d3"), strict=True))
 HATCHES = dict(zip(SECONDS, ("", "////", ""), strict=True))
 NAMES = dict(zip(SECONDS, ("prepare", "distil", "evaluate"), strict=True))
+MOST_BARS = 400
 BAR, WIDTH = 0.21, 3.2  # inches
 COLUMN = 0.68  # of a column of numbers
 HEAD, FOOT, LINE = 0.5, 0.3, 0.17  # of what stands above and below a panel, and of a note
@@ -69,9 +70,13 @@ def _numbers(axes: Axes, rows: pd.DataFrame) -> None:
 
 
 def breakdown(summary: pd.DataFrame) -> Figure:
-    """A panel for each data set, protocol, distillation architecture and ipc, on the own architecture."""
+    """A panel for each data set, protocol, distillation architecture and ipc, on the own architecture.
+
+    Raises TooMuch.
+    """
     found = sorted(by_ipc(summary), key=lambda panel: (panel.row, panel.column))
     names = [name for panel in found for name in ordered(panel.rows)["name"]]
+    limit(len(names), "bars", MOST_BARS)
     notes = _notes(summary)
     left, below = 0.075 * max(map(len, names)) + 0.2, 0.45 + LINE * len(notes)
     width = left + WIDTH + 4 * COLUMN + 0.15

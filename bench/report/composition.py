@@ -4,10 +4,11 @@ import re
 
 import pandas as pd
 
-from bench.aggregate import BLOCKS, SECONDS
+from bench.aggregate import SECONDS
 from bench.report import layout
 from bench.report.exhibit import Exhibit, View
 from bench.report.layout import MISSING, Cell, Column, Comparison, Row, percent
+from bench.rows import BLOCKS
 
 OTHERS = "variant"  # what else tells two compositions apart
 PLACE = ["dataset", "protocol", "ipc", "distill_arch", "eval_arch"]

@@ -16,7 +16,7 @@ from bench.report.layout import Comparison
 class View:
     """The records as frames, each made when it is first asked for."""
 
-    flat: pd.DataFrame  # `aggregate.frame`: a row per record
+    flat: pd.DataFrame  # `frames.load`: a row per record
     folders: tuple[Path, ...]  # the result folders that the records come from; they may hold artifacts too
 
     @cached_property

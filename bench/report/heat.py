@@ -12,10 +12,12 @@ from seaborn.utils import relative_luminance
 
 from bench.report.cross import PREFIX, architectures, compare
 from bench.report.exhibit import Exhibit, View
+from bench.report.plots import limit
 
 BOX = (0.75, 0.28)  # inches of one number
 MAP = "cividis"  # read alike with and without colour vision
 OWN = "#d55e00"
+MOST_BOXES = 2000  # of one figure
 DARK = 0.179  # luminance below which white text stands out more than black (WCAG 2)
 
 
@@ -47,12 +49,17 @@ def _panel(axes: Axes, rows: pd.DataFrame, names: list[str], archs: list[str], c
 
 
 def cross_architecture(transfer: pd.DataFrame) -> Figure:
-    """A row of heat maps for each dataset and protocol with several architectures, one for each ipc."""
+    """A row of heat maps for each dataset and protocol with several architectures, one for each ipc.
+
+    Raises TooMuch.
+    """
     parts = [part for _, part in transfer.groupby(["dataset", "protocol"]) if len(architectures(part)) > 1]
     sections = [part.assign(name=_names(part)) for part in parts]
     names = [list(dict.fromkeys(part["name"])) for part in sections]
     ipcs = [sorted(part["ipc"].dropna().unique()) or [None] for part in sections]
     archs = [architectures(part) for part in sections]
+    boxes = sum(len(n) * len(i) * len(a) for n, i, a in zip(names, ipcs, archs, strict=True))
+    limit(boxes, "boxes", MOST_BOXES)
     n_columns, widest = max(map(len, ipcs)), max(map(len, archs))
     left = 0.075 * max(len(name) for found in names for name in found)
     size = (

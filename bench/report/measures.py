@@ -2,11 +2,12 @@
 
 import pandas as pd
 
-from bench.aggregate import CELL, MEASURED
+from bench.labels import CELL
 from bench.ranking import SCORES
 from bench.report import layout
 from bench.report.exhibit import Exhibit, View
 from bench.report.layout import Cell, Column, Comparison, Reader, Row, bounded, percent
+from bench.rows import MEASURED
 
 HEADERS = {"calibration_error": "ECE", "agreement": "agreement", "worst_class": "worst class"}
 MEANING = {

@@ -1,37 +1,50 @@
-"""The records of several result folders as one set."""
+"""The records of several result folders as one frame."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.aggregate import load_records
-from bench.record import Record
+import pandas as pd
 
-MEASURED = {"cost", "versions"}  # may differ between two runs of the same job
+from bench import frames
+from bench.labels import labelled
+from bench.rows import COST, rows
+
+# What may differ between two runs of the same job; snapshots hold seconds.
+MEASURED = {*COST, "versions", "snapshots"}
+FOLDER = "folder"
 
 
-def gather(directories: Sequence[Path]) -> tuple[list[Record], list[str]]:
-    """The readable records by key, of the first folder that has it, and a line for each that is left out.
+def gather(directories: Sequence[Path]) -> tuple[pd.DataFrame, list[str]]:
+    """The flat frame of the readable records, from the first folder that has one, and what is left out.
 
     A record that stands in two folders counts once. Where the two differ in more than what was measured or
     with which versions, that is one of the lines. Raises UserError for a folder without records.
     """
     if len(directories) == 1:
-        return load_records(directories[0])
-    found: dict[str, tuple[Path, Record]] = {}
+        return frames.load(directories[0])
+    found: list[pd.DataFrame] = []
     problems: list[str] = []
-    for directory in directories:
-        records, bad = load_records(directory)
+    for i, directory in enumerate(directories):
+        table, bad = frames.read(directory)
         problems += [f"{directory}/{line}" for line in bad]
-        for record in records:
-            first, known = found.setdefault(record.key, (directory, record))
-            if changed := _changed(known, record):
-                problems.append(
-                    f"{directory}/records/{record.key}.json differs from the one in {first} in "
-                    f"{', '.join(changed)}: the first is kept; make one of them again"
-                )
-    return [record for _, record in found.values()], problems
+        found.append(rows(table).assign(**{FOLDER: i}))
+    together = pd.concat(found, ignore_index=True)
+    again = together["key"].duplicated()
+    first = together[~again]
+    problems += _disagreements(first, together[again], directories)
+    return labelled(first.drop(columns=FOLDER).reset_index(drop=True)), problems
 
 
-def _changed(one: Record, other: Record) -> list[str]:
-    names = [name for name in type(one).model_fields if name not in MEASURED]
-    return [name for name in names if getattr(one, name) != getattr(other, name)]
+def _disagreements(first: pd.DataFrame, again: pd.DataFrame, directories: Sequence[Path]) -> list[str]:
+    known = first.set_index("key").loc[again["key"]].reset_index()
+    compared = [name for name in again if name not in MEASURED | {FOLDER}]
+    # as text: lists compare by what they hold, and nothing equals nothing
+    differ = {name: known[name].map(repr).to_numpy() != again[name].map(repr).to_numpy() for name in compared}
+    changed = pd.DataFrame(differ, index=again.index)
+    return [
+        f"{directories[again[FOLDER][i]]}/records/{again['key'][i]}.json differs from the one in "
+        f"{directories[known[FOLDER][place]]} in {', '.join(changed.columns[changed.loc[i]])}: "
+        "the first is kept; make one of them again"
+        for place, i in enumerate(changed.index)
+        if changed.loc[i].any()
+    ]

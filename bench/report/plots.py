@@ -26,19 +26,36 @@ MARKERS = "osD^vP*X<>pHd"  # 13 and 8 colours: 104 pairs before one comes twice
 DASHES = ["--", ":", "-.", (0, (5, 1, 1, 1, 1, 1))]
 PANEL, ALONE = (2.7, 2.4), (4.2, 3.2)  # inches; of the only one there is
 MOST_TICKS = 5
+KINDS: dict[str, dict[str, Any]] = {
+    "png": {"Software": None},
+    "svg": {"Date": None},
+}  # without clock or version
 ABREAST = 3  # panels of a single column, side by side
 SIZE = 4.5  # of a marker, in points
 LARGER = {"*": 1.6, "P": 1.3, "X": 1.3, "d": 1.2}  # those that cover little of their box
+MOST_NAMES = 45  # in a legend
+MOST_PANELS = 100  # of one figure; more are neither read nor drawn in a minute
 
 STYLE: dict[str, Any] = {
     **sns.axes_style("whitegrid"),
     **sns.plotting_context("paper"),
+    "text.parse_math": False,  # a label may hold a dollar sign
     "font.family": "DejaVu Sans",  # comes with matplotlib, so every machine draws the same
     "svg.hashsalt": "ddbench",
     "axes.linewidth": 0.8,
     "grid.linewidth": 0.5,
     "savefig.dpi": 200,
 }
+
+
+class TooMuch(Exception):
+    """More than one figure can show; says what."""
+
+
+def limit(n: int, what: str, most: int) -> None:
+    """Raises TooMuch for more than a figure can show."""
+    if n > most:
+        raise TooMuch(f"{n} {what}, at most {most} are drawn")
 
 
 @dataclass(frozen=True)
@@ -245,8 +262,11 @@ def arrange(
 ) -> Figure:
     """All panels in a grid, the legend to its right; a combination without records stays empty.
 
-    The panels of a row share their scale. A single column is wrapped, and each panel keeps its own.
+    The panels of a row share their scale. A single column is wrapped, and each panel keeps its own. Raises
+    TooMuch.
     """
+    limit(len(found), "panels", MOST_PANELS)
+    limit(len(handles), "names in the legend", MOST_NAMES)
     wrapped = all(panel.column == 0 for panel in found)
     if wrapped:
         found = [replace(p, row=p.row // ABREAST, column=p.row % ABREAST) for p in found]
@@ -291,7 +311,7 @@ def save(draw: Callable[[], Figure], stem: Path) -> list[Path]:
         figure = draw()
         figure.draw_without_rendering()
         figure.set_layout_engine("none")  # laid out once; again for each file would double the time
-        for kind, metadata in {"png": {"Software": None}, "svg": {"Date": None}}.items():
+        for kind, metadata in KINDS.items():
             path = stem.with_suffix(f".{kind}")
             with replacing(path) as temporary:
                 figure.savefig(temporary, format=kind, metadata=metadata)

@@ -34,10 +34,10 @@ def is_foreign(row: Row) -> bool:
 
 
 def alike(rows: Iterable[Row]) -> list[list[Row]]:
-    """The rows of one cell of the summary by what one sweep can have made: as many students, one curve."""
+    """The rows of one cell of the summary by what one sweep makes: as many students, the same told."""
     found: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
-        found.setdefault((row["students"], *_curve(row)), []).append(row)
+        found.setdefault((row["students"], row["snapshots_wanted"], *_curve(row)), []).append(row)
     return list(found.values())
 
 
@@ -46,7 +46,7 @@ def _curve(row: Row) -> list[float]:
 
 
 def sweep(rows: Sequence[Row], entry: Mapping[str, Any]) -> dict[str, Any]:
-    """The least sweep that plans these records: rows of `aggregate.frame` that differ in their seed only.
+    """The least sweep that plans these records: rows of the flat frame that differ in their seed only.
 
     The keys depend on everything that is said here but on the name and the resources. Where a protocol
     chooses a learning rate it does so on the first seed, so the first seed of the sweep has to be among them.
@@ -69,6 +69,7 @@ def sweep(rows: Sequence[Row], entry: Mapping[str, Any]) -> dict[str, Any]:
             "students": int(row["students"]),
             "protocol": row["protocol_name"],
             **({"curve": curve} if curve else {}),
+            **({"snapshots": True} if row["snapshots_wanted"] else {}),
         },
         "resources": {"cpus": int(row["cpus"]), "gpus": int(gpus) if gpus.is_integer() else gpus},
     }

@@ -66,12 +66,16 @@ COSTS: list[tuple[Column, Callable[[Entry], str]]] = [
 # --- layout -------------------------------------------------------------------------------------------------
 
 
-def is_best(entry: Entry, arch: str, group: list[Entry]) -> bool:
-    """The best of its ipc at equal storage, or not to be told from it: the intervals overlap."""
+def best_of(group: list[Entry], arch: str) -> Row | None:
+    """The row with the best accuracy at equal storage."""
     rows = [e.by_arch[arch] for e in group if arch in e.by_arch and e.competes]
-    if not entry.competes or arch not in entry.by_arch:
+    return max(rows, key=lambda row: float(row["accuracy_mean"]), default=None)
+
+
+def is_best(entry: Entry, arch: str, best: Row | None) -> bool:
+    """The best of its ipc at equal storage, or not to be told from it: the intervals overlap."""
+    if best is None or not entry.competes or arch not in entry.by_arch:
         return False
-    best = max(rows, key=lambda row: float(row["accuracy_mean"]))
     mine = entry.by_arch[arch]
     # A comparison with NaN is false: without intervals there are no ties but equal means.
     overlap = (
@@ -95,13 +99,13 @@ def _entries(rows: list[Row], first: str) -> list[Entry]:
     return sorted(entries, key=order)
 
 
-def _cells(entry: Entry, ipc: str, group: list[Entry], archs: list[str], distilled: bool) -> list[Cell]:
+def _cells(entry: Entry, ipc: str, best: dict[str, Row | None], distilled: bool) -> list[Cell]:
     cells = [Cell(ipc), Cell(entry.method + layout.mark(entry.exempt, entry.over_budget))]
     if distilled:
         cells.append(layout.source(entry.distill_arch))
-    for arch in archs:
+    for arch, row in best.items():
         text = percent(entry.by_arch[arch], "accuracy") if arch in entry.by_arch else MISSING
-        cells.append(Cell(text, is_best(entry, arch, group)))
+        cells.append(Cell(text, is_best(entry, arch, row)))
     return cells + [Cell(text(entry)) for _, text in COSTS]
 
 
@@ -133,9 +137,10 @@ def _comparison(rows: list[Row], dataset: str, protocol: str) -> Comparison:
     distilled = layout.distilled_on(rows)
     archs = layout.familiar_first({row["eval_arch"] for row in rows}, distilled)
     grouped = {ipc: _entries(group, archs[0]) for ipc, group in layout.by_ipc(rows).items()}
-    groups = [
-        [_cells(e, ipc, group, archs, len(distilled) > 1) for e in group] for ipc, group in grouped.items()
-    ]
+    groups = []
+    for ipc, group in grouped.items():
+        best = {arch: best_of(group, arch) for arch in archs}
+        groups.append([_cells(entry, ipc, best, len(distilled) > 1) for entry in group])
     columns = [Column("ipc"), Column("method", left=True)]
     columns += [Column("distilled on", left=True)] if len(distilled) > 1 else []
     columns += [Column(arch, left=True, accuracy=True) for arch in archs]

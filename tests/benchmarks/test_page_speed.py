@@ -11,9 +11,9 @@ from browser_tools import chromium, opened
 from pytest_benchmark.fixture import BenchmarkFixture
 from record_tools import make, write
 
-from bench.aggregate import frame
 from bench.report.exhibit import View
 from bench.report.html import render
+from bench.rows import frame
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

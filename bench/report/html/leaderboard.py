@@ -11,7 +11,8 @@ from typing import Any, cast
 
 import pandas as pd
 
-from bench.aggregate import CELL, once
+from bench.aggregate import once
+from bench.labels import CELL
 from bench.report import layout, reproduce
 from bench.report.exhibit import View
 from bench.report.layout import Row, number
@@ -77,7 +78,7 @@ class Entry:
 
     cells: list[Shown]
     label: str  # in words, for who does not see where it stands
-    records: list[Row]  # rows of `aggregate.frame`, by seed
+    records: list[Row]  # rows of `rows.frame`, by seed
 
     @property
     def lowest(self) -> Row:

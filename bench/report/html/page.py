@@ -126,6 +126,7 @@ def _section(shown: Exhibit, plots: Path) -> Section:
     figures = [
         Figure(_address(plots, name), f"Plot: {name.replace('_', ' ')}; {where} its numbers.")
         for name in shown.plots
+        if (plots / f"{name}.png").exists()  # else it would have been too much
     ]
     figures += [
         Figure(_data("png", plots / f"{name}.png"), f"Picture: {name.replace('_', ' ')}")
