@@ -16,7 +16,7 @@ out = Console()
 
 
 def write_report(*directories: Path, to: Path | None = None) -> "Report":
-    """Tables in the terminal, the paths of what was written, and the records that were left out."""
+    """Tables in the terminal, what was written, and the records that were left out."""
     from bench import report as reporting
 
     built = reporting.build(*directories, out=to)
@@ -25,9 +25,17 @@ def write_report(*directories: Path, to: Path | None = None) -> "Report":
         out.print(f"left out: {problem}", style="red", highlight=False, markup=False, soft_wrap=True)
     for line in built.undrawn:
         out.print(f"not drawn: {line}", highlight=False, markup=False, soft_wrap=True)
-    for path in built.written:
-        out.print(f"  {path}", highlight=False, markup=False, soft_wrap=True)
+    for line in _written(built.written):
+        out.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
     return built
+
+
+def _written(paths: list[Path]) -> list[str]:
+    """A line for each folder, with the names of the files in it, each once for all its kinds."""
+    found: dict[Path, dict[str, None]] = {}
+    for path in paths:
+        found.setdefault(path.parent, {})[path.stem] = None
+    return [f"{folder}: {', '.join(names)}" for folder, names in found.items()]
 
 
 def finish(session: "Session", outcome: "Outcome", limit: int | None) -> None:
