@@ -100,7 +100,7 @@ def _names(axes: Axes, diagram: Diagram, look: dict[str, Look], width: float) ->
         axes.plot([rank, rank, edge], [0, y, y], color="0.35", linewidth=0.8, zorder=1)
         axes.plot([edge], [y], marker=style.marker, color=style.colour, markersize=6, clip_on=False)
         text = f"{diagram.name(i)}  {rank:.2f}" if left else f"{rank:.2f}  {diagram.name(i)}"
-        axes.text(edge, y, f"  {text}  ", ha="right" if left else "left", va="center", fontsize="small")
+        axes.text(edge, y, f"   {text}   ", ha="right" if left else "left", va="center", fontsize="small")
 
 
 def _panel(axes: Axes, diagram: Diagram, look: dict[str, Look]) -> None:
@@ -125,7 +125,7 @@ def _panel(axes: Axes, diagram: Diagram, look: dict[str, Look]) -> None:
 
 def _margin(diagram: Diagram) -> float:
     """Inches for the longest name with its rank."""
-    names = [f"  {diagram.name(i)}  00.00  " for i in range(len(diagram.ranks))]
+    names = [f"   {diagram.name(i)}  00.00   " for i in range(len(diagram.ranks))]
     size = FontProperties(size="small")
     return max(TextPath((0, 0), name, prop=size).get_extents().width for name in names) / POINTS + 0.2
 
