@@ -21,6 +21,7 @@ LINE = 0.2  # inches between two names
 BAR = 0.11  # inches between two bars
 POINTS = 72  # an inch
 NARROWEST = 5.4  # inches, for the title
+GAP = 0.2  # inches between the axis' ends and the names
 ABOVE, BELOW = 0.55, 0.4  # inches, for the title and the note
 
 
@@ -103,9 +104,10 @@ def _names(axes: Axes, diagram: Diagram, look: dict[str, Look], width: float) ->
         axes.text(edge, y, f"   {text}   ", ha="right" if left else "left", va="center", fontsize="small")
 
 
-def _panel(axes: Axes, diagram: Diagram, look: dict[str, Look]) -> None:
+def _panel(axes: Axes, diagram: Diagram, look: dict[str, Look], gap: float) -> None:
+    """`gap`: between the axis' ends and the names, as a part of the axis."""
     k = len(diagram.ranks)
-    width = 0.04 * (k - 1)  # between the axis' ends and the names
+    width = gap * (k - 1)
     axes.set(xlim=(1 - width, k + width), ylim=(_height(diagram), 0), yticks=[])
     axes.xaxis.tick_top()
     axes.set_xticks(range(1, k + 1))
@@ -125,9 +127,9 @@ def _panel(axes: Axes, diagram: Diagram, look: dict[str, Look]) -> None:
 
 def _margin(diagram: Diagram) -> float:
     """Inches for the longest name with its rank."""
-    names = [f"   {diagram.name(i)}  00.00   " for i in range(len(diagram.ranks))]
+    names = [f"{diagram.name(i)}  00.00" for i in range(len(diagram.ranks))]
     size = FontProperties(size="small")
-    return max(TextPath((0, 0), name, prop=size).get_extents().width for name in names) / POINTS + 0.2
+    return max(TextPath((0, 0), name, prop=size).get_extents().width for name in names) / POINTS + 2 * GAP
 
 
 def draw(diagram: Diagram, look: dict[str, Look]) -> Figure:
@@ -137,7 +139,7 @@ def draw(diagram: Diagram, look: dict[str, Look]) -> Figure:
     size = (axis + 2 * margin, height + ABOVE + BELOW)
     figure = Figure(figsize=size)
     box = (margin / size[0], BELOW / size[1], axis / size[0], height / size[1])
-    _panel(figure.add_axes(box), diagram, look)
+    _panel(figure.add_axes(box), diagram, look, GAP / axis)
     return figure
 
 
