@@ -110,10 +110,10 @@ def split(architecture: str) -> tuple[str, int | None]:
 
 
 def match(flat: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
-    """A row per cell of the summary and figure published for it: `measured_...`, `published...`, differences.
+    """A row per cell of the summary and figure published for it; of `rows.frame` and `aggregate.summary`.
 
     For it: the same method, data set, ipc and networks but for their width. What else differs is named in
-    `differs`. From `rows.frame` and its `aggregate.summary`.
+    `differs`; the figure's columns end in `_published` where the summary has the same.
     """
     kept = ["method_name", "hyperparameters", "protocol_name", "dataset_name", "dataset_fingerprint"]
     cells = summary.merge(flat.drop_duplicates(CELL)[[*CELL, *kept, "preprocess"]], on=CELL)

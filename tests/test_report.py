@@ -38,7 +38,7 @@ TWO = {  # what there is when two methods compete
 }
 DIAGRAM = (
     "tables/critical_difference.csv",
-    *(f"plots/critical_difference.{kind}" for kind in ("png", "svg")),
+    *(f"plots/critical_difference_digits_quick.{kind}" for kind in ("png", "svg")),
 )
 THREE = TWO.union(DIAGRAM)
 CROSS = {

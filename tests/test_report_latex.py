@@ -74,6 +74,7 @@ def test_every_table_compiles_as_it_is(texts: dict[str, str], tmp_path: Path) ->
     assert ended.returncode == 0, ended.stdout[-2000:]
     assert "Overfull \\hbox" not in ended.stdout
     assert "Float too large" not in ended.stdout
+    assert "multiply defined" not in ended.stdout
     assert re.search(r"Output written on all\.pdf \((\d+) pages", ended.stdout)
 
 

@@ -1,6 +1,9 @@
 """Critical-difference diagrams: average ranks on an axis, bars over what no test tells apart."""
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -18,6 +21,8 @@ LINE = 0.2  # inches between two names
 BAR = 0.11  # inches between two bars
 POINTS = 72  # an inch
 NARROWEST = 5.4  # inches, for the title
+GAP = 0.2  # inches between the axis' ends and the names
+ABOVE, BELOW = 0.55, 0.4  # inches, for the title and the note
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,11 @@ class Diagram:
     def title(self) -> str:
         cells = f"average rank over {self.n_cells} cells"
         return f"{self.dataset}, protocol {self.protocol}: {cells} (1 is best)"
+
+    @property
+    def stem(self) -> str:
+        """Of its files."""
+        return "critical_difference_" + re.sub(r"[^\w.-]+", "-", f"{self.dataset}_{self.protocol}")
 
     @property
     def note(self) -> str:
@@ -91,12 +101,13 @@ def _names(axes: Axes, diagram: Diagram, look: dict[str, Look], width: float) ->
         axes.plot([rank, rank, edge], [0, y, y], color="0.35", linewidth=0.8, zorder=1)
         axes.plot([edge], [y], marker=style.marker, color=style.colour, markersize=6, clip_on=False)
         text = f"{diagram.name(i)}  {rank:.2f}" if left else f"{rank:.2f}  {diagram.name(i)}"
-        axes.text(edge, y, f"  {text}  ", ha="right" if left else "left", va="center", fontsize="small")
+        axes.text(edge, y, f"   {text}   ", ha="right" if left else "left", va="center", fontsize="small")
 
 
-def _panel(axes: Axes, diagram: Diagram, look: dict[str, Look]) -> None:
+def _panel(axes: Axes, diagram: Diagram, look: dict[str, Look], gap: float) -> None:
+    """`gap`: between the axis' ends and the names, as a part of the axis."""
     k = len(diagram.ranks)
-    width = 0.04 * (k - 1)  # between the axis' ends and the names
+    width = gap * (k - 1)
     axes.set(xlim=(1 - width, k + width), ylim=(_height(diagram), 0), yticks=[])
     axes.xaxis.tick_top()
     axes.set_xticks(range(1, k + 1))
@@ -114,31 +125,26 @@ def _panel(axes: Axes, diagram: Diagram, look: dict[str, Look]) -> None:
     axes.set_xlabel(diagram.note, fontsize="small")
 
 
-def _margin(found: list[Diagram]) -> float:
+def _margin(diagram: Diagram) -> float:
     """Inches for the longest name with its rank."""
-    names = [f"  {diagram.name(i)}  00.00  " for diagram in found for i in range(len(diagram.ranks))]
+    names = [f"{diagram.name(i)}  00.00" for i in range(len(diagram.ranks))]
     size = FontProperties(size="small")
-    return max(TextPath((0, 0), name, prop=size).get_extents().width for name in names) / POINTS + 0.2
+    return max(TextPath((0, 0), name, prop=size).get_extents().width for name in names) / POINTS + 2 * GAP
 
 
-def draw(found: list[Diagram], look: dict[str, Look]) -> Figure:
-    """The diagrams one below the other, the same scale in inches."""
-    margin = _margin(found)
-    axis = max(3.0, NARROWEST - 2 * margin, 0.3 * max(len(diagram.ranks) for diagram in found))
-    heights = [_height(diagram) for diagram in found]
-    size = (axis + 2 * margin, sum(heights) + 0.95 * len(found))
+def draw(diagram: Diagram, look: dict[str, Look]) -> Figure:
+    """The axis on top, bars below it, the names under them at both sides."""
+    margin, height = _margin(diagram), _height(diagram)
+    axis = max(3.0, NARROWEST - 2 * margin, 0.3 * len(diagram.ranks))
+    size = (axis + 2 * margin, height + ABOVE + BELOW)
     figure = Figure(figsize=size)
-    top = size[1]
-    for diagram, height in zip(found, heights, strict=True):
-        top -= 0.55
-        box = (margin / size[0], (top - height) / size[1], axis / size[0], height / size[1])
-        _panel(figure.add_axes(box), diagram, look)
-        top -= height + 0.4
+    box = (margin / size[0], BELOW / size[1], axis / size[0], height / size[1])
+    _panel(figure.add_axes(box), diagram, look, GAP / axis)
     return figure
 
 
 def exhibit(view: View) -> Exhibit | None:
-    """The diagrams, and the average ranks that they draw."""
+    """The average ranks, and a diagram for each data set and protocol."""
     if not (found := diagrams(view)):
         return None
     rows = [
@@ -147,6 +153,5 @@ def exhibit(view: View) -> Exhibit | None:
         for m, r in d.ranks.items()
     ]
     look = looks(view.summary)
-    return Exhibit(
-        "critical_difference", pd.DataFrame(rows), plots={"critical_difference": lambda: draw(found, look)}
-    )
+    plots: dict[str, Callable[[], Figure]] = {d.stem: partial(draw, d, look) for d in found}
+    return Exhibit("critical_difference", pd.DataFrame(rows), plots=plots)

@@ -72,7 +72,7 @@ def compare(table: pd.DataFrame) -> list[Comparison]:
             (Column("accuracy", left=True), lambda row: Cell(percent(row, "accuracy"))),
             *((Column(HEADERS.get(name, name.upper()), left=name in SCORES), _value(name)) for name in known),
         ]
-        title = layout.title(dataset, protocol, distilled)
+        title = f"Further metrics: {layout.title(dataset, protocol, distilled)}"
         tables.append(layout.lay_out(title, columns, rows, _notes(rows, protocol, known)))
     return tables
 
