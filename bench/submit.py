@@ -282,7 +282,7 @@ def _at_rate(protocol: Protocol, record: Record) -> Protocol:
 
 
 def _otherwise(record: Record, again: Training) -> list[str]:
-    """How the students were trained, where the record says it otherwise; what chose a rate is not run again."""
+    """How the students were trained, where the record says otherwise; what chose a rate is not run again."""
     if record.training is None:
         return []
     said, found = (t.model_dump(exclude={"lr_from", "holdout_scores"}) for t in (record.training, again))
