@@ -9,6 +9,7 @@ from record_tools import make, sweep, trained, write
 
 from bench.record import CurvePoint, Metrics, Record, Snapshot
 from bench.report import EXHIBITORS, build
+from bench.report.layout import distinct
 
 
 def everything() -> list[Record]:
@@ -71,3 +72,20 @@ def test_where_nothing_can_be_written_is_one_line(tmp_path: Path, where: str) ->
     assert ended.code == 2
     assert ended.err.startswith(f"error: cannot write to {tmp_path / where}")
     assert len(ended.err.splitlines()) == 1
+
+
+def test_names_that_files_cannot_tell_apart_get_a_number() -> None:
+    assert distinct(["a", "b", "a", "a-2", "a"]) == ["a", "b", "a-2", "a-2-2", "a-3"]
+    long = distinct(["x" * 300, "x" * 299])
+    assert long == ["x" * 120, "x" * 120 + "-2"]
+
+
+def test_data_sets_that_look_alike_as_files_have_a_diagram_each(tmp_path: Path) -> None:
+    alike = [
+        r.model_copy(update={"key": f"{i}{r.key}"})
+        for i, name in enumerate(("a&b", "a b"))
+        for r in sweep(dataset=name, dataset_fingerprint=name)
+    ]
+    build(write(tmp_path, alike))
+    found = {path.name for path in (tmp_path / "plots").glob("critical_difference_*.png")}
+    assert found == {"critical_difference_a-b_quick.png", "critical_difference_a-b_quick-2.png"}

@@ -204,11 +204,9 @@ def _pages(table: Comparison) -> list[Comparison]:
 
 def latex(comparisons: list[Comparison]) -> str:
     """Floating tables; what the preamble needs stands in the head."""
-    floats = [
-        _tex_float(page, re.sub(r"[^a-z0-9]+", "-", page.title.lower()).strip("-"))
-        for table in comparisons
-        for page in _pages(table)
-    ]
+    pages = [page for table in comparisons for page in _pages(table)]
+    labels = layout.distinct(re.sub(r"[^a-z0-9]+", "-", page.title.lower()).strip("-") for page in pages)
+    floats = map(_tex_float, pages, labels)
     return "\n".join([_HEAD, *floats])
 
 
