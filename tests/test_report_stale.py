@@ -42,6 +42,7 @@ def test_what_the_records_no_longer_hold_is_taken_away(tmp_path: Path) -> None:
     own = [folder / name for name in ("tables/mine.tex", "plots/mine.png", "tables/summary.txt", "notes.md")]
     for path in own:
         path.write_text("mine")
+    (folder / "plots/critical_difference.png").write_text("as it was named once")
     shutil.rmtree(folder / "records")
     write(folder, [make()])
     build(folder)

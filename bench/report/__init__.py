@@ -41,7 +41,7 @@ TABLES = (
 )
 PLOTS = (
     *("accuracy_vs_ipc", "accuracy_vs_seconds", "accuracy_vs_bytes", "breakdown", "cross_architecture"),
-    *("critical_difference_*", "curve", "progress_steps", "progress_seconds"),
+    *("critical_difference*", "curve", "progress_steps", "progress_seconds"),
 )
 PICTURES = "pictures"
 SUFFIXES = {"tables": (".csv", ".md", ".tex"), "plots": tuple(f".{kind}" for kind in plots.KINDS)}
