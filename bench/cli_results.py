@@ -13,7 +13,7 @@ def compare(
     b: Annotated[Path, typer.Argument(metavar="DIR_B", help="The result folder after.", show_default=False)],
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, as for a comment.")] = False,
 ) -> None:
-    """Say what moved beyond noise from A to B; exit with 1 if a cell regressed, 2 if a record is unreadable."""
+    """Say what moved beyond noise from A to B; exit 1: a cell regressed, 2: a record is unreadable."""
     from bench import compare as comparing
     from bench.frames import load_records
     from bench.report import draw, moved
