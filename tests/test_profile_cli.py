@@ -100,7 +100,7 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(Profiler, "run", stopped)
     ended = ddbench("profile", "dm", *TINY, "--ipc", 1, "--out", tmp_path / "new" / "there")
-    assert ended.code == 130
+    assert (ended.code, ended.err) == (130, "stopped\n")
     assert list(tmp_path.iterdir()) == []
 
 
