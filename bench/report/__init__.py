@@ -1,11 +1,13 @@
 """Tables and plots: a pure function of the records. Delete them, build again, and get the same bytes."""
 
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 from rich.console import Console
 
+from bench.errors import UserError
 from bench.files import write_atomic
 from bench.report import (
     breakdown,
@@ -50,13 +52,26 @@ def build(*directories: Path, out: Path | None = None) -> Report:
     """Read the `records` of these folders, write `tables` and `plots` under `out`, by default the first one.
 
     Tables and plots of what the records do not hold (several architectures, metrics, curves) are not written.
+    Raises UserError where there are no records, and where nothing can be written.
     """
     flat, problems = gather(directories)
+    _check_writable(out or directories[0])
     view = View(flat, directories)
     exhibits = [shown for exhibitor in EXHIBITORS if (shown := exhibitor(view)) is not None]
     undrawn: list[str] = []
     written = [path for shown in exhibits for path in _write(shown, out or directories[0], undrawn)]
     return Report(view, exhibits, written, problems, undrawn)
+
+
+def _check_writable(directory: Path) -> None:
+    try:
+        for folder in (directory / "tables", directory / "plots"):
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UserError(
+            f"{directory}: cannot be written: {error.strerror}; choose another with --out"
+        ) from None
 
 
 def _write(shown: Exhibit, directory: Path, undrawn: list[str]) -> list[Path]:
