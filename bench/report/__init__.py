@@ -74,12 +74,17 @@ def _check_writable(directory: Path) -> None:
         ) from None
 
 
+def texts(shown: Exhibit) -> dict[str, str]:
+    """Its tables: the content of each file by its suffix."""
+    found = {} if shown.frame is None else {".csv": _csv(shown.frame)}
+    if shown.comparisons:
+        found |= {".md": draw.markdown(shown.comparisons), ".tex": draw.latex(shown.comparisons)}
+    return found
+
+
 def _write(shown: Exhibit, directory: Path, undrawn: list[str]) -> list[Path]:
     stem = directory / "tables" / shown.stem
-    texts = {} if shown.frame is None else {".csv": _csv(shown.frame)}
-    if shown.comparisons:
-        texts |= {".md": draw.markdown(shown.comparisons), ".tex": draw.latex(shown.comparisons)}
-    written = [write_atomic(stem.with_suffix(suffix), text) for suffix, text in texts.items()]
+    written = [write_atomic(stem.with_suffix(suffix), text) for suffix, text in texts(shown).items()]
     for name, figure in shown.plots.items():
         try:
             written += plots.save(figure, directory / "plots" / name)
