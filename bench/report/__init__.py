@@ -52,7 +52,6 @@ def build(*directories: Path, out: Path | None = None) -> Report:
     """Read the `records` of these folders, write `tables` and `plots` under `out`, by default the first one.
 
     Tables and plots of what the records do not hold (several architectures, metrics, curves) are not written.
-    Raises UserError where there are no records, and where nothing can be written.
     """
     flat, problems = gather(directories)
     _check_writable(out or directories[0])
@@ -61,25 +60,6 @@ def build(*directories: Path, out: Path | None = None) -> Report:
     undrawn: list[str] = []
     written = [path for shown in exhibits for path in _write(shown, out or directories[0], undrawn)]
     return Report(view, exhibits, written, problems, undrawn)
-
-
-def _check_writable(directory: Path) -> None:
-    try:
-        for folder in (directory / "tables", directory / "plots"):
-            folder.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise UserError(
-            f"{directory}: cannot be written: {error.strerror}; choose another with --out"
-        ) from None
-
-
-def texts(shown: Exhibit) -> dict[str, str]:
-    """Its tables: the content of each file by its suffix."""
-    found = {} if shown.frame is None else {".csv": _csv(shown.frame)}
-    if shown.comparisons:
-        found |= {".md": draw.markdown(shown.comparisons), ".tex": draw.latex(shown.comparisons)}
-    return found
 
 
 def _write(shown: Exhibit, directory: Path, undrawn: list[str]) -> list[Path]:
@@ -96,8 +76,27 @@ def _write(shown: Exhibit, directory: Path, undrawn: list[str]) -> list[Path]:
     return written
 
 
+def texts(shown: Exhibit) -> dict[str, str]:
+    """Its tables: the content of each file by its suffix."""
+    found = {} if shown.frame is None else {".csv": _csv(shown.frame)}
+    if shown.comparisons:
+        found |= {".md": draw.markdown(shown.comparisons), ".tex": draw.latex(shown.comparisons)}
+    return found
+
+
 def _csv(table: pd.DataFrame) -> str:
     return table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+
+
+def _check_writable(directory: Path) -> None:
+    try:
+        for folder in (directory / "tables", directory / "plots"):
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UserError(
+            f"{directory}: cannot be written: {error.strerror}; choose another with --out"
+        ) from None
 
 
 def print_tables(report: Report, console: Console) -> None:
