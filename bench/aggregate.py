@@ -70,12 +70,6 @@ def _bootstrap(groups: Groups, statistic: Statistic, method: str) -> tuple[float
 SPREAD = ("mean", "std", "ci_low", "ci_high")
 
 
-def spread(by_seed: pd.Series, name: str) -> dict[str, float]:
-    """Mean, deviation and interval over distillation seeds, under names that begin with `name`."""
-    values = (by_seed.mean(), by_seed.std(ddof=1), *interval(by_seed))
-    return {f"{name}_{part}": value for part, value in zip(SPREAD, values, strict=True)}
-
-
 def once(frame: pd.DataFrame) -> pd.DataFrame:
     """Students that were scored again with more beside them count once; sorted, as sums of floats must be."""
     ordered = frame.sort_values(["seed", "students", "key"])
@@ -124,7 +118,7 @@ class Parts:
 
 
 def spreads(group: Ragged, name: str) -> dict[str, Floats]:
-    """`spread` of many parts as columns."""
+    """Of each part mean, deviation and interval over distillation seeds: columns that begin with `name`."""
     mean, deviation = np.full((2, len(group.sizes)), np.nan)
     for which, (values,) in blocks(group):
         n = values.shape[1]

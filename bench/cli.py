@@ -3,12 +3,13 @@
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from typer.core import TyperGroup
 
 from bench import cli_foreign, cli_profile, cli_report, cli_results, cli_submit
 from bench.errors import UserError
@@ -17,7 +18,28 @@ from bench.terminal import finish, out
 if TYPE_CHECKING:  # torch takes two seconds to import: only the commands that need it pay
     from bench.session import Session
 
+
+@contextlib.contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """A UserError, and a broken pair of torch and torchvision, end in one line and exit code 2."""
+    try:
+        yield
+    except UserError as error:
+        Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        Console(stderr=True).print("stopped")
+        raise SystemExit(130) from None
+
+
+class _Commands(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        with _one_line_errors():  # around `main` it would see no Ctrl-C: typer ends on one without a word
+            return super().invoke(ctx)
+
+
 app = typer.Typer(
+    cls=_Commands,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -168,22 +190,8 @@ app.command("compare")(cli_results.compare)
 app.command("profile")(cli_profile.profile)
 
 
-@contextlib.contextmanager
-def _one_line_errors() -> Iterator[None]:
-    """A UserError, and a broken pair of torch and torchvision, end in one line and exit code 2."""
-    try:
-        yield
-    except UserError as error:
-        Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        Console(stderr=True).print("stopped")
-        raise SystemExit(130) from None
-
-
 def main() -> None:
-    with _one_line_errors():
-        app()
+    app()
 
 
 if __name__ == "__main__":

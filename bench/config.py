@@ -105,7 +105,7 @@ def build_method(name: str, values: Mapping[str, Any]) -> Method:
 
 class Distill(Strict):
     architectures: Architectures = Field(min_length=1)
-    seeds: tuple[Annotated[int, Field(ge=0, strict=True)], ...] = Field(min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**63, strict=True)], ...] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _check(self) -> "Distill":

@@ -4,12 +4,13 @@ import hashlib
 import json
 import math
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import from_json
 
 SCHEMA: Final = 1
+Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]  # what a table has room for
 LrFrom = Literal["protocol", "artifact", "holdout"]
 
 
@@ -20,13 +21,13 @@ class _Part(BaseModel):
 class Storage(_Part):
     """What the distilled set takes: everything stored counts, a label that position implies does not."""
 
-    floats: int = Field(ge=0)
-    bytes: int = Field(ge=0)  # floats at fp32
-    bytes_uint8: int = Field(ge=0)  # the same with stored images as one byte a value
+    floats: Whole = Field(ge=0)
+    bytes: Whole = Field(ge=0)  # floats at fp32
+    bytes_uint8: Whole = Field(ge=0)  # the same with stored images as one byte a value
     ipc_equivalent: float = Field(ge=0)  # floats / (classes x C x H x W)
     within_budget: bool
     exempt: bool  # not a distilled set (the whole training set): no budget applies
-    transform_floats: int = Field(default=0, ge=0)  # of a whitening: the data's, so in no budget
+    transform_floats: Whole = Field(default=0, ge=0)  # of a whitening: the data's, so in no budget
 
 
 class Cost(_Part):
@@ -35,10 +36,10 @@ class Cost(_Part):
     prepare_s: float = Field(ge=0)  # original cost of every prerequisite, paid once, charged to each user
     distill_s: float | None = Field(ge=0)  # None: distilled elsewhere, measured by nobody
     evaluate_s: float = Field(ge=0)
-    peak_memory_bytes: int = Field(ge=0)  # the largest of the three phases
+    peak_memory_bytes: Whole = Field(ge=0)  # the largest of the three phases
     peak_memory: dict[str, int]  # by phase: prepare, distill, evaluate
     device: str
-    cpus: int
+    cpus: Whole
     gpus: float
     exclusive: bool  # the job had its device to itself
     warm: bool  # the process had run a job before this one
@@ -47,7 +48,7 @@ class Cost(_Part):
 class Training(_Part):
     """What a student went through, with all choices made."""
 
-    steps: int = Field(gt=0)  # of the optimiser
+    steps: Whole = Field(gt=0)  # of the optimiser
     lr: float = Field(gt=0)
     lr_from: LrFrom  # the artifact: a learned step size
     holdout_scores: dict[str, float] | None  # learning rate -> accuracy on a hold-out of the training set
@@ -62,7 +63,7 @@ class CurvePoint(_Part):
     """The students' accuracies after a part of their training; scored after its end, chosen by nothing."""
 
     fraction: float = Field(gt=0, lt=1)
-    step: int = Field(gt=0)
+    step: Whole = Field(gt=0)
     accuracies: list[float]  # a fraction per student
 
 
@@ -70,7 +71,7 @@ class Snapshot(_Part):
     """What the students make of the set as it was after a part of its distillation; chosen by nothing."""
 
     fraction: float = Field(gt=0, le=1)
-    step: int = Field(gt=0)  # of the distillation
+    step: Whole = Field(gt=0)  # of the distillation
     seconds: float = Field(ge=0)  # of the distillation so far, without its prerequisites
     accuracies: list[float]  # a fraction per student
 
@@ -92,18 +93,18 @@ class Record(_Part):
     key: str  # of the evaluation, and the file's name
     artifact: str  # key of the distilled set
     method: str
-    method_version: int
+    method_version: Whole
     hyperparameters: dict[str, Any]
     dataset: str
     dataset_fingerprint: str
-    image_shape: tuple[int, int, int]
-    n_classes: int
-    ipc: int | None  # None: the whole training set
+    image_shape: tuple[Whole, Whole, Whole]
+    n_classes: Whole
+    ipc: Whole | None  # None: the whole training set
     distill_arch: str  # "any" where the method uses no network
     eval_arch: str
     protocol: str
-    protocol_version: int
-    seed: int
+    protocol_version: Whole
+    seed: Whole
     accuracies: list[float] = Field(min_length=1)  # a fraction per student
     metrics: Metrics | None = None  # None: a record from before there were any
     training: Training | None = None

@@ -15,7 +15,6 @@ from bench.ragged import Floats, means, ragged
 from bench.record import Metrics, Record
 
 TRAINING = ["labels", "soft", "augment", "cutmix", "preprocess", "steps"]
-RATE = ["lr", "lr_from"]  # which may differ between the seeds of a cell
 MEASURED = ["calibration_error", "agreement", "worst_class"]
 BLOCKS = ["parameterisation", "objective"]  # of a composition
 COST = [

@@ -82,20 +82,21 @@ class Matrix:
         return _Draws(self)
 
 
-class _Draws(dict[int, tuple[NDArray[np.int64], NDArray[np.uint8]]]):
+class _Draws(dict[int, tuple[NDArray[np.int64], NDArray[np.unsignedinteger[Any]]]]):
     """By method, made when first asked for: its groups in order, and how often each seed is drawn."""
 
     def __init__(self, of: Matrix) -> None:
         self._of = of
 
-    def __missing__(self, method: int) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    def __missing__(self, method: int) -> tuple[NDArray[np.int64], NDArray[np.unsignedinteger[Any]]]:
         seeds = self._of.seeds
         groups = np.setdiff1d(self._of.at[:, method], [-1])
         known = np.isfinite(seeds[groups]).sum(axis=1)
         rng = np.random.default_rng(zlib.crc32(self._of.methods[method].encode()))
-        counts = np.zeros((len(groups), seeds.shape[1], RESAMPLES), np.uint8)
+        kind = np.min_scalar_type(seeds.shape[1])  # one byte, unless there are very many
+        counts = np.zeros((len(groups), seeds.shape[1], RESAMPLES), kind)
         for n in np.unique(known):
-            chosen = rng.integers(n, size=(int((known == n).sum()), n, RESAMPLES), dtype=np.uint8)
+            chosen = rng.integers(n, size=(int((known == n).sum()), n, RESAMPLES), dtype=kind)
             for seed in range(n):
                 counts[known == n, seed] = (chosen == seed).sum(axis=1)
         self[method] = groups, counts
@@ -132,7 +133,7 @@ def _seeds(flat: pd.DataFrame, groups: pd.DataFrame) -> Floats:
     rows = rows.sort_values(["group", "accuracy"])  # the draws must not depend on the order of the seeds
     position = rows.groupby("group").cumcount()
     seeds = np.full((len(groups), 1 + position.max() if len(rows) else 1), np.nan)
-    seeds[rows["group"], position] = rows["accuracy"]
+    seeds[rows["group"], position] = rows["accuracy"].round(EXACT)
     return seeds
 
 

@@ -1,5 +1,6 @@
 """What commands share at the terminal: the console, the report after a run, and how a run ends."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,9 +42,8 @@ def _written(paths: list[Path]) -> list[str]:
 def finish(session: "Session", outcome: "Outcome", limit: int | None) -> None:
     """Report what a run left, and exit with what became of it."""
     if outcome.interrupted:
-        out.print(
-            f"\nStopped. Finished jobs are kept; the same command goes on:\n  {_command()}", soft_wrap=True
-        )
+        told = f"\nStopped. Finished jobs are kept; the same command goes on:\n  {_command()}"
+        out.print(told, highlight=False, markup=False, soft_wrap=True)
         raise typer.Exit(130)
     if session.has_records():
         write_report(session.store.root)
@@ -53,4 +53,4 @@ def finish(session: "Session", outcome: "Outcome", limit: int | None) -> None:
 
 
 def _command() -> str:
-    return " ".join(["ddbench", *sys.argv[1:]])
+    return shlex.join(["ddbench", *sys.argv[1:]])

@@ -1,5 +1,6 @@
 """The program from end to end: what it can be told, what it refuses, and what it does when jobs fail."""
 
+import shlex
 import signal
 import subprocess
 import sys
@@ -293,14 +294,14 @@ def test_stopped_run_keeps_what_is_finished_and_goes_on(number: int, tmp_path: P
     slow = {"name": "slow", "seconds": 120.0}
     sweep = sweep_file(tmp_path, methods=["random_real", slow], ipc=[1], distill=DISTILL)
     out = tmp_path / "out"
-    words = ["run", sweep, "--out", out, "--executor", "inline"]
+    words = ["run", sweep, "--out", out, "--executor", "inline", "--set", "datasets=[digits]"]
     with started(*words, path=plugins(tmp_path / "site")) as process:
         wait_until(lambda: any((out / "artifacts").glob("[!.]*")))
         time.sleep(0.5)  # into the slow one
         process.send_signal(number)
         run = ended(process, timeout=30)
     assert run.code == 130
-    assert f"the same command goes on:\n  ddbench {' '.join(map(str, words))}\n" in run.out
+    assert f"the same command goes on:\n  {shlex.join(['ddbench', *map(str, words)])}\n" in run.out
     assert leftovers(out) == []
     before = written(out)
     assert len(before) == 2  # one artifact: data and meta

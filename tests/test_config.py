@@ -115,6 +115,7 @@ def test_defaults(file: Path) -> None:
         ("methods", ["dm", "dm"], ["methods: dm stands there twice"]),
         ("datasets", ["digits", "Digits"], ["datasets: digits stands there twice"]),
         ("distill.seeds", [-1], ["distill.seeds.0", "greater than or equal to 0", "not -1"]),
+        ("distill.seeds", [2**63], ["distill.seeds.0", "less than 9223372036854775808"]),
         ("distill.seeds", [0, 0], ["distill", "seeds: 0 stands there twice"]),
         ("distill.seeds", ["a"], ["distill.seeds.0", "not 'a'"]),
         ("distill.architectures", [], ["distill.architectures", "at least one, not []"]),

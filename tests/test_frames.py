@@ -1,5 +1,6 @@
 """The flat frame of a folder: the same from JSON and from what was compacted, which is never trusted."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,21 @@ def test_a_folder_that_cannot_be_written_to(folder: Path, read: list[str]) -> No
     flat, _ = frames.load(folder)
     same(flat, frames.load(folder)[0])
     assert not list(folder.glob(".tmp-*"))
+
+
+@pytest.mark.parametrize("fields", [{"seed": 2**63}, {"floats": 10**30}], ids=str)
+def test_a_number_that_no_table_holds_is_named(folder: Path, fields: dict[str, int]) -> None:
+    flat, problems = frames.load(folder)
+    path = folder / "records" / "large.json"
+    large = make("large", 1)
+    values = large.model_dump(mode="json")
+    values["storage"] |= {"floats": fields.get("floats", 1)}
+    values |= {"key": "large", "seed": fields.get("seed", 0)}
+    path.write_text(json.dumps(values | {"sha256": record.digest(values)}))
+    after, told = frames.load(folder)
+    same(flat, after)
+    (new,) = set(told) - set(problems)
+    assert new.startswith("records/large.json does not fit schema 1: ")
 
 
 def test_few_records_are_not_compacted(folder: Path) -> None:

@@ -11,6 +11,7 @@ from cli_tools import Ended, ddbench
 
 from bench import timing
 from bench.profile.run import Profiler
+from bench.profile.write import workplace
 from bench.strict import CONFIGS
 from bench.timing import OPERATIONS
 
@@ -100,8 +101,18 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(Profiler, "run", stopped)
     ended = ddbench("profile", "dm", *TINY, "--ipc", 1, "--out", tmp_path / "new" / "there")
-    assert ended.code == 130
+    assert (ended.code, ended.err) == (130, "stopped\n")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_there_is_all_that_must_be_writable(tmp_path: Path) -> None:
+    """Nothing is put beside it; and that it cannot be written to is known before anything runs."""
+    there = tmp_path / "there"
+    there.mkdir()
+    with workplace(there) as work:
+        assert list(tmp_path.iterdir()) == [there]
+        assert list(there.iterdir()) == [work]
+    assert list(there.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from rich.console import Console
 from test_aggregate import COLUMNS
 
 from bench.aggregate import summary
+from bench.errors import UserError
 from bench.files import write_atomic
 from bench.record import Record
 from bench.report import Report, build, draw, layout, plots, print_tables, tables
@@ -113,6 +114,15 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
 
 
 # --- the three tables ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["tables", "plots"])
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, name: str) -> None:
+    directory = write(tmp_path, sweep())
+    (tmp_path / name).write_text("")
+    with pytest.raises(UserError, match=rf"{tmp_path}: cannot be written: .*; choose another with --out"):
+        build(directory)
+    build(directory, out=tmp_path / "else")
 
 
 def test_csv_has_fractions_in_the_documented_columns(built: tuple[Path, Report]) -> None:

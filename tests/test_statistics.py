@@ -162,6 +162,24 @@ def test_probability_of_improvement() -> None:
     assert math.isnan(one["ci_low"])
 
 
+def test_seeds_that_differ_in_the_noise_of_sums_are_equal() -> None:
+    """The same five students in another order: their means differ by 1e-16."""
+    students = (0.863, 0.541, 0.3, 0.423, 0.028)
+    other = (0.3, 0.541, 0.423, 0.028, 0.863)
+    assert np.mean(students) < np.mean(other)
+    one = row(made([make("a", 1, students), make("b", 1, other)]))
+    assert one[["improvement", "difference", "p"]].tolist() == [0.5, 0, 1]
+
+
+def test_very_many_seeds() -> None:
+    values = (np.arange(300) / 300).tolist()
+    found = made(table({"a": [values], "b": [values]}))
+    shown = by_method(found).loc["a"]
+    assert shown["iqm_ci_low"] < shown["iqm"] < shown["iqm_ci_high"]
+    one = row(found)
+    assert one["ci_low"] < one["improvement"] == 0.5 < one["ci_high"]
+
+
 def test_interval_of_the_probability_of_improvement() -> None:
     """One cell, b constant 0.5; a seed of a is 0.4, 0.4 or 0.6: it wins k / 3 with k binomial (3, 1/3)."""
     one = row(made(table({"a": [[0.4, 0.4, 0.6]], "b": [[0.5] * 3]})))

@@ -1,6 +1,7 @@
 """Run a method for a bounded time and see where it goes."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -187,7 +188,7 @@ class Profiler:
         for axis in points(self.data, self.request.ipc, IPC in distilled.method.uses):
             self.tell(f"other {axis.name}")
             if needed > self.request.seconds:
-                note = f"not measured, for want of time: --seconds {needed:.0f} would do"
+                note = f"not measured, for want of time: --seconds {math.ceil(needed)} would do"
                 found.append(Axis(axis.name, (axis.here,), (cost,), note=note))
             else:
                 found.append(measure(axis, cost, self._cost_at))

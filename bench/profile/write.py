@@ -21,8 +21,11 @@ TRACE = "trace.json"
 
 @contextmanager
 def workplace(target: Path) -> Iterator[Path]:
-    """A folder beside the target, gone at the end. Raises UserError where none of the two can be."""
-    parent = target.parent
+    """A folder in the target, or beside it where that is still to be made; gone at the end.
+
+    Raises UserError where it cannot be.
+    """
+    parent = target if target.is_dir() else target.parent
     new = not parent.exists()
     try:
         if target.exists() and not target.is_dir():

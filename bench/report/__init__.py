@@ -1,11 +1,13 @@
 """Tables and plots: a pure function of the records. Delete them, build again, and get the same bytes."""
 
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 from rich.console import Console
 
+from bench.errors import UserError
 from bench.files import write_atomic
 from bench.report import (
     breakdown,
@@ -65,6 +67,7 @@ def build(*directories: Path, out: Path | None = None) -> Report:
     and those of an earlier report are taken away.
     """
     flat, problems = gather(directories)
+    _check_writable(out or directories[0])
     view = View(flat, directories)
     exhibits = [shown for exhibitor in EXHIBITORS if (shown := exhibitor(view)) is not None]
     undrawn: list[str] = []
@@ -90,10 +93,7 @@ def _take_away(directory: Path, written: set[Path]) -> None:
 
 def _write(shown: Exhibit, directory: Path, undrawn: list[str]) -> list[Path]:
     stem = directory / "tables" / shown.stem
-    texts = {} if shown.frame is None else {".csv": _csv(shown.frame)}
-    if shown.comparisons:
-        texts |= {".md": draw.markdown(shown.comparisons), ".tex": draw.latex(shown.comparisons)}
-    written = [write_atomic(stem.with_suffix(suffix), text) for suffix, text in texts.items()]
+    written = [write_atomic(stem.with_suffix(suffix), text) for suffix, text in texts(shown).items()]
     for name, figure in shown.plots.items():
         try:
             written += plots.save(figure, directory / "plots" / name)
@@ -103,8 +103,27 @@ def _write(shown: Exhibit, directory: Path, undrawn: list[str]) -> list[Path]:
     return written
 
 
+def texts(shown: Exhibit) -> dict[str, str]:
+    """Its tables: the content of each file by its suffix."""
+    found = {} if shown.frame is None else {".csv": _csv(shown.frame)}
+    if shown.comparisons:
+        found |= {".md": draw.markdown(shown.comparisons), ".tex": draw.latex(shown.comparisons)}
+    return found
+
+
 def _csv(table: pd.DataFrame) -> str:
     return table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+
+
+def _check_writable(directory: Path) -> None:
+    try:
+        for folder in (directory / "tables", directory / "plots"):
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UserError(
+            f"{directory}: cannot be written: {error.strerror}; choose another with --out"
+        ) from None
 
 
 def print_tables(report: Report, console: Console) -> None:

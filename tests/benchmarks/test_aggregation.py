@@ -24,7 +24,7 @@ import pytest
 
 from bench import frames
 from bench.record import digest
-from bench.report import measures
+from bench.report import EXHIBITORS, texts
 from bench.report.exhibit import View
 
 DATASETS = {"cifar10": 10, "svhn": 10, "mnist": 10, "cifar100": 100, "fashion_mnist": 10, "imagenette": 10}
@@ -128,22 +128,21 @@ def generate(directory: Path, count: int) -> Path:
 
 
 def aggregate(directory: Path) -> dict[str, Any]:
-    """All tables of a folder: their rows, seconds by step, peak memory of this process and a worker."""
+    """All tables of a folder as CSV, Markdown and LaTeX: their rows, seconds, and the peak memory.
+
+    What several need is made by the first of them. Plots are not drawn.
+    """
     seconds: dict[str, float] = {}
     rows: dict[str, int] = {}
     start = time.perf_counter()
     view = View(frames.load(directory)[0], (directory,))
     seconds["read"] = time.perf_counter() - start
-    tables = {
-        "summary": lambda: view.summary,
-        "transfer": lambda: view.transfer,
-        "curve": lambda: view.curve,
-        "metrics": lambda: measures.gather(view.measured, view.scores),
-    }
-    for name, make in tables.items():
+    for exhibitor in EXHIBITORS:
         began = time.perf_counter()
-        rows[name] = len(make())
-        seconds[name] = time.perf_counter() - began
+        shown = exhibitor(view)
+        if shown is not None and texts(shown):
+            rows[shown.stem] = 0 if shown.frame is None else len(shown.frame)
+            seconds[shown.stem] = time.perf_counter() - began
     seconds["all"] = time.perf_counter() - start
     status = Path(
         "/proc/self/status"
