@@ -1,6 +1,5 @@
 """The command that makes tables, plots and the page."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,22 +30,10 @@ def report(
     if len(folders) > 1 and out_dir is None:
         raise UserError(f"{len(folders)} result folders become one report: say where with --out DIR")
     to = out_dir or folders[0]
-    _open(to)
     built = write_report(*folders, to=to)
     if html:
         out.print(f"  {_page(built, to)}", highlight=False, markup=False, soft_wrap=True)
     raise typer.Exit(1 if built.problems else 0)
-
-
-def _open(folder: Path) -> None:
-    """Make the folder. Raises UserError where nothing can be written."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        reason = None if os.access(folder, os.W_OK) else "permission denied"
-    except OSError as error:
-        reason = error.strerror
-    if reason:
-        raise UserError(f"cannot write to {folder}: {reason}; say where with --out DIR")
 
 
 def _with_records(directories: list[Path]) -> list[Path]:

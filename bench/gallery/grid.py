@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from matplotlib import rc_context
@@ -113,7 +113,7 @@ def _figure(sheet: Sheet) -> Figure:
 
 def save(sheet: Sheet, path: Path) -> Path:
     """Write the PNG, the same bytes for the same sheet."""
-    with rc_context(STYLE), replacing(path) as temporary:
+    with rc_context(cast(Any, STYLE)), replacing(path) as temporary:
         _figure(sheet).savefig(
             temporary, format="png", bbox_inches="tight", pad_inches=0.1, metadata={"Software": None}
         )
