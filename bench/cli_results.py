@@ -13,7 +13,7 @@ def compare(
     b: Annotated[Path, typer.Argument(metavar="DIR_B", help="The result folder after.", show_default=False)],
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, as for a comment.")] = False,
 ) -> None:
-    """Say what moved beyond noise from A to B; exit with 1 if a cell regressed."""
+    """Say what moved beyond noise from A to B; exit 1: a cell regressed, 2: a record is unreadable."""
     from bench import compare as comparing
     from bench.frames import load_records
     from bench.report import draw, moved
@@ -33,4 +33,4 @@ def compare(
             out.print(
                 f"left out: {folder}/{problem}", style="red", highlight=False, markup=False, soft_wrap=True
             )
-    raise typer.Exit(1 if comparing.regressed(table) else 0)
+    raise typer.Exit(1 if comparing.regressed(table) else 2 if left or right else 0)

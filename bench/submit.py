@@ -21,13 +21,13 @@ from bench.config import Sweep
 from bench.data import Dataset, DatasetSpec
 from bench.errors import UserError, first_line
 from bench.evaluate import WEIGHTS, storage
-from bench.exam import Setting, examine
+from bench.exam import Result, Setting, examine
 from bench.frames import load_records
 from bench.labels import CELL
 from bench.plan import Cell, Exam, Job, make, plan
 from bench.plan import examine as plan_exam
 from bench.protocols import Protocol, load_protocol, load_protocols
-from bench.record import Record
+from bench.record import Record, Training
 from bench.report import reproduce
 from bench.report.layout import Row
 from bench.rows import frame
@@ -101,6 +101,8 @@ class Submission:
             "cost.prepare_s": (record.cost.prepare_s, meta["cost"]["prepare_s"]),
             "cost.distill_s": (record.cost.distill_s, meta["cost"]["distill_s"]),
         }
+        if "dataset_spec" in meta:
+            said["dataset"] = (record.dataset, meta["dataset_spec"]["label"])
         wrong = [name for name, (recorded, stored) in said.items() if recorded != stored]
         return f"differs from artifacts/{record.artifact} in {', '.join(wrong)}" if wrong else None
 
@@ -171,8 +173,13 @@ class Submission:
                 planned = self._plan(rows, held)
             except (UserError, ValidationError) as error:
                 planned, why = {}, str(error) if isinstance(error, UserError) else first_complaint(error)
-            jobs |= planned
-            failures += [f"{record.key}: {why}" for record in held if record.key not in planned]
+            for record in held:
+                if record.key not in planned:
+                    failures.append(f"{record.key}: {why}")
+                elif wrong := _unlike(record, planned[record.key]):
+                    failures.append(f"{record.key}: differs from what its key says in {', '.join(wrong)}")
+                else:
+                    jobs[record.key] = planned[record.key]
         return jobs, failures
 
     def _plan(self, rows: Sequence[Row], records: Sequence[Record]) -> dict[str, Job]:
@@ -209,11 +216,15 @@ class Submission:
         failures, notes = list[str](), list[str]()
         for record in drawn:
             try:
-                again = self._examine(record, jobs[record.key])
+                result = self._examine(record, jobs[record.key])
             except UserError as error:
                 failures.append(f"{record.key}: {error}")
                 continue
-            allowed = tolerance(record.accuracies, again, self._data(record).n_test)
+            if told := _otherwise(record, result.training):
+                failures.append(f"{record.key}: {'; '.join(told)}")
+                continue
+            again = result.judged.accuracies
+            allowed = tolerance(again, self._data(record).n_test)
             claimed, measured = mean(record.accuracies), mean(again)
             line = (
                 f"{record.key}: {record.method} on {record.eval_arch}: claimed {100 * claimed:.1f} %, "
@@ -222,10 +233,10 @@ class Submission:
             (notes if abs(claimed - measured) <= allowed else failures).append(line)
         return Check(f"accuracy: {len(drawn)} of {len(ordered)} evaluated again", len(notes), failures, notes)
 
-    def _examine(self, record: Record, job: Job) -> list[float]:
-        """The accuracies of as many students, trained at the learning rate that the record tells.
+    def _examine(self, record: Record, job: Job) -> Result:
+        """As many students, trained again; at the record's learning rate where the protocol lets one choose.
 
-        Raises UserError where the teacher is not among the artifacts.
+        Raises UserError where the teacher is not among the artifacts, or the rate not among the protocol's.
         """
         teacher = None
         if key := job.inputs.get("teacher"):
@@ -247,31 +258,52 @@ class Submission:
             teacher=teacher,
         )
         distilled = artifact.load(self._store.artifact(record.artifact) / WEIGHTS, device)
-        return examine(distilled, setting).judged.accuracies
+        return examine(distilled, setting)
+
+
+def _unlike(record: Record, job: Job) -> list[str]:
+    """What a record says otherwise than the job of its key, beyond what that was planned from."""
+    said = {
+        "artifact": (record.artifact, job.inputs["artifact"]),
+        "seed": (record.seed, job.identity["seed"]),
+        "protocol_version": (record.protocol_version, job.identity["protocol"]["version"]),
+    }
+    return [name for name, (recorded, planned) in said.items() if recorded != planned]
 
 
 def _at_rate(protocol: Protocol, record: Record) -> Protocol:
-    """With the rate that was chosen, or learned; the protocol's own for a record that does not tell it."""
-    if record.training is None:
+    """With the one of its rates that was chosen. Raises UserError for a rate that is none of them."""
+    if record.training is None or not protocol.rates:
         return protocol
-    recipe = replace(protocol.recipe, lr=record.training.lr)
-    return protocol.model_copy(update={"recipe": recipe, "rates": (), "learned_lr": False})
+    lr, scores = record.training.lr, record.training.holdout_scores or {}
+    if lr not in protocol.rates or scores.get(f"{lr:g}") != max(scores.values(), default=None):
+        raise UserError(f"training.lr {lr:g} is not the one of {protocol.name}'s rates that scored best")
+    return protocol.model_copy(update={"recipe": replace(protocol.recipe, lr=lr), "rates": ()})
 
 
-def tolerance(claimed: Sequence[float], again: Sequence[float], n_test: int) -> float:
-    """How far two means over students may lie apart and still agree, as a fraction.
+def _otherwise(record: Record, again: Training) -> list[str]:
+    """How the students were trained, where the record says otherwise; what chose a rate is not run again."""
+    if record.training is None:
+        return []
+    said, found = (t.model_dump(exclude={"lr_from", "holdout_scores"}) for t in (record.training, again))
+    return [f"training.{n} {said[n]}, measured {found[n]}" for n in said if said[n] != found[n]]
+
+
+def tolerance(again: Sequence[float], n_test: int) -> float:
+    """How far the mean of other students may lie from that of these and still agree, as a fraction.
 
     On one kind of CPU a student is a function of its seeds, and the means are equal. On another device sums
     of floats are rounded otherwise, training amplifies that, and the student ends as if it had been drawn
     anew: the means then differ by their standard error, sqrt(2 / students) times the deviation of one
-    student. That is the larger of both samples' deviations and, as few students tell little, no less than
-    the binomial deviation of an accuracy over the test split. Two standard errors are allowed, and never
-    less than two points, about what a change of libraries moves.
+    student. That is the deviation of those trained here, as one that is claimed could be made to allow
+    anything; and, as few students tell little, no less than the binomial deviation of an accuracy over the
+    test split. Two standard errors are allowed, and never less than two points, about what a change of
+    libraries moves.
     """
-    level = mean([*claimed, *again])
-    deviations = [stdev(values) for values in (claimed, again) if len(values) > 1]
+    level = mean(again)
+    deviations = [stdev(again)] if len(again) > 1 else []
     one = max([math.sqrt(level * (1 - level) / n_test), *deviations])
-    return max(LEAST, ERRORS * one * math.sqrt(2 / min(len(claimed), len(again))))
+    return max(LEAST, ERRORS * one * math.sqrt(2 / len(again)))
 
 
 # --- lines --------------------------------------------------------------------------------------------------

@@ -198,3 +198,5 @@ def test_bad_input(folders: tuple[Path, Path], tmp_path: Path) -> None:
     partial = ddbench("compare", *folders)
     assert partial.code == 1
     assert "records/half.json is not readable as JSON" in partial.text
+    (folders[0] / "records" / "half.json").write_text("{")
+    assert ddbench("compare", folders[0], folders[0]).code == 2  # not green: what regressed may be left out

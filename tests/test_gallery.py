@@ -76,6 +76,12 @@ def test_a_sheet_is_reproducible(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png"]
 
 
+def test_a_sheet_has_names_of_any_characters(tmp_path: Path) -> None:
+    odd = ["$", "$x^{$", r"\frac{$ $"]
+    save(Sheet("a $title^$", np.zeros((3, 1, 1, 8, 8)), odd, ["$_$"], ["a $note^^$"]), tmp_path / "odd.png")
+    assert (tmp_path / "odd.png").exists()
+
+
 # --- sheets of sets -----------------------------------------------------------------------------------------
 
 

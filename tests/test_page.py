@@ -206,6 +206,17 @@ def test_phone_needs_no_scrolling_sideways(browser: "Browser", site: Path) -> No
         assert page.locator(".inside pre").bounding_box()["width"] < 390  # type: ignore[index]
 
 
+def test_paper_cuts_nothing_off(browser: "Browser", site: Path) -> None:
+    """Nobody scrolls a sheet of A4: wide tables wrap, figures shrink."""
+    with opened(browser, site / "index.html", viewport={"width": 718, "height": 1000}) as page:
+        page.emulate_media(media="print")
+        over = "(box) => [box.ariaLabel ?? box.innerText.slice(0, 40), box.scrollWidth - box.clientWidth]"
+        boxes = page.evaluate(f"[...document.querySelectorAll('.scroll')].map({over})")
+        assert len(boxes) > 5
+        assert [(name, pixels) for name, pixels in boxes if pixels > 1] == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= 718
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nothing_that_axe_complains_of(browser: "Browser", site: Path, scheme: str) -> None:
     """Contrast included."""

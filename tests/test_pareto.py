@@ -146,3 +146,4 @@ def test_bars_are_stacked_in_order_and_numbers_stand_beside_them(tmp_path: Path)
 def test_what_nobody_measured_is_a_dash() -> None:
     figure = breakdown.breakdown(table(spent("file", None, 0.9)))
     assert [text.get_text() for text in figure.axes[0].texts][:4] == ["prepare", "0", "distil", "—"]
+    assert [text.get_text() for text in figure.axes[0].texts][-2:] == ["total", "—"]  # not that of the rest

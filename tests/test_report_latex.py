@@ -78,6 +78,19 @@ def test_every_table_compiles_as_it_is(texts: dict[str, str], tmp_path: Path) ->
     assert re.search(r"Output written on all\.pdf \((\d+) pages", ended.stdout)
 
 
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex")
+def test_labels_of_any_characters_compile(tmp_path: Path) -> None:
+    """Those of the fonts' encoding and beyond, and what LaTeX would take for an argument of the row's end."""
+    rows = [[Cell(f"{start}] {chr(code)}"), Cell("x")] for code in range(0x180) for start in "[*"]
+    table = Comparison("t", [Column("first", left=True), Column("x")], [rows], ["«note»"], grouped=False)
+    (tmp_path / "odd.tex").write_text(text := draw.latex([table]))
+    (tmp_path / "all.tex").write_text(document({"odd": text}))
+    command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "all.tex"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace")
+    assert ended.returncode == 0, ended.stdout[-2000:]
+    assert r"\textbar" in text
+
+
 def test_rows_have_as_many_cells_as_columns(texts: dict[str, str]) -> None:
     for stem, text in texts.items():
         for spec, body in re.findall(r"\\begin\{tabular\}\{([^\n]*)\}\n(.*?)\\end\{tabular\}", text, re.S):

@@ -187,6 +187,18 @@ def test_somebody_elses_set_is_evaluated_again_not_distilled() -> None:
     )
 
 
+def test_what_a_record_holds_is_never_run(tmp_path: Path) -> None:
+    """Records are contributed, and their commands pasted into shells."""
+    evil = "x; touch $(touch ran) `touch ran`\ntouch ran\nEND\ntouch ran"
+    published = {"format": "dc", "sha256": "0123"}
+    fields = {"eval_arch": evil, "protocol": evil, "dataset": evil, "dataset_fingerprint": evil}
+    for hyperparameters in ({"k": evil}, published):
+        ((row,),) = cells([make(evil, hyperparameters=hyperparameters, distill_arch="any", **fields)])
+        command = "ddbench() { :; }\n" + reproduce.command([row], None)
+        subprocess.run(["sh", "-c", command], cwd=tmp_path, check=True)
+    assert not (tmp_path / "ran").exists()
+
+
 def test_rows_with_other_students_get_sweeps_of_their_own() -> None:
     records = [make("dm", 1, (0.5,) * n, seed=seed) for seed, n in enumerate((2, 2, 3))]
     assert [len(rows) for rows in cells(records)] == [2, 1]

@@ -145,6 +145,51 @@ def add_pixels(folder: Path) -> None:
     store.publish(key, meta, lambda to: save_file(twice, to / "data.safetensors", metadata=header))
 
 
+def of_seed(folder: Path, seed: int) -> Path:
+    """The record of dm with this seed."""
+    return next(p for p in (folder / "records").iterdir() if (r := load(p)).method == "dm" and r.seed == seed)
+
+
+def borrow_artifact(folder: Path) -> None:
+    """The set of a luckier seed under the key of another: both are whole, and of one method."""
+    luckier = load(of_seed(folder, 0))
+    rewrite(of_seed(folder, 1), artifact=luckier.artifact, cost=luckier.cost)
+
+
+def swap_seeds(folder: Path) -> None:
+    """Each with the costs of the other's artifact."""
+    first, second = of_seed(folder, 0), of_seed(folder, 1)
+    one, other = load(first), load(second)
+    rewrite(first, seed=1, cost=other.cost, artifact=other.artifact)
+    rewrite(second, seed=0, cost=one.cost, artifact=one.artifact)
+
+
+def claim_other_version(folder: Path) -> None:
+    rewrite(record(folder), protocol_version=7)
+
+
+def claim_other_data(folder: Path) -> None:
+    rewrite(record(folder), dataset="cifar10")
+
+
+def claim_other_rate(folder: Path) -> None:
+    """One that the protocol does not have: chosen by looking at the test images, say."""
+    training = load(record(folder)).training
+    assert training is not None
+    rewrite(record(folder), training=training.model_copy(update={"lr": 3 * training.lr}))
+
+
+def claim_less_training(folder: Path) -> None:
+    training = load(record(folder)).training
+    assert training is not None
+    rewrite(record(folder), training=training.model_copy(update={"steps": 1}))
+
+
+def claim_spread(folder: Path) -> None:
+    """A mean that is far too high, of accuracies so far apart that much seems possible."""
+    rewrite(record(folder), accuracies=[1.0, 0.7])
+
+
 def _header(path: Path) -> dict[str, str]:
     from safetensors import safe_open
 
@@ -171,10 +216,17 @@ def forge_identity(folder: Path) -> None:
         (damage_artifact, 2, "does not match the checksum of data.safetensors"),
         (rename_method, 3, "in hyperparameters"),
         (claim_speed, 3, "in cost.distill_s"),
+        (claim_other_data, 3, "in dataset"),
         (forge_identity, 3, "does not have the key of its content"),
         (claim_less_storage, 5, "storage: floats 639, counted 640"),
         (add_pixels, 5, "20 images for 10 labels"),
         (claim_other_protocol, 6, "the key is another one today"),
+        (borrow_artifact, 6, "differs from what its key says in artifact"),
+        (swap_seeds, 6, "differs from what its key says in artifact, seed"),
+        (claim_other_version, 6, "differs from what its key says in protocol_version"),
+        (claim_other_rate, 7, "training.lr"),
+        (claim_less_training, 7, "training.steps 1, measured"),
+        (claim_spread, 7, "claimed 85.0 %, measured"),
         (claim_accuracy, 7, "claimed 99.9 %, measured"),
     ],
 )
@@ -208,8 +260,8 @@ def test_bad_usage_is_refused(tmp_path: Path, folder: Path) -> None:
 
 def test_tolerance_by_hand() -> None:
     """Two points, or two standard errors of the difference of two means."""
-    assert tolerance([0.9], [0.9], 10_000) == 0.02  # 2 sqrt(2) sqrt(0.09 / 10,000) = 0.0085
-    assert tolerance([0.5], [0.5], 100) == pytest.approx(2 * math.sqrt(2) * 0.05)
-    # four students, means 0.5, deviations 0.1154.. and 0: two standard errors are 2 x 0.1154.. / sqrt(2)
-    spread = tolerance([0.4, 0.4, 0.6, 0.6], [0.5] * 4, 10_000)
+    assert tolerance([0.9], 10_000) == 0.02  # 2 sqrt(2) sqrt(0.09 / 10,000) = 0.0085
+    assert tolerance([0.5], 100) == pytest.approx(2 * math.sqrt(2) * 0.05)
+    # four students, deviation 0.1154..: two standard errors are 2 x 0.1154.. / sqrt(2)
+    spread = tolerance([0.4, 0.4, 0.6, 0.6], 10_000)
     assert spread == pytest.approx(2 * math.sqrt(0.04 / 3) / math.sqrt(2))

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from matplotlib import rc_context
@@ -18,6 +18,7 @@ GAP = 4
 DPI = 100
 MARGIN = 8
 SHORT = 5  # characters of a head that stand above one image; longer ones are turned
+STYLE: dict[str, Any] = {"font.family": "DejaVu Sans", "text.parse_math": False}  # a name may hold a dollar
 OUTLIERS = (1, 99)  # percentiles of an image's values between which it is scaled
 
 Floats = NDArray[np.floating]
@@ -112,7 +113,7 @@ def _figure(sheet: Sheet) -> Figure:
 
 def save(sheet: Sheet, path: Path) -> Path:
     """Write the PNG, the same bytes for the same sheet."""
-    with rc_context({"font.family": "DejaVu Sans"}), replacing(path) as temporary:
+    with rc_context(cast(Any, STYLE)), replacing(path) as temporary:
         _figure(sheet).savefig(
             temporary, format="png", bbox_inches="tight", pad_inches=0.1, metadata={"Software": None}
         )

@@ -36,6 +36,18 @@ EXHIBITORS: tuple[Exhibitor, ...] = (
     *(pareto.exhibit, breakdown.exhibit, curves.exhibit, curves.exhibit_progress, pictures.exhibit),
 )
 
+# What is taken away where the records do not hold it any more: what these exhibits write, and nothing else.
+TABLES = (
+    *("summary", "equal_storage", "cross_architecture", "composition", "metrics", "standings", "pairs"),
+    *("critical_difference", "published", "curve", "progress"),
+)
+PLOTS = (
+    *("accuracy_vs_ipc", "accuracy_vs_seconds", "accuracy_vs_bytes", "breakdown", "cross_architecture"),
+    *("critical_difference*", "curve", "progress_steps", "progress_seconds"),
+)
+PICTURES = "pictures"
+SUFFIXES = {"tables": (".csv", ".md", ".tex"), "plots": tuple(f".{kind}" for kind in plots.KINDS)}
+
 
 @dataclass(frozen=True)
 class Report:
@@ -51,15 +63,32 @@ class Report:
 def build(*directories: Path, out: Path | None = None) -> Report:
     """Read the `records` of these folders, write `tables` and `plots` under `out`, by default the first one.
 
-    Tables and plots of what the records do not hold (several architectures, metrics, curves) are not written.
+    Tables and plots of what the records do not hold (several architectures, metrics, curves) are not written,
+    and those of an earlier report are taken away.
     """
     flat, problems = gather(directories)
     _check_writable(out or directories[0])
     view = View(flat, directories)
     exhibits = [shown for exhibitor in EXHIBITORS if (shown := exhibitor(view)) is not None]
     undrawn: list[str] = []
-    written = [path for shown in exhibits for path in _write(shown, out or directories[0], undrawn)]
+    to = out or directories[0]
+    written = [path for shown in exhibits for path in _write(shown, to, undrawn)]
+    _take_away(to, set(written))
     return Report(view, exhibits, written, problems, undrawn)
+
+
+def _take_away(directory: Path, written: set[Path]) -> None:
+    """The files of an earlier report that this one has not; pictures only if it has some of its own.
+
+    Artifacts are often kept elsewhere: without them nobody could draw the pictures again.
+    """
+    names = {"tables": TABLES, "plots": PLOTS}
+    if directory / "tables" / f"{PICTURES}.csv" in written:
+        names = {"tables": (*TABLES, PICTURES), "plots": (*PLOTS, f"{PICTURES}_*")}
+    for folder, patterns in names.items():
+        for path in (path for pattern in patterns for path in (directory / folder).glob(f"{pattern}.*")):
+            if path.suffix in SUFFIXES[folder] and path not in written:
+                path.unlink(missing_ok=True)
 
 
 def _write(shown: Exhibit, directory: Path, undrawn: list[str]) -> list[Path]:
@@ -69,8 +98,6 @@ def _write(shown: Exhibit, directory: Path, undrawn: list[str]) -> list[Path]:
         try:
             written += plots.save(figure, directory / "plots" / name)
         except plots.TooMuch as error:
-            for kind in plots.KINDS:  # of another time
-                (directory / "plots" / f"{name}.{kind}").unlink(missing_ok=True)
             undrawn.append(f"plots/{name}: {error}; a folder with a part of the records has them")
     written += [write(directory / "plots" / f"{name}.png") for name, write in shown.pictures.items()]
     return written

@@ -26,11 +26,11 @@ HEAD, FOOT, LINE = 0.5, 0.3, 0.17  # of what stands above and below a panel, and
 
 
 def ordered(rows: pd.DataFrame) -> pd.DataFrame:
-    """A row per method, the quickest first; several sources keep a row each, named in `name`."""
+    """A row per method, quickest first, the unmeasured last; several sources have a row each, by `name`."""
     several = rows.duplicated("method").any()
     source = rows["distill_arch"].map(lambda arch: f" ({arch})" if several and arch != "any" else "")
     marks = [mark(*flags) for flags in zip(rows["exempt"], ~rows["within_budget"], strict=True)]
-    named = rows.assign(name=rows["method"] + source + marks, total=rows[SECONDS].sum(axis=1))
+    named = rows.assign(name=rows["method"] + source + marks, total=rows[SECONDS].sum(axis=1, skipna=False))
     return named.sort_values(["total", "name"], kind="stable")
 
 

@@ -12,6 +12,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
 
 from bench.report.exhibit import Exhibit, View
+from bench.report.layout import distinct
 from bench.report.paired import over_budget
 from bench.report.plots import Look, looks
 from bench.statistics import ALPHA, average_ranks, cliques, tested
@@ -153,5 +154,8 @@ def exhibit(view: View) -> Exhibit | None:
         for m, r in d.ranks.items()
     ]
     look = looks(view.summary)
-    plots: dict[str, Callable[[], Figure]] = {d.stem: partial(draw, d, look) for d in found}
+    stems = distinct(d.stem for d in found)
+    plots: dict[str, Callable[[], Figure]] = {
+        stem: partial(draw, d, look) for stem, d in zip(stems, found, strict=True)
+    }
     return Exhibit("critical_difference", pd.DataFrame(rows), plots=plots)

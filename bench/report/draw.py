@@ -25,6 +25,11 @@ def _once(group: list[list[Cell]], grouped: bool) -> list[list[Cell]]:
 # --- Markdown -----------------------------------------------------------------------------------------------
 
 
+def _prose(text: str) -> str:
+    """Outside of tables, where an underscore within a word is one."""
+    return re.sub(r"([\\*<`])", r"\\\1", text)
+
+
 def _markdown_cell(cell: Cell) -> str:
     text = re.sub(r"([\\|*_<`])", r"\\\1", cell.text)
     return f"**{text}**" if cell.bold else text
@@ -38,10 +43,10 @@ def markdown(comparisons: list[Comparison]) -> str:
 
     sections = []
     for table in comparisons:
-        lines = [f"## {table.title}", "", line(_markdown_cell(Cell(c.header)) for c in table.columns)]
+        lines = [f"## {_prose(table.title)}", "", line(_markdown_cell(Cell(c.header)) for c in table.columns)]
         lines.append(line(":--" if c.left else "--:" for c in table.columns))
         lines += [line(map(_markdown_cell, row)) for group in table.groups for row in group]
-        lines += ["", *(f"- {note}" for note in table.notes)]
+        lines += ["", *(f"- {_prose(note)}" for note in table.notes)]
         sections.append("\n".join(lines) + "\n")
     return "\n".join(sections)
 
@@ -62,16 +67,29 @@ _SETUP = (
 _TEX = {character: "\\" + character for character in "&%$#_{}"} | {
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
     **{"†": r"$^\dagger$", "‡": r"$^\ddagger$", "±": r"$\pm$", "×": r"$\times$", "→": r"$\to$"},
+    **{"|": r"\textbar{}", "«": r"$\ll$", "»": r"$\gg$"},
     **{"–": "--", "—": "---", "<": r"$<$", ">": r"$>$", "≥": r"$\geq$", "≤": r"$\leq$", "−": "$-$"},
 }
-_LAST = "\u0180"  # what stands before it, LaTeX sets without further packages
+_LAST = "\u0180"  # what stands before it, LaTeX sets without further packages, but for these
+_UNKNOWN = frozenset("ÐÞðþĄąĐđĘęĦħĮįĸĿŀŉŊŋŦŧŲųſ").union(map(chr, (*range(0x20), *range(0x7F, 0xA0))))
 _NUMBER = re.compile(r"([+-]?)(\d[\d,]*)(?:\.(\d+))?(?: (.+))?")  # and what stands behind it
 _NO_NUMBER = ("", layout.MISSING, layout.NO_NETWORK)
 
 
 def tex(text: str) -> str:
     """Escaped for LaTeX's text mode; a question mark for a letter that its fonts do not have."""
-    return "".join(_TEX.get(character, character if character < _LAST else "?") for character in text)
+    return "".join(map(_letter, text))
+
+
+def _letter(character: str) -> str:
+    known = character < _LAST and character not in _UNKNOWN
+    return _TEX.get(character, character if known else "?")
+
+
+def _line(cells: Iterable[str]) -> str:
+    """A row; what begins with a bracket or an asterisk would be read as an argument of the one before."""
+    text = " & ".join(cells) + r" \\"
+    return "{}" + text if text.startswith(("[", "*")) else text
 
 
 @dataclass(frozen=True)
@@ -142,7 +160,7 @@ def _tex_float(table: Comparison, label: str) -> str:
     rows = [row for group in table.groups for row in _once(group, table.grouped)]
     cells = list(map(list, zip(*rows, strict=True)))
     drawn = [_TexColumn.of(c, cells[i], first=i == 0) for i, c in enumerate(table.columns)]
-    lines = iter([" & ".join(row) + r" \\" for row in zip(*(c.cells for c in drawn), strict=True)])
+    lines = iter(map(_line, zip(*(c.cells for c in drawn), strict=True)))
     body = ["\n".join(islice(lines, len(group))) for group in table.groups]
     return "\n".join([
         r"\begin{table}[tbp]",
@@ -186,11 +204,9 @@ def _pages(table: Comparison) -> list[Comparison]:
 
 def latex(comparisons: list[Comparison]) -> str:
     """Floating tables; what the preamble needs stands in the head."""
-    floats = [
-        _tex_float(page, re.sub(r"[^a-z0-9]+", "-", page.title.lower()).strip("-"))
-        for table in comparisons
-        for page in _pages(table)
-    ]
+    pages = [page for table in comparisons for page in _pages(table)]
+    labels = layout.distinct(re.sub(r"[^a-z0-9]+", "-", page.title.lower()).strip("-") for page in pages)
+    floats = map(_tex_float, pages, labels)
     return "\n".join([_HEAD, *floats])
 
 

@@ -5,12 +5,14 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from typing import Any, cast
 
 import pandas as pd
 
 MISSING = "—"
 NO_NETWORK = "–"
+LONGEST_NAME = 120  # characters; file systems take 255 bytes
 EXEMPT = "† the whole training set: the ceiling, exempt from the budget."
 OVER_BUDGET = "‡ stores more than its ipc allows: not a comparison at equal storage."
 ACCURACY = (
@@ -89,6 +91,15 @@ def points(value: float, low: float, high: float, *, signed: bool = False) -> st
     """A fraction and its interval in percent; `signed`: a plus too."""
     text = bounded(100 * value, 100 * low, 100 * high, 1)
     return f"+{text}" if signed and not text.startswith(("-", MISSING)) else text
+
+
+def distinct(names: Iterable[str]) -> list[str]:
+    """For files and references: `name-2` for the second of a name, and none longer than a file may have."""
+    found: dict[str, None] = {}
+    for name in (name[:LONGEST_NAME] for name in names):
+        again = (f"{name}-{i}" for i in count(2))
+        found[next(free for free in chain([name], again) if free not in found)] = None
+    return list(found)
 
 
 # --- rows ---------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from bench.report.exhibit import Exhibit, View
+from bench.report.layout import distinct
 
 OF = ["dataset", "method", "ipc"]
 
@@ -37,12 +38,12 @@ def _pictures(rows: pd.DataFrame) -> Iterator[tuple[dict[str, object], Callable[
     from bench.gallery.sheets import sheets
     from bench.store import Store
 
-    for row in rows.to_dict("records"):
+    of_sets = [stem("pictures", row.dataset, row.method, f"ipc{row.ipc}") for row in rows.itertuples()]
+    for row, first in zip(rows.to_dict("records"), distinct(of_sets), strict=True):
         store, key = Store(row["folder"]), row["artifact"]
         with contextlib.suppress(UserError):  # damaged, or of a plug-in that is not here; `show` tells
             for kind, sheet in sheets(store.artifact(key), verified(store, key)):
-                end = () if kind == "images" else (kind,)
-                name = stem("pictures", row["dataset"], row["method"], f"ipc{row['ipc']}", *end)
+                name = first if kind == "images" else f"{first}_{kind}"
                 shown = {**{of: row[of] for of in OF}, "artifact": key, "kind": kind, "picture": name}
                 yield shown, partial(grid.save, sheet)
 

@@ -79,7 +79,8 @@ def command(rows: Sequence[Row], spec: Mapping[str, Any] | None) -> str:
     """What to paste into a shell to make these records again."""
     row = rows[0]
     entry = dataset(row["dataset_name"], spec)
-    fingerprint = f"# the data set's fingerprint: {row['dataset_fingerprint']}"
+    printed = " ".join(str(row["dataset_fingerprint"]).split())  # on the comment's line, whatever it holds
+    fingerprint = f"# the data set's fingerprint: {printed}"
     if is_foreign(row):
         return "\n".join([fingerprint, _evaluate(row, entry)])
     content = sweep(rows, entry)
@@ -90,15 +91,15 @@ def command(rows: Sequence[Row], spec: Mapping[str, Any] | None) -> str:
 
 def _evaluate(row: Row, entry: Mapping[str, Any]) -> str:
     """For a set that was read from someone's file, which is needed again."""
-    named = entry["name"] if entry.keys() == {"name"} else shlex.quote(_flow(json.dumps(dict(entry))))
+    named = entry["name"] if entry.keys() == {"name"} else _flow(json.dumps(dict(entry)))
     words = {
         "--dataset": named,
         "--archs": row["eval_arch"],
         "--protocol": row["protocol_name"],
         "--students": row["students"],
-        "--name": shlex.quote(row["method_name"]),
+        "--name": row["method_name"],
     }
-    return " ".join(["ddbench evaluate FILE", *(f"{flag} {value}" for flag, value in words.items())])
+    return shlex.join(["ddbench", "evaluate", "FILE", *(str(w) for pair in words.items() for w in pair)])
 
 
 def _lines(content: Mapping[str, Any]) -> list[str]:

@@ -28,5 +28,6 @@ def _line(key: str, paths: Sequence[Path]) -> str:
             load(path)
         except ValueError:  # not there, or damaged: the report names it
             continue
-        return json.dumps(json.loads(path.read_text()), separators=(",", ":"))
+        content = json.loads(path.read_text(), parse_constant=lambda _: None)  # NaN is no JSON in a browser
+        return json.dumps(content, separators=(",", ":"))
     raise ValueError(f"no record {key}: it was taken away while the page was built")
