@@ -77,7 +77,8 @@ def test_run_fills_every_cell_and_reports(first: tuple[Path, Ended]) -> None:
     assert stored == {"full": 1437 * 64, "random_real": 640, "dm": 640}
     assert all(int(row["stored_bytes"]) == 4 * int(row["stored_floats"]) for row in rows)
     assert all(float(row["evaluate_s"]) > 0 and int(row["peak_memory_bytes"]) > 0 for row in rows)
-    assert all(f"{out}/{name}\n" in ended.out for name in FILES)
+    told = {line.partition(": ")[0]: line.partition(": ")[2].split(", ") for line in ended.out.splitlines()}
+    assert all((path := Path(name)).stem in told[f"  {out / path.parent}"] for name in FILES)
     assert matplotlib.image.imread(out / "plots/accuracy_vs_ipc.png").std() > 0
     assert "random_real" in (out / "plots/accuracy_vs_ipc.svg").read_text()
     assert [len(list((out / folder).iterdir())) for folder in ("records", "artifacts")] == [10, 9]

@@ -125,6 +125,7 @@ def test_a_folder_that_is_there_is_all_that_must_be_writable(tmp_path: Path) -> 
         (("dm", *TINY, "--ipc", 500), "use 1 to 139"),
         (("dm", *TINY, "--ipc", 1, "--set", "foo=1"), "does not take the parameter 'foo'"),
         (("dm", *TINY, "--ipc", 1, "--set", "foo"), "write KEY=VALUE"),
+        (("dm", *TINY, "--ipc", 1, "--set", "name=dc"), "--set name=dc: the method is METHOD, dm"),
         (("dm", *TINY, "--ipc", 1, "--set", "steps=["), "the value is not YAML"),
         (("dm", *TINY, "--ipc", 1, "--seconds", 0), "--seconds 0: must be above 0"),
         (("dm", *TINY, "--ipc", 1, "--protocol", "standard.teacher"), "name another"),

@@ -65,6 +65,9 @@ class Asked:
         """Raises UserError."""
         if not request.seconds > 0:
             raise UserError(f"--seconds {request.seconds:g}: must be above 0")
+        if "name" in request.values:
+            other = request.values["name"]
+            raise UserError(f"--set name={other}: the method is METHOD, {request.method}")
         source = Source.open(request.dataset)
         content = {
             "name": "profile",
