@@ -207,7 +207,7 @@ def test_phone_needs_no_scrolling_sideways(browser: "Browser", site: Path) -> No
 
 
 def test_names_are_text_whatever_they_hold(browser: "Browser", tmp_path: Path) -> None:
-    """Records are contributed: nothing in them may run, or be fetched. `opened` sees what is said and asked."""
+    """Records are contributed: nothing of it may run or be fetched; `opened` sees what is said or asked."""
     evil = "<img src=x onerror=\"document.title='ran'\">&amp;</script><script>document.title='ran'</script>"
     fields = {"dataset": evil, "protocol": evil, "eval_arch": evil, "dataset_fingerprint": evil}
     record = make(evil, hyperparameters={evil: evil}, versions={evil: evil}, **fields)
