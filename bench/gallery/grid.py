@@ -18,7 +18,6 @@ GAP = 4
 DPI = 100
 MARGIN = 8
 SHORT = 5  # characters of a head that stand above one image; longer ones are turned
-STYLE: dict[str, Any] = {"font.family": "DejaVu Sans", "text.parse_math": False}  # a name may hold a dollar
 OUTLIERS = (1, 99)  # percentiles of an image's values between which it is scaled
 
 Floats = NDArray[np.floating]
@@ -113,7 +112,8 @@ def _figure(sheet: Sheet) -> Figure:
 
 def save(sheet: Sheet, path: Path) -> Path:
     """Write the PNG, the same bytes for the same sheet."""
-    with rc_context(STYLE), replacing(path) as temporary:
+    plain = rc_context({"font.family": "DejaVu Sans", "text.parse_math": False})  # a name may hold a dollar
+    with plain, replacing(path) as temporary:
         _figure(sheet).savefig(
             temporary, format="png", bbox_inches="tight", pad_inches=0.1, metadata={"Software": None}
         )
