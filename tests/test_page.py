@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from browser_tools import chromium, opened
 from cli_tools import ddbench, run_inline, sweep_file
-from record_tools import sweep, write
+from record_tools import make, sweep, write
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
@@ -204,6 +204,26 @@ def test_phone_needs_no_scrolling_sideways(browser: "Browser", site: Path) -> No
         open_first(page, "dm digits").wait_for()
         assert page.evaluate("document.documentElement.scrollWidth") == 390
         assert page.locator(".inside pre").bounding_box()["width"] < 390  # type: ignore[index]
+
+
+def test_names_are_text_whatever_they_hold(browser: "Browser", tmp_path: Path) -> None:
+    """Records are contributed: nothing of it may run or be fetched; `opened` sees what is said or asked."""
+    evil = "<img src=x onerror=\"document.title='ran'\">&amp;</script><script>document.title='ran'</script>"
+    fields = {"dataset": evil, "protocol": evil, "eval_arch": evil, "dataset_fingerprint": evil}
+    record = make(evil, hyperparameters={evil: evil}, versions={evil: evil}, **fields)
+    write(
+        tmp_path, [record.model_copy(update={"key": "0123"}), make("dm").model_copy(update={"key": "4567"})]
+    )
+    assert ddbench("report", tmp_path, "--html").code == 0
+    with opened(browser, tmp_path / "index.html") as page:
+        title = page.title()
+        choose(page, "dataset", evil)
+        assert column(page, "method") == [evil]
+        inside = open_first(page, "onerror amp")
+        inside.wait_for()
+        assert evil in inside.inner_text()
+        assert page.locator("img[src=x]").count() == 0
+        assert page.title() == title
 
 
 def test_paper_cuts_nothing_off(browser: "Browser", site: Path) -> None:

@@ -119,6 +119,16 @@ def test_log_axes_have_a_few_round_ticks(values: tuple[float, float], ticks: lis
     assert 2 <= len(found) <= plots.MOST_TICKS
 
 
+def test_what_has_no_seconds_is_said_to_have_none() -> None:
+    found = table(spent("file", None, 0.9), spent("dm", 1.0, 0.5), spent("full", None, 0.9, ipc=None))
+    names = {
+        draw: [text.get_text() for text in draw(found).legends[0].get_texts()]
+        for draw in (pareto.accuracy_vs_seconds, pareto.accuracy_vs_bytes)
+    }
+    assert names[pareto.accuracy_vs_seconds][:3] == ["dm", "file (not measured)", "full (whole set)"]
+    assert names[pareto.accuracy_vs_bytes][:3] == ["dm", "file", "full (whole set)"]
+
+
 # --- where the seconds go -----------------------------------------------------------------------------------
 
 

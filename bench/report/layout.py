@@ -10,6 +10,8 @@ from typing import Any, cast
 
 import pandas as pd
 
+from bench.statistics import EXACT
+
 MISSING = "—"
 NO_NETWORK = "–"
 LONGEST_NAME = 120  # characters; file systems take 255 bytes
@@ -110,6 +112,11 @@ def rows(frame: pd.DataFrame) -> list[Row]:
     return cast(list[Row], frame.to_dict("records"))
 
 
+def equal(one: float, other: float) -> bool:
+    """But for the noise of sums."""
+    return round(one, EXACT) == round(other, EXACT)
+
+
 def tied(values: Sequence[tuple[float, float, float]]) -> list[bool]:
     """Which of these (mean, low, high) are the best or not to be told from it: the intervals overlap.
 
@@ -119,7 +126,7 @@ def tied(values: Sequence[tuple[float, float, float]]) -> list[bool]:
     if best is None:
         return [False] * len(values)
     return [
-        mean == best[0] or (high >= best[1] and low <= best[2])  # a comparison with NaN is false
+        equal(mean, best[0]) or (high >= best[1] and low <= best[2])  # a comparison with NaN is false
         for mean, low, high in values
     ]
 

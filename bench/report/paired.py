@@ -46,7 +46,8 @@ def _standing_notes(part: Matrix, table: pd.DataFrame) -> list[str]:
         f"{shared} of {cells} that all methods compared here have; students averaged first.",
         "[low, high]: 95 % bootstrap interval over distillation seeds, drawn anew in each cell; none where a "
         "cell has fewer than 3. Bold: the best at equal storage, and those whose interval overlaps its own.",
-        "mean rank: over the same cells; a rank is 1 + the number of methods whose interval lies above.",
+        "mean rank: over the same cells; a rank is 1 + the number of methods whose interval lies above; "
+        "without intervals means decide.",
     ]
     if several:
         notes.append("Accuracies of different data sets are averaged as they are.")

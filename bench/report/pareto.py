@@ -93,9 +93,14 @@ def _figure(
             draw_points(axes, group["x"], group, style, "")
         _draw_front(axes, points if all_compete else points[points["within_budget"]])
 
+    distilled = summary.loc[~summary["exempt"], "method"]
+    unmeasured = set(distilled) - set(distilled[cost[distilled.index].notna()])
     return arrange(
         found,
-        [*legend(summary, look), Line2D([], [], label="Pareto front (of the means)", **FRONT, **RING)],
+        [
+            *legend(summary, look, unmeasured),
+            Line2D([], [], label="Pareto front (of the means)", **FRONT, **RING),
+        ],
         draw,
         xlabel,
     )

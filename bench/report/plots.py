@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -242,8 +242,8 @@ def log_axis(axes: Axes, values: pd.Series) -> None:
     _ticks(axes, ticks)
 
 
-def legend(frame: pd.DataFrame, look: dict[str, Look]) -> list[Line2D]:
-    """Every method of the frame, and what makes it no comparison at equal storage."""
+def legend(frame: pd.DataFrame, look: dict[str, Look], unmeasured: Collection[str] = ()) -> list[Line2D]:
+    """Every method of the frame, what makes it no comparison at equal storage, and who has no point."""
     exempt = set(frame.loc[frame["exempt"], "method"])
     over = set(frame.loc[~frame["exempt"] & ~frame["within_budget"], "method"])
     present = set(frame["method"])
@@ -252,6 +252,7 @@ def legend(frame: pd.DataFrame, look: dict[str, Look]) -> list[Line2D]:
         if name not in present:
             continue
         label = name + (" (whole set)" if name in exempt else " (over budget)" if name in over else "")
+        label += " (not measured)" if name in unmeasured else ""
         shape = {"linestyle": style.dash, "linewidth": 1}
         handles.append(Line2D([], [], color=style.colour, label=label, **shape, **style.face))
     return handles

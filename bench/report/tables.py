@@ -82,7 +82,7 @@ def is_best(entry: Entry, arch: str, best: Row | None) -> bool:
         mine["accuracy_ci_high"] >= best["accuracy_ci_low"]
         and mine["accuracy_ci_low"] <= best["accuracy_ci_high"]
     )
-    return bool(overlap or mine["accuracy_mean"] == best["accuracy_mean"])
+    return bool(overlap or layout.equal(mine["accuracy_mean"], best["accuracy_mean"]))
 
 
 def _entries(rows: list[Row], first: str) -> list[Entry]:

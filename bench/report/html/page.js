@@ -132,8 +132,10 @@
       className: numeric ? "number" : "",
       type: numeric ? "num" : "string",
       orderSequence: numeric ? ["desc", "asc"] : ["asc", "desc"],
+      // what is searched is read as HTML too, so that it must be escaped as what is shown
       render: numeric ? (data, kind) => data[kind === "sort" || kind === "type" ? 1 : 0]
-        : (data, kind) => kind !== "display" ? data : i ? escape(data) : method(data),
+        : (data, kind) => kind === "filter" || (kind === "display" && i) ? escape(data)
+          : kind === "display" ? method(data) : data,
     };
   });
   const opener = {
