@@ -7,7 +7,7 @@ since is read again and what is gone is left out; a file that cannot be read is 
 import contextlib
 import gc
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,18 @@ VERSION = {b"ddbench records": b"1"}  # raise it when what stands in a column ch
 SCHEMA = pa.schema([*rows.SCHEMA, pa.field("size", pa.int64()), pa.field("mtime_ns", pa.int64())], VERSION)
 
 Stamp = tuple[int, int]  # of a file: its size, and its time in nanoseconds
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Many records, cells and texts are no garbage, and looking for some takes as long as making them."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def load(directory: Path) -> tuple[pd.DataFrame, list[str]]:
@@ -116,14 +128,9 @@ def _nothing(directory: Path, problems: list[str]) -> UserError:
 
 
 def _read_chunk(paths: list[Path]) -> tuple[pa.Table, list[str]]:
-    collecting = gc.isenabled()
-    gc.disable()  # records are no garbage, and looking for some takes as long as reading them
-    try:
+    with uncollected():
         found, problems = _records(paths)
         return rows.table(found), problems
-    finally:
-        if collecting:
-            gc.enable()
 
 
 def _read(paths: list[Path]) -> tuple[pa.Table, list[str]]:

@@ -63,7 +63,11 @@ def _metric(get: Callable[[Metrics], Sequence[float]]) -> Callable[[Sequence[Rec
 
 def _worst(metrics: Metrics) -> list[float]:
     """The accuracy of the class that each student knows least."""
-    return [min((a for a in s if a is not None), default=math.nan) for s in metrics.class_accuracies]
+    try:
+        return list(map(min, metrics.class_accuracies))  # type: ignore[arg-type]
+    except (TypeError, ValueError):  # classes without images
+        known = [[a for a in student if a is not None] for student in metrics.class_accuracies]
+        return [min(student, default=math.nan) for student in known]
 
 
 def _curves(records: Sequence[Record]) -> list[list[tuple[float, int, float]]]:

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from bench.errors import UserError
 from bench.files import write_atomic
+from bench.frames import uncollected
 from bench.report import (
     breakdown,
     composition,
@@ -66,13 +67,15 @@ def build(*directories: Path, out: Path | None = None) -> Report:
     Tables and plots of what the records do not hold (several architectures, metrics, curves) are not written,
     and those of an earlier report are taken away.
     """
-    flat, problems = gather(directories)
-    _check_writable(out or directories[0])
-    view = View(flat, directories)
-    exhibits = [shown for exhibitor in EXHIBITORS if (shown := exhibitor(view)) is not None]
-    undrawn: list[str] = []
     to = out or directories[0]
-    written = [path for shown in exhibits for path in _write(shown, to, undrawn)]
+    with uncollected():
+        flat, problems = gather(directories)
+        _check_writable(to)
+        view = View(flat, directories)
+        exhibits = [shown for exhibitor in EXHIBITORS if (shown := exhibitor(view)) is not None]
+        written = [path for shown in exhibits for path in _write(shown, to)]
+    undrawn: list[str] = []
+    written += [path for shown in exhibits for path in _draw(shown, to, undrawn)]
     _take_away(to, set(written))
     return Report(view, exhibits, written, problems, undrawn)
 
@@ -91,9 +94,13 @@ def _take_away(directory: Path, written: set[Path]) -> None:
                 path.unlink(missing_ok=True)
 
 
-def _write(shown: Exhibit, directory: Path, undrawn: list[str]) -> list[Path]:
+def _write(shown: Exhibit, directory: Path) -> list[Path]:
     stem = directory / "tables" / shown.stem
-    written = [write_atomic(stem.with_suffix(suffix), text) for suffix, text in texts(shown).items()]
+    return [write_atomic(stem.with_suffix(suffix), text) for suffix, text in texts(shown).items()]
+
+
+def _draw(shown: Exhibit, directory: Path, undrawn: list[str]) -> list[Path]:
+    written: list[Path] = []
     for name, figure in shown.plots.items():
         try:
             written += plots.save(figure, directory / "plots" / name)
@@ -112,7 +119,12 @@ def texts(shown: Exhibit) -> dict[str, str]:
 
 
 def _csv(table: pd.DataFrame) -> str:
-    return table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    # digits first, by column: pandas asks of each number by itself whether it is one, in thrice the time
+    digits = {
+        name: [f"{value:.6g}" if value == value else "" for value in table[name].tolist()]
+        for name in table.select_dtypes("float64")
+    }
+    return table.assign(**digits).to_csv(index=False, float_format="%.6g", lineterminator="\n")
 
 
 def _check_writable(directory: Path) -> None:

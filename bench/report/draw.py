@@ -24,6 +24,8 @@ def _once(group: list[list[Cell]], grouped: bool) -> list[list[Cell]]:
 
 # --- Markdown -----------------------------------------------------------------------------------------------
 
+_MARKUP = re.compile(r"([\\|*_<`])")
+
 
 def _prose(text: str) -> str:
     """Outside of tables, where an underscore within a word is one."""
@@ -31,7 +33,7 @@ def _prose(text: str) -> str:
 
 
 def _markdown_cell(cell: Cell) -> str:
-    text = re.sub(r"([\\|*_<`])", r"\\\1", cell.text)
+    text = _MARKUP.sub(r"\\\1", cell.text)
     return f"**{text}**" if cell.bold else text
 
 
@@ -72,13 +74,14 @@ _TEX = {character: "\\" + character for character in "&%$#_{}"} | {
 }
 _LAST = "\u0180"  # what stands before it, LaTeX sets without further packages, but for these
 _UNKNOWN = frozenset("ÐÞðþĄąĐđĘęĦħĮįĸĿŀŉŊŋŦŧŲųſ").union(map(chr, (*range(0x20), *range(0x7F, 0xA0))))
+_PLAIN = re.compile(r"[A-Za-z0-9 .,:;()\[\]+=/-]*")  # as nearly all cells are
 _NUMBER = re.compile(r"([+-]?)(\d[\d,]*)(?:\.(\d+))?(?: (.+))?")  # and what stands behind it
 _NO_NUMBER = ("", layout.MISSING, layout.NO_NETWORK)
 
 
 def tex(text: str) -> str:
     """Escaped for LaTeX's text mode; a question mark for a letter that its fonts do not have."""
-    return "".join(map(_letter, text))
+    return text if _PLAIN.fullmatch(text) else "".join(map(_letter, text))
 
 
 def _letter(character: str) -> str:
