@@ -22,7 +22,7 @@ from bench.data import Dataset, DatasetSpec
 from bench.errors import UserError, first_line
 from bench.evaluate import WEIGHTS, storage
 from bench.exam import Result, Setting, examine
-from bench.frames import load_records
+from bench.frames import PARQUET, load_records
 from bench.labels import CELL
 from bench.plan import Cell, Exam, Job, make, plan
 from bench.plan import examine as plan_exam
@@ -74,6 +74,9 @@ class Submission:
         jobs, failures = self._planned(sound)
         yield _check("key: as planned today", sound, failures)
         yield self._again([record for record in sound if record.key in jobs], jobs, sample)
+        copied = (self.directory / PARQUET).exists()
+        told = [f"{PARQUET}: reports would read it, whatever it says: delete it"] if copied else []
+        yield Check("folder: no copy of the records", int(not copied), told)
 
     @cached_property
     def _store(self) -> Store:

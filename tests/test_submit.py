@@ -20,7 +20,7 @@ TWO: dict[str, Any] = {
     "ipc": [1],
     "evaluate": {"architectures": ["mlp"], "students": 2, "protocol": "quick", "curve": [0.5]},
 }
-CHECKS = 8
+CHECKS = 9
 
 
 @pytest.fixture(scope="module")
@@ -207,6 +207,10 @@ def forge_identity(folder: Path) -> None:
     path.write_text(json.dumps({**meta, "sha256": digest(meta)}))
 
 
+def leave_copy(folder: Path) -> None:
+    (folder / "records.parquet").write_bytes(b"")
+
+
 @pytest.mark.parametrize(
     ("spoil", "which", "words"),
     [
@@ -228,6 +232,7 @@ def forge_identity(folder: Path) -> None:
         (claim_less_training, 7, "training.steps 1, measured"),
         (claim_spread, 7, "claimed 85.0 %, measured"),
         (claim_accuracy, 7, "claimed 99.9 %, measured"),
+        (leave_copy, 8, "records.parquet: reports would read it"),
     ],
 )
 def test_what_is_wrong_is_found(folder: Path, spoil: Callable[[Path], None], which: int, words: str) -> None:

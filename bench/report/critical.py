@@ -100,7 +100,7 @@ def _names(axes: Axes, diagram: Diagram, look: dict[str, Look], width: float) ->
         edge = 1 - width if left else k + width
         style = look[str(method)]
         axes.plot([rank, rank, edge], [0, y, y], color="0.35", linewidth=0.8, zorder=1)
-        axes.plot([edge], [y], marker=style.marker, color=style.colour, markersize=6, clip_on=False)
+        axes.plot([edge], [y], **{**style.face, "markersize": 6}, clip_on=False)
         text = f"{diagram.name(i)}  {rank:.2f}" if left else f"{rank:.2f}  {diagram.name(i)}"
         axes.text(edge, y, f"   {text}   ", ha="right" if left else "left", va="center", fontsize="small")
 
