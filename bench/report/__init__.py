@@ -121,7 +121,7 @@ def texts(shown: Exhibit) -> dict[str, str]:
 def _csv(table: pd.DataFrame) -> str:
     # digits first, by column: pandas asks of each number by itself whether it is one, in thrice the time
     digits = {
-        name: [f"{value:.6g}" if value == value else "" for value in table[name].tolist()]
+        str(name): [f"{value:.6g}" if value == value else "" for value in table[name].tolist()]
         for name in table.select_dtypes("float64")
     }
     return table.assign(**digits).to_csv(index=False, float_format="%.6g", lineterminator="\n")
