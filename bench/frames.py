@@ -7,7 +7,7 @@ since is read again and what is gone is left out; a file that cannot be read is 
 import contextlib
 import gc
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +57,7 @@ def load(directory: Path) -> tuple[pd.DataFrame, list[str]]:
 
 def load_records(directory: Path) -> tuple[list[Record], list[str]]:
     """As `load`, the records themselves."""
-    found, problems = _records(_paths(directory, _listing(directory)))
+    found, problems = _records(directory, _listing(directory))
     if not found:
         raise _nothing(directory, problems)
     return found, problems
@@ -71,7 +71,7 @@ def read(directory: Path) -> tuple[pa.Table, list[str]]:
     stamps = zip(*(stored[name].to_pylist() for name in ("key", "size", "mtime_ns")), strict=True)
     current = [files.get(key) == (size, time) for key, size, time in stamps]
     known = stored.filter(pa.array(current, pa.bool_()))
-    fresh, problems = _read(_paths(directory, files.keys() - set(known["key"].to_pylist())))
+    fresh, problems = _read(directory, sorted(files.keys() - set(known["key"].to_pylist()), key=_name))
     table = _in_order(pa.concat_tables([known, _stamped(fresh, files)]), files)
     if not len(table):
         raise _nothing(directory, problems)
@@ -107,18 +107,14 @@ def _name(key: str) -> str:
     return f"{key}.json"
 
 
-def _paths(directory: Path, keys: Iterable[str]) -> list[Path]:
-    return [directory / "records" / name for name in sorted(map(_name, keys))]
-
-
-def _records(paths: Sequence[Path]) -> tuple[list[Record], list[str]]:
+def _records(directory: Path, keys: Iterable[str]) -> tuple[list[Record], list[str]]:
     found: list[Record] = []
     problems: list[str] = []
-    for path in paths:
+    for key in keys:
         try:
-            found.append(record.load(path))
+            found.append(record.load(directory / "records" / _name(key)))
         except ValueError as error:
-            problems.append(f"records/{path.name} {error}; `ddbench run` makes it again")
+            problems.append(f"records/{_name(key)} {error}; `ddbench run` makes it again")
     return found, problems
 
 
@@ -127,18 +123,18 @@ def _nothing(directory: Path, problems: list[str]) -> UserError:
     return UserError(f"no records in {directory}: run `ddbench run SWEEP.yaml --out {directory}` first{bad}")
 
 
-def _read_chunk(paths: list[Path]) -> tuple[pa.Table, list[str]]:
+def _read_chunk(directory: Path, keys: list[str]) -> tuple[pa.Table, list[str]]:
     with uncollected():
-        found, problems = _records(paths)
+        found, problems = _records(directory, keys)
         return rows.table(found), problems
 
 
-def _read(paths: list[Path]) -> tuple[pa.Table, list[str]]:
+def _read(directory: Path, keys: list[str]) -> tuple[pa.Table, list[str]]:
     """The rows of these files, by as many processes as there are cores if there are many."""
-    chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
-    workers = min(cpu_count(), len(chunks), MOST_WORKERS) if len(paths) >= POOL_FROM else 1
+    chunks = [keys[start : start + CHUNK] for start in range(0, len(keys), CHUNK)]
+    workers = min(cpu_count(), len(chunks), MOST_WORKERS) if len(keys) >= POOL_FROM else 1
     try:
-        read = Parallel(n_jobs=workers)(delayed(_read_chunk)(chunk) for chunk in chunks)
+        read = Parallel(n_jobs=workers)(delayed(_read_chunk)(directory, chunk) for chunk in chunks)
     finally:
         if workers > 1:
             get_reusable_executor().shutdown(kill_workers=True)

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_core import from_json
 
 SCHEMA: Final = 1
+_CANONICAL = json.JSONEncoder(sort_keys=True)
 Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]  # what a table has room for
 LrFrom = Literal["protocol", "artifact", "holdout"]
 
@@ -122,7 +123,7 @@ class Record(_Part):
 
 def digest(content: dict[str, Any]) -> str:
     """sha256 of the canonical JSON text."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(_CANONICAL.encode(content).encode()).hexdigest()
 
 
 def dump(record: Record) -> str:

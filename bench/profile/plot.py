@@ -77,7 +77,7 @@ def _panel(axes: Axes, axis: Axis) -> None:
     if axis.exponent is not None:
         middle = np.exp(np.log(ms).mean() - axis.exponent * np.log(sizes).mean())
         axes.plot(sizes, middle * sizes**axis.exponent, color="0.5", linestyle="--", linewidth=1)
-        axes.set_title(f"~ size$^{{{axis.exponent:.2f}}}$, R² {axis.r2:.2f}", fontsize="medium")
+        axes.set_title(f"~ size^{axis.exponent:.2f}, R² {axis.r2:.2f}", fontsize="medium")
     axes.plot(sizes, ms, color=colour, marker="o", linestyle="", markersize=5)
     axes.set_xscale("log")
     axes.set_yscale("log")
