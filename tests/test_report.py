@@ -208,6 +208,13 @@ def test_numbers(value: float, text: str) -> None:
     assert layout.number(value) == text
 
 
+def test_markdown_has_no_bold_nothing() -> None:
+    table = layout.Comparison(
+        "t", [layout.Column("a")], [[[layout.Cell("", True)], [layout.Cell("b", True)]]], []
+    )
+    assert draw.markdown([table]).splitlines()[-3:] == ["|  |", "| **b** |", ""]
+
+
 def test_markdown_rows_have_the_same_number_of_cells(built: tuple[Path, Report]) -> None:
     text = (built[0] / "tables" / "summary.md").read_text()
     lines = [line for line in text.splitlines() if line.startswith("|")]

@@ -34,7 +34,7 @@ def _prose(text: str) -> str:
 
 def _markdown_cell(cell: Cell) -> str:
     text = _MARKUP.sub(r"\\\1", cell.text)
-    return f"**{text}**" if cell.bold else text
+    return f"**{text}**" if cell.bold and text else text
 
 
 def markdown(comparisons: list[Comparison]) -> str:
