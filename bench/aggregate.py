@@ -188,23 +188,7 @@ def curve(frame: pd.DataFrame) -> pd.DataFrame:
 
     The last of a cell is the accuracy that its records hold, at `fraction` 1. Empty where they hold no curve.
     """
-    alike = [*CELL, "exempt", "within_budget"]
-    points = _points(once(frame), alike, "curve", ["fraction", "step", "accuracy"])
-    if points.empty:
-        return pd.DataFrame()
-    found = Parts(points, [*alike, "fraction"])
-    return found.where.assign(
-        step=found.most("step").astype(int),
-        **spreads(found.column("accuracy"), "accuracy"),
-        n_seeds=found.sizes,
-    )
-
-
-def _points(rows: pd.DataFrame, alike: list[str], name: str, of: list[str]) -> pd.DataFrame:
-    """A row per tuple in the lists of a column: what it holds, and some columns of the row around it."""
-    lists = rows[name]
-    points = rows[alike].iloc[np.repeat(np.arange(len(rows)), lists.map(len))]
-    return points.assign(**dict(zip(of, np.array([*chain(*lists)]).reshape(-1, len(of)).T, strict=True)))
+    return _course(once(frame), "curve", ["fraction", "step", "accuracy"], ())
 
 
 def progress(frame: pd.DataFrame) -> pd.DataFrame:
@@ -213,17 +197,24 @@ def progress(frame: pd.DataFrame) -> pd.DataFrame:
     `step` counts the distillation's; `prepare_s` and `distill_s` are what it had cost, means over seeds. The
     last of a cell is the set itself. Empty where the records hold no snapshots.
     """
-    alike = [*CELL, "exempt", "within_budget"]
     # those without are left out first: `once` might keep them in the place of those with
     taken = once(frame[frame["snapshots"].map(len) > 0])
-    of = ["fraction", "step", "distill_s", "accuracy"]
-    points = _points(taken, [*alike, "prepare_s"], "snapshots", of)
+    seconds = ("prepare_s", "distill_s")
+    return _course(taken, "snapshots", ["fraction", "step", "distill_s", "accuracy"], seconds)
+
+
+def _course(rows: pd.DataFrame, name: str, of: list[str], averaged: Sequence[str]) -> pd.DataFrame:
+    """A row per cell and `fraction`, from the lists of tuples in a column; `of`: what a tuple holds."""
+    around = [*CELL, "exempt", "within_budget", *(column for column in averaged if column not in of)]
+    lists = rows[name]
+    points = rows[around].iloc[np.repeat(np.arange(len(rows)), lists.map(len))]
     if points.empty:
         return pd.DataFrame()
-    found = Parts(points, [*alike, "fraction"])
+    points = points.assign(**dict(zip(of, np.array([*chain(*lists)]).T, strict=True)))
+    found = Parts(points, [*CELL, "exempt", "within_budget", "fraction"])
     return found.where.assign(
         step=found.most("step").astype(int),
-        **{name: means(present(found.column(name))) for name in ("prepare_s", "distill_s")},
+        **{column: means(present(found.column(column))) for column in averaged},
         **spreads(found.column("accuracy"), "accuracy"),
         n_seeds=found.sizes,
     )
