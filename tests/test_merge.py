@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from cli_tools import ddbench
-from record_tools import COST, make, sweep, write
+from record_tools import COST, make, sweep, trained, write
 
 from bench.record import dump
 from bench.report.merge import gather
@@ -63,6 +63,21 @@ def test_same_record_twice_counts_once(tmp_path: Path) -> None:
     folders = [write(tmp_path / "a", [one]), write(tmp_path / "b", [other])]
     assert told(folders) == ([2.0], [])
     assert told(folders[::-1]) == ([9.0], [])
+
+
+def test_other_versions_may_score_otherwise(tmp_path: Path) -> None:
+    one, other = make("dm", 1, (0.5,)), make("dm", 1, (0.6,), versions={"torch": "1"})
+    flat, problems = gather([write(tmp_path / "a", [one]), write(tmp_path / "b", [other])])
+    assert (flat["accuracy"].tolist(), problems) == ([0.5], [])
+
+
+def test_what_an_older_ddbench_did_not_tell_is_no_disagreement(tmp_path: Path) -> None:
+    """The record that tells more is taken, wherever it lies."""
+    older, newer = make("dm", 1, (0.5,)), make("dm", 1, (0.5,), training=trained())
+    folders = [write(tmp_path / "a", [older]), write(tmp_path / "b", [newer])]
+    for order in (folders, folders[::-1]):
+        flat, problems = gather(order)
+        assert (flat["steps"].tolist(), problems) == ([100], [])
 
 
 def test_records_of_one_key_that_disagree_are_named_and_the_first_is_kept(tmp_path: Path) -> None:

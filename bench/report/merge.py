@@ -3,22 +3,26 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from bench import frames
+from bench import frames, rows
 from bench.labels import labelled
-from bench.rows import COST, rows
 
 # What may differ between two runs of the same job; snapshots hold seconds.
-MEASURED = {*COST, "versions", "snapshots"}
+MEASURED = {*rows.COST, "versions", "snapshots"}
+# What another device or version of torch moves a little.
+OUTCOME = ["accuracy", "accuracies", "curve", *rows.MEASURED]
 FOLDER = "folder"
+NOTHING = ["None", "nan", "<NA>", "[]"]  # of a record from before it was told
 
 
 def gather(directories: Sequence[Path]) -> tuple[pd.DataFrame, list[str]]:
     """The flat frame of the readable records, from the first folder that has one, and what is left out.
 
-    A record that stands in two folders counts once. Where the two differ in more than what was measured or
-    with which versions, that is one of the lines. Raises UserError for a folder without records.
+    A record that stands in two folders counts once. Where the two differ in more than what was measured, or
+    in their accuracies though device and versions are the same, that is one of the lines. Raises UserError for a folder without records.
     """
     if len(directories) == 1:
         return frames.load(directories[0])
@@ -27,24 +31,32 @@ def gather(directories: Sequence[Path]) -> tuple[pd.DataFrame, list[str]]:
     for i, directory in enumerate(directories):
         table, bad = frames.read(directory)
         problems += [f"{directory}/{line}" for line in bad]
-        found.append(rows(table).assign(**{FOLDER: i}))
+        found.append(rows.rows(table).assign(**{FOLDER: i}))
     together = pd.concat(found, ignore_index=True)
+    # what is known of how students were trained is kept before what an older ddbench left
+    together = together.sort_values("steps", key=pd.isna, kind="stable")
     again = together["key"].duplicated()
     first = together[~again]
     problems += _disagreements(first, together[again], directories)
-    return labelled(first.drop(columns=FOLDER).reset_index(drop=True)), problems
+    return labelled(first.sort_index().drop(columns=FOLDER).reset_index(drop=True)), problems
 
 
 def _disagreements(first: pd.DataFrame, again: pd.DataFrame, directories: Sequence[Path]) -> list[str]:
     known = first.set_index("key").loc[again["key"]].reset_index()
     compared = [name for name in again if name not in MEASURED | {FOLDER}]
-    # as text: lists compare by what they hold, and nothing equals nothing
-    differ = {name: known[name].map(repr).to_numpy() != again[name].map(repr).to_numpy() for name in compared}
-    changed = pd.DataFrame(differ, index=again.index)
+    changed = pd.DataFrame({name: _differ(known[name], again[name]) for name in compared}, index=again.index)
+    elsewhere = _differ(known["device"], again["device"]) | _differ(known["versions"], again["versions"])
+    changed.loc[elsewhere, OUTCOME] = False
     return [
         f"{directories[again[FOLDER][i]]}/records/{again['key'][i]}.json differs from the one in "
         f"{directories[known[FOLDER][place]]} in {', '.join(changed.columns[changed.loc[i]])}: "
-        "the first is kept; make one of them again"
+        "the latter is kept; make one of them again"
         for place, i in enumerate(changed.index)
         if changed.loc[i].any()
     ]
+
+
+def _differ(one: pd.Series, other: pd.Series) -> NDArray[np.bool_]:
+    """Where both say something, and not the same; as text, so that lists are compared by what they hold."""
+    told, again = (values.map(repr).to_numpy() for values in (one, other))
+    return (told != again) & ~np.isin(told, NOTHING) & ~np.isin(again, NOTHING)
