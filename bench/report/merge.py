@@ -22,7 +22,8 @@ def gather(directories: Sequence[Path]) -> tuple[pd.DataFrame, list[str]]:
     """The flat frame of the readable records, from the first folder that has one, and what is left out.
 
     A record that stands in two folders counts once. Where the two differ in more than what was measured, or
-    in their accuracies though device and versions are the same, that is one of the lines. Raises UserError for a folder without records.
+    in their accuracies though device and versions are the same, that is one of the lines. Raises UserError
+    for a folder without records.
     """
     if len(directories) == 1:
         return frames.load(directories[0])
