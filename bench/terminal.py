@@ -32,11 +32,17 @@ def write_report(*directories: Path, to: Path | None = None) -> "Report":
 
 
 def _written(paths: list[Path]) -> list[str]:
-    """A line for each folder, with the names of the files in it, each once for all its kinds."""
+    """A line for each folder, with the names of its files, each once for all kinds; pictures are counted."""
     found: dict[Path, dict[str, None]] = {}
     for path in paths:
         found.setdefault(path.parent, {})[path.stem] = None
-    return [f"{folder}: {', '.join(names)}" for folder, names in found.items()]
+    lines = []
+    for folder, names in found.items():
+        pictures = sum(name.startswith("pictures_") for name in names)
+        told = [name for name in names if not name.startswith("pictures_")]
+        told += [f"{pictures} picture{'s' * (pictures > 1)}"] if pictures else []
+        lines.append(f"{folder}: {', '.join(told)}")
+    return lines
 
 
 def finish(session: "Session", outcome: "Outcome", limit: int | None) -> None:
