@@ -67,6 +67,7 @@ def wait_for_order(page: "Page", name: str, direction: str) -> None:
 def open_first(page: "Page", search: str) -> "Locator":
     page.get_by_label("search").fill(search)
     page.locator(".opener").first.click()
+    page.wait_for_selector(".inside")  # what is in it has to be unpacked first
     return page.locator(".inside")
 
 
@@ -161,7 +162,7 @@ def test_row_opens_and_closes_by_keyboard(page: "Page") -> None:
     page.wait_for_selector(".inside")
     assert opener.get_attribute("aria-expanded") == "true"
     page.keyboard.press("Space")
-    assert page.locator(".inside").count() == 0
+    page.wait_for_selector(".inside", state="detached")
     assert opener.get_attribute("aria-expanded") == "false"
 
 
