@@ -272,6 +272,29 @@ def test_terminal_keeps_accuracies_whole(built: tuple[Path, Report], width: int)
     assert ("distill" in text.split("Accuracy in percent")[0].split("\n", 1)[1]) == (width >= 80)
 
 
+def test_names_are_broken_before_numbers_are_cut() -> None:
+    names = ["method", "distilled on", "evaluated on"]
+    columns = [layout.Column("ipc"), *(layout.Column(name, left=True) for name in names)]
+    columns += [layout.Column("A"), layout.Column("B"), layout.Column("B − A", left=True)]
+    cells = ["10", "random_real", "convnet-d2-w64", "resnet10-w16", "93.0", "92.9", "-0.1 [-1.5, 1.5]"]
+    table = layout.Comparison("t", columns, [[[layout.Cell(text) for text in cells]]], [])
+    text = io.StringIO()
+    draw.show(table, Console(file=text, width=70))
+    first, second = text.getvalue().splitlines()[4:6]
+    assert first.split() == [
+        "10",
+        "random_r",
+        "convnet-",
+        "resnet10",
+        "93.0",
+        "92.9",
+        "-0.1",
+        "[-1.5,",
+        "1.5]",
+    ]
+    assert second.split() == ["eal", "d2-w64", "-w16"]
+
+
 def test_labels_are_not_read_as_markup() -> None:
     records = [make(hyperparameters={"steps": steps}) for steps in (1, 2)]
     view = View(frame(records), ())

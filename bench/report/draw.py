@@ -56,6 +56,7 @@ def markdown(comparisons: list[Comparison]) -> str:
 # --- LaTeX --------------------------------------------------------------------------------------------------
 
 ROWS_A_PAGE = 40  # half as many where names take two lines
+LEAST = 8  # characters of a name in a terminal that is too narrow
 LONGEST = 40  # characters of a text that is not wrapped
 _WRAPPED = r">{\raggedright\arraybackslash}p{6.2cm}"
 _HEAD = r"""% Preamble: \usepackage{booktabs,etoolbox,graphicx,siunitx} \robustify\bfseries
@@ -222,15 +223,19 @@ def _pick(table: Comparison, keep: list[int]) -> Comparison:
     return replace(table, columns=[table.columns[i] for i in keep], groups=groups)
 
 
-def _rich(table: Comparison) -> Table:
+def _rich(table: Comparison, squeezed: bool = False) -> Table:
+    """`squeezed`: all names may be broken, not only methods; numbers never."""
     drawn = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False)
-    for column in table.columns:
-        wrap = column.header == "method"
+    rows = [row for group in table.groups for row in group]
+    for i, column in enumerate(table.columns):
+        name = column.left and any(map(str.isalpha, "".join(row[i].text for row in rows)))
+        wrap = column.header == "method" or (squeezed and name)
         drawn.add_column(
             Text(column.header.replace("×", "\n×").replace(" ", "\n") if column.rank else column.header),
             justify="left" if column.left else "right",
             no_wrap=not wrap,
             overflow="fold",
+            min_width=LEAST if squeezed and wrap else None,
             vertical="top",
         )
     for group in table.groups:
@@ -240,16 +245,16 @@ def _rich(table: Comparison) -> Table:
     return drawn
 
 
+def _fits(table: Comparison, console: Console) -> bool:
+    wide = console.options.update_width(10_000)  # else the measure is cut to the console's own width
+    return console.measure(_rich(table), options=wide).maximum <= console.width
+
+
 def fitted(table: Comparison, console: Console) -> list[Comparison]:
     """The table without the costs that do not fit; accuracies that do not fit get a table of their own."""
-
-    def fits(candidate: Comparison) -> bool:
-        wide = console.options.update_width(10_000)  # else the measure is cut to the console's own width
-        return console.measure(_rich(candidate), options=wide).maximum <= console.width
-
     for rank in range(max(column.rank for column in table.columns), -1, -1):
         narrow = _pick(table, [i for i, column in enumerate(table.columns) if column.rank <= rank])
-        if fits(narrow):
+        if _fits(narrow, console):
             return [narrow]
     where = [i for i, column in enumerate(narrow.columns) if column.accuracy]
     if len(where) < 2:
@@ -264,7 +269,7 @@ def show(table: Comparison, console: Console) -> None:
     pieces = fitted(table, console)
     console.print(Text(table.title, style="bold underline"))
     for piece in pieces:
-        console.print(_rich(piece))
+        console.print(_rich(piece, squeezed=not _fits(piece, console)))
         console.print()
     shown = {column.header for piece in pieces for column in piece.columns}
     dropped = [column.header for column in table.columns if column.header not in shown]
