@@ -281,18 +281,9 @@ def test_names_are_broken_before_numbers_are_cut() -> None:
     text = io.StringIO()
     draw.show(table, Console(file=text, width=70))
     first, second = text.getvalue().splitlines()[4:6]
-    assert first.split() == [
-        "10",
-        "random_r",
-        "convnet-",
-        "resnet10",
-        "93.0",
-        "92.9",
-        "-0.1",
-        "[-1.5,",
-        "1.5]",
-    ]
-    assert second.split() == ["eal", "d2-w64", "-w16"]
+    broken, whole = first.split()[:4], first.split()[4:]
+    assert whole == ["93.0", "92.9", "-0.1", "[-1.5,", "1.5]"]
+    assert [a + b for a, b in zip(broken[1:], second.split(), strict=True)] == cells[1:4]
 
 
 def test_labels_are_not_read_as_markup() -> None:
