@@ -287,7 +287,8 @@ def _improvement(compared: Matrix, i: int, j: int) -> tuple[float, float, float]
     if not (_certain(compared, x) and _certain(compared, y)):
         return point, np.nan, np.nan
     weighted = won.astype(np.float32).swapaxes(1, 2) @ compared.resampled(i, x)  # [cells, theirs, draws]
-    return point, *_percentiles((weighted * compared.resampled(j, y)).sum(axis=1).mean(axis=0))
+    weighted *= compared.resampled(j, y)
+    return point, *_percentiles(weighted.sum(axis=1).mean(axis=0))
 
 
 def holm(p: Floats) -> Floats:
