@@ -12,14 +12,14 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from annotated_types import Ge, Gt, Lt
 
-from bench import augment
-from bench.artifact import DistilledDataset
-from bench.method import ARCHITECTURE, IPC, SEED, Prepare, Problem
+from bench.core.augment import dsa
+from bench.core.distilled import DistilledDataset
+from bench.core.method import ARCHITECTURE, IPC, SEED, Prerequisite, Problem
 from methods.blocks.hypergradient import SGD
-from methods.blocks.parameterise import Pixels
-from methods.blocks.step_size import Learned
+from methods.blocks.learned_scalars import LearnedScalars
+from methods.blocks.parameterise.pixels import Pixels
+from methods.blocks.unroll_windows import Unroll
 from methods.blocks.unrolled import Clip, Unrolled, fresh_states, learn_unrolled
-from methods.blocks.windows import Unroll
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class BPTT:
     paper: ClassVar[str] = (
         "Deng & Russakovsky, Remember the Past, NeurIPS 2022 (its baseline without the memory)"
     )
-    uses: ClassVar[frozenset[str]] = frozenset({IPC, ARCHITECTURE, SEED})
+    depends_on: ClassVar[frozenset[str]] = frozenset({IPC, ARCHITECTURE, SEED})
 
     steps: Annotated[int, Gt(0)] = 50000
     init: Literal["unit", "noise", "real"] = "unit"
@@ -46,9 +46,9 @@ class BPTT:
     clip: Annotated[float, Gt(0)] = 2.0  # of the gradient's norm
 
     def __post_init__(self) -> None:
-        augment.parse(self.augment)
+        dsa.parse_strategy(self.augment)
 
-    def requires(self) -> dict[str, Prepare]:
+    def requires(self) -> dict[str, Prerequisite]:
         return {}
 
     def distill(self, problem: Problem) -> DistilledDataset:
@@ -67,7 +67,7 @@ class BPTT:
             siamese=True,
         )
         optimiser = torch.optim.SGD(synthetic.parameters(), lr=self.lr, momentum=self.momentum)
-        eta = Learned(synthetic, "inner_lr", self.inner_lr, 0.0, 0.0)
+        eta = LearnedScalars(synthetic, "inner_lr", self.inner_lr, 0.0, 0.0)
         learn_unrolled(problem, synthetic, unrolled, optimiser, eta, steps=self.steps, clip=Clip(self.clip))
         return synthetic
 

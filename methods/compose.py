@@ -16,20 +16,25 @@ from annotated_types import Ge, Gt, Lt
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector
 
-from bench import augment, timing
-from bench.artifact import DistilledDataset
-from bench.errors import UserError
-from bench.journal import Stateful
-from bench.method import ARCHITECTURE, IPC, SEED, Prepare, Problem
+from bench.core import timing
+from bench.core.augment import dsa
+from bench.core.distilled import DistilledDataset
+from bench.core.errors import UserError
+from bench.core.loop import Stateful
+from bench.core.method import ARCHITECTURE, IPC, SEED, Prerequisite, Problem
 from methods.blocks.experts import Experts, trajectories
 from methods.blocks.hypergradient import SGD, State
+from methods.blocks.matching_batches import MatchingBatches
+from methods.blocks.network_pools import Fresh, Pool, PoolTraining, TrainedOnReal, TrainedOnSynthetic
 from methods.blocks.objectives import distribution_matching, gradient_matching
-from methods.blocks.pairs import Pairs
-from methods.blocks.parameterise import Balanced, Hallucinators, LinearBases, MultiFormation, Pixels
-from methods.blocks.pools import Fresh, Pool, TrainedOnReal, TrainedOnSynthetic, Training
+from methods.blocks.parameterise.base import Balanced
+from methods.blocks.parameterise.hallucinators import Hallucinators
+from methods.blocks.parameterise.linear_bases import LinearBases
+from methods.blocks.parameterise.multi_formation import MultiFormation
+from methods.blocks.parameterise.pixels import Pixels
 from methods.blocks.trajectory import TrajectoryMatching
+from methods.blocks.unroll_windows import Unroll
 from methods.blocks.unrolled import Unrolled
-from methods.blocks.windows import Unroll
 
 OWN_POOL = {  # the pool of the paper that an objective comes from
     "gradient_matching": "trained_on_real",
@@ -45,7 +50,7 @@ class Compose:
 
     version: ClassVar[int] = 1
     paper: ClassVar[str] = "ddbench: a parameterisation and an objective of different papers"
-    uses: ClassVar[frozenset[str]] = frozenset({IPC, ARCHITECTURE, SEED})
+    depends_on: ClassVar[frozenset[str]] = frozenset({IPC, ARCHITECTURE, SEED})
 
     parameterisation: Literal["pixels", "multi_formation", "linear_bases", "hallucinators"] = "pixels"
     objective: Literal["gradient_matching", "distribution_matching", "trajectory_matching", "unrolled"] = (
@@ -74,7 +79,7 @@ class Compose:
     experts: Annotated[int, Gt(0)] = 10
 
     def __post_init__(self) -> None:
-        augment.parse(self.augment)
+        dsa.parse_strategy(self.augment)
         if self.objective == "trajectory_matching" and self._pool_name != "experts":
             raise UserError(
                 f"pool: trajectory_matching follows experts; {self.pool} has none: leave pool out"
@@ -87,7 +92,7 @@ class Compose:
     def _pool_name(self) -> str:
         return OWN_POOL[self.objective] if self.pool == "own" else self.pool
 
-    def requires(self) -> dict[str, Prepare]:
+    def requires(self) -> dict[str, Prerequisite]:
         if self._pool_name != "experts":
             return {}
         epochs = self.start_epochs - 1 + self.expert_epochs
@@ -98,7 +103,7 @@ class Compose:
         optimiser = torch.optim.Adam(synthetic.parameters(), lr=self.lr)
         objective, draws = self._objective(problem, pool)
         stretch = self.stretch if isinstance(pool, TrainedOnReal | TrainedOnSynthetic) else 1
-        run = problem.journal.steps(
+        run = problem.loop.steps(
             self.steps, synthetic, "lr or inner_lr", optimiser=optimiser, pool=pool, draws=draws
         )
         for step in run:
@@ -131,7 +136,7 @@ class Compose:
         )
 
     def _pool(self, problem: Problem) -> Pool:
-        training: Training = {
+        training: PoolTraining = {
             "lr": self.net_lr,
             "batch_size": 64,
             "momentum": 0.9,
@@ -151,7 +156,7 @@ class Compose:
             return self._trajectories(problem)
         if self.objective == "unrolled":
             return self._unrolled(problem, pool)
-        pairs = Pairs(problem, "compose", self.batch_real, self.augment, self.batch_synthetic)
+        pairs = MatchingBatches(problem, "compose", self.batch_real, self.augment, self.batch_synthetic)
 
         def matching(synthetic: Balanced) -> Tensor:
             pair, n = pairs.next(synthetic), problem.n_classes

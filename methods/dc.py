@@ -9,12 +9,12 @@ from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Gt
 
-from bench.artifact import DistilledDataset
-from bench.method import ARCHITECTURE, IPC, SEED, Prepare, Problem
-from methods.blocks.condense import condense
-from methods.blocks.pairs import Pairs
-from methods.blocks.parameterise import Pixels
-from methods.blocks.pools import TrainedOnSynthetic
+from bench.core.distilled import DistilledDataset
+from bench.core.method import ARCHITECTURE, IPC, SEED, Prerequisite, Problem
+from methods.blocks.gradient_matching_loop import match_gradients
+from methods.blocks.matching_batches import MatchingBatches
+from methods.blocks.network_pools import TrainedOnSynthetic
+from methods.blocks.parameterise.pixels import Pixels
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class DC:
 
     version: ClassVar[int] = 1
     paper: ClassVar[str] = "Zhao, Mopuri & Bilen, Dataset Condensation with Gradient Matching, ICLR 2021"
-    uses: ClassVar[frozenset[str]] = frozenset({IPC, ARCHITECTURE, SEED})
+    depends_on: ClassVar[frozenset[str]] = frozenset({IPC, ARCHITECTURE, SEED})
 
     iterations: Annotated[int, Gt(0)] = 1000  # K: networks
     inner_steps: Annotated[int, Gt(0)] = 1  # T: matchings under each network
@@ -35,16 +35,16 @@ class DC:
     net_batch: Annotated[int, Gt(0)] = 256
     init: Literal["real", "noise"] = "real"
 
-    def requires(self) -> dict[str, Prepare]:
+    def requires(self) -> dict[str, Prerequisite]:
         return {}
 
     def distill(self, problem: Problem) -> DistilledDataset:
         synthetic = Pixels.start(problem, problem.rng("dc", "init"), init=self.init)
-        pairs = Pairs(problem, "dc", self.batch_real, "none")
+        pairs = MatchingBatches(problem, "dc", self.batch_real, "none")
         pool = TrainedOnSynthetic(
             problem, "dc", lr=self.net_lr, batch_size=self.net_batch, epochs=self.net_epochs
         )
-        return condense(
+        return match_gradients(
             problem,
             synthetic,
             pairs,

@@ -11,14 +11,15 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
-from bench import augment, timing
-from bench.artifact import DistilledDataset
-from bench.method import ARCHITECTURE, IPC, SEED, Prepare, Problem
-from bench.networks import Network
-from bench.train import in_pieces
+from bench.core import timing
+from bench.core.augment import dsa
+from bench.core.distilled import DistilledDataset
+from bench.core.method import ARCHITECTURE, IPC, SEED, Prerequisite, Problem
+from bench.core.networks.base import Network
+from bench.core.training import in_pieces
+from methods.blocks.matching_batches import MatchingBatches
 from methods.blocks.objectives import distribution_matching
-from methods.blocks.pairs import Pairs
-from methods.blocks.parameterise import Pixels
+from methods.blocks.parameterise.pixels import Pixels
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class DM:
 
     version: ClassVar[int] = 1
     paper: ClassVar[str] = "Zhao & Bilen, Dataset Condensation with Distribution Matching, WACV 2023"
-    uses: ClassVar[frozenset[str]] = frozenset({IPC, ARCHITECTURE, SEED})
+    depends_on: ClassVar[frozenset[str]] = frozenset({IPC, ARCHITECTURE, SEED})
 
     steps: Annotated[int, Gt(0)] = 20000  # K
     lr: Annotated[float, Gt(0)] = 1.0  # eta
@@ -37,17 +38,17 @@ class DM:
     init: Literal["real", "noise"] = "real"
 
     def __post_init__(self) -> None:
-        augment.parse(self.augment)
+        dsa.parse_strategy(self.augment)
 
-    def requires(self) -> dict[str, Prepare]:
+    def requires(self) -> dict[str, Prerequisite]:
         return {}
 
     def distill(self, problem: Problem) -> DistilledDataset:
         synthetic = Pixels.start(problem, problem.rng("dm", "init"), init=self.init)
-        pairs = Pairs(problem, "dm", self.batch_real, self.augment)
+        pairs = MatchingBatches(problem, "dm", self.batch_real, self.augment)
         optimiser = torch.optim.SGD(synthetic.parameters(), lr=self.lr, momentum=self.momentum)
         networks = problem.rng("dm", "networks")
-        run = problem.journal.steps(
+        run = problem.loop.steps(
             self.steps, synthetic, "lr", optimiser=optimiser, pairs=pairs, networks=networks
         )
         for _ in run:

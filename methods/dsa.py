@@ -12,13 +12,13 @@ from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Gt
 
-from bench import augment
-from bench.artifact import DistilledDataset
-from bench.method import ARCHITECTURE, IPC, SEED, Prepare, Problem
-from methods.blocks.condense import condense
-from methods.blocks.pairs import Pairs
-from methods.blocks.parameterise import Pixels
-from methods.blocks.pools import TrainedOnSynthetic
+from bench.core.augment import dsa
+from bench.core.distilled import DistilledDataset
+from bench.core.method import ARCHITECTURE, IPC, SEED, Prerequisite, Problem
+from methods.blocks.gradient_matching_loop import match_gradients
+from methods.blocks.matching_batches import MatchingBatches
+from methods.blocks.network_pools import TrainedOnSynthetic
+from methods.blocks.parameterise.pixels import Pixels
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class DSA:
     paper: ClassVar[str] = (
         "Zhao & Bilen, Dataset Condensation with Differentiable Siamese Augmentation, ICML 2021"
     )
-    uses: ClassVar[frozenset[str]] = frozenset({IPC, ARCHITECTURE, SEED})
+    depends_on: ClassVar[frozenset[str]] = frozenset({IPC, ARCHITECTURE, SEED})
 
     iterations: Annotated[int, Gt(0)] = 1000  # K: networks
     inner_steps: Annotated[int, Gt(0)] = 1  # T: matchings under each network
@@ -43,14 +43,14 @@ class DSA:
     init: Literal["real", "noise"] = "real"
 
     def __post_init__(self) -> None:
-        augment.parse(self.augment)
+        dsa.parse_strategy(self.augment)
 
-    def requires(self) -> dict[str, Prepare]:
+    def requires(self) -> dict[str, Prerequisite]:
         return {}
 
     def distill(self, problem: Problem) -> DistilledDataset:
         synthetic = Pixels.start(problem, problem.rng("dsa", "init"), init=self.init)
-        pairs = Pairs(problem, "dsa", self.batch_real, self.augment)
+        pairs = MatchingBatches(problem, "dsa", self.batch_real, self.augment)
         pool = TrainedOnSynthetic(
             problem,
             "dsa",
@@ -59,7 +59,7 @@ class DSA:
             epochs=self.net_epochs,
             augment=self.augment,
         )
-        return condense(
+        return match_gradients(
             problem,
             synthetic,
             pairs,

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from bench.artifact import DistilledDataset
-from bench.data import ClassIndex
-from bench.method import Prepare, Problem
+from bench.core.distilled import DistilledDataset
+from bench.core.method import Prerequisite, Problem
+from bench.core.sampling import ClassIndex
 from methods.blocks.coresets import real_images
 
 
@@ -15,9 +15,9 @@ class Full:
 
     version: ClassVar[int] = 1
     paper: ClassVar[str] = "baseline: the whole training set"
-    uses: ClassVar[frozenset[str]] = frozenset()
+    depends_on: ClassVar[frozenset[str]] = frozenset()
 
-    def requires(self) -> dict[str, Prepare]:
+    def requires(self) -> dict[str, Prerequisite]:
         return {}
 
     def distill(self, problem: Problem) -> DistilledDataset:

@@ -18,14 +18,15 @@ import torch.nn.functional as F
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from bench import augment, timing
-from bench.artifact import DistilledDataset
-from bench.method import ARCHITECTURE, IPC, SEED, Prepare, Problem
-from bench.networks import Network
-from methods.blocks.batches import Batch, shuffled_batches
+from bench.core import timing
+from bench.core.augment import dsa
+from bench.core.distilled import DistilledDataset
+from bench.core.method import ARCHITECTURE, IPC, SEED, Prerequisite, Problem
+from bench.core.networks.base import Network
 from methods.blocks.experts import trajectories
-from methods.blocks.parameterise import Hallucinators
-from methods.blocks.step_size import Learned
+from methods.blocks.inner_batches import InnerBatch, shuffled_batches
+from methods.blocks.learned_scalars import LearnedScalars
+from methods.blocks.parameterise.hallucinators import Hallucinators
 from methods.blocks.trajectory import TrajectoryMatching
 
 TEMPERATURE = 0.07  # tau of the supervised contrastive term
@@ -55,7 +56,7 @@ class HaBa:
 
     version: ClassVar[int] = 1
     paper: ClassVar[str] = "Liu et al., Dataset Distillation via Factorization, NeurIPS 2022"
-    uses: ClassVar[frozenset[str]] = frozenset({IPC, ARCHITECTURE, SEED})
+    depends_on: ClassVar[frozenset[str]] = frozenset({IPC, ARCHITECTURE, SEED})
 
     steps: Annotated[int, Gt(0)] = 15000
     hallucinators: Annotated[int, Gt(0)] = 5  # |H|
@@ -89,9 +90,9 @@ class HaBa:
     expert_batch: Annotated[int, Gt(0)] = 256
 
     def __post_init__(self) -> None:
-        augment.parse(self.augment)
+        dsa.parse_strategy(self.augment)
 
-    def requires(self) -> dict[str, Prepare]:
+    def requires(self) -> dict[str, Prerequisite]:
         return trajectories(
             self.experts,
             self.start_epochs - 1 + self.expert_epochs,
@@ -103,10 +104,10 @@ class HaBa:
     def distill(self, problem: Problem) -> DistilledDataset:
         synthetic = self._start(problem)
         optimiser = torch.optim.SGD(synthetic.parameters(), lr=self.lr, momentum=self.momentum)
-        alpha = Learned(synthetic, "inner_lr", self.inner_lr, self.lr_lr, self.lr_momentum)
+        alpha = LearnedScalars(synthetic, "inner_lr", self.inner_lr, self.lr_lr, self.lr_momentum)
         matching = TrajectoryMatching(problem, "haba", self.start_epochs, self.expert_epochs)
         game = Extractor(self, problem)
-        run = problem.journal.steps(
+        run = problem.loop.steps(
             self.steps,
             synthetic,
             "lr_lr, lr or start_epochs",
@@ -146,11 +147,11 @@ class HaBa:
         )
 
 
-def _paired(drawn: augment.Draw) -> augment.Draw:
+def _paired(drawn: dsa.Draw) -> dsa.Draw:
     """The operations of the first half on the second half too, with parameters of its own."""
     stages = [
         replace(stage, choice=stage.choice[: drawn.groups // 2].repeat(2))
-        if isinstance(stage, augment.Pick)
+        if isinstance(stage, dsa.Pick)
         else stage
         for stage in drawn.stages
     ]
@@ -167,19 +168,19 @@ class Extractor:
             self._net.parameters(), lr=method.extractor_lr, momentum=method.extractor_momentum
         )
 
-    def chunks(self, synthetic: Hallucinators, n: int) -> list[Batch]:
+    def chunks(self, synthetic: Hallucinators, n: int) -> list[InnerBatch]:
         """The next n chunks of a shuffled list of bases, with an augmentation draw an image."""
         bases, device = len(synthetic.bases), synthetic.bases.device
         size = self._method.batch_synthetic or bases
         return shuffled_batches(bases, size, n, self._rng, self._method.augment, device=device)
 
-    def one_style(self, synthetic: Hallucinators, chunk: Batch) -> Batch:
+    def one_style(self, synthetic: Hallucinators, chunk: InnerBatch) -> InnerBatch:
         """The chunk through one random hallucinator."""
         style = torch.randint(self._method.hallucinators, (1,), generator=self._rng)
-        return Batch(synthetic.pair(chunk.items, style.to(chunk.items.device)), chunk.draw)
+        return InnerBatch(synthetic.pair(chunk.items, style.to(chunk.items.device)), chunk.draw)
 
     @timing.charged("synthetic gradient")
-    def push(self, synthetic: Hallucinators, images: Tensor, chunk: Batch) -> Tensor | float:
+    def push(self, synthetic: Hallucinators, images: Tensor, chunk: InnerBatch) -> Tensor | float:
         """lambda_cos dL_cos/d(decoded images): away from looking alike. F stays as it is."""
         if self._method.hallucinators < 2 or not self._method.weight_likeness:
             return 0.0
@@ -189,7 +190,7 @@ class Extractor:
         return torch.autograd.grad(loss, images)[0]
 
     @timing.charged("network update")
-    def pull(self, synthetic: Hallucinators, chunk: Batch) -> None:
+    def pull(self, synthetic: Hallucinators, chunk: InnerBatch) -> None:
         """One step of F: classify, and pull the views of a basis, and of a class, together."""
         if self._method.hallucinators < 2 or not self._method.weight_likeness:
             return  # nothing reads F
@@ -209,12 +210,12 @@ class Extractor:
         self._optimiser.step()
         self._optimiser.zero_grad()
 
-    def _views(self, synthetic: Hallucinators, images: Tensor, chunk: Batch) -> Tensor:
+    def _views(self, synthetic: Hallucinators, images: Tensor, chunk: InnerBatch) -> Tensor:
         """Two hallucinations of each basis [2n,C,H,W]; one operation for both, each its own parameters."""
         styles = torch.randperm(self._method.hallucinators, generator=self._rng)[:2].to(chunk.items.device)
         items = torch.cat([synthetic.pair(chunk.items, style[None]) for style in styles])
         n = len(chunk.items)
-        return augment.apply(images[items], _paired(augment.draw(self._method.augment, 2 * n, self._rng)))
+        return dsa.apply(images[items], _paired(dsa.draw(self._method.augment, 2 * n, self._rng)))
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -10,10 +10,10 @@ import torch
 from annotated_types import Gt
 from torch import Tensor
 
-from bench.artifact import DistilledDataset
-from bench.method import ARCHITECTURE, IPC, SEED, Prepare, Problem
+from bench.core.distilled import DistilledDataset
+from bench.core.method import ARCHITECTURE, IPC, SEED, Prerequisite, Problem
 from methods.blocks.coresets import select_by_features
-from methods.blocks.pools import Embedding
+from methods.blocks.network_pools import Embedding
 
 
 def herd(features: Tensor, k: int) -> Tensor:
@@ -35,11 +35,11 @@ class Herding:
 
     version: ClassVar[int] = 1
     paper: ClassVar[str] = "Rebuffi et al., iCaRL, CVPR 2017 (herding: Welling, ICML 2009)"
-    uses: ClassVar[frozenset[str]] = frozenset({IPC, ARCHITECTURE, SEED})
+    depends_on: ClassVar[frozenset[str]] = frozenset({IPC, ARCHITECTURE, SEED})
 
     network_steps: Annotated[int, Gt(0)] = 3000
 
-    def requires(self) -> dict[str, Prepare]:
+    def requires(self) -> dict[str, Prerequisite]:
         return {"embedding": Embedding(self.network_steps)}
 
     def distill(self, problem: Problem) -> DistilledDataset:

@@ -15,14 +15,14 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from annotated_types import Ge, Gt, Le
 
-from bench import augment
-from bench.artifact import DistilledDataset
-from bench.method import ARCHITECTURE, IPC, SEED, Prepare, Problem
+from bench.core.augment import dsa
+from bench.core.distilled import DistilledDataset
+from bench.core.method import ARCHITECTURE, IPC, SEED, Prerequisite, Problem
 from methods.blocks.experts import Experts, trajectories
+from methods.blocks.matching_batches import MatchingBatches
+from methods.blocks.network_pools import Pool, PoolRecipe, TrainedOnReal, TrainedOnSynthetic
 from methods.blocks.objectives import gradient_matching
-from methods.blocks.pairs import Pairs
-from methods.blocks.parameterise import MultiFormation
-from methods.blocks.pools import Learning, Pool, TrainedOnReal, TrainedOnSynthetic
+from methods.blocks.parameterise.multi_formation import MultiFormation
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class IDC:
     paper: ClassVar[str] = (
         "Kim et al., Dataset Condensation via Efficient Synthetic-Data Parameterization, ICML 2022"
     )
-    uses: ClassVar[frozenset[str]] = frozenset({IPC, ARCHITECTURE, SEED})
+    depends_on: ClassVar[frozenset[str]] = frozenset({IPC, ARCHITECTURE, SEED})
 
     factor: Annotated[int, Gt(0)] = 2  # f
     decoder: Literal["uniform", "multi_scale", "bounded", "learnable"] = "uniform"
@@ -60,11 +60,11 @@ class IDC:
     pool_epochs: Annotated[int, Gt(0)] = 1  # and how many there are
 
     def __post_init__(self) -> None:
-        augment.parse(self.augment)
-        augment.parse(self.net_augment)
+        dsa.parse_strategy(self.augment)
+        dsa.parse_strategy(self.net_augment)
 
     @property
-    def _learning(self) -> Learning:
+    def _learning(self) -> PoolRecipe:
         """How a network learns: in the pool that it may come from, and between matchings."""
         return {
             "lr": self.net_lr,
@@ -75,7 +75,7 @@ class IDC:
             "cutmix": self.cutmix,
         }
 
-    def requires(self) -> dict[str, Prepare]:
+    def requires(self) -> dict[str, Prerequisite]:
         if not self.pool:
             return {}
         return trajectories(self.pool, self.pool_from + self.pool_epochs - 1, **self._learning)
@@ -90,9 +90,9 @@ class IDC:
             labels=self.labels,
         )
         optimiser = torch.optim.SGD(synthetic.parameters(), lr=self.lr, momentum=self.momentum)
-        pairs = Pairs(problem, "idc", self.batch_real, self.augment, self.batch_synthetic)
+        pairs = MatchingBatches(problem, "idc", self.batch_real, self.augment, self.batch_synthetic)
         pool = self._pool(problem)
-        run = problem.journal.steps(
+        run = problem.loop.steps(
             self.iterations * self.inner_steps, synthetic, "lr", optimiser=optimiser, pairs=pairs, pool=pool
         )
         for step in run:

@@ -12,11 +12,11 @@ from annotated_types import Gt
 from sklearn.cluster import KMeans
 from torch import Tensor
 
-from bench import rng
-from bench.artifact import DistilledDataset
-from bench.method import ARCHITECTURE, IPC, SEED, Prepare, Problem
+from bench.core import random
+from bench.core.distilled import DistilledDataset
+from bench.core.method import ARCHITECTURE, IPC, SEED, Prerequisite, Problem
 from methods.blocks.coresets import select_by_features
-from methods.blocks.pools import Embedding
+from methods.blocks.network_pools import Embedding
 
 
 def nearest_to_centres(features: Tensor, k: int, seed: int) -> Tensor:
@@ -36,15 +36,15 @@ class KMeansCoreset:
 
     version: ClassVar[int] = 1
     paper: ClassVar[str] = "Cui et al., DC-BENCH, NeurIPS 2022 (k-means baseline)"
-    uses: ClassVar[frozenset[str]] = frozenset({IPC, ARCHITECTURE, SEED})
+    depends_on: ClassVar[frozenset[str]] = frozenset({IPC, ARCHITECTURE, SEED})
 
     network_steps: Annotated[int, Gt(0)] = 3000
 
-    def requires(self) -> dict[str, Prepare]:
+    def requires(self) -> dict[str, Prerequisite]:
         return {"embedding": Embedding(self.network_steps)}
 
     def distill(self, problem: Problem) -> DistilledDataset:
-        pick = partial(nearest_to_centres, seed=rng.derive(problem.seed, "k_means"))
+        pick = partial(nearest_to_centres, seed=random.derive(problem.seed, "k_means"))
         return select_by_features(problem, pick)
 
 

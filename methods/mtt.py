@@ -11,12 +11,12 @@ from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Gt
 
-from bench import augment
-from bench.artifact import DistilledDataset
-from bench.method import ARCHITECTURE, IPC, SEED, Prepare, Problem
+from bench.core.augment import dsa
+from bench.core.distilled import DistilledDataset
+from bench.core.method import ARCHITECTURE, IPC, SEED, Prerequisite, Problem
 from methods.blocks.experts import trajectories
-from methods.blocks.parameterise import Pixels
-from methods.blocks.step_size import Learned
+from methods.blocks.learned_scalars import LearnedScalars
+from methods.blocks.parameterise.pixels import Pixels
 from methods.blocks.trajectory import TrajectoryMatching, match_trajectories
 
 
@@ -28,7 +28,7 @@ class MTT:
     paper: ClassVar[str] = (
         "Cazenavette et al., Dataset Distillation by Matching Training Trajectories, CVPR 2022"
     )
-    uses: ClassVar[frozenset[str]] = frozenset({IPC, ARCHITECTURE, SEED})
+    depends_on: ClassVar[frozenset[str]] = frozenset({IPC, ARCHITECTURE, SEED})
 
     steps: Annotated[int, Gt(0)] = 5000
     inner_steps: Annotated[int, Gt(0)] = 50  # N, on synthetic images
@@ -47,9 +47,9 @@ class MTT:
     expert_batch: Annotated[int, Gt(0)] = 256
 
     def __post_init__(self) -> None:
-        augment.parse(self.augment)
+        dsa.parse_strategy(self.augment)
 
-    def requires(self) -> dict[str, Prepare]:
+    def requires(self) -> dict[str, Prerequisite]:
         return trajectories(
             self.experts,
             self.start_epochs - 1 + self.expert_epochs,
@@ -65,7 +65,7 @@ class MTT:
             problem,
             synthetic,
             matching,
-            Learned(synthetic, "inner_lr", self.inner_lr, self.lr_lr, self.momentum),
+            LearnedScalars(synthetic, "inner_lr", self.inner_lr, self.lr_lr, self.momentum),
             steps=self.steps,
             inner_steps=self.inner_steps,
             batch_synthetic=self.batch_synthetic,

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from bench.artifact import DistilledDataset
-from bench.data import ClassIndex, ClassSampler
-from bench.method import IPC, SEED, Prepare, Problem
+from bench.core.distilled import DistilledDataset
+from bench.core.method import IPC, SEED, Prerequisite, Problem
+from bench.core.sampling import ClassIndex, ClassSampler
 from methods.blocks.coresets import real_images
 
 
@@ -15,9 +15,9 @@ class RandomReal:
 
     version: ClassVar[int] = 1
     paper: ClassVar[str] = "baseline: random real images"
-    uses: ClassVar[frozenset[str]] = frozenset({IPC, SEED})
+    depends_on: ClassVar[frozenset[str]] = frozenset({IPC, SEED})
 
-    def requires(self) -> dict[str, Prepare]:
+    def requires(self) -> dict[str, Prerequisite]:
         return {}
 
     def distill(self, problem: Problem) -> DistilledDataset:

@@ -13,14 +13,14 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from annotated_types import Gt
 
-from bench import augment
-from bench.artifact import DistilledDataset
-from bench.method import ARCHITECTURE, IPC, SEED, Prepare, Problem
+from bench.core.augment import dsa
+from bench.core.distilled import DistilledDataset
+from bench.core.method import ARCHITECTURE, IPC, SEED, Prerequisite, Problem
 from methods.blocks.hypergradient import Adam
-from methods.blocks.parameterise import Pixels
-from methods.blocks.step_size import Learned
+from methods.blocks.learned_scalars import LearnedScalars
+from methods.blocks.parameterise.pixels import Pixels
+from methods.blocks.unroll_windows import Unroll
 from methods.blocks.unrolled import Clip, Unrolled, fresh_states, learn_unrolled
-from methods.blocks.windows import Unroll
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class RaTBPTT:
 
     version: ClassVar[int] = 1
     paper: ClassVar[str] = "Feng, Vedantam & Kempe, Embarrassingly Simple Dataset Distillation, ICLR 2024"
-    uses: ClassVar[frozenset[str]] = frozenset({IPC, ARCHITECTURE, SEED})
+    depends_on: ClassVar[frozenset[str]] = frozenset({IPC, ARCHITECTURE, SEED})
 
     steps: Annotated[int, Gt(0)] = 50000
     init: Literal["unit", "noise", "real"] = "unit"
@@ -45,9 +45,9 @@ class RaTBPTT:
     clip_decay: Annotated[float, Gt(0)] = 0.9
 
     def __post_init__(self) -> None:
-        augment.parse(self.augment)
+        dsa.parse_strategy(self.augment)
 
-    def requires(self) -> dict[str, Prepare]:
+    def requires(self) -> dict[str, Prerequisite]:
         return {}
 
     def distill(self, problem: Problem) -> DistilledDataset:
@@ -66,7 +66,7 @@ class RaTBPTT:
             siamese=False,
         )
         optimiser = torch.optim.Adam(synthetic.parameters(), lr=self.lr)
-        eta = Learned(synthetic, "inner_lr", self.inner_lr, 0.0, 0.0)
+        eta = LearnedScalars(synthetic, "inner_lr", self.inner_lr, 0.0, 0.0)
         clip = Clip(self.clip, self.clip_decay)
         learn_unrolled(problem, synthetic, unrolled, optimiser, eta, steps=self.steps, clip=clip)
         return synthetic

@@ -15,15 +15,17 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from annotated_types import Ge, Gt, Lt
 
-from bench import augment
-from bench.artifact import DistilledDataset
-from bench.errors import UserError
-from bench.method import ARCHITECTURE, IPC, SEED, Prepare, Problem
+from bench.core.augment import dsa
+from bench.core.distilled import DistilledDataset
+from bench.core.errors import UserError
+from bench.core.method import ARCHITECTURE, IPC, SEED, Prerequisite, Problem
 from methods.blocks.hypergradient import SGD, Adam
-from methods.blocks.parameterise import Balanced, LinearBases, Pixels
-from methods.blocks.step_size import Learned
+from methods.blocks.learned_scalars import LearnedScalars
+from methods.blocks.parameterise.base import Balanced
+from methods.blocks.parameterise.linear_bases import LinearBases
+from methods.blocks.parameterise.pixels import Pixels
+from methods.blocks.unroll_windows import Unroll
 from methods.blocks.unrolled import Clip, Unrolled, fresh_states, learn_unrolled
-from methods.blocks.windows import Unroll
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class RTP:
     paper: ClassVar[str] = (
         "Deng & Russakovsky, Remember the Past: Distilling Datasets into Addressable Memories, NeurIPS 2022"
     )
-    uses: ClassVar[frozenset[str]] = frozenset({IPC, ARCHITECTURE, SEED})
+    depends_on: ClassVar[frozenset[str]] = frozenset({IPC, ARCHITECTURE, SEED})
 
     steps: Annotated[int, Gt(0)] = 50000  # outer; the authors stop by hand
     memory: bool = True  # false: plain images (`bptt`)
@@ -63,11 +65,11 @@ class RTP:
     clip: Annotated[float, Gt(0)] = 2.0  # of the gradient's norm
 
     def __post_init__(self) -> None:
-        augment.parse(self.augment)
+        dsa.parse_strategy(self.augment)
         if self.momentum_lr and (self.inner == "adam" or not self.inner_momentum):
             raise UserError("momentum_lr: no momentum to learn: take inner sgd and inner_momentum above 0")
 
-    def requires(self) -> dict[str, Prepare]:
+    def requires(self) -> dict[str, Prerequisite]:
         return {}
 
     def distill(self, problem: Problem) -> DistilledDataset:
@@ -94,16 +96,18 @@ class RTP:
             segment=self.segment,
         )
         optimiser = torch.optim.SGD(synthetic.parameters(), lr=self.lr, momentum=self.momentum)
-        eta = Learned(synthetic, "inner_lr", self.inner_lr, self.lr_lr, self.momentum)
+        eta = LearnedScalars(synthetic, "inner_lr", self.inner_lr, self.lr_lr, self.momentum)
         mu = self._learned_momentum(synthetic)
         clip = Clip(self.clip)
         learn_unrolled(problem, synthetic, unrolled, optimiser, eta, steps=self.steps, clip=clip, mu=mu)
         return synthetic
 
-    def _learned_momentum(self, synthetic: Balanced) -> Learned | None:
+    def _learned_momentum(self, synthetic: Balanced) -> LearnedScalars | None:
         if not self.momentum_lr:
             return None
-        return Learned(synthetic, "inner_momentum", self.inner_momentum, self.momentum_lr, self.momentum)
+        return LearnedScalars(
+            synthetic, "inner_momentum", self.inner_momentum, self.momentum_lr, self.momentum
+        )
 
     def _start(self, problem: Problem) -> Balanced:
         generator = problem.rng("rtp", "init")

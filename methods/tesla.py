@@ -13,12 +13,12 @@ from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Gt
 
-from bench import augment
-from bench.artifact import DistilledDataset
-from bench.method import ARCHITECTURE, IPC, SEED, Prepare, Problem
+from bench.core.augment import dsa
+from bench.core.distilled import DistilledDataset
+from bench.core.method import ARCHITECTURE, IPC, SEED, Prerequisite, Problem
 from methods.blocks.experts import trajectories
-from methods.blocks.parameterise import Pixels
-from methods.blocks.step_size import Learned
+from methods.blocks.learned_scalars import LearnedScalars
+from methods.blocks.parameterise.pixels import Pixels
 from methods.blocks.trajectory import TrajectoryMatching, match_trajectories
 
 
@@ -30,7 +30,7 @@ class TESLA:
     paper: ClassVar[str] = (
         "Cui et al., Scaling Up Dataset Distillation to ImageNet-1K with Constant Memory, ICML 2023"
     )
-    uses: ClassVar[frozenset[str]] = frozenset({IPC, ARCHITECTURE, SEED})
+    depends_on: ClassVar[frozenset[str]] = frozenset({IPC, ARCHITECTURE, SEED})
 
     steps: Annotated[int, Gt(0)] = 10000
     inner_steps: Annotated[int, Gt(0)] = 50  # N, on synthetic images
@@ -48,9 +48,9 @@ class TESLA:
     expert_batch: Annotated[int, Gt(0)] = 256
 
     def __post_init__(self) -> None:
-        augment.parse(self.augment)
+        dsa.parse_strategy(self.augment)
 
-    def requires(self) -> dict[str, Prepare]:
+    def requires(self) -> dict[str, Prerequisite]:
         return trajectories(
             self.experts,
             self.start_epochs - 1 + self.expert_epochs,
@@ -66,7 +66,7 @@ class TESLA:
             problem,
             synthetic,
             matching,
-            Learned(synthetic, "inner_lr", self.inner_lr, self.lr_lr, self.momentum),
+            LearnedScalars(synthetic, "inner_lr", self.inner_lr, self.lr_lr, self.momentum),
             steps=self.steps,
             inner_steps=self.inner_steps,
             batch_synthetic=self.batch_synthetic,

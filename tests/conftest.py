@@ -10,10 +10,13 @@ import pytest
 import torch
 import yaml
 
-from bench import networks, protocols
-from bench.artifact import Preprocess
-from bench.data import Dataset, DatasetSpec, load, prepare
-from bench.method import Problem
+from bench.core.method import Problem
+from bench.core.networks.architecture import parse_architecture
+from bench.core.preprocess import Preprocess
+from bench.data.cache import prepare_dataset, read_dataset
+from bench.data.dataset import Dataset
+from bench.data.spec import DatasetSpec
+from bench.planning import protocols
 
 MakeProblem = Callable[..., Problem]
 WriteProtocol = Callable[..., None]
@@ -37,7 +40,7 @@ def _environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def digits(_environment: None) -> Dataset:
-    return load(prepare(DatasetSpec(name="digits")))
+    return read_dataset(prepare_dataset(DatasetSpec(name="digits")))
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +50,7 @@ def make_problem(digits: Dataset) -> MakeProblem:
     def make(
         method: object = None, *, ipc: int = 1, seed: int = 0, architecture: str = "convnet-d2-w16"
     ) -> Problem:
-        parsed = networks.parse(architecture)
+        parsed = parse_architecture(architecture)
 
         def problem(prepared: dict[str, dict[str, torch.Tensor]]) -> Problem:
             return Problem(

@@ -18,15 +18,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bench.data.dataset import Dataset, Raw, Source, Split
+from bench.core.errors import UserError
+from bench.core.io import replacing
+from bench.data.builtin import open_source
+from bench.data.dataset import Dataset, DataSource, DecodedSplits, Split
 from bench.data.holdout import hold_out
-from bench.data.sources import open_source
 from bench.data.spec import DatasetSpec
 from bench.data.subset import class_positions, regroup
-from bench.errors import UserError
-from bench.files import replacing
 
-SCHEMA = 1  # raise it when the decoding or the layout of the file changes
+CACHE_SCHEMA = 1  # raise it when the decoding or the layout of the file changes
 _STD_FLOOR = 1 / 255  # one grey level: a constant channel must not divide by zero
 _CHUNK = 512  # images in float64 at a time
 
@@ -37,7 +37,7 @@ def cache_dir() -> Path:
     return Path(folder).expanduser().absolute()
 
 
-def prepare(spec: DatasetSpec) -> Path:
+def prepare_dataset(spec: DatasetSpec) -> Path:
     """Decode (or download) the data set once; return its cache file. A later call only finds the file.
 
     A hold-out, and some classes of a data set, have a cache file of their own, made from that of the whole.
@@ -54,7 +54,7 @@ def prepare(spec: DatasetSpec) -> Path:
     return path
 
 
-def load(path: Path) -> Dataset:
+def read_dataset(path: Path) -> Dataset:
     """Map a cache file.
 
     The tensors are private copy-on-write maps of the file: they cost no memory until read, processes share
@@ -84,7 +84,7 @@ def load(path: Path) -> Dataset:
     )
 
 
-def regrouped(whole: Dataset, groups: Sequence[Sequence[int]], label: str) -> Dataset:
+def regroup_dataset(whole: Dataset, groups: Sequence[Sequence[int]], label: str) -> Dataset:
     """A new task: `groups[j]` are the classes that become class j, on both splits; the rest is left out."""
     raw = regroup(_raw(whole), groups)
     mean, std = channel_stats(raw.train.images.numpy())
@@ -92,39 +92,39 @@ def regrouped(whole: Dataset, groups: Sequence[Sequence[int]], label: str) -> Da
     return Dataset(whole.name, label, raw.train, raw.test, raw.classes, fingerprint, mean, std)
 
 
-def _raw(data: Dataset) -> Raw:
-    return Raw(data.train, data.test, data.classes)
+def _raw(data: Dataset) -> DecodedSplits:
+    return DecodedSplits(data.train, data.test, data.classes)
 
 
-def _source(spec: DatasetSpec) -> Source:
+def _source(spec: DatasetSpec) -> DataSource:
     """Hold out first, then restrict: so a subset holds out what the whole does, and recall may use both."""
     if spec.classes:
         return _subset(spec, spec.classes)
     return _with_holdout(spec, spec.holdout) if spec.holdout else open_source(spec)
 
 
-def _with_holdout(spec: DatasetSpec, fraction: float) -> Source:
+def _with_holdout(spec: DatasetSpec, fraction: float) -> DataSource:
     """The source of a hold-out: the cache file of the published data set."""
-    path = prepare(spec.published)
+    path = prepare_dataset(spec.published)
 
-    def read() -> Raw:
+    def read() -> DecodedSplits:
         try:
-            return hold_out(_raw(load(path)), fraction)
+            return hold_out(_raw(read_dataset(path)), fraction)
         except UserError as error:
             raise UserError(f"holdout of {spec.label}: {error}") from None
 
-    return Source(f"{path.name} holdout {fraction}", read)
+    return DataSource(f"{path.name} holdout {fraction}", read)
 
 
-def _subset(spec: DatasetSpec, classes: Sequence[str | int]) -> Source:
+def _subset(spec: DatasetSpec, classes: Sequence[str | int]) -> DataSource:
     """The source of some classes: the cache file of the whole data set, decoded once for all subsets."""
-    path = prepare(spec.whole)
-    whole = load(path)
+    path = prepare_dataset(spec.whole)
+    whole = read_dataset(path)
     try:
         chosen = class_positions(classes, whole.classes)
     except UserError as error:
         raise UserError(f"classes of {spec.label}: {error}") from None
-    return Source(f"{path.name} {chosen}", lambda: regroup(_raw(whole), [[c] for c in chosen]))
+    return DataSource(f"{path.name} {chosen}", lambda: regroup(_raw(whole), [[c] for c in chosen]))
 
 
 def _locked(path: Path) -> AbstractContextManager[object]:
@@ -140,11 +140,11 @@ def _locked(path: Path) -> AbstractContextManager[object]:
 
 
 def _file_name(spec: DatasetSpec, key: str) -> str:
-    digest = hashlib.sha256(json.dumps([SCHEMA, spec.name, spec.label, key]).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps([CACHE_SCHEMA, spec.name, spec.label, key]).encode()).hexdigest()
     return f"{re.sub(r'[^A-Za-z0-9_-]+', '_', spec.label)[:80]}-{digest[:16]}.safetensors"
 
 
-def _tensors(raw: Raw) -> dict[str, Tensor]:
+def _tensors(raw: DecodedSplits) -> dict[str, Tensor]:
     return {
         "train_images": raw.train.images,
         "train_labels": raw.train.labels,
@@ -153,12 +153,12 @@ def _tensors(raw: Raw) -> dict[str, Tensor]:
     }
 
 
-def _write(path: Path, spec: DatasetSpec, raw: Raw) -> None:
+def _write(path: Path, spec: DatasetSpec, raw: DecodedSplits) -> None:
     """Write the cache file whole or not at all."""
     tensors = _tensors(raw)
     mean, std = channel_stats(raw.train.images.numpy())
     meta = {
-        "schema": SCHEMA,
+        "schema": CACHE_SCHEMA,
         "name": spec.name,
         "label": spec.label,
         "classes": raw.classes,
@@ -178,7 +178,7 @@ def _write(path: Path, spec: DatasetSpec, raw: Raw) -> None:
         ) from error
 
 
-def content_fingerprint(raw: Raw) -> str:
+def content_fingerprint(raw: DecodedSplits) -> str:
     """32 hex digits of sha256 over shapes, pixels, labels and class names: the same on every machine."""
     digest = hashlib.sha256(json.dumps(raw.classes).encode())
     for name, tensor in _tensors(raw).items():
@@ -204,8 +204,8 @@ def channel_stats(images: npt.NDArray[np.uint8]) -> tuple[tuple[float, ...], tup
 
 def _check(meta: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     """Raise ValueError where the tensors are not those that the metadata describes."""
-    if meta["schema"] != SCHEMA:
-        raise ValueError(f"its schema is {meta['schema']}, not {SCHEMA}")
+    if meta["schema"] != CACHE_SCHEMA:
+        raise ValueError(f"its schema is {meta['schema']}, not {CACHE_SCHEMA}")
     for name, tensor in tensors.items():
         dtype = torch.uint8 if name.endswith("images") else torch.int64
         if list(tensor.shape) != meta["shapes"][name] or tensor.dtype != dtype:

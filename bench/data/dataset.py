@@ -20,7 +20,7 @@ class Split:
 
 
 @dataclass(frozen=True, eq=False)
-class Raw:
+class DecodedSplits:
     """A decoded data set, as a source gives it."""
 
     train: Split
@@ -29,11 +29,11 @@ class Raw:
 
 
 @dataclass(frozen=True)
-class Source:
+class DataSource:
     """Where a data set comes from: `key` changes when the source does; `read` decodes it (slow)."""
 
     key: str
-    read: Callable[[], Raw]
+    read: Callable[[], DecodedSplits]
 
 
 @dataclass(frozen=True, eq=False)

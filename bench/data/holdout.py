@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from bench import rng
-from bench.data.classes import ClassIndex
-from bench.data.dataset import Raw, Split
-from bench.errors import UserError
+from bench.core import random
+from bench.core.errors import UserError
+from bench.core.sampling import ClassIndex
+from bench.data.dataset import DecodedSplits, Split
 
 
 def held_out(
@@ -33,9 +33,9 @@ def held_out(
     return (~held).nonzero().flatten(), held.nonzero().flatten()
 
 
-def hold_out(raw: Raw, fraction: float) -> Raw:
+def hold_out(raw: DecodedSplits, fraction: float) -> DecodedSplits:
     """The data set whose test split is a fixed hold-out of its training split; its own test split is gone."""
     train = raw.train
-    parts = held_out(train.labels, len(raw.classes), fraction, rng.generator(0, "holdout"))
+    parts = held_out(train.labels, len(raw.classes), fraction, random.generator(0, "holdout"))
     rest, held = (Split(train.images[rows], train.labels[rows]) for rows in parts)
-    return Raw(rest, held, raw.classes)
+    return DecodedSplits(rest, held, raw.classes)

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import torch
 
-from bench.data.dataset import Raw, Split
-from bench.errors import UserError
+from bench.core.errors import UserError
+from bench.data.dataset import DecodedSplits, Split
 
 _SHOWN = 20  # class names in a message
 
@@ -34,7 +34,7 @@ def _position(name: str, classes: Sequence[str]) -> int:
     raise UserError(f"no class {name!r}{hint}; choose from: {', '.join(classes[:_SHOWN])}{more}")
 
 
-def regroup(whole: Raw, groups: Sequence[Sequence[int]]) -> Raw:
+def regroup(whole: DecodedSplits, groups: Sequence[Sequence[int]]) -> DecodedSplits:
     """The images of the grouped classes alone, in data-set order, labelled by their group.
 
     `groups[j]` holds the classes that become class j; its name joins theirs with "+". No class stands twice.
@@ -49,4 +49,4 @@ def regroup(whole: Raw, groups: Sequence[Sequence[int]]) -> Raw:
         return Split(split.images[rows], labels[rows])
 
     names = tuple("+".join(whole.classes[c] for c in members) for members in groups)
-    return Raw(restricted(whole.train), restricted(whole.test), names)
+    return DecodedSplits(restricted(whole.train), restricted(whole.test), names)

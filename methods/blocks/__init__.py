@@ -3,15 +3,18 @@
 from typing import Any
 
 from methods.blocks.experts import ExpertEpoch, Experts
+from methods.blocks.network_pools import Embedding, Fresh, TrainedOnReal, TrainedOnSynthetic
 from methods.blocks.objectives import distribution_matching, gradient_matching
-from methods.blocks.parameterise import Hallucinators, LinearBases, MultiFormation, Pixels
-from methods.blocks.pools import Embedding, Fresh, TrainedOnReal, TrainedOnSynthetic
+from methods.blocks.parameterise.hallucinators import Hallucinators
+from methods.blocks.parameterise.linear_bases import LinearBases
+from methods.blocks.parameterise.multi_formation import MultiFormation
+from methods.blocks.parameterise.pixels import Pixels
 from methods.blocks.teacher import Teacher
 from methods.blocks.trajectory import TrajectoryMatching
 from methods.blocks.unrolled import Unrolled
 from methods.blocks.whitening import Whitening
 
-CHOICES: dict[str, dict[str, Any]] = {
+BLOCK_CHOICES: dict[str, dict[str, Any]] = {
     "parameterisation": {
         "pixels": Pixels,
         "multi_formation": MultiFormation,
@@ -37,4 +40,4 @@ CHOICES: dict[str, dict[str, Any]] = {
         "Whitening": Whitening,
     },
 }
-BLOCKS = (*CHOICES["parameterisation"].values(), *CHOICES["prerequisite"].values())
+BLOCKS = (*BLOCK_CHOICES["parameterisation"].values(), *BLOCK_CHOICES["prerequisite"].values())

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from bench.data import ClassIndex
-from bench.method import Problem
-from methods.blocks.parameterise import Pixels
+from bench.core.method import Problem
+from bench.core.sampling import ClassIndex
+from methods.blocks.parameterise.pixels import Pixels
 
 
 def real_images(problem: Problem, chosen: list[Tensor]) -> Pixels:

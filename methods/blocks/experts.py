@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from bench import rng, timing
-from bench.errors import UserError
-from bench.method import ARCHITECTURE, Prepare, Problem
-from bench.networks import Network
-from bench.train import BatchOrder, Recipe
-from methods.blocks.students import Student
+from bench.core import random, timing
+from bench.core.errors import UserError
+from bench.core.method import ARCHITECTURE, Prerequisite, Problem
+from bench.core.networks.base import Network
+from bench.core.training import BatchOrder, Recipe
+from methods.blocks.students import InnerStudent
 
 BLOCK = 10  # experts of a job; ask for multiples of it, and a larger bank keeps all of a smaller one
 
@@ -33,7 +33,7 @@ class ExpertEpoch:
     """
 
     version: ClassVar[int] = 1
-    uses: ClassVar[frozenset[str]] = frozenset({ARCHITECTURE})
+    depends_on: ClassVar[frozenset[str]] = frozenset({ARCHITECTURE})
 
     block: int
     size: int
@@ -49,7 +49,7 @@ class ExpertEpoch:
         first = self.block * BLOCK
         return f"experts {first}-{first + self.size - 1} epoch {self.epoch}"
 
-    def requires(self) -> dict[str, Prepare]:
+    def requires(self) -> dict[str, Prerequisite]:
         return {"before": dataclasses.replace(self, epoch=self.epoch - 1)} if self.epoch else {}
 
     def build(self, problem: Problem) -> dict[str, Tensor]:
@@ -62,7 +62,7 @@ class ExpertEpoch:
         return {name: torch.stack([r[name] for r in rows]) for name in rows[0]}
 
     def _begin(self, problem: Problem, expert: int) -> dict[str, Tensor]:
-        net = problem.make_net(rng.generator(0, "expert", self.block, expert, "init"))
+        net = problem.make_net(random.generator(0, "expert", self.block, expert, "init"))
         if any(True for _ in net.buffers()):
             raise UserError(
                 "expert trajectories hold weights only, and this network keeps running statistics besides: "
@@ -75,12 +75,12 @@ class ExpertEpoch:
         """Weights [P] and velocity [P] of an expert after one more pass over the training set."""
         purpose = ("expert", self.block, expert, self.epoch)
         before = {name: t[expert] for name, t in problem.prepared["before"].items()}
-        net = _network(problem, before["weights"], rng.generator(0, *purpose, "net"))
-        student = Student(net, self._recipe, rng.generator(0, *purpose, "draws"))
+        net = _network(problem, before["weights"], random.generator(0, *purpose, "net"))
+        student = InnerStudent(net, self._recipe, random.generator(0, *purpose, "draws"))
         if self.momentum:
             student.set_velocity(before["velocity"].to(problem.device, copy=True))
         n = len(problem.images)
-        order = BatchOrder(n, self.batch_size, rng.generator(0, *purpose, "order"), problem.device)
+        order = BatchOrder(n, self.batch_size, random.generator(0, *purpose, "order"), problem.device)
         for _, index in zip(timing.paced(self._recipe.n_steps(n)), order, strict=False):
             student.step(problem.preprocess(problem.images[index]), problem.labels[index])
         weights = parameters_to_vector(net.parameters()).detach()
@@ -109,7 +109,7 @@ def trajectories(
     weight_decay: float = 0.0,
     augment: str = "none",
     cutmix: float = 0.0,
-) -> dict[str, Prepare]:
+) -> dict[str, Prerequisite]:
     """What a method requires that reads `experts` trajectories of epochs 0 .. `epochs`.
 
     All epochs are named, also those between which nothing is read: so each is charged to the method, once.

@@ -19,9 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import grad
 
-from bench import augment, timing
-from bench.errors import UserError
-from methods.blocks.batches import Batch
+from bench.core import timing
+from bench.core.augment import dsa
+from bench.core.errors import UserError
+from methods.blocks.inner_batches import InnerBatch
 
 
 class FlatNetwork:
@@ -154,7 +155,7 @@ def hypergradient(
     images: Tensor,
     targets: Tensor,
     lr: Tensor,
-    batches: Sequence[Batch],
+    batches: Sequence[InnerBatch],
     start: State,
     outer: Callable[[Tensor], Tensor],
     *,
@@ -249,14 +250,14 @@ class _Run:
         self.d_momentum = torch.zeros_like(momentum) if momentum is not None and learned else None
         self._keeps_slots = rule.adjoint_reads_slots or lr.requires_grad or learned
 
-    def step(self, state: State, t: int, batch: Batch) -> State:
+    def step(self, state: State, t: int, batch: InnerBatch) -> State:
         """The state after step t."""
         weights = state.weights.detach().requires_grad_()
         g = self._gradient(weights, self._images[batch.items], self._targets[batch.items], batch)
         with torch.no_grad():
             return self._rule.update(state, g, *self._at(t))
 
-    def forward(self, state: State, piece: range, batches: Sequence[Batch]) -> tuple[list[State], State]:
+    def forward(self, state: State, piece: range, batches: Sequence[InnerBatch]) -> tuple[list[State], State]:
         """The states before each step, without slots that no adjoint reads, and the state after the last."""
         trail = []
         for t in piece:
@@ -264,7 +265,7 @@ class _Run:
             state = self.step(state, t, batches[t])
         return trail, state
 
-    def back(self, state: State, t: int, batch: Batch, adjoint: Adjoint, exact: bool) -> Adjoint:
+    def back(self, state: State, t: int, batch: InnerBatch, adjoint: Adjoint, exact: bool) -> Adjoint:
         """The adjoint before step t from the one after it."""
         weights = state.weights.detach().requires_grad_()
         source, targets = self._images[batch.items].requires_grad_(), self._targets[batch.items]
@@ -297,9 +298,9 @@ class _Run:
         """lr and momentum of step t, cut off from what they were computed from."""
         return _one(self._lr, t), None if self._momentum is None else _one(self._momentum, t)
 
-    def _gradient(self, weights: Tensor, source: Tensor, targets: Tensor, batch: Batch) -> Tensor:
+    def _gradient(self, weights: Tensor, source: Tensor, targets: Tensor, batch: InnerBatch) -> Tensor:
         """g [P], the gradient of the mean cross-entropy; with a graph when the images ask for one."""
-        loss = F.cross_entropy(self._net(weights, augment.apply(source, batch.draw)), targets)
+        loss = F.cross_entropy(self._net(weights, dsa.apply(source, batch.draw)), targets)
         return grad(loss, weights, create_graph=source.requires_grad)[0]
 
 

@@ -5,8 +5,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from bench import timing
-from methods.blocks.gradients import Matched, per_class_gradients
+from bench.core import timing
+from methods.blocks.class_gradients import Matched, per_class_gradients
 
 Distance = Literal["squared", "l1", "cosine"]
 EPS = 1e-6  # the least product of norms that a cosine divides by

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector
 
-from bench import timing
-from bench.networks import Network
-from bench.train import Recipe, augmented_loss
+from bench.core import timing
+from bench.core.networks.base import Network
+from bench.core.training import Recipe, augmented_loss
 
 
-class Student:
+class InnerStudent:
     """A network and its SGD, trained one batch at a time at a constant learning rate.
 
     Of the recipe it reads lr, momentum, weight_decay, augment and cutmix; augmentation comes from `draws`.

@@ -6,8 +6,8 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from bench.method import ARCHITECTURE, Prepare, Problem
-from bench.train import Recipe, train
+from bench.core.method import ARCHITECTURE, Prerequisite, Problem
+from bench.core.training import Recipe, train
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
@@ -15,13 +15,13 @@ class Teacher(Recipe):
     """The recipe is the teacher's own, its architecture the students'. One serves all methods and seeds."""
 
     version: ClassVar[int] = 1
-    uses: ClassVar[frozenset[str]] = frozenset({ARCHITECTURE})
+    depends_on: ClassVar[frozenset[str]] = frozenset({ARCHITECTURE})
 
     def __str__(self) -> str:
         length = f"{self.steps} steps" if self.steps is not None else f"{self.epochs} epochs"
         return f"teacher of {length}"
 
-    def requires(self) -> dict[str, Prepare]:
+    def requires(self) -> dict[str, Prerequisite]:
         return {}
 
     def build(self, problem: Problem) -> dict[str, Tensor]:

@@ -5,13 +5,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.method import Problem
-from methods.blocks.batches import Batch, shuffled_batches
+from bench.core.method import Problem
 from methods.blocks.experts import Experts
 from methods.blocks.hypergradient import SGD, FlatNetwork, Gradient, Hypergradient, State, hypergradient
+from methods.blocks.inner_batches import InnerBatch, shuffled_batches
+from methods.blocks.learned_scalars import LearnedScalars
 from methods.blocks.objectives import trajectory_distance
-from methods.blocks.parameterise import Balanced
-from methods.blocks.step_size import Learned
+from methods.blocks.parameterise.base import Balanced
 
 
 class TrajectoryMatching:
@@ -28,12 +28,14 @@ class TrajectoryMatching:
         self._experts, self._range, self._gradient = Experts(problem), (start_epochs, span), gradient
         self._segments, self._order = problem.rng(purpose, "segments"), problem.rng(purpose, "batches")
 
-    def shuffled(self, images: Tensor, size: int, steps: int, strategy: str) -> list[Batch]:
+    def shuffled(self, images: Tensor, size: int, steps: int, strategy: str) -> list[InnerBatch]:
         """A batch for each inner step: chunks of a shuffled list of all images (`size` 0: all at once)."""
         n = len(images)
         return shuffled_batches(n, size or n, steps, self._order, strategy, device=images.device)
 
-    def __call__(self, images: Tensor, targets: Tensor, alpha: Tensor, batches: list[Batch]) -> Hypergradient:
+    def __call__(
+        self, images: Tensor, targets: Tensor, alpha: Tensor, batches: list[InnerBatch]
+    ) -> Hypergradient:
         """The loss, and its gradient to the decoded images [n,C,H,W], soft targets [n,K] and alpha."""
         theta, target = self._experts.segment(self._segments, *self._range)
         return hypergradient(
@@ -60,7 +62,7 @@ def match_trajectories(
     problem: Problem,
     synthetic: Balanced,
     matching: TrajectoryMatching,
-    alpha: Learned,
+    alpha: LearnedScalars,
     *,
     steps: int,
     inner_steps: int,
@@ -71,7 +73,7 @@ def match_trajectories(
 ) -> None:
     """Algorithm 1 of MTT: learns `synthetic`, and the step size alpha, in place."""
     optimiser = torch.optim.SGD(synthetic.parameters(), lr=lr, momentum=momentum)
-    run = problem.journal.steps(
+    run = problem.loop.steps(
         steps, synthetic, "lr_lr, lr or start_epochs", optimiser=optimiser, alpha=alpha, matching=matching
     )
     for _ in run:

@@ -7,14 +7,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench import augment, timing
-from bench.data import ClassIndex, ClassSampler
-from bench.method import Problem
-from methods.blocks.batches import balanced_batches
+from bench.core import timing
+from bench.core.augment import dsa
+from bench.core.method import Problem
+from bench.core.sampling import ClassIndex, ClassSampler
 from methods.blocks.hypergradient import FlatNetwork, Hypergradient, Rule, State, hypergradient
-from methods.blocks.parameterise import Balanced
-from methods.blocks.step_size import Learned
-from methods.blocks.windows import Unroll
+from methods.blocks.inner_batches import balanced_batches
+from methods.blocks.learned_scalars import LearnedScalars
+from methods.blocks.parameterise.base import Balanced
+from methods.blocks.unroll_windows import Unroll
 
 
 class Unrolled:
@@ -86,14 +87,14 @@ class Unrolled:
         return found
 
     @timing.charged("real gradient")
-    def _batch(self, classes: Tensor, omega: augment.Draw | None) -> tuple[Tensor, Tensor]:
+    def _batch(self, classes: Tensor, omega: dsa.Draw | None) -> tuple[Tensor, Tensor]:
         """Real images of these classes, with the augmentation of the synthetic ones where it is shared."""
         problem = self._problem
         drawn = self._real.next()[classes.to(problem.device)]
         real = problem.preprocess(problem.images[drawn.flatten()])
         if omega is None:
-            omega = augment.draw(self._strategy, len(real), self._draws)
-        return augment.apply(real, omega), classes.to(problem.device).repeat_interleave(drawn.shape[1])
+            omega = dsa.draw(self._strategy, len(real), self._draws)
+        return dsa.apply(real, omega), classes.to(problem.device).repeat_interleave(drawn.shape[1])
 
     def state_dict(self) -> dict[str, Any]:
         samplers = {"real": self._real.state_dict(), "draws": self._draws.get_state()}
@@ -139,15 +140,15 @@ def learn_unrolled(
     synthetic: Balanced,
     unrolled: Unrolled,
     optimiser: torch.optim.Optimizer,
-    eta: Learned,
+    eta: LearnedScalars,
     *,
     steps: int,
     clip: Clip,
-    mu: Learned | None = None,
+    mu: LearnedScalars | None = None,
 ) -> None:
     """The outer loop of back-propagation through time: learns the set, the inner rate and the momentum."""
     state: dict[str, Any] = {"eta": eta, "unrolled": unrolled, "clip": clip} | ({"mu": mu} if mu else {})
-    run = problem.journal.steps(steps, synthetic, "lr or inner_lr", optimiser=optimiser, **state)
+    run = problem.loop.steps(steps, synthetic, "lr or inner_lr", optimiser=optimiser, **state)
     for _ in run:
         images, targets = synthetic.decode()
         found = unrolled(images, targets, eta.value, mu.value if mu else None)

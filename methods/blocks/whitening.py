@@ -5,16 +5,16 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from bench.method import Prepare, Problem
-from bench.preprocess import Zca
+from bench.core.method import Prerequisite, Problem
+from bench.core.preprocess import Zca
 
 
 @dataclass(frozen=True)
 class Whitening:
-    """ZCA of one kind (bench.preprocess.Zca), fitted to all training images."""
+    """ZCA of one kind (bench.core.preprocess.Zca), fitted to all training images."""
 
     version: ClassVar[int] = 1
-    uses: ClassVar[frozenset[str]] = frozenset()
+    depends_on: ClassVar[frozenset[str]] = frozenset()
 
     kind: str = "mtt"
     eps: float = 0.1
@@ -22,7 +22,7 @@ class Whitening:
     def __str__(self) -> str:
         return f"whitening {self.kind}"
 
-    def requires(self) -> dict[str, Prepare]:
+    def requires(self) -> dict[str, Prerequisite]:
         return {}
 
     def build(self, problem: Problem) -> dict[str, Tensor]:

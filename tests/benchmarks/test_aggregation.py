@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench import frames
-from bench.record import digest
-from bench.report import EXHIBITORS, texts
-from bench.report.exhibit import View
+from bench.records.reader import PARQUET, load_frame, uncollected
+from bench.records.schema import content_digest
+from bench.report.build import SECTIONS, texts
+from bench.report.sections import RecordsView
 
 DATASETS = {"cifar10": 10, "svhn": 10, "mnist": 10, "cifar100": 100, "fashion_mnist": 10, "imagenette": 10}
 PROTOCOLS: dict[str, dict[str, Any]] = {
@@ -118,11 +118,11 @@ def contents(count: int) -> Iterator[dict[str, Any]]:
 
 
 def generate(directory: Path, count: int) -> Path:
-    """A results folder of so many records, as `bench.record.dump` writes them."""
+    """A results folder of so many records, as `bench.records.schema.dump` writes them."""
     folder = directory / "records"
     folder.mkdir(parents=True)
     for record in contents(count):
-        text = json.dumps({**record, "sha256": digest(record)}, indent=1) + "\n"
+        text = json.dumps({**record, "sha256": content_digest(record)}, indent=1) + "\n"
         (folder / f"{record['key']}.json").write_text(text)
     return directory
 
@@ -135,10 +135,10 @@ def aggregate(directory: Path) -> dict[str, Any]:
     seconds: dict[str, float] = {}
     rows: dict[str, int] = {}
     start = time.perf_counter()
-    with frames.uncollected():  # as `report.build` does
-        view = View(frames.load(directory)[0], (directory,))
+    with uncollected():  # as `report.build` does
+        view = RecordsView(load_frame(directory)[0], (directory,))
         seconds["read"] = time.perf_counter() - start
-        for exhibitor in EXHIBITORS:
+        for exhibitor in SECTIONS:
             began = time.perf_counter()
             shown = exhibitor(view)
             if shown is not None and texts(shown):
@@ -164,7 +164,7 @@ def test_all_tables(benchmark: Any, folder: tuple[int, Path], source: str) -> No
     """In a process of its own, so that its peak is that of the aggregation; its start is not in `seconds`."""
     count, directory = folder
     if source == "json":
-        (directory / frames.PARQUET).unlink(missing_ok=True)
+        (directory / PARQUET).unlink(missing_ok=True)
     command = [sys.executable, __file__, str(directory)]
     done = benchmark.pedantic(
         subprocess.run, (command,), {"capture_output": True, "check": True, "text": True}, rounds=1

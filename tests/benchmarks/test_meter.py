@@ -3,20 +3,20 @@
 import time
 from typing import Any
 
-import meter
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers import meter as meter
 from torch.autograd import grad
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench import rng
-from bench.profile.watch import Clock, Cost, Watch, counted
+from bench.core import random
+from bench.tools.profile.counters import OperationCost, OperationCounter, StepClock, count_operations
 
 
 def double_backward() -> None:
     """Through a convolution and a linear map, as the gradient of a gradient takes it."""
-    g = rng.generator(0)
+    g = random.generator(0)
     x, kernel, weight = (torch.randn(s, generator=g) for s in ((2, 3, 8, 8), (4, 3, 3, 3), (10, 256)))
     for tensor in (x, kernel, weight):
         tensor.requires_grad_()
@@ -28,7 +28,7 @@ def double_backward() -> None:
 def test_operations_of_a_double_backward_are_those_of_pytorchs_counter() -> None:
     with FlopCounterMode(display=False) as theirs:
         double_backward()
-    with Watch() as ours:
+    with OperationCounter() as ours:
         double_backward()
     assert ours.flops == theirs.get_total_flops()
 
@@ -37,7 +37,7 @@ def test_operations_of_matrix_products_by_hand() -> None:
     """Of y = x w^T and dw = 2 y^T x, each as many; and back through dw: to y, to x, and from y to x."""
     x, w = torch.ones(5, 7, requires_grad=True), torch.ones(3, 7, requires_grad=True)
     once = 2 * 5 * 7 * 3
-    with Watch() as watch:
+    with OperationCounter() as watch:
         y = F.linear(x, w).square().sum()
         assert watch.flops == once
         (dw,) = grad(y, w, create_graph=True)
@@ -47,9 +47,9 @@ def test_operations_of_matrix_products_by_hand() -> None:
 
 
 def test_a_cost_is_of_what_runs_inside() -> None:
-    cost, x = Cost(), torch.ones(256, 256, device=meter.DEVICE)
+    cost, x = OperationCost(), torch.ones(256, 256, device=meter.DEVICE)
     x @ x
-    with counted(cost, meter.DEVICE):
+    with count_operations(cost, meter.DEVICE):
         y = x @ x
         del y
         x @ x
@@ -59,7 +59,7 @@ def test_a_cost_is_of_what_runs_inside() -> None:
 
 
 def test_the_clock_stands_still_outside() -> None:
-    clock = Clock(meter.DEVICE)
+    clock = StepClock(meter.DEVICE)
     time.sleep(0.01)
     assert clock.seconds == 0.0
     with clock.running():
@@ -111,7 +111,7 @@ def test_a_probe_takes_a_step_to_warm_up_and_one_to_time(part: str) -> None:
             seen.append("decode")
             return 2 * self.x, torch.zeros(2)
 
-    clock = Clock(meter.DEVICE)
+    clock = StepClock(meter.DEVICE)
     probe = meter.Probe(part, clock)
     taken = []
     for _ in range(2):

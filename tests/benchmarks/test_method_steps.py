@@ -12,22 +12,25 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from hypergradient_tools import Case, adjoint, unroll
-from meter import DEVICE, Probe, Summary
+from helpers.hypergradient import Case, adjoint, unroll
+from helpers.meter import DEVICE, Probe, Summary
 from torch import Tensor
 
-from bench import networks, plugins, rng
-from bench.artifact import Preprocess
-from bench.config import preset
-from bench.data import Dataset
-from bench.method import Problem
-from bench.profile.watch import Clock, Cost, counted
-from methods.blocks.batches import shuffled_batches
+from bench.core import random
+from bench.core.method import Problem
+from bench.core.networks.architecture import parse_architecture
+from bench.core.networks.base import Network
+from bench.core.preprocess import Preprocess
+from bench.core.registry import method_class
+from bench.data.dataset import Dataset
+from bench.planning.presets import preset
+from bench.tools.profile.counters import OperationCost, StepClock, count_operations
 from methods.blocks.hypergradient import SGD, FlatNetwork
+from methods.blocks.inner_batches import shuffled_batches
 
 ON_CPU = DEVICE.type == "cpu"
 IPC, CLASSES = 10, 10
-CLOCK = Clock(DEVICE)
+CLOCK = StepClock(DEVICE)
 
 
 def inside_steps() -> float:
@@ -58,14 +61,14 @@ class Size:
 
     def problem(self, method: Any = None, **changes: Any) -> Problem:
         """With made-up experts for those that the method requires: to match a drift takes as long."""
-        images, parsed = self.images.to(DEVICE), networks.parse(self.architecture)
+        images, parsed = self.images.to(DEVICE), parse_architecture(self.architecture)
         shape = images.shape[1:]
 
-        def make_net(generator: torch.Generator) -> networks.Network:
+        def make_net(generator: torch.Generator) -> Network:
             return parsed.build(shape, CLASSES, generator).to(DEVICE)
 
-        start = FlatNetwork(make_net(rng.generator(0))).weights().cpu()
-        drift = 0.01 * torch.randn(1, len(start), generator=rng.generator(1))
+        start = FlatNetwork(make_net(random.generator(0))).weights().cpu()
+        drift = 0.01 * torch.randn(1, len(start), generator=random.generator(1))
         required = method.requires() if method else {}
         prepared = {role: {"weights": start + block.epoch * drift} for role, block in required.items()}
         arguments = {"ipc": IPC, "seed": 0, "prepared": prepared, **changes}
@@ -85,7 +88,7 @@ def size(request: pytest.FixtureRequest, digits: Dataset) -> Size:
     if request.param == "cpu":
         images, labels = digits.train.images, digits.train.labels
         return Size("cpu", "digits", "convnet-d2-w32", images, labels, Preprocess(digits.mean, digits.std))
-    images = torch.randint(256, (5120, 3, 32, 32), generator=rng.generator(0)).byte()
+    images = torch.randint(256, (5120, 3, 32, 32), generator=random.generator(0)).byte()
     norm = Preprocess((0.5,) * 3, (0.25,) * 3)
     return Size("paper", "cifar10", "convnet", images, torch.arange(5120) % CLASSES, norm)
 
@@ -140,7 +143,7 @@ STEPS = (
 def configured(step: Step, size: Size) -> tuple[Any, str]:
     """The method with its preset, and in words what it takes less of."""
     whole = preset(step.method, size.dataset, IPC) | dict(step.options)
-    make = plugins.method(step.method)
+    make = method_class(step.method)
     wanted = make(**whole)
     cut = dict(step.cut) if size.name == "paper" and ON_CPU else {}
     if step.method == "rat_bptt":  # the plain steps before the window are as many as chance has it: none here
@@ -154,7 +157,7 @@ def configured(step: Step, size: Size) -> tuple[Any, str]:
 def test_one_step(benchmark: Any, summary: Summary, size: Size, step: Step) -> None:
     method, cut = configured(step, size)
     probe = Probe(step.part, CLOCK)
-    problem = size.problem(method, journal=probe)
+    problem = size.problem(method, loop=probe)
     rounds = 1 if size.name == "paper" and ON_CPU else 3
     synthetic = benchmark.pedantic(lambda: method.distill(problem), rounds=rounds)
     inner = getattr(method, step.inner) if step.inner else None
@@ -163,10 +166,10 @@ def test_one_step(benchmark: Any, summary: Summary, size: Size, step: Step) -> N
     assert all(torch.isfinite(p).all() for p in synthetic.parameters())
 
 
-def repeated(benchmark: Any, function: Callable[[], Any], rounds: int = 1) -> tuple[Cost, Any]:
+def repeated(benchmark: Any, function: Callable[[], Any], rounds: int = 1) -> tuple[OperationCost, Any]:
     """Time what is no step of a loop: its cost, counted in a first run that warms up, and its result."""
-    cost = Cost()
-    with counted(cost, DEVICE):
+    cost = OperationCost()
+    with count_operations(cost, DEVICE):
         function()
 
     def whole() -> Any:
@@ -179,12 +182,12 @@ def repeated(benchmark: Any, function: Callable[[], Any], rounds: int = 1) -> tu
 @pytest.mark.benchmark(timer=inside_steps)
 def test_one_epoch_of_one_expert(benchmark: Any, summary: Summary, size: Size) -> None:
     """The prerequisite of trajectory matching, with the recipe of MTT; of 50,000 images a part at most."""
-    block = plugins.method("mtt")(**preset("mtt", size.dataset, IPC) | ONE).requires()["experts/0/1"]
+    block = method_class("mtt")(**preset("mtt", size.dataset, IPC) | ONE).requires()["experts/0/1"]
     n = 512 if ON_CPU else 5120
     cut = f"images {n} of 50000" if size.name == "paper" else ""
     size = dataclasses.replace(size, images=size.images[:n], labels=size.labels[:n]) if cut else size
     problem = size.problem()
-    before = FlatNetwork(problem.make_net(rng.generator(0))).weights()[None]
+    before = FlatNetwork(problem.make_net(random.generator(0))).weights()[None]
     problem = dataclasses.replace(problem, prepared={"before": {"weights": before}})
     cost, built = repeated(benchmark, lambda: block.build(problem))
     summary.note(benchmark, cost, method="experts", step="epoch", size=size.name, cut=cut)
@@ -198,7 +201,7 @@ def test_one_epoch_of_one_expert(benchmark: Any, summary: Summary, size: Size) -
 def inner_problem(size: Size, steps: int) -> Case:
     """`steps` steps of gradient descent on 100 images, judged by 100 others."""
     problem = size.problem()
-    net = FlatNetwork(problem.make_net(rng.generator(0)))
+    net = FlatNetwork(problem.make_net(random.generator(0)))
     images, labels = problem.preprocess(problem.images[:200]), problem.labels[:200]
     return Case(
         net=net,
@@ -207,7 +210,7 @@ def inner_problem(size: Size, steps: int) -> Case:
         targets=labels[:100],
         lr=torch.tensor(0.01, device=DEVICE),
         momentum=None,
-        batches=shuffled_batches(100, 100, steps, rng.generator(0), "none", device=DEVICE),
+        batches=shuffled_batches(100, 100, steps, random.generator(0), "none", device=DEVICE),
         start=SGD().start(net.weights()),
         outer=lambda w: F.cross_entropy(net(w, images[100:]), labels[100:]),
     )
@@ -225,8 +228,8 @@ def test_unroll(benchmark: Any, summary: Summary, size: Size, way: Any, steps: i
     summary.note(
         benchmark, cost, method="unroll", step=f"{name}, {steps} steps", size="cpu", inner_steps=steps
     )
-    fewer = Cost()
-    with counted(fewer, DEVICE):
+    fewer = OperationCost()
+    with count_operations(fewer, DEVICE):
         way(short)
     weights = 4 * short.net.size
     a_step = (cost.peak_bytes - fewer.peak_bytes) / (steps - 5)

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 import pytest
-from browser_tools import chromium, opened
+from helpers.browser import chromium, opened
+from helpers.record import make, write
 from pytest_benchmark.fixture import BenchmarkFixture
-from record_tools import make, write
 
-from bench.report.exhibit import View
-from bench.report.html import render
-from bench.rows import frame
+from bench.records.columns import record_frame
+from bench.report.html.page import render_page
+from bench.report.sections import RecordsView
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -37,7 +37,7 @@ def browser() -> Iterator["Browser"]:
 
 
 @pytest.fixture(scope="module")
-def view(tmp_path_factory: pytest.TempPathFactory) -> View:
+def view(tmp_path_factory: pytest.TempPathFactory) -> RecordsView:
     """40 methods at 5 budgets on 50 networks, three seeds each; constant accuracies need no bootstrap."""
     records = [
         make(f"m{m:02}", ipc, (0.2 + m / 80 + ipc / 200,) * 2, seed=seed, eval_arch=f"net-w{net}")
@@ -47,13 +47,13 @@ def view(tmp_path_factory: pytest.TempPathFactory) -> View:
         for seed in range(SEEDS)
     ]
     folder = write(tmp_path_factory.mktemp("many"), records)
-    return View(frame(records), (folder,))
+    return RecordsView(record_frame(records), (folder,))
 
 
 @pytest.fixture(scope="module")
-def path(view: View, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def path(view: RecordsView, tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = tmp_path_factory.mktemp("page") / "index.html"
-    found.write_text(render(view, [], Path(), lambda key: None))
+    found.write_text(render_page(view, [], Path(), lambda key: None))
     return found
 
 
@@ -80,9 +80,9 @@ def timed(
     print(f"\n{benchmark.name}: {benchmark.extra_info}")
 
 
-def test_build(benchmark: BenchmarkFixture, view: View) -> None:
+def test_build(benchmark: BenchmarkFixture, view: RecordsView) -> None:
     view.summary  # noqa: B018  (made beforehand: it is the report's)
-    text = benchmark.pedantic(lambda: render(view, [], Path(), lambda key: None), rounds=1)
+    text = benchmark.pedantic(lambda: render_page(view, [], Path(), lambda key: None), rounds=1)
     assert len(view.summary) == ROWS
     benchmark.extra_info["MB"] = round(len(text) / 1e6, 1)
     print(f"\n{benchmark.extra_info}")

@@ -9,17 +9,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench import augment, rng
-from bench.artifact import Preprocess
-from bench.config import load_sweep
-from bench.data import ClassIndex, ClassSampler, Dataset
-from bench.networks import parse
-from bench.plan import plan
-from bench.protocols import load_protocol
-from bench.strict import CONFIGS
-from bench.train import Recipe, train
+from bench.core import random
+from bench.core.augment import dsa
+from bench.core.networks.architecture import parse_architecture
+from bench.core.preprocess import Preprocess
+from bench.core.sampling import ClassIndex, ClassSampler
+from bench.core.training import Recipe, train
+from bench.data.dataset import Dataset
+from bench.planning.graph import plan_sweep
+from bench.planning.protocols import load_protocol
+from bench.planning.sweep import load_sweep
+from bench.planning.yaml_schema import CONFIGS
 from methods.blocks.objectives import distribution_matching
-from methods.blocks.parameterise import Pixels
+from methods.blocks.parameterise.pixels import Pixels
 
 DSA = "color_crop_cutout_flip_scale_rotate"
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -38,15 +40,15 @@ def timed(benchmark: Any, step: Any) -> Any:
 
 
 def noise(*shape: int) -> Tensor:
-    return torch.randn(*shape, generator=rng.generator(0)).to(DEVICE)
+    return torch.randn(*shape, generator=random.generator(0)).to(DEVICE)
 
 
 @pytest.mark.parametrize(("side", "channels"), [(8, 1), (32, 3)])
 def test_one_training_step_of_the_convnet(benchmark: Any, side: int, channels: int) -> None:
     shape = (channels, side, side)
-    net = parse("convnet").build(shape, 10, rng.generator(0)).to(DEVICE)
+    net = parse_architecture("convnet").build(shape, 10, random.generator(0)).to(DEVICE)
     images, labels = noise(64, *shape), torch.arange(64, device=DEVICE) % 10
-    recipe, order = Recipe(batch_size=64, lr=0.01, steps=1), rng.generator(1)
+    recipe, order = Recipe(batch_size=64, lr=0.01, steps=1), random.generator(1)
     timed(benchmark, lambda: train(net, images, labels, recipe, order))
     assert all(torch.isfinite(p).all() for p in net.parameters())
 
@@ -54,18 +56,22 @@ def test_one_training_step_of_the_convnet(benchmark: Any, side: int, channels: i
 def test_one_step_of_distribution_matching_on_digits(benchmark: Any, digits: Dataset) -> None:
     """What DM does 20,000 times: a network, a real batch, a siamese draw, a gradient to the pixels."""
     train_set, preprocess = digits.train.to(DEVICE), Preprocess(digits.mean, digits.std)
-    real = ClassSampler(ClassIndex.of(train_set.labels, 10), 64, rng.generator(0))
+    real = ClassSampler(ClassIndex.of(train_set.labels, 10), 64, random.generator(0))
     synthetic = noise(100, *digits.image_shape).requires_grad_()
     optimiser = torch.optim.SGD([synthetic], lr=0.1, momentum=0.5)
-    networks, draws, architecture = rng.generator(1), rng.generator(2), parse("convnet-d2-w64")
+    networks, draws, architecture = (
+        random.generator(1),
+        random.generator(2),
+        parse_architecture("convnet-d2-w64"),
+    )
 
     def step() -> None:
         net = architecture.build(digits.image_shape, 10, networks).to(DEVICE).requires_grad_(False)
-        omega = augment.draw(DSA, 10, draws)
+        omega = dsa.draw(DSA, 10, draws)
         with torch.no_grad():
             x = preprocess(train_set.images[real.next().flatten()])
-            target = net.embed(augment.apply(x, omega))
-        loss = distribution_matching(target, net.embed(augment.apply(synthetic, omega)), 10)
+            target = net.embed(dsa.apply(x, omega))
+        loss = distribution_matching(target, net.embed(dsa.apply(synthetic, omega)), 10)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -75,15 +81,15 @@ def test_one_step_of_distribution_matching_on_digits(benchmark: Any, digits: Dat
 
 
 def test_augmenting_256_images_one_by_one(benchmark: Any) -> None:
-    images, draws = noise(256, 3, 32, 32), rng.generator(0)
-    y = timed(benchmark, lambda: augment.apply(images, augment.draw(DSA, 256, draws)))
+    images, draws = noise(256, 3, 32, 32), random.generator(0)
+    y = timed(benchmark, lambda: dsa.apply(images, dsa.draw(DSA, 256, draws)))
     assert y.shape == images.shape
 
 
 @pytest.mark.parametrize("per_class", [1, 256])
 def test_drawing_from_50000_images_by_class(benchmark: Any, per_class: int) -> None:
     labels = torch.arange(50_000, device=DEVICE) % 10
-    sampler = ClassSampler(ClassIndex.of(labels, 10), per_class, rng.generator(0))
+    sampler = ClassSampler(ClassIndex.of(labels, 10), per_class, random.generator(0))
     drawn = timed(benchmark, sampler.next)
     assert torch.equal(labels[drawn], torch.arange(10, device=DEVICE)[:, None].expand(10, per_class))
 
@@ -101,5 +107,5 @@ def test_decoding_stored_pixels(benchmark: Any, dtype: torch.dtype) -> None:
 def test_planning_the_quickstart(benchmark: Any, digits: Dataset) -> None:
     sweep = load_sweep(CONFIGS / "sweeps" / "quickstart.yaml")
     protocol = load_protocol(*sweep.evaluate.protocol)
-    jobs = benchmark(lambda: plan(sweep, {"digits": digits}, [protocol]))
+    jobs = benchmark(lambda: plan_sweep(sweep, {"digits": digits}, [protocol]))
     assert {job.kind for job in jobs.values()} == {"prepare", "distill", "evaluate"}

@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 import torch
-from meter import DEVICE
+from helpers.meter import DEVICE
 
-from bench import rng
-from bench.networks import Network, parse
-from bench.preprocess import Preprocess
-from bench.students import Lesson, teach
-from bench.timing import synchronize
-from bench.train import Recipe
+from bench.core import random
+from bench.core.networks.architecture import parse_architecture
+from bench.core.networks.base import Network
+from bench.core.preprocess import Preprocess
+from bench.core.timing import synchronize
+from bench.core.training import Recipe
+from bench.evaluation.students import TrainingSet, train_students
 
 CLASSES, STUDENTS = 10, 5
 DSA = "color_crop_cutout_flip_scale_rotate"
@@ -37,16 +38,16 @@ class Size:
     def __str__(self) -> str:
         return f"{self.architecture} {self.side}px {'dsa' if self.augment == DSA else 'plain'}"
 
-    def lesson(self, ipc: int) -> Lesson:
+    def training_set(self, ipc: int) -> TrainingSet:
         n, channels = ipc * CLASSES, 1 if self.side == 8 else 3
-        images = torch.randn(n, channels, self.side, self.side, generator=rng.generator(0)).to(DEVICE)
+        images = torch.randn(n, channels, self.side, self.side, generator=random.generator(0)).to(DEVICE)
         recipe = Recipe(batch_size=256, lr=0.01, steps=self.steps, augment=self.augment)
         preprocess = Preprocess((0.5,) * channels, (0.25,) * channels)
-        return Lesson(images, torch.arange(n, device=DEVICE) % CLASSES, recipe, preprocess)
+        return TrainingSet(images, torch.arange(n, device=DEVICE) % CLASSES, recipe, preprocess)
 
     def build(self, i: int) -> Network:
         shape = (1 if self.side == 8 else 3, self.side, self.side)
-        return parse(self.architecture).build(shape, CLASSES, rng.generator(i))
+        return parse_architecture(self.architecture).build(shape, CLASSES, random.generator(i))
 
 
 SIZES = (
@@ -64,14 +65,14 @@ SIZES = (
 @pytest.mark.parametrize("ipc", [1, 10, 50])
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_students(benchmark: Any, size: Size, ipc: int, way: str) -> None:
-    lesson = size.lesson(ipc)
+    training_set = size.training_set(ipc)
     benchmark.group = f"{size}, ipc {ipc}, {size.steps} steps"
 
     def taught() -> Any:
-        orders = [rng.generator(i, "order") for i in range(STUDENTS)]
-        (found,) = teach(size.build, lesson, orders, together=WAYS[way]).values()
+        orders = [random.generator(i, "order") for i in range(STUDENTS)]
+        (found,) = train_students(size.build, training_set, orders, together=WAYS[way]).values()
         synchronize(DEVICE)
         return found
 
     found = benchmark.pedantic(taught, rounds=3, warmup_rounds=1)
-    assert found.logits(lesson.images[:2]).isfinite().all()
+    assert found.logits(training_set.images[:2]).isfinite().all()

@@ -1,5 +1,1 @@
-"""One page that shows everything: a leaderboard, the other exhibits, the records to take away."""
-
-from bench.report.html.page import Picture, render
-
-__all__ = ["Picture", "render"]
+"""One page that shows everything: a leaderboard, the other sections, the records to take away."""

@@ -9,13 +9,13 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
-from bench.report.exhibit import Exhibit, View
 from bench.report.html import leaderboard
-from bench.report.html.packed import pack, record_lines
-from bench.report.layout import EXEMPT, OVER_BUDGET, Cell, Comparison
+from bench.report.html.embedded import pack, record_lines
+from bench.report.sections import RecordsView, Section
+from bench.report.tables.table import EXEMPT, OVER_BUDGET, Comparison, TableCell
 
-HERE = Path(__file__).parent
-MOST_ROWS = 200  # of a table outside the leaderboard: a page of tens of thousands of cells is slow
+PAGE_FILES = Path(__file__).parent / "assets"
+MOST_TABLE_ROWS = 200  # of a table outside the leaderboard: a page of tens of thousands of cells is slow
 MOST_PICTURES = 200
 
 Picture = Callable[[str], bytes | None]  # of an artifact, as a small PNG; None where there is none
@@ -30,7 +30,7 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Section:
+class PageSection:
     """One exhibit."""
 
     anchor: str
@@ -39,23 +39,23 @@ class Section:
     tables: list[Comparison]
 
 
-def render(view: View, exhibits: Sequence[Exhibit], plots: Path, picture: Picture) -> str:
+def render_page(view: RecordsView, exhibits: Sequence[Section], plots: Path, picture: Picture) -> str:
     """The page of these exhibits, whose plots are drawn already in the folder `plots`."""
-    entries = leaderboard.entries(view)
+    entries = leaderboard.leaderboard_rows(view)
     keys = sorted(view.flat["key"])
     position = {key: i for i, key in enumerate(keys)}
-    specs = leaderboard.specs(entries, view.folders)
+    specs = leaderboard.dataset_specs(entries, view.folders)
     details = [
         {
             "label": entry.label,
             "records": [position[record["key"]] for record in entry.records],
-            "command": leaderboard.command(entry, specs),
+            "command": leaderboard.row_command(entry, specs),
         }
         for entry in entries
     ]
     return _template().render(
         counts=_counts(view, len(entries)),
-        columns=leaderboard.COLUMNS,
+        columns=leaderboard.LEADERBOARD_COLUMNS,
         notes=_notes(view),
         sections=[
             _section(shown, plots) for shown in exhibits if shown.comparisons or shown.plots or shown.pictures
@@ -73,7 +73,7 @@ def render(view: View, exhibits: Sequence[Exhibit], plots: Path, picture: Pictur
 
 def _template() -> Template:
     return Environment(
-        loader=FileSystemLoader(HERE),
+        loader=FileSystemLoader(PAGE_FILES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -82,14 +82,14 @@ def _template() -> Template:
 
 
 def _part(name: str) -> str:
-    return (HERE / name).read_text(encoding="utf-8")
+    return (PAGE_FILES / name).read_text(encoding="utf-8")
 
 
 def _lines(lines: Any) -> str:
     return "\n".join(lines)
 
 
-def _counts(view: View, rows: int) -> list[tuple[str, str]]:
+def _counts(view: RecordsView, rows: int) -> list[tuple[str, str]]:
     """How much there is of what."""
     flat = view.flat
     counted = {
@@ -103,7 +103,7 @@ def _counts(view: View, rows: int) -> list[tuple[str, str]]:
     return [(name if n != 1 else name.removesuffix("s"), f"{n:,}") for name, n in counted.items()]
 
 
-def _notes(view: View) -> list[str]:
+def _notes(view: RecordsView) -> list[str]:
     """What the figures and the marks are."""
     notes = [
         "Accuracy in percent, students averaged first; [low, high]: 95 % bootstrap interval over the "
@@ -120,7 +120,7 @@ def _notes(view: View) -> list[str]:
 # --- the other exhibits -------------------------------------------------------------------------------------
 
 
-def _section(shown: Exhibit, plots: Path) -> Section:
+def _section(shown: Section, plots: Path) -> PageSection:
     heading = shown.stem.replace("_", " ").capitalize()
     where = "the tables of this section have" if shown.comparisons else "the records have"
     figures = [
@@ -132,7 +132,7 @@ def _section(shown: Exhibit, plots: Path) -> Section:
         Figure(_data("png", plots / f"{name}.png"), f"Picture: {name.replace('_', ' ')}")
         for name in shown.pictures
     ]
-    return Section(f"of-{shown.stem}", heading, figures, list(map(_cut, shown.comparisons)))
+    return PageSection(f"of-{shown.stem}", heading, figures, list(map(_cut, shown.comparisons)))
 
 
 def _address(plots: Path, name: str) -> str:
@@ -149,17 +149,17 @@ def _data(kind: str, path: Path) -> str:
 def _cut(table: Comparison) -> Comparison:
     """Its first rows, with a note that says so."""
     n = sum(map(len, table.groups))
-    if n <= MOST_ROWS:
+    if n <= MOST_TABLE_ROWS:
         return table
-    left, groups = MOST_ROWS, list[list[list[Cell]]]()
+    left, groups = MOST_TABLE_ROWS, list[list[list[TableCell]]]()
     for group in table.groups:
         groups += [group[:left]] if left else []
         left -= len(group[:left])
-    note = f"The first {MOST_ROWS} of {n:,} rows: all are in the table's files beside this page."
+    note = f"The first {MOST_TABLE_ROWS} of {n:,} rows: all are in the table's files beside this page."
     return Comparison(table.title, table.columns, groups, [*table.notes, note])
 
 
-def _pictures(entries: Sequence[leaderboard.Entry], picture: Picture) -> dict[str, str]:
+def _pictures(entries: Sequence[leaderboard.LeaderboardRow], picture: Picture) -> dict[str, str]:
     """By artifact, of the lowest seed of each row, until there are enough."""
     found: dict[str, str] = {}
     for key in dict.fromkeys(entry.lowest["artifact"] for entry in entries):

@@ -7,15 +7,20 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from bench import timing
-from bench.artifact import DistilledDataset, Preprocess
-from bench.data import ClassIndex, ClassSampler
-from bench.errors import UserError
-from bench.method import Problem
-from bench.plugins import choose
+from bench.core import timing
+from bench.core.distilled import DistilledDataset
+from bench.core.errors import UserError
+from bench.core.method import Problem
+from bench.core.preprocess import Preprocess
+from bench.core.registry import choose
+from bench.core.sampling import ClassIndex, ClassSampler
 
-LABELS = ("hard", "class", "image")  # the class of an image's position; learned, one a class or one an image
-CONFIDENCE = 0.9  # that a learned target starts with in its own class
+LABEL_KINDS = (
+    "hard",
+    "class",
+    "image",
+)  # the class of an image's position; learned, one a class or one an image
+LABEL_CONFIDENCE = 0.9  # that a learned target starts with in its own class
 
 
 class Balanced(DistilledDataset):
@@ -86,13 +91,13 @@ def _pick(rows: Tensor, items: Tensor | None) -> Tensor:
 
 def kappa(n_classes: int) -> float:
     """The logit of the true class, all others 0, to which softmax gives CONFIDENCE."""
-    return math.log(CONFIDENCE / (1 - CONFIDENCE) * max(n_classes - 1, 1))
+    return math.log(LABEL_CONFIDENCE / (1 - LABEL_CONFIDENCE) * max(n_classes - 1, 1))
 
 
 def label_floats(labels: str, n_classes: int, per_class: int) -> int:
     """What targets take: nothing, a row a class, or a row an image. Raises UserError for other `labels`."""
     rows = {"hard": 0, "class": n_classes, "image": n_classes * per_class}
-    return rows[choose("kind of labels", labels, LABELS)] * n_classes
+    return rows[choose("kind of labels", labels, LABEL_KINDS)] * n_classes
 
 
 def first_logits(labels: str, n_classes: int, per_class: int) -> Tensor | None:

@@ -7,19 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.artifact import Preprocess
-from bench.errors import UserError
-from bench.method import Problem
-from bench.plugins import choose
-from methods.blocks.parameterise.base import (
-    Balanced,
-    first_logits,
-    label_floats,
-    most_within,
-    random_members,
-)
+from bench.core.errors import UserError
+from bench.core.method import Problem
+from bench.core.preprocess import Preprocess
+from bench.core.registry import choose
+from methods.blocks.parameterise.base import Balanced, first_logits, label_floats, most_within, random_members
 
-INITS = ("real", "noise")
+BASIS_INITS = ("real", "noise")
 HALLUCINATOR_INITS = ("official", "identity")
 
 
@@ -86,7 +80,7 @@ class Hallucinators(Balanced):
         0, or "identity", which needs an odd kernel with (kernel - 1) / 2 padding. Raises UserError for what
         does not fit, in pixels or in floats.
         """
-        choose("init", init, INITS)
+        choose("init", init, BASIS_INITS)
         choose("hallucinator init", hallucinator_init, HALLUCINATOR_INITS)
         n_classes, (channels, side, _) = problem.n_classes, problem.image_shape
         grey = basis_channels or channels

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.artifact import Preprocess
-from bench.method import Problem
-from bench.plugins import choose
+from bench.core.method import Problem
+from bench.core.preprocess import Preprocess
+from bench.core.registry import choose
 from methods.blocks.parameterise.base import (
     Balanced,
     first_logits,
@@ -17,7 +17,7 @@ from methods.blocks.parameterise.base import (
     random_members,
 )
 
-INITS = ("real", "noise", "unit")
+PIXEL_INITS = ("real", "noise", "unit")
 
 
 class Pixels(Balanced):
@@ -56,7 +56,7 @@ class Pixels(Balanced):
         `init`: "real", random real images without replacement; "noise", N(0, 1) in normalised space;
         "unit", the same with each image scaled to unit l2 norm (RaT-BPTT). Raises UserError if none fits.
         """
-        choose("init", init, INITS)
+        choose("init", init, PIXEL_INITS)
         n_classes, size = problem.n_classes, math.prod(problem.image_shape)
         n = images_within(
             problem, labels, lambda n: n_classes * n * size + label_floats(labels, n_classes, n)

@@ -1,0 +1,272 @@
+"""From the flat frame to tables: what is compared, and how sure the means are. No torch, no drawing.
+
+Students of one artifact are averaged first; spread and interval are over distillation seeds. Accuracy is
+a fraction throughout.
+"""
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
+from itertools import chain
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+from bench.analysis.intervals import CONFIDENCE, LEAST_SEEDS, MEAN_RESAMPLES, intervals
+from bench.records.columns import MEASURED_COLUMNS
+from bench.records.groups import Floats, Ragged, equal_groups, group_means, without_missing
+from bench.records.naming import CELL
+
+SORT = ["dataset", "protocol", "distill_arch", "eval_arch", "ipc"]
+SECONDS = ["prepare_s", "distill_s", "evaluate_s"]
+
+
+# --- statistics over seeds ----------------------------------------------------------------------------------
+
+
+# samples and the axis of their seeds -> a number for each; a function of a module, so that it can be a key
+Statistic = Callable[..., Any]
+Groups = tuple[tuple[float, ...], ...]
+
+
+def interval(*groups: Iterable[float], statistic: Statistic = np.mean) -> tuple[float, float]:
+    """95 % bootstrap interval of a statistic of groups of seeds that are drawn independently.
+
+    By default the mean of one group. NaN where a group has fewer than three values, the point where all
+    groups are constant.
+    """
+    # sorted: the draws must not depend on the order of the seeds
+    return _interval(tuple(tuple(sorted(group)) for group in groups), statistic)
+
+
+@cache
+def _interval(groups: Groups, statistic: Statistic) -> tuple[float, float]:
+    if min(map(len, groups)) < LEAST_SEEDS:
+        return float("nan"), float("nan")
+    if all(group[0] == group[-1] for group in groups):
+        point = float(statistic(*(np.array(group[:1]) for group in groups), axis=-1))
+        return point, point
+    low, high = _bootstrap(groups, statistic, "BCa")
+    return (low, high) if np.isfinite([low, high]).all() else _bootstrap(groups, statistic, "percentile")
+
+
+def _bootstrap(groups: Groups, statistic: Statistic, method: str) -> tuple[float, float]:
+    with warnings.catch_warnings():  # BCa warns where it is undefined; the caller looks at the numbers
+        warnings.simplefilter("ignore")
+        result = stats.bootstrap(
+            tuple(map(np.array, groups)),
+            statistic,
+            method=method,
+            confidence_level=CONFIDENCE,
+            n_resamples=MEAN_RESAMPLES,
+            rng=np.random.default_rng(0),
+        )
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+
+
+SPREAD = ("mean", "std", "ci_low", "ci_high")
+
+
+def deduplicate(frame: pd.DataFrame) -> pd.DataFrame:
+    """Students that were scored again with more beside them count once; sorted, as sums of floats must be."""
+    ordered = frame.sort_values(["seed", "students", "key"])
+    return ordered.drop_duplicates([*CELL, "seed"], keep="last")
+
+
+def parts(frame: pd.DataFrame, names: Sequence[str]) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """The rows that agree in these columns, with the values in which they do."""
+    for key, part in frame.groupby(list(names), dropna=False):
+        yield dict(zip(names, cast(tuple[Any, ...], key), strict=True)), part
+
+
+class Parts:
+    """As `parts`, all at once: `where` has a row of these columns for each."""
+
+    def __init__(self, frame: pd.DataFrame, names: Sequence[str]) -> None:
+        self.code = frame.groupby(list(names), dropna=False).ngroup().to_numpy()  # the part of each row
+        self.sizes = np.bincount(self.code)
+        self._frame = frame
+        self._order = np.argsort(self.code, kind="stable")
+        self._first = np.cumsum(self.sizes) - self.sizes
+        self.where = frame[list(names)].iloc[self._order[self._first]].reset_index(drop=True)
+
+    def column(self, name: str) -> Ragged:
+        """What the rows of each part hold."""
+        return Ragged(self._frame[name].to_numpy()[self._order], self.sizes)
+
+    def least(self, name: str) -> NDArray[Any]:
+        return np.minimum.reduceat(self.column(name).values, self._first)
+
+    def most(self, name: str) -> NDArray[Any]:
+        return np.maximum.reduceat(self.column(name).values, self._first)
+
+    def all(self, name: str) -> NDArray[np.bool_]:
+        return np.logical_and.reduceat(self.column(name).values, self._first)
+
+    def names(self, name: str) -> NDArray[Any]:
+        """The different texts of each part."""
+        texts, _ = self.column(name)
+        code, known = pd.factorize(texts)
+        low, high = (by.reduceat(code, self._first) for by in (np.minimum, np.maximum))
+        found = np.asarray(known, dtype=object)[low]
+        for i in np.flatnonzero(low != high):
+            found[i] = "; ".join(sorted(set(texts[self._first[i] : self._first[i] + self.sizes[i]])))
+        return found
+
+
+def spreads(group: Ragged, name: str) -> dict[str, Floats]:
+    """Of each part mean, deviation and interval over distillation seeds: columns that begin with `name`."""
+    mean, deviation = np.full((2, len(group.sizes)), np.nan)
+    for which, (values,) in equal_groups(group):
+        n = values.shape[1]
+        mean[which] = values.mean(-1) if n else np.nan
+        squares = np.square(mean[which, None] - values).sum(-1)
+        deviation[which] = np.sqrt(squares / (n - 1)) if n > 1 else np.nan
+    columns = (mean, deviation, *intervals(group).T)
+    return {f"{name}_{part}": column for part, column in zip(SPREAD, columns, strict=True)}
+
+
+# --- the accuracy -------------------------------------------------------------------------------------------
+
+
+def summary(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row per method, dataset, ipc, architectures and protocol, over its distillation seeds.
+
+    `exclusive` is true where every job had its device to itself: only then are its seconds comparable.
+    """
+    cells = Parts(deduplicate(frame), CELL)
+    # Storage is the same for every seed; if it ever is not, the largest is what has to be stored.
+    stored = ("stored_floats", "stored_bytes", "stored_bytes_uint8", "ipc_equivalent")
+    return _ranked(
+        cells.where.assign(
+            **spreads(cells.column("accuracy"), "accuracy"),
+            n_seeds=cells.sizes,
+            n_students=cells.least("students"),
+            **{name: cells.most(name) for name in stored},
+            within_budget=cells.all("within_budget"),
+            exempt=cells.all("exempt"),
+            **{name: group_means(without_missing(cells.column(name))) for name in SECONDS},
+            peak_memory_bytes=cells.most("peak_memory_bytes"),
+            device=cells.names("device"),
+            exclusive=cells.all("exclusive"),
+        )
+    )
+
+
+def _ranked(table: pd.DataFrame) -> pd.DataFrame:
+    """The best of each cell of the comparison first."""
+    order = table.assign(_negated=-table["accuracy_mean"])
+    order = order.sort_values([*SORT, "_negated", "method"], na_position="last")
+    return order.drop(columns="_negated").reset_index(drop=True)
+
+
+# --- more than the accuracy ---------------------------------------------------------------------------------
+
+
+def metrics_summary(frame: pd.DataFrame) -> pd.DataFrame:
+    """A row per cell as in `summary`: accuracy, and means of calibration error, agreement and worst class.
+
+    NaN where a seed lacks it: nothing is filled in.
+    """
+    cells = Parts(deduplicate(frame), CELL)
+    return _ranked(
+        cells.where.assign(
+            **spreads(cells.column("accuracy"), "accuracy"),
+            **{name: group_means(cells.column(name)) for name in MEASURED_COLUMNS},
+            n_seeds=cells.sizes,
+            within_budget=cells.all("within_budget"),
+            exempt=cells.all("exempt"),
+        )
+    )
+
+
+def training_course(frame: pd.DataFrame) -> pd.DataFrame:
+    """A row per cell and part of the students' training: accuracy after `step` optimiser steps, over seeds.
+
+    The last of a cell is the accuracy that its records hold, at `fraction` 1. Empty where they hold no curve.
+    """
+    return _course(deduplicate(frame), "curve", ["fraction", "step", "accuracy"], ())
+
+
+def distillation_course(frame: pd.DataFrame) -> pd.DataFrame:
+    """A row per cell and part of the distillation: the accuracy of what it had made by then, over seeds.
+
+    `step` counts the distillation's; `prepare_s` and `distill_s` are what it had cost, means over seeds. The
+    last of a cell is the set itself. Empty where the records hold no snapshots.
+    """
+    # those without are left out first: `once` might keep them in the place of those with
+    taken = deduplicate(frame[frame["snapshots"].map(len) > 0])
+    seconds = ("prepare_s", "distill_s")
+    return _course(taken, "snapshots", ["fraction", "step", "distill_s", "accuracy"], seconds)
+
+
+def _course(rows: pd.DataFrame, name: str, of: list[str], averaged: Sequence[str]) -> pd.DataFrame:
+    """A row per cell and `fraction`, from the lists of tuples in a column; `of`: what a tuple holds."""
+    around = [*CELL, "exempt", "within_budget", *(column for column in averaged if column not in of)]
+    lists = rows[name]
+    points = rows[around].iloc[np.repeat(np.arange(len(rows)), lists.map(len))]
+    if points.empty:
+        return pd.DataFrame()
+    points = points.assign(**dict(zip(of, np.array([*chain(*lists)]).T, strict=True)))
+    found = Parts(points, [*CELL, "exempt", "within_budget", "fraction"])
+    return found.where.assign(
+        step=found.most("step").astype(int),
+        **{column: group_means(without_missing(found.column(column))) for column in averaged},
+        **spreads(found.column("accuracy"), "accuracy"),
+        n_seeds=found.sizes,
+    )
+
+
+def transfer(frame: pd.DataFrame) -> pd.DataFrame:
+    """A row per method, ipc, distillation architecture and protocol: how its sets do on other networks.
+
+    `transfer`: the mean accuracy over all evaluation architectures of the data set and protocol other than
+    `own_arch`, for each seed first; a seed that lacks one has none. `gap`: the accuracy on `own_arch` less
+    that. `own_arch` is the distillation architecture. What needs no network is taken with the one on which
+    the others were distilled, so that it stands beside them over the same networks; if there are several,
+    or none, it has no transfer.
+    """
+    found = [
+        _transfer(where, compared) for where, compared in parts(deduplicate(frame), ["dataset", "protocol"])
+    ]
+    return pd.concat(found, ignore_index=True)
+
+
+def _transfer(where: dict[str, Any], compared: pd.DataFrame) -> pd.DataFrame:
+    """The transfer of everything that was scored on one dataset under one protocol."""
+    archs = sorted(compared["eval_arch"].unique())
+    sources = set(compared["distill_arch"]) - {"any"}
+    common = sources.pop() if len(sources) == 1 else None
+    row = ["ipc", "method", "distill_arch"]
+    found, seeds = Parts(compared, row), Parts(compared, [*row, "seed"])
+    accuracy = np.full((len(seeds.sizes), len(archs)), np.nan)
+    accuracy[seeds.code, compared["eval_arch"].map(archs.index)] = compared["accuracy"]
+
+    sizes = Parts(seeds.where, row).sizes  # the seeds of each row
+    own_arch = [common if arch == "any" else arch for arch in found.where["distill_arch"]]
+    is_own = np.repeat([[arch == own for arch in archs] for own in own_arch], sizes, axis=0)
+    others = ~is_own & np.repeat([[own is not None] for own in own_arch], sizes, axis=0)
+    own, elsewhere = (_mean_where(mask, accuracy) for mask in (is_own, others))
+    transferred = without_missing(Ragged(elsewhere, sizes))
+    return pd.DataFrame({**where, **found.where}).assign(
+        own_arch=pd.Series(own_arch),
+        **spreads(transferred, "transfer"),
+        **spreads(without_missing(Ragged(own - elsewhere, sizes)), "gap"),
+        n_archs=others[np.cumsum(sizes) - 1].sum(axis=1),
+        n_seeds=transferred.sizes,
+        within_budget=found.all("within_budget"),
+        exempt=found.all("exempt"),
+        **{
+            f"accuracy_{arch}": group_means(without_missing(Ragged(accuracy[:, i], sizes)))
+            for i, arch in enumerate(archs)
+        },
+    )
+
+
+def _mean_where(mask: NDArray[np.bool_], values: Floats) -> Floats:
+    """Of each row; NaN where one is missing, or all are masked."""
+    count = mask.sum(axis=1)
+    return np.where(count, np.where(mask, values, 0).sum(axis=1) / np.maximum(count, 1), np.nan)

@@ -1,0 +1,62 @@
+"""What commands share at the terminal: the console, the report after a run, and how a run ends."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:  # torch takes two seconds to import
+    from bench.execution.queue import Outcome
+    from bench.execution.session import Session
+    from bench.report.build import Report
+
+out = Console()
+
+
+def write_report(*directories: Path, to: Path | None = None) -> "Report":
+    """Tables in the terminal, what was written, and the records that were left out."""
+    from bench.report.build import build_report, print_tables
+
+    built = build_report(*directories, out=to)
+    print_tables(built, out)
+    for problem in built.problems:
+        out.print(f"left out: {problem}", style="red", highlight=False, markup=False, soft_wrap=True)
+    for line in built.undrawn:
+        out.print(f"not drawn: {line}", highlight=False, markup=False, soft_wrap=True)
+    for line in _written(built.written):
+        out.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+    return built
+
+
+def _written(paths: list[Path]) -> list[str]:
+    """A line for each folder, with the names of its files, each once for all kinds; pictures are counted."""
+    found: dict[Path, dict[str, None]] = {}
+    for path in paths:
+        found.setdefault(path.parent, {})[path.stem] = None
+    lines = []
+    for folder, names in found.items():
+        pictures = sum(name.startswith("pictures_") for name in names)
+        told = [name for name in names if not name.startswith("pictures_")]
+        told += [f"{pictures} picture{'s' * (pictures > 1)}"] if pictures else []
+        lines.append(f"{folder}: {', '.join(told)}")
+    return lines
+
+
+def finish_run(session: "Session", outcome: "Outcome", limit: int | None) -> None:
+    """Report what a run left, and exit with what became of it."""
+    if outcome.interrupted:
+        told = f"\nStopped. Finished jobs are kept; the same command goes on:\n  {_command()}"
+        out.print(told, highlight=False, markup=False, soft_wrap=True)
+        raise typer.Exit(130)
+    if session.has_records():
+        write_report(session.store.root)
+    for line in session.summary(outcome, limit):
+        out.print(line, highlight=False, soft_wrap=True, markup=False)
+    raise typer.Exit(1 if outcome.failed else 0)
+
+
+def _command() -> str:
+    return shlex.join(["ddbench", *sys.argv[1:]])

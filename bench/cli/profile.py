@@ -1,0 +1,78 @@
+"""The command that profiles a method."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from rich.console import Console
+
+from bench.cli.console import out
+from bench.core.errors import UserError
+
+PROFILE_FOLDER = Path("results/profile")
+
+
+def _values(overrides: list[str]) -> dict[str, Any]:
+    """Hyper-parameters from KEY=VALUE."""
+    values = {}
+    for override in overrides:
+        key, sign, text = override.partition("=")
+        if not sign or not key:
+            raise UserError(f"--set {override}: write KEY=VALUE, for example --set batch_real=64")
+        try:
+            values[key] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise UserError(f"--set {override}: the value is not YAML") from None
+    return values
+
+
+def profile_command(
+    method: Annotated[str, typer.Argument(metavar="METHOD", show_default=False)],
+    dataset: Annotated[
+        str,
+        typer.Option(
+            metavar="DATASET",
+            help="A name, a folder of images, or {name: cifar10, data_dir: data}.",
+            show_default=False,
+        ),
+    ],
+    ipc: Annotated[int, typer.Option(metavar="N", help="Images per class.", show_default=False)],
+    architecture: Annotated[str, typer.Option(help="Of the distillation and the student.")] = "convnet",
+    protocol: Annotated[str, typer.Option(help="How the student is trained.")] = "standard",
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A hyper-parameter, in the place of the preset's."),
+    ] = None,
+    seconds: Annotated[float, typer.Option(metavar="S", help="About how long; a step is never cut.")] = 60,
+    cpus: Annotated[int, typer.Option(metavar="N", help="Threads.")] = 1,
+    gpus: Annotated[float, typer.Option(metavar="N", help="1 for a GPU.")] = 0,
+    out_dir: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="(default: results/profile/METHOD-DATASET-ipcN)"),
+    ] = None,
+) -> None:
+    """See what a method spends its time on, and what all of its steps would cost."""
+    # before torch is loaded: its tracer writes to stderr, errors for want of a GPU among them
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    from bench.execution.inline import stop_on_signals
+    from bench.execution.store import Store
+    from bench.report.tables.render import print_table
+    from bench.tools.profile.run import CheckedRequest, Profiler, ProfileRequest
+    from bench.tools.profile.tables import profile_tables
+    from bench.tools.profile.write import TRACE, workplace, write_profile
+
+    request = ProfileRequest(
+        method, _values(overrides or []), dataset, ipc, architecture, protocol, seconds, cpus, gpus
+    )
+    asked = CheckedRequest.check(request)
+    stores = [Store(path.parent) for path in sorted(Path("results").glob("*/artifacts"))]
+    target = (out_dir or PROFILE_FOLDER / f"{method}-{asked.source.data.label}-ipc{ipc}").resolve()
+    with stop_on_signals(), workplace(target) as work, Console(stderr=True).status("starting") as status:
+        found = Profiler(request, asked, stores, status.update).run(work / TRACE)
+        written = write_profile(found, work, target)
+    for table in profile_tables(found):
+        print_table(table, out)
+    for path in written:
+        out.print(f"  {path}", highlight=False, markup=False, soft_wrap=True)

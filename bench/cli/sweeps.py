@@ -1,0 +1,73 @@
+"""Commands that run a sweep, or say what it would run."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from bench.cli.console import finish_run, out
+from bench.core.errors import UserError
+
+if TYPE_CHECKING:  # torch takes two seconds to import: only the commands that need it pay
+    from bench.execution.session import Session
+
+SweepArgument = Annotated[
+    Path, typer.Argument(metavar="SWEEP.yaml", help="The sweep file.", show_default=False)
+]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", metavar="DIR", help="Result folder (default: results/<sweep name>).")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override, e.g. evaluate.students=5, methods.dm.steps=100."
+    ),
+]
+
+
+def _open(
+    sweep: Path, out_dir: Path | None, overrides: list[str] | None, on_cluster: bool = False
+) -> "Session":
+    from bench.execution.session import Session
+
+    return Session.open(sweep, overrides or [], out_dir, on_cluster)
+
+
+def run_command(
+    sweep: SweepArgument,
+    out_dir: OutOption = None,
+    overrides: SetOption = None,
+    executor: Annotated[
+        Literal["ray", "inline"], typer.Option(help="Ray Tune, or one job after the other in this process.")
+    ] = "ray",
+    address: Annotated[
+        str | None, typer.Option(metavar="ADDR", help="A running Ray cluster (host:port or auto).")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Run at most N jobs.")] = None,
+) -> None:
+    """Run what is missing, write records, then report."""
+    if address and executor == "inline":
+        raise UserError("--address needs --executor ray")
+    session = _open(sweep, out_dir, overrides, on_cluster=address is not None)
+    finish_run(session, session.run(executor, address, limit, out), limit)
+
+
+def plan_command(sweep: SweepArgument, out_dir: OutOption = None, overrides: SetOption = None) -> None:
+    """Print the jobs, their keys, what is done and what the rest may cost. Runs nothing."""
+    from bench.execution.progress import duration
+
+    session = _open(sweep, out_dir, overrides)
+    table = Table(box=None, pad_edge=False)
+    for name in ("kind", "job", "key", "state", "estimate"):
+        table.add_column(name, justify="right" if name == "estimate" else "left")
+    costs = session.estimate()
+    for key, job in session.jobs.items():
+        cost = duration(costs[key]) if key in costs and key in session.todo else ""
+        table.add_row(job.kind, escape(job.label), key, escape(session.state(key)), cost)
+    # a pipe has no width: never cut a key or a label
+    (out if out.is_terminal else Console(width=200)).print(table)
+    for line in session.plan_summary(costs):
+        out.print(line, highlight=False)

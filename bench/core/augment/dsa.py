@@ -1,0 +1,266 @@
+"""Differentiable siamese augmentation (DSA; Zhao & Bilen, ICML 2021), batched, with explicit draws.
+
+A strategy is written as stages: `+` joins stages, which are all applied in this order, and `_` lists the
+operations of a stage, of which one is drawn. So `color_crop_flip` applies one of three (as DSA does), and
+`color+crop+cutout` all of them (as IDC does). `augmix` and the policies `autoaugment` and `randaugment`
+(bench.core.augment.policies) are stages of their own.
+
+A `Draw` holds the operations and their parameters for each group of images. Groups of one image are the
+independent augmentation of ordinary training; one group a class, applied to the real and to the synthetic
+images of that class, is the siamese augmentation of the matching methods. All images are normalised, so the
+fill value 0 is the data set's mean; the policies fill with black.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bench.core import timing
+from bench.core.augment.policies import POLICY_OPERATIONS, Policy, dispatch, draw_policy
+from bench.core.errors import UserError
+from bench.core.preprocess import Preprocess
+from bench.core.registry import choose
+
+CROP, CUTOUT, SCALE, ROTATE = 0.125, 0.5, 1.2, 15.0  # ratios of the side; factor; degrees
+_PARAMS = 3  # the most uniforms that one operation reads
+AUGMIX = "augmix"
+CHAINS, DEPTH, CHAIN_OPS = 3, 3, ("color", "crop", "scale", "rotate")  # of AugMix; DEPTH at the most
+_NO_GRADIENT = (
+    "a policy works on 8-bit pixels and passes no gradient; use it to train the students of a protocol, "
+    "and not inside a distillation"
+)
+
+
+def flip(x: Tensor, u: Tensor) -> Tensor:
+    """Horizontal flip with probability 1/2."""
+    return torch.where((u[:, 0] < 0.5).view(-1, 1, 1, 1), x.flip(3), x)
+
+
+def color(x: Tensor, u: Tensor) -> Tensor:
+    """Brightness x + (u - 0.5), saturation times 2u, contrast times (u + 0.5), in this order."""
+    bright, saturate, contrast = (u[:, i].view(-1, 1, 1, 1) for i in range(3))
+    x = x + (bright - 0.5)
+    grey = x.mean(1, keepdim=True)
+    x = (x - grey) * (2 * saturate) + grey if x.shape[1] > 1 else x
+    mean = x.mean((1, 2, 3), keepdim=True)
+    return (x - mean) * (contrast + 0.5) + mean
+
+
+def crop(x: Tensor, u: Tensor) -> Tensor:
+    """Shift by a whole number of pixels in [-side/8, side/8] per axis, zero fill."""
+    n, _, h, w = x.shape
+    pad = int(h * CROP + 0.5)
+    shift = (u[:, :2] * (2 * pad + 1)).long().clamp_(max=2 * pad)
+    padded = F.pad(x, (pad,) * 4).permute(0, 2, 3, 1)
+    rows = shift[:, 0, None] + torch.arange(h, device=x.device)
+    cols = shift[:, 1, None] + torch.arange(w, device=x.device)
+    image = torch.arange(n, device=x.device)[:, None, None]
+    return padded[image, rows[:, :, None], cols[:, None, :]].permute(0, 3, 1, 2)
+
+
+def cutout(x: Tensor, u: Tensor) -> Tensor:
+    """A zero square of half the side, its centre uniform over the image, clipped at the border."""
+    _, _, h, w = x.shape
+    side = int(h * CUTOUT + 0.5)
+
+    def inside(centre: Tensor, length: int) -> Tensor:  # [n, length]
+        first = (centre * (length + 1 - side % 2)).floor()[:, None] - side // 2
+        at = torch.arange(length, device=x.device)
+        return (at >= first) & (at < first + side)
+
+    hole = inside(u[:, 0], h)[:, :, None] & inside(u[:, 1], w)[:, None, :]
+    return x * ~hole[:, None]
+
+
+def _warp(x: Tensor, theta: Tensor) -> Tensor:
+    grid = F.affine_grid(theta, list(x.shape), align_corners=True)
+    return F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
+
+
+def scale(x: Tensor, u: Tensor) -> Tensor:
+    """Each axis by its own factor between 1/1.2 and 1.2, zero fill."""
+    factor = u[:, :2] * (SCALE - 1 / SCALE) + 1 / SCALE
+    theta = torch.zeros(len(x), 2, 3, dtype=x.dtype, device=x.device)
+    theta[:, 0, 0], theta[:, 1, 1] = factor[:, 0], factor[:, 1]
+    return _warp(x, theta)
+
+
+def rotate(x: Tensor, u: Tensor) -> Tensor:
+    """By an angle between -15 and 15 degrees, zero fill."""
+    angle = torch.deg2rad((u[:, 0] - 0.5) * 2 * ROTATE)
+    zero = torch.zeros_like(angle)
+    rows = [
+        torch.stack([angle.cos(), -angle.sin(), zero], 1),
+        torch.stack([angle.sin(), angle.cos(), zero], 1),
+    ]
+    return _warp(x, torch.stack(rows, 1))
+
+
+OPS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "color": color,
+    "crop": crop,
+    "cutout": cutout,
+    "flip": flip,
+    "scale": scale,
+    "rotate": rotate,
+}
+_FUNCTIONS = {"none": lambda x, _: x, **OPS}
+WHOLE = (AUGMIX, *POLICY_OPERATIONS)  # what is a stage of its own
+
+
+@functools.cache
+def parse_strategy(strategy: str, *, policies: bool = False) -> tuple[tuple[str, ...], ...]:
+    """The stages of a strategy: `color+crop_flip` -> (("color",), ("crop", "flip")), `none` -> ().
+
+    Raises UserError for an unknown operation, where AugMix or a policy shares its stage, and for a policy
+    where `policies` does not allow them: in a distillation, which wants gradients.
+    """
+    if strategy == "none":
+        return ()
+    stages = [stage.split("_") for stage in strategy.split("+")]
+    for stage in stages:
+        whole = next((op for op in stage if op in WHOLE), None)
+        if whole is not None and len(stage) > 1:
+            raise UserError(
+                f"augmentation {strategy!r}: {whole} is a stage of its own; join it with +, not _"
+            )
+        if whole in POLICY_OPERATIONS and not policies:
+            raise UserError(f"augmentation {strategy!r}: {_NO_GRADIENT}")
+    return tuple(tuple(choose("augmentation", op, (*OPS, *WHOLE)) for op in stage) for stage in stages)
+
+
+@dataclass(frozen=True)
+class Pick:
+    """A stage: one operation [G] and its uniforms [G, 3] for each of G groups, on the CPU."""
+
+    ops: tuple[str, ...]
+    choice: Tensor
+    uniforms: Tensor
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """The operations run one after the other, each on its own groups [G*B,C,H,W].
+
+        Which groups is known on the host, so nothing waits for the device.
+        """
+        size = len(images) // len(self.choice)
+        uniforms = self.uniforms.repeat_interleave(size, 0).to(images, non_blocking=True)
+        operations = [_FUNCTIONS[op] for op in self.ops]
+        if len(operations) == 1:  # nothing to sort
+            return operations[0](images, uniforms)
+        return dispatch(self.choice.repeat_interleave(size), operations, images, uniforms)
+
+
+@dataclass(frozen=True)
+class Mix:
+    """A stage: AugMix for each of G groups; shares [G, 1 + chains] of the image and of each chain."""
+
+    shares: Tensor
+    chains: tuple[tuple[Pick, ...], ...]
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """The convex combination of the images [G*B,C,H,W] and what the chains make of them."""
+        shares = self.shares.repeat_interleave(len(images) // len(self.shares), 0)
+        shares = shares.to(images, non_blocking=True)
+        mixed = images * shares[:, 0].view(-1, 1, 1, 1)
+        for chain, share in zip(self.chains, shares[:, 1:].unbind(1), strict=True):
+            mixed = mixed + functools.reduce(lambda x, pick: pick(x), chain, images) * share.view(-1, 1, 1, 1)
+        return mixed
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What happens to each group of images, stage after stage. It can be applied any number of times."""
+
+    groups: int
+    stages: tuple[Pick | Mix | Policy, ...]
+
+
+@timing.charged("augment")
+def draw(strategy: str, groups: int, generator: torch.Generator) -> Draw:
+    """Pick one operation of each stage for each group, uniformly, and its parameters (DSA, section 3.2).
+
+    All draws come from the CPU generator. `none` draws as much as one stage, and applies nothing.
+    """
+    stages = parse_strategy(strategy, policies=True)
+    if not stages:
+        _pick(("none",), groups, generator)
+    return Draw(groups, tuple(_stage(ops, groups, generator) for ops in stages))
+
+
+def concat(draws: Sequence[Draw]) -> Draw:
+    """The groups of the first draw, then those of the second, ...; all of the same strategy.
+
+    Applied to the images one after the other it gives what the draws give one by one. Raises ValueError for
+    draws of different strategies.
+    """
+    stages = zip(*(drawn.stages for drawn in draws), strict=True)
+    return Draw(sum(drawn.groups for drawn in draws), tuple(_joined(parts) for parts in stages))
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    """Stages of the same strategy differ in their tensors alone, which run over the groups."""
+    first = parts[0]
+    if isinstance(first, Tensor):
+        return torch.cat(tuple(parts))
+    if isinstance(first, Pick | Mix | Policy):
+        return type(first)(*map(_joined, zip(*(vars(part).values() for part in parts), strict=True)))
+    if isinstance(first, tuple):
+        return tuple(map(_joined, zip(*parts, strict=True)))
+    if any(part != first for part in parts):
+        raise ValueError("draws of different strategies cannot be joined")
+    return first
+
+
+def _stage(ops: tuple[str, ...], groups: int, generator: torch.Generator) -> Pick | Mix | Policy:
+    if ops[0] in POLICY_OPERATIONS:
+        return draw_policy(ops[0], groups, generator)
+    return _mix(groups, generator) if ops[0] == AUGMIX else _pick(ops, groups, generator)
+
+
+def _pick(ops: tuple[str, ...], groups: int, generator: torch.Generator) -> Pick:
+    choice = torch.randint(len(ops), (groups,), generator=generator)
+    return Pick(ops, choice, torch.rand(groups, _PARAMS, generator=generator))
+
+
+def _mix(groups: int, generator: torch.Generator) -> Mix:
+    """AugMix (Hendrycks et al., ICLR 2020, algorithm 1), with this module's operations and their strengths.
+
+    The chains have 1 to 3 operations each, Dirichlet(1, 1, 1) weights w, and the image itself the share
+    m ~ Beta(1, 1): m x + (1 - m) sum_i w_i chain_i(x).
+    """
+    m, *cuts = torch.rand(CHAINS, groups, generator=generator)  # the gaps of uniform cuts are Dirichlet(1)
+    ends = torch.stack([torch.zeros(groups), *cuts, torch.ones(groups)], 1).sort(1).values
+    shares = torch.cat([m[:, None], (1 - m)[:, None] * ends.diff(dim=1)], 1)
+    lengths = torch.randint(1, DEPTH + 1, (CHAINS, groups), generator=generator)
+    return Mix(shares, tuple(_chain(length, groups, generator) for length in lengths))
+
+
+def _chain(length: Tensor, groups: int, generator: torch.Generator) -> tuple[Pick, ...]:
+    """`DEPTH` picks, of which the first `length` [G] do something."""
+    picks = [_pick(CHAIN_OPS, groups, generator) for _ in range(DEPTH)]
+    ops = ("none", *CHAIN_OPS)
+    return tuple(Pick(ops, torch.where(i < length, p.choice + 1, 0), p.uniforms) for i, p in enumerate(picks))
+
+
+@timing.charged("augment")
+def apply(images: Tensor, drawn: Draw, preprocess: Preprocess | None = None) -> Tensor:
+    """Augment [G*B,C,H,W], the B images of a group standing together.
+
+    Differentiable in the images, but for the policies, which need `preprocess` to find the pixels. Raises
+    UserError for a policy without it.
+    """
+    if len(images) % drawn.groups:
+        raise ValueError(f"{len(images)} images do not divide into {drawn.groups} groups")
+    for stage in drawn.stages:
+        if not isinstance(stage, Policy):
+            images = stage(images)
+        elif preprocess is None:
+            raise UserError(f"augmentation {stage.name!r}: {_NO_GRADIENT}")
+        else:
+            images = stage(images, preprocess)
+    return images

@@ -1,0 +1,99 @@
+"""The distilled data set: optimised, counted, saved, decoded. The parameterisation IS the artifact."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from bench.core.errors import UserError
+from bench.core.preprocess import Preprocess, restore_preprocess
+from bench.core.registry import choose, registered_blocks
+
+ARTIFACT_SCHEMA = 1
+PREPROCESS_PREFIX = "preprocess."  # of the tensors of a whitening, beside those of the set
+
+
+class DistilledDataset(nn.Module):
+    """Base of every parameterisation.
+
+    A subclass is built as `cls(**tensors, **config, preprocess=...)`, where `tensors` is its state dict and
+    `config` what `config()` returns; so a file of tensors and a JSON header restore it, and loading runs no
+    code from the file. It knows no network.
+    """
+
+    images_as_bytes: ClassVar[frozenset[str]] = (
+        frozenset()
+    )  # tensors that hold pixels: 1 byte a value as uint8
+
+    def __init__(self, preprocess: Preprocess) -> None:
+        super().__init__()
+        self.preprocess = preprocess
+
+    def config(self) -> dict[str, Any]:
+        """The constructor's JSON-able arguments, less the tensors."""
+        raise NotImplementedError
+
+    def decode(self, items: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The images as networks see them (normalised) [n,C,H,W], and their targets [n] or [n,K].
+
+        Differentiable in the parameters. `items` picks among the decoded images, by default all.
+        """
+        raise NotImplementedError
+
+    @property
+    def n_stored(self) -> int:
+        """Stored floats: every tensor of the set counts."""
+        return sum(t.numel() for t in self.state_dict().values())
+
+    @property
+    def bytes_uint8(self) -> int:
+        """Bytes with stored images as one byte a value and everything else at fp32."""
+        return sum(
+            t.numel() * (1 if name in self.images_as_bytes else 4) for name, t in self.state_dict().items()
+        )
+
+    @property
+    def transform_floats(self) -> int:
+        """Numbers of the preprocessing in the file: a property of the data, the same for all methods."""
+        return sum(t.numel() for t in self.preprocess.tensors().values())
+
+    def save(self, path: Path) -> None:
+        """Write the tensors and a JSON header as one safetensors file."""
+        header = {
+            "schema": ARTIFACT_SCHEMA,
+            "parameterisation": type(self).__name__,
+            "config": self.config(),
+            "preprocess": self.preprocess.header(),
+        }
+        transform = {PREPROCESS_PREFIX + name: t for name, t in self.preprocess.tensors().items()}
+        held = {**self.state_dict(), **transform}
+        tensors = {k: v.detach().cpu().contiguous() for k, v in held.items()}
+        save_file(tensors, path, metadata={"ddbench": json.dumps(header)})
+
+
+def load_distilled(path: Path, device: torch.device | str = "cpu") -> DistilledDataset:
+    """Read an artifact. Raises UserError for a file that is not one, is damaged or of another schema."""
+    try:
+        with safe_open(path, framework="pt", device=str(device)) as file:
+            header: Mapping[str, Any] = json.loads((file.metadata() or {})["ddbench"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        if header.get("schema") != ARTIFACT_SCHEMA:
+            raise UserError(f"it has schema {header.get('schema')}, this ddbench reads {ARTIFACT_SCHEMA}")
+        known = {name: c for name, c in registered_blocks().items() if issubclass(c, DistilledDataset)}
+        cls = known[choose("parameterisation", header["parameterisation"], known)]
+        transform = {
+            k.removeprefix(PREPROCESS_PREFIX): tensors.pop(k)
+            for k in list(tensors)
+            if k.startswith(PREPROCESS_PREFIX)
+        }
+        preprocess = restore_preprocess(header["preprocess"], transform)
+        artifact: DistilledDataset = cls(**tensors, **header["config"], preprocess=preprocess)
+    except (SafetensorError, OSError, LookupError, TypeError, ValueError, AttributeError) as error:
+        why = " ".join(str(error).split())
+        raise UserError(f"{path} is not a readable ddbench artifact: {why}") from None
+    return artifact.to(device)

@@ -1,0 +1,229 @@
+"""The loop of a distillation: progress, snapshots, a way back after a kill, a stop when it diverges."""
+
+import copy
+import dataclasses
+import hashlib
+import io
+import json
+import math
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from bench.core.distilled import DistilledDataset
+from bench.core.io import replacing, temporary
+
+SNAPSHOT_FRACTIONS = (
+    0.1,
+    0.2,
+    0.5,
+)  # of the steps, after which a snapshot is taken; the artifact itself is the last
+LOOK_S = 1.0  # between looks at the losses: each waits for the device
+CHECKPOINT, PROGRESS = "checkpoint", "progress.json"
+
+
+class Diverged(FloatingPointError):
+    """A distillation that is not finite any more. One line that names the likely hyper-parameter."""
+
+
+class Stateful(Protocol):
+    """What a checkpoint can hold: tensors, numbers, text, and lists and dictionaries of them."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: Any, /) -> Any: ...
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What a running distillation tells whoever watches it, about once a second."""
+
+    step: int
+    total: int
+    loss: float | None  # mean since the last report; None where the method names none
+    speed: float  # steps per second
+    left_s: float
+
+
+def read_step_report(folder: Path) -> StepReport | None:
+    """The latest report of the distillation whose loop is kept in `folder`; None where there is none."""
+    try:
+        return StepReport(**json.loads((folder / PROGRESS).read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+class Loop:
+    """Kept in `folder` while a method distils; without a folder it only watches the losses.
+
+    A checkpoint is written when `every_s` seconds have passed since the last one, after the step that runs.
+    """
+
+    def __init__(self, folder: Path | None = None, every_s: float = 30.0) -> None:
+        self.folder, self.every_s = folder, every_s
+        self.total: int | None = None  # steps, once the method has named them
+        # {"step", "fraction", "seconds", "file"} of each snapshot; the file is in `folder`
+        self.snapshots: list[dict[str, Any]] = []
+        self.earlier_s = 0.0  # what killed processes spent on the steps that this one need not repeat
+        self._start = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Spent so far, as if nothing had been killed; synchronised when read after a look at the losses."""
+        return time.perf_counter() - self._start + self.earlier_s
+
+    def steps(
+        self, total: int, synthetic: DistilledDataset, blame: str, **state: Stateful | torch.Generator
+    ) -> "Steps":
+        """The loop of a method: `for step in run` counts to total-1, from 0 or from where a kill stopped it.
+
+        `state` is everything besides `synthetic` that one step hands to the next: then a resumed run takes
+        the same steps to the last bit. `blame` is the hyper-parameter to lower when a loss is not finite;
+        iterating raises Diverged then. A loop that is kept has one loop: a second one raises ValueError.
+        """
+        if self.folder and self.total is not None:
+            raise ValueError("a distillation has one loop of steps: name all of them at once")
+        self.total = total
+        return Steps(self, total, blame, {"synthetic": synthetic, **state})
+
+
+class Steps:
+    """One loop of steps. What happens between two steps is done when the next one is asked for."""
+
+    def __init__(
+        self, loop: Loop, total: int, blame: str, things: dict[str, Stateful | torch.Generator]
+    ) -> None:
+        self.loop, self.total, self.blame, self._things = loop, total, blame, things
+        self._done = 0
+        self._losses: list[tuple[int, Tensor]] = []
+
+    def loss(self, value: Tensor) -> None:
+        """Note a loss of this step, a scalar on any device; it stays there until the next look."""
+        self._losses.append((self._done + 1, value.detach()))
+
+    def __iter__(self) -> Iterator[int]:
+        folder = self.loop.folder
+        snapshots = {max(1, round(f * self.total)): f for f in SNAPSHOT_FRACTIONS} if folder else {}
+        snapshots.pop(self.total, None)
+        if folder:
+            self._done = self._resume(folder)
+        self._first, self._begin = self._done, time.perf_counter()
+        looked = kept = self._begin
+        for step in range(self._first, self.total):
+            yield step
+            self._done = step + 1
+            now = time.perf_counter()
+            fraction = snapshots.get(self._done)
+            keep = folder is not None and now - kept >= self.loop.every_s
+            if fraction or keep or now - looked >= LOOK_S or self._done == self.total:
+                self._look()
+                looked = now
+            if folder and fraction:
+                self._snapshot(folder, fraction)
+            if folder and keep:
+                self._keep(folder)
+                kept = time.perf_counter()
+
+    def _look(self) -> None:
+        """Wait for the losses since the last look and report them. Raises Diverged."""
+        loss = None
+        if self._losses:
+            steps, values = zip(*self._losses, strict=True)
+            losses = torch.stack(values).tolist()
+            for step, value in zip(steps, losses, strict=True):
+                if not math.isfinite(value):
+                    where = f"at step {step} of {self.total}"
+                    raise Diverged(f"the loss is not finite {where}: lower {self.blame}")
+            loss = sum(losses) / len(losses)
+            self._losses.clear()
+        if self.loop.folder:
+            self._report(self.loop.folder, loss)
+
+    def _report(self, folder: Path, loss: float | None) -> None:
+        speed = (self._done - self._first) / (time.perf_counter() - self._begin)
+        report = StepReport(self._done, self.total, loss, speed, (self.total - self._done) / speed)
+        folder.mkdir(parents=True, exist_ok=True)
+        unfinished = folder / temporary(PROGRESS)
+        try:  # not flushed to the disk: it is worth nothing after a second
+            unfinished.write_text(json.dumps(dataclasses.asdict(report)))
+            os.replace(unfinished, folder / PROGRESS)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+    def _snapshot(self, folder: Path, fraction: float) -> None:
+        name, seconds = f"snapshot-{self._done}.safetensors", self.loop.seconds
+        synthetic = self._things["synthetic"]
+        assert isinstance(synthetic, DistilledDataset)
+        with replacing(folder / name) as path:
+            synthetic.save(path)
+        taken = {"step": self._done, "fraction": fraction, "seconds": seconds, "file": name}
+        self.loop.snapshots.append(taken)
+
+    def _keep(self, folder: Path) -> None:
+        """Write a checkpoint: the digest, then what it is of."""
+        buffer = io.BytesIO()
+        content = {
+            "total": self.total,
+            "done": self._done,
+            "seconds": self.loop.seconds,
+            "snapshots": self.loop.snapshots,
+            "state": self._state(),
+        }
+        torch.save(content, buffer)
+        payload = buffer.getvalue()
+        with replacing(folder / CHECKPOINT) as path:
+            path.write_bytes(hashlib.sha256(payload).digest() + payload)
+
+    def _resume(self, folder: Path) -> int:
+        """Go back to the checkpoint, if there is one that is whole and fits; the steps done by then."""
+        if not (folder / CHECKPOINT).exists():
+            return 0
+        start = copy.deepcopy(self._state())
+        try:
+            found = _read_checkpoint(folder)
+            if found["total"] != self.total:
+                raise ValueError(f"it is of {found['total']} steps")
+            self._restore(found["state"])
+        except Exception:  # damaged, or of other code: a thing may raise anything for what is not its own
+            self._restore(start)
+            return 0
+        self.loop.snapshots = found["snapshots"]
+        self.loop.earlier_s += found["seconds"] - self.loop.seconds
+        done: int = found["done"]
+        return done
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            name: thing.get_state() if isinstance(thing, torch.Generator) else thing.state_dict()
+            for name, thing in self._things.items()
+        }
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        """Raises KeyError, or whatever a thing raises, where the state is not of these things."""
+        if state.keys() != self._things.keys():
+            raise KeyError(f"{sorted(state)} for {sorted(self._things)}")
+        for name, thing in self._things.items():
+            if isinstance(thing, torch.Generator):
+                thing.set_state(state[name])
+            else:
+                thing.load_state_dict(state[name])
+
+
+def _read_checkpoint(folder: Path) -> dict[str, Any]:
+    """Runs no code from the file. Raises ValueError where it is damaged or a snapshot of it is gone."""
+    content = (folder / CHECKPOINT).read_bytes()
+    size = hashlib.sha256().digest_size
+    digest, payload = content[:size], content[size:]
+    if hashlib.sha256(payload).digest() != digest:
+        raise ValueError("it does not match its checksum")
+    found: dict[str, Any] = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    gone = [taken["file"] for taken in found["snapshots"] if not (folder / taken["file"]).is_file()]
+    if gone:
+        raise ValueError(f"it lacks {gone[0]}")
+    return found

@@ -1,0 +1,115 @@
+"""Architectures by name: `convnet`, `convnet-d4-w64-batch`, or {name: convnet, depth: 4, width: 64}."""
+
+import inspect
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from bench.core import random
+from bench.core.errors import UserError
+from bench.core.networks.base import Network
+from bench.core.networks.convnet import VGG11, AlexNet, ConvNet
+from bench.core.networks.densenet import DenseNet
+from bench.core.networks.external import ExternalNetwork, Timm, TorchVision
+from bench.core.networks.layers import ACTIVATIONS, NO_POOLING, NORMS, POOLINGS
+from bench.core.networks.mlp_lenet import MLP, LeNet
+from bench.core.networks.resnet import ResNet10, ResNet12, ResNet18, ResNetAP10
+from bench.core.networks.vit import ViT
+from bench.core.registry import choose
+
+FAMILIES: dict[str, type[Network]] = {
+    "convnet": ConvNet,
+    "mlp": MLP,
+    "lenet": LeNet,
+    "alexnet": AlexNet,
+    "vgg11": VGG11,
+    "resnet10": ResNet10,
+    "resnet12": ResNet12,
+    "resnet18": ResNet18,
+    "resnet_ap10": ResNetAP10,
+    "densenet": DenseNet,
+    "vit": ViT,
+    "torchvision": TorchVision,
+    "timm": Timm,
+}
+# no word stands twice, so that each tells its parameter
+PARAMETER_CHOICES = {"norm": NORMS, "activation": tuple(ACTIVATIONS), "pooling": (*POOLINGS, NO_POOLING)}
+_LETTERS = {"d": "depth", "w": "width", "p": "patch"}
+
+
+def family_parameters(family: str) -> dict[str, Any]:
+    """{parameter: default} of a family."""
+    signature = inspect.signature(FAMILIES[family])
+    return {p.name: p.default for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY}
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A family with its parameters; `label` is the canonical name, the same for every way to write it."""
+
+    family: str
+    params: tuple[tuple[str, Any], ...]  # all of them, in the family's order
+
+    @property
+    def label(self) -> str:
+        defaults, letters = family_parameters(self.family), {v: k for k, v in _LETTERS.items()}
+        parts = [f"{letters.get(k, '')}{v}" for k, v in self.params if v != defaults[k]]
+        return (":" if "model" in defaults else "-").join([self.family, *parts])
+
+    def check(self, image_shape: tuple[int, int, int]) -> None:
+        """Raises UserError when the network cannot take images of this shape."""
+        try:
+            FAMILIES[self.family].check(image_shape, **dict(self.params))
+        except UserError as error:
+            raise UserError(f"architecture {self.label} {error}") from error
+
+    def build(self, image_shape: tuple[int, int, int], n_classes: int, generator: torch.Generator) -> Network:
+        """A network on the CPU whose initial weights come from `generator` alone."""
+        seed = int(torch.randint(2**62, (), generator=generator))
+        with torch.random.fork_rng(devices=[]):  # constructors draw from the global state: put it back
+            torch.default_generator.manual_seed(random.derive(seed, "network"))
+            return FAMILIES[self.family](image_shape, n_classes, **dict(self.params))
+
+
+def parse_architecture(entry: str | Mapping[str, Any]) -> Architecture:
+    """Read a name or a mapping. Raises UserError that names the valid choices."""
+    mapping = {"name": entry} if isinstance(entry, str) else entry
+    name = str(mapping.get("name"))
+    plain, colon, model = name.partition(":")
+    family, *tokens = plain.split("-")
+    choose("architecture", family, FAMILIES)
+    defaults = family_parameters(family)
+    given = {k: v for k, v in mapping.items() if k != "name"}
+    for key, value in [*(_token(name, t) for t in tokens), *([("model", model)] if colon else [])]:
+        if key in given:
+            raise UserError(f"architecture {name!r}: {key} is given twice")
+        given[key] = value
+    for key, value in given.items():
+        if key not in defaults:
+            takes = ", ".join(defaults) or "no parameters"
+            raise UserError(f"architecture {family} takes {takes}, not {key!r}")
+        if type(value) is not type(defaults[key]) or (isinstance(value, int) and value < 1):
+            raise UserError(f"architecture {family}: {key} cannot be {value!r} (default {defaults[key]!r})")
+        if key in PARAMETER_CHOICES:
+            choose(key, value, PARAMETER_CHOICES[key])
+    if issubclass(library := FAMILIES[family], ExternalNetwork):
+        library.choose(given.get("model", ""))
+    return Architecture(family, tuple((k, given.get(k, v)) for k, v in defaults.items()))
+
+
+def _token(name: str, token: str) -> tuple[str, Any]:
+    """One part of a name: d4 (depth), w64 (width), p2 (patch), or a norm, activation or pooling."""
+    if match := re.fullmatch(r"([dwp])(\d+)", token):
+        return _LETTERS[match[1]], int(match[2])
+    for key, words in PARAMETER_CHOICES.items():
+        if token in words:
+            return key, token
+    kinds = ", ".join(
+        f"a{'n' * (key[0] == 'a')} {key} ({', '.join(words)})" for key, words in PARAMETER_CHOICES.items()
+    )
+    raise UserError(
+        f"architecture {name!r}: cannot read {token!r}; parts are d<depth>, w<width>, p<patch>, {kinds}"
+    )

@@ -1,0 +1,79 @@
+"""Plain stacks of convolutions: the field's ConvNet, and its small AlexNet and VGG11."""
+
+from typing import Any
+
+from torch import nn
+
+from bench.core.errors import UserError
+from bench.core.networks.base import Network, Shape, need_side
+from bench.core.networks.layers import NO_POOLING, check_norm, padded, stack
+
+
+class ConvNet(Network):
+    """`depth` blocks of [3x3 conv `width`, norm, ReLU, 2x2 average pool] and a linear classifier.
+
+    Gidaris & Komodakis, CVPR 2018; Zhao et al., ICLR 2021. ConvNet-3 of width 128 with instance norm is the
+    standard: 320,010 parameters at 32x32x3 with 10 classes. 28-pixel images are padded to 32 by the first
+    convolution, as in the field's code.
+    """
+
+    def __init__(
+        self,
+        image_shape: Shape,
+        n_classes: int,
+        *,
+        depth: int = 3,
+        width: int = 128,
+        norm: str = "instance",
+        activation: str = "relu",
+        pooling: str = "avg",
+    ) -> None:
+        super().__init__()
+        convs = [(3, width, pooling != NO_POOLING)] * depth
+        self.features, size = stack(image_shape, convs, norm, activation, pooling)
+        self.classifier = nn.Linear(size, n_classes)
+
+    @classmethod
+    def check(cls, image_shape: Shape, **params: Any) -> None:
+        side, depth = image_shape[1], params["depth"]
+        deepest = padded(side).bit_length() - 1
+        if depth > deepest and params["pooling"] != NO_POOLING:
+            raise UserError(
+                f"of depth {depth} is too deep for {side}-pixel images: each block halves them; "
+                f"use a depth of 1 to {deepest}"
+            )
+        check_norm(params["norm"], params["width"])
+
+
+class AlexNet(Network):
+    """Five convolutions and three average poolings; RTP's has instance norm, MTT's none: `alexnet-none`.
+
+    1,874,122 parameters at 32x32x3 with 10 classes.
+    """
+
+    def __init__(self, image_shape: Shape, n_classes: int, *, norm: str = "instance") -> None:
+        super().__init__()
+        convs = [(5, 128, True), (5, 192, True), (3, 256, False), (3, 192, False), (3, 192, True)]
+        self.features, size = stack(image_shape, convs, norm, "relu", "avg")
+        self.classifier = nn.Linear(size, n_classes)
+
+    @classmethod
+    def check(cls, image_shape: Shape, **params: Any) -> None:
+        need_side(8, image_shape[1])
+
+
+class VGG11(Network):
+    """Simonyan & Zisserman's configuration A on small images: eight convolutions, one linear layer, a norm.
+
+    512 features at 28 and 32 pixels, four times as many at 64.
+    """
+
+    def __init__(self, image_shape: Shape, n_classes: int, *, norm: str = "instance") -> None:
+        super().__init__()
+        widths = ((64, True), (128, True), (256, False), (256, True), *((512, False), (512, True)) * 2)
+        self.features, size = stack(image_shape, [(3, *w) for w in widths], norm, "relu", "max")
+        self.classifier = nn.Linear(size, n_classes)
+
+    @classmethod
+    def check(cls, image_shape: Shape, **params: Any) -> None:
+        need_side(32, padded(image_shape[1]))

@@ -1,0 +1,192 @@
+"""What stands between stored pixels and a network: per-channel normalisation, or ZCA whitening.
+
+It travels inside the artifact, so that the test images get the treatment that the distilled ones had.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bench.core.errors import UserError
+from bench.core.registry import choose
+
+NORMALISE, ZCA = "normalise", "zca"  # what a method may ask for; "zca" is the first kind
+ZCA_KINDS = ("mtt", "kip", "frepo")
+FIT_PIECE = 1000  # images of a step of the fit: 25 MB of float64 at 3 x 32 x 32
+STD_FLOOR = 1 / 255  # of a channel that is constant
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """(x - mean) / std per channel, x in [0, 1]."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def _stats(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        stats = torch.tensor([self.mean, self.std], dtype=like.dtype).view(2, 1, -1, 1, 1)
+        mean, std = stats.to(like.device, non_blocking=True)  # a plain copy would wait for the device
+        return mean, std
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """[N,C,H,W], uint8 or float in [0, 1] -> float, as networks see them."""
+        x = images.float().div_(255) if images.dtype == torch.uint8 else images
+        mean, std = self._stats(x)
+        return (x - mean) / std
+
+    def invert(self, images: Tensor) -> Tensor:
+        """As networks see them -> [0, 1] (not clamped)."""
+        mean, std = self._stats(images)
+        return images * std + mean
+
+    def header(self) -> dict[str, Any]:
+        """What a file's header says of it: plain JSON."""
+        return {"mean": self.mean, "std": self.std}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a file holds of it besides the header."""
+        return {}
+
+
+@dataclass(frozen=True, eq=False)
+class Zca(Preprocess):
+    """ZCA whitening of flat images: normalised per channel, less a centre, times U diag(1/scales) U^T.
+
+    With Lambda and U the eigenvalues and eigenvectors of the covariance of n training images in d dimensions,
+    scales = sqrt(Lambda + floor). The field knows three kinds, which are not interchangeable:
+
+    - mtt (Cazenavette et al., CVPR 2022, and HaBa; their code takes kornia's ZCAWhitening(eps=0.1)): pixels
+      in [0, 1], not normalised; the centre is the mean image; divided by n - 1; floor = eps.
+    - frepo (Zhou et al., NeurIPS 2022; lib/dataset of the authors' code): normalised per channel; the centre
+      is the mean image; divided by n; floor = eps * mean(Lambda).
+    - kip (Nguyen et al., NeurIPS 2021; kip/nn_training.ipynb of google-research): normalised per channel,
+      then each image less its own mean over all d values, over its own length; no centre, so that the second
+      moment stands for the covariance; divided by n; floor = eps * mean(Lambda).
+
+    The last two leave the d - n smallest directions alone (scale 1) where n < d, as their code does. All take
+    eps = 0.1 on CIFAR-10. What kip divides each image by is lost: its `invert` undoes the rest and gives an
+    image of average brightness and contrast (length sqrt(d) when normalised), for viewing.
+
+    `centre` and `scales` are [d], `directions` [d,d] (columns), float32, d = C * H * W.
+    """
+
+    kind: str
+    centre: Tensor
+    directions: Tensor
+    scales: Tensor
+    # (device, type, power) -> centre and matrix there: made once, as copies and products of d x d cost
+    _kept: dict[tuple[torch.device, torch.dtype, int], tuple[Tensor, Tensor]] = field(
+        default_factory=dict, init=False, repr=False
+    )
+
+    def __post_init__(self) -> None:
+        choose("whitening", self.kind, ZCA_KINDS)
+        d = self.centre.numel()
+        if (self.centre.shape, self.directions.shape, self.scales.shape) != ((d,), (d, d), (d,)):
+            raise UserError("the tensors of a whitening are a centre [d], directions [d,d] and scales [d]")
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Zca) or self.kind != other.kind:
+            return False
+        pairs = zip(self.tensors().values(), other.tensors().values(), strict=True)
+        return all(torch.equal(one.cpu(), two.cpu()) for one, two in pairs)
+
+    __hash__ = Preprocess.__hash__
+
+    @classmethod
+    def fit(cls, images: Tensor, kind: str = "mtt", eps: float = 0.1) -> "Zca":
+        """From training images uint8 [n,C,H,W], in float64, on their device, in memory for a few [d,d].
+
+        Raises UserError for an unknown kind and for an eps that is not above 0.
+        """
+        choose("whitening", kind, ZCA_KINDS)
+        if not eps > 0:
+            raise UserError(f"whitening: eps {eps} must be above 0, or directions without variance blow up")
+        n, channels, d = len(images), images.shape[1], images[0].numel()
+        normalise = Preprocess((0.0,) * channels, (1.0,) * channels) if kind == "mtt" else _normaliser(images)
+        centre = torch.zeros(d, dtype=torch.float64, device=images.device)
+        covariance = centre.new_zeros(d, d)
+        if kind != "kip":
+            for rows in _rows(images, normalise, kind):
+                centre += rows.sum(0) / n
+        for rows in _rows(images, normalise, kind):
+            rows -= centre
+            covariance.addmm_(rows.T, rows)
+        variances, directions = torch.linalg.eigh(covariance / (n - 1 if kind == "mtt" else n))  # ascending
+        floor = eps if kind == "mtt" else eps * variances.mean()
+        scales = (variances.clamp_min(0) + floor).sqrt()
+        if kind != "mtt":
+            scales[: max(d - n, 0)] = 1
+        tensors = (tensor.float() for tensor in (centre, directions, scales))
+        return cls(normalise.mean, normalise.std, kind, *tensors)
+
+    @classmethod
+    def of(cls, kind: str, tensors: Mapping[str, Tensor]) -> "Zca":
+        """From what `tensors()` gave. Raises UserError where they do not fit, KeyError if one is missing."""
+        mean, std = (tuple(tensors[name].tolist()) for name in ("mean", "std"))
+        return cls(mean, std, kind, *(tensors[name] for name in ("centre", "directions", "scales")))
+
+    def __call__(self, images: Tensor) -> Tensor:
+        x = super().__call__(images)
+        centre, matrix = self._on(x, -1)
+        return ((_flat(x, self.kind) - centre) @ matrix).view_as(x)
+
+    def invert(self, images: Tensor) -> Tensor:
+        """Whitened -> [0, 1] (not clamped); of kip, see the class."""
+        centre, matrix = self._on(images, 1)
+        rows = images.flatten(-3) @ matrix + centre
+        if self.kind == "kip":
+            rows = rows * len(centre) ** 0.5
+        return super().invert(rows.view_as(images))
+
+    def _on(self, like: Tensor, power: int) -> tuple[Tensor, Tensor]:
+        """The centre and U diag(scales^power) U^T, on the device and of the type of `like`."""
+        key = (like.device, like.dtype, power)
+        if key not in self._kept:
+            with torch.inference_mode(False), torch.no_grad():  # what is kept also serves who differentiates
+                u, scales = self.directions.to(like), self.scales.to(like)
+                self._kept[key] = self.centre.to(like), (u * scales**power) @ u.T
+        return self._kept[key]
+
+    def header(self) -> dict[str, Any]:
+        return {"kind": self.kind}
+
+    def tensors(self) -> dict[str, Tensor]:
+        mean, std = torch.tensor([self.mean, self.std], dtype=torch.float64).unbind()
+        found = {"mean": mean, "std": std, "centre": self.centre}
+        return {**found, "directions": self.directions, "scales": self.scales}
+
+
+def restore_preprocess(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Preprocess:
+    """From a file's header and tensors. Raises UserError, KeyError or TypeError where they do not fit."""
+    if "kind" in header:
+        return Zca.of(header["kind"], tensors)
+    return Preprocess(*(tuple(header[name]) for name in ("mean", "std")))
+
+
+def _normaliser(images: Tensor) -> Preprocess:
+    """By mean and standard deviation per channel over uint8 [n,C,H,W], scaled to [0, 1]."""
+    sums, squares = (
+        torch.stack([piece.double().pow(power).sum((0, 2, 3)) for piece in images.split(FIT_PIECE)]).sum(0)
+        for power in (1, 2)
+    )
+    size = images.numel() / images.shape[1]
+    mean = sums / size
+    std = (squares / size - mean**2).clamp_min(0).sqrt()
+    return Preprocess(tuple((mean / 255).tolist()), tuple((std / 255).clamp_min(STD_FLOOR).tolist()))
+
+
+def _rows(images: Tensor, normalise: Preprocess, kind: str) -> Iterator[Tensor]:
+    """All images, normalised and flat, in float64, some at a time; each piece may be overwritten."""
+    for piece in images.split(FIT_PIECE):
+        yield _flat(normalise(piece.double().div_(255)), kind)
+
+
+def _flat(x: Tensor, kind: str) -> Tensor:
+    """[...,C,H,W] -> [...,d]; of kip, each image has mean 0 and length 1 (an even one is 0)."""
+    rows = x.flatten(-3)
+    return F.normalize(rows - rows.mean(-1, keepdim=True), dim=-1) if kind == "kip" else rows

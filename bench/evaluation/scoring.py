@@ -1,0 +1,183 @@
+"""Students: trained on what a set decodes to, and judged; and the learning rate that a hold-out chooses."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from bench.core import random
+from bench.core.distilled import DistilledDataset
+from bench.core.networks.architecture import Architecture
+from bench.core.networks.base import Network
+from bench.core.preprocess import Preprocess
+from bench.data.dataset import Dataset, Split
+from bench.data.holdout import held_out
+from bench.evaluation.metrics import Scores, score_students
+from bench.evaluation.students import TrainingSet, train_students
+from bench.planning.protocols import Protocol
+from bench.records.schema import CurvePoint, LrFrom, StudentTraining
+
+Tensors = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class EvaluationSetting:
+    """Who is trained, how, and for which data."""
+
+    data: Dataset
+    architecture: Architecture
+    protocol: Protocol
+    students: int
+    seed: int
+    device: torch.device
+    teacher: Tensors | None = None  # state of the network that labels, if the protocol has one
+
+    def build(self, generator: torch.Generator) -> Network:
+        return self.architecture.build(self.data.image_shape, self.data.n_classes, generator)
+
+    def training_set(self, distilled: DistilledDataset) -> TrainingSet:
+        """What students are trained on, with the labels that the protocol asks for; decoded once."""
+        with torch.no_grad():  # and detached: a set of plain pixels decodes to its own parameter
+            images, targets = (t.detach().contiguous() for t in distilled.decode())
+        if self.protocol.labels != "stored" and targets.ndim == 2:
+            targets = targets.argmax(1)
+        training_set = TrainingSet(images, targets, self.protocol.recipe, distilled.preprocess)
+        if self.protocol.teacher is None:
+            return training_set
+        assert self.teacher is not None, "the plan gives the teacher"
+        net = self.build(random.generator(0, "teacher"))
+        net.load_state_dict(dict(self.teacher))
+        seeing = _Seeing(net, Preprocess(self.data.mean, self.data.std), distilled.preprocess)
+        teacher = seeing.to(self.device).eval().requires_grad_(False)
+        return replace(training_set, teacher=teacher, temperature=self.protocol.teacher.temperature)
+
+
+class _Seeing(nn.Module):
+    """A network that was trained on other normalised images than the students get."""
+
+    def __init__(self, net: nn.Module, own: Preprocess, given: Preprocess) -> None:
+        super().__init__()
+        self.net, self.own, self.given = net, own, given
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.net(images if self.own == self.given else self.own(self.given.invert(images)))
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    judged: Scores
+    curve: list[CurvePoint]
+    training: StudentTraining
+
+
+def train_and_score(
+    distilled: DistilledDataset,
+    setting: EvaluationSetting,
+    tuned: Tensors | None = None,
+    curve: Sequence[float] = (),
+) -> EvaluationResult:
+    """Train the students and read the test split once, after the last step.
+
+    Each student has its own initialisation, data order and augmentation draws. `tuned` is what
+    `rates_on_holdout` found; the points of the curve are weights kept during the training.
+    """
+    training_set, protocol, seed = setting.training_set(distilled), setting.protocol, setting.seed
+    lr, lr_from, scores = learning_rate(distilled, protocol, tuned)
+    steps = training_set.recipe.n_steps(len(training_set.images))
+    marks = {max(1, round(f * steps)): f for f in sorted(curve, reverse=True)}
+    order = [random.generator(seed, "student", i, "order") for i in range(setting.students)]
+    found = train_students(
+        lambda i: setting.build(random.generator(seed, "student", i, "init")),
+        replace(training_set, recipe=replace(training_set.recipe, lr=lr)),
+        order,
+        marks=sorted(marks),
+    )
+    test, classes = setting.data.test.to(setting.device), setting.data.n_classes
+    judged = {
+        step: score_students(students.logits, test.images, test.labels, distilled.preprocess, classes)
+        for step, students in found.items()
+    }
+    points = [
+        CurvePoint(fraction=marks[step], step=step, accuracies=judged[step].accuracies)
+        for step in sorted(marks)
+    ]
+    kind = distilled.preprocess.header().get("kind")
+    training = StudentTraining(
+        steps=steps,
+        lr=lr,
+        lr_from=lr_from,
+        holdout_scores=scores,
+        labels=protocol.labels,
+        soft=training_set.teacher is not None or training_set.targets.ndim == 2,
+        augment=training_set.recipe.augment,
+        cutmix=training_set.recipe.cutmix,
+        preprocess=f"zca ({kind})" if kind else "normalise",
+    )
+    return EvaluationResult(judged[steps], points, training)
+
+
+def learning_rate(
+    distilled: DistilledDataset, protocol: Protocol, tuned: Tensors | None
+) -> tuple[float, LrFrom, dict[str, float] | None]:
+    """The learning rate, where it comes from, and what each rate scored where one was chosen."""
+    if tuned is not None:
+        means = dict(zip(tuned["rates"].tolist(), tuned["accuracies"].mean(1).tolist(), strict=True))
+        best = max(means, key=lambda rate: (means[rate], rate == protocol.recipe.lr))
+        return best, "holdout", {f"{rate:g}": mean for rate, mean in means.items()}
+    learned = getattr(distilled, "inner_lr", None)
+    if protocol.learned_lr and learned is not None:
+        return float(learned.detach()), "artifact", None
+    return protocol.recipe.lr, "protocol", None
+
+
+def rates_on_holdout(
+    distilled: DistilledDataset, setting: EvaluationSetting, fraction: float
+) -> dict[str, Tensor]:
+    """Accuracies [R,S] of students trained at each rate [R], on a hold-out of the training set.
+
+    The hold-out is the same for all methods. A distillation may have used its images, so the figures flatter;
+    they only choose. No image is both trained on as it is and judged: see `_apart`.
+    """
+    train, rates, n = setting.data.train, setting.protocol.rates, setting.students
+    _, held = held_out(
+        train.labels, setting.data.n_classes, fraction, random.generator(0, "holdout", "rates")
+    )
+    judges = Split(train.images[held], train.labels[held])
+    training_set = setting.training_set(distilled)
+    learn, score = _apart(distilled.preprocess.invert(training_set.images), judges.images)
+    training_set = replace(
+        training_set, images=training_set.images[learn], targets=training_set.targets[learn]
+    )
+    judges = Split(judges.images[score], judges.labels[score]).to(setting.device)
+
+    def draws(i: int, purpose: str) -> torch.Generator:  # every rate gets the same students
+        return random.generator(setting.seed, "holdout", i % n, purpose)
+
+    found = train_students(
+        lambda i: setting.build(draws(i, "init")),
+        training_set,
+        [draws(i, "order") for i in range(n * len(rates))],
+        rates=[rate for rate in rates for _ in range(n)],
+    )
+    (students,) = found.values()
+    judged = score_students(
+        students.logits, judges.images, judges.labels, distilled.preprocess, setting.data.n_classes
+    )
+    accuracies = torch.tensor(judged.accuracies, dtype=torch.float64).view(len(rates), n)
+    return {"rates": torch.tensor(rates, dtype=torch.float64), "accuracies": accuracies}
+
+
+def _apart(learned: Tensor, held: Tensor) -> tuple[Tensor, Tensor]:
+    """Which of the learned images [N,C,H,W] in [0,1] to keep, and which of the held ones (uint8) [M,C,H,W].
+
+    An image that stands in both leaves the held ones; but the learned ones if most of the held ones would go,
+    as the set is (nearly) all of the training set then.
+    """
+    pixels = learned.mul(255).round().clamp(0, 255).to(torch.uint8)
+    ours, theirs = ([row.tobytes() for row in t.cpu().flatten(1).numpy()] for t in (pixels, held))
+    known, judged = set(ours), set(theirs)
+    free = torch.tensor([row not in known for row in theirs])
+    if free.float().mean() >= 0.5:
+        return torch.ones(len(ours), dtype=torch.bool, device=learned.device), free
+    return torch.tensor([row not in judged for row in ours], device=learned.device), torch.ones_like(free)

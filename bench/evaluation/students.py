@@ -1,0 +1,279 @@
+"""The students of one training set: trained together with stacked weights where that pays, else singly."""
+
+import copy
+import dataclasses
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
+from torch.utils.flop_counter import FlopCounterMode
+
+from bench.core.augment import dsa
+from bench.core.augment.cutmix import CutMix
+from bench.core.errors import UserError
+from bench.core.networks.base import Network
+from bench.core.preprocess import Preprocess
+from bench.core.training import BatchOrder, Recipe, maybe_cutmix, teacher_loss, training
+
+CPU = torch.device("cpu")
+# where training together was measured to pay on one core (a student's multiply-adds: one batch, forward)
+FEWEST_STUDENTS, MOST_WEIGHTS, MOST_MULTIPLY_ADDS = 5, 100_000, 2_000_000
+DROP_NAMES = ("p", "dropout", "drop_prob")  # what modules call the probability with which they drop something
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """What every student of a distilled set is taught, on one device.
+
+    Images [N,C,H,W] are floats as networks see them, targets int64 [N] or probabilities [N,K]. A teacher (in
+    evaluation mode) labels each batch as it is trained on, at `temperature`, in the targets' place.
+    """
+
+    images: Tensor
+    targets: Tensor
+    recipe: Recipe
+    preprocess: Preprocess
+    teacher: nn.Module | None = None
+    temperature: float = 1.0
+
+
+@dataclass(frozen=True)
+class Students:
+    """Networks as they were after some step, in evaluation mode."""
+
+    nets: tuple[nn.Module, ...]
+
+    @property
+    def count(self) -> int:
+        return len(self.nets)
+
+    @torch.inference_mode()
+    def logits(self, images: Tensor) -> Tensor:
+        """[n,C,H,W] as networks see them -> [count,n,K]. One after the other: a piece fills the device."""
+        return torch.stack([net(images) for net in self.nets])
+
+
+class StackedStudents:
+    """Networks of one architecture that take each step at once: weights [S, ...] under vmap.
+
+    The draws are those that `training` makes for each of them alone, from its own generator.
+    """
+
+    def __init__(
+        self,
+        nets: Sequence[nn.Module],
+        training_set: TrainingSet,
+        generators: Sequence[torch.Generator],
+        rates: Sequence[float],
+    ) -> None:
+        self._nets, self._training_set, self._generators, self._rates = nets, training_set, generators, rates
+        self._weights, self._buffers = stack_module_state([net.train() for net in nets])
+        self._learned = [w for w in self._weights.values() if w.requires_grad]
+        self._velocity = [torch.zeros_like(w) for w in self._learned]
+        n, size = len(training_set.images), training_set.recipe.batch_size
+        self._orders = [BatchOrder(n, size, generator, CPU) for generator in generators]
+
+    def training(self) -> Iterator[int]:
+        """Train; yields how many optimiser steps were taken."""
+        recipe = self._training_set.recipe
+        steps = recipe.n_steps(len(self._training_set.images))
+        drops = recipe.drops(steps)
+        for step in range(steps):
+            if step == 0 or step in drops:
+                rates = self._rates_of(recipe.gamma ** sum(drop <= step for drop in drops))
+            gradients = torch.autograd.grad(self._loss(*self._batch()), self._learned)
+            self._descend(list(gradients), rates)
+            yield step + 1
+
+    def networks(self) -> list[nn.Module]:
+        """Copies of the networks with the weights of now."""
+        copies = [copy.deepcopy(net) for net in self._nets]
+        for i, net in enumerate(copies):
+            net.load_state_dict({name: w[i] for name, w in self._weights.items()}, strict=False)
+        return copies
+
+    def _rates_of(self, factor: float) -> list[Tensor]:
+        """Each student's learning rate, once per weight [S, 1, ...]."""
+        rates = torch.tensor(self._rates, dtype=torch.float64) * factor
+        return [rates.to(w).view(-1, *[1] * (w.dim() - 1)) for w in self._learned]
+
+    @torch.no_grad()
+    def _descend(self, gradients: list[Tensor], rates: list[Tensor]) -> None:
+        """The step of torch.optim.SGD: v <- momentum v + grad + decay w, w <- w - rate v."""
+        recipe = self._training_set.recipe
+        torch._foreach_mul_(self._velocity, recipe.momentum)
+        torch._foreach_add_(self._velocity, gradients)
+        torch._foreach_add_(self._velocity, self._learned, alpha=recipe.weight_decay)
+        torch._foreach_addcmul_(self._learned, self._velocity, rates, value=-1)
+
+    def _batch(self) -> tuple[Tensor, Tensor, list[CutMix | None]]:
+        """The next images [S B,C,H,W], augmented, their targets, and each student's CutMix."""
+        training_set, recipe = self._training_set, self._training_set.recipe
+        indices, draws, boxes = [], [], []
+        for order, generator in zip(self._orders, self._generators, strict=True):
+            index = next(order)
+            indices.append(index)
+            draws.append(dsa.draw(recipe.augment, len(index), generator))
+            shape = torch.Size((len(index), *training_set.images.shape[1:]))
+            boxes.append(maybe_cutmix(shape, recipe.cutmix, generator))
+        index = torch.cat(indices).to(training_set.images.device, non_blocking=True)
+        x = dsa.apply(training_set.images[index], dsa.concat(draws), training_set.preprocess)
+        return x, training_set.targets[index], boxes
+
+    def _loss(self, x: Tensor, targets: Tensor, boxes: list[CutMix | None]) -> Tensor:
+        """The sum over the students of the mean loss of their batches."""
+        training_set, count = self._training_set, len(self._nets)
+        mixed = any(boxes)
+        if mixed:
+            x, partner, weight = _cutmix(x, boxes)
+        logits = self._logits(x.unflatten(0, (count, -1))).flatten(0, 1)
+        if training_set.teacher is not None:
+            return count * teacher_loss(logits, x, training_set.teacher, training_set.temperature)
+        if not mixed:
+            return count * F.cross_entropy(logits, targets)
+        own, pasted = (F.cross_entropy(logits, t, reduction="none") for t in (targets, targets[partner]))
+        return count * (weight * own + (1 - weight) * pasted).mean()
+
+    def _logits(self, x: Tensor) -> Tensor:
+        """[S,B,C,H,W] -> [S,B,K]"""
+
+        def one(weights: dict[str, Tensor], buffers: dict[str, Tensor], images: Tensor) -> Tensor:
+            return functional_call(self._nets[0], (weights, buffers), (images,))
+
+        return vmap(one)(self._weights, self._buffers, x)
+
+
+def _cutmix(x: Tensor, boxes: Sequence[CutMix | None]) -> tuple[Tensor, Tensor, Tensor]:
+    """Each student's own box in [S B,C,H,W]: the mixed images, the partners [S B], and the weights [S B].
+
+    A student without a box keeps its images, with weight 1.
+    """
+    size = len(x) // len(boxes)
+    partner = torch.arange(len(x)).view(len(boxes), size)
+    inside = torch.zeros(len(boxes), 1, *x.shape[2:], dtype=torch.bool)
+    weight = torch.ones(len(boxes), dtype=x.dtype)
+    for i, box in enumerate(boxes):
+        if box is not None:
+            partner[i] = i * size + box.partner
+            inside[i, 0, box.rows, box.columns] = True
+            weight[i] = box.weight
+    partner, inside, weight = (t.to(x.device, non_blocking=True) for t in (partner.flatten(), inside, weight))
+    mixed = torch.where(inside.repeat_interleave(size, 0), x[partner], x)
+    return mixed, partner, weight.repeat_interleave(size)
+
+
+def stackable(net: nn.Module) -> bool:
+    """Whether vmap holds all of a training step: no running statistics, and nothing that draws."""
+    return not any(
+        getattr(module, "track_running_stats", False)
+        or isinstance(module, nn.RReLU | nn.FractionalMaxPool2d)
+        or any(isinstance(p := getattr(module, name, None), int | float) and p > 0 for name in DROP_NAMES)
+        for module in net.modules()
+    )
+
+
+def together_pays(net: nn.Module, training_set: TrainingSet, students: int) -> bool:
+    """Whether to train these students together: by device, network, batch and number, never by timing.
+
+    On a CPU only what a step spends on calls is saved, so it pays for many students of small networks: 1.5
+    to 3 times as fast where this says so (`make benchmark` times both ways), and down to half as fast
+    where it does not. A GPU always takes them together where vmap holds the network (not measured yet).
+    """
+    if students < 2 or not stackable(net):
+        return False
+    if training_set.images.device.type != "cpu":
+        return True
+    size = min(training_set.recipe.batch_size, len(training_set.images))
+    few_weights = sum(p.numel() for p in net.parameters()) <= MOST_WEIGHTS
+    return (
+        students >= FEWEST_STUDENTS
+        and few_weights
+        and multiply_adds(net, training_set, size) <= MOST_MULTIPLY_ADDS
+    )
+
+
+def multiply_adds(net: nn.Module, training_set: TrainingSet, size: int) -> int:
+    """Of the forward pass of a batch: convolutions and matrix products, from shapes alone."""
+    with FlopCounterMode(display=False) as counter:
+        copy.deepcopy(net).to("meta")(training_set.images[:size].to("meta"))
+    return counter.get_total_flops() // 2
+
+
+def train_students(
+    build: Callable[[int], Network],
+    training_set: TrainingSet,
+    generators: Sequence[torch.Generator],
+    *,
+    rates: Sequence[float] | None = None,
+    marks: Sequence[int] = (),
+    together: bool | None = None,
+) -> dict[int, Students]:
+    """Train a student per generator; {step: the students as they were then} for each mark and the last step.
+
+    Student i starts as `build(i)`, moved to the training_set's device, learns at `rates[i]` (by default the
+    recipe's) and takes its order and augmentation from `generators[i]`: who else is trained changes nothing.
+    `together` forces one of the ways, which agree but for rounding; by default `together_pays` says which.
+    Students that do not fit the memory together are trained in halves, down to one by one.
+
+    Raises UserError for marks outside of the training, or a network that cannot be trained together.
+    """
+    count, steps = len(generators), training_set.recipe.n_steps(len(training_set.images))
+    outside = [mark for mark in marks if not 1 <= mark <= steps]
+    if outside:
+        raise UserError(f"there is no step {outside[0]} in a training of {steps} steps; use 1 to {steps}")
+    rates = [training_set.recipe.lr] * count if rates is None else rates
+    nets = [build(i).to(training_set.images.device) for i in range(count)]
+    if together is None:
+        together = together_pays(nets[0], training_set, count)
+    elif together and not stackable(nets[0]):
+        raise UserError(
+            "these students cannot be trained together, as their network keeps running statistics or drops "
+            "at random; train them one by one"
+        )
+    found: dict[int, list[nn.Module]] = {step: [] for step in sorted({*marks, steps})}
+    first, size = 0, count if together else 1
+    while first < count:
+        some = slice(first, first + size)
+        taught = _teach(nets[some], training_set, generators[some], rates[some], found.keys())
+        if taught is None:
+            size = -(-size // 2)
+            continue
+        for step, trained in taught.items():
+            found[step] += trained
+        first += size
+    return {step: Students(tuple(trained)) for step, trained in found.items()}
+
+
+def _teach(
+    nets: Sequence[nn.Module],
+    training_set: TrainingSet,
+    generators: Sequence[torch.Generator],
+    rates: Sequence[float],
+    marks: Collection[int],
+) -> dict[int, list[nn.Module]] | None:
+    """Some students, at once; None if several do not fit the memory, with their generators put back."""
+    states = [generator.get_state() for generator in generators]
+    try:
+        cohort = StackedStudents(nets, training_set, generators, rates) if len(nets) > 1 else None
+        walk = cohort.training() if cohort else _alone(nets[0], training_set, generators[0], rates[0])
+        copies = cohort.networks if cohort else lambda: copy.deepcopy(list(nets))
+        return {step: [net.eval() for net in copies()] for step in walk if step in marks}
+    except torch.OutOfMemoryError:
+        if len(nets) == 1:
+            raise
+    for generator, state in zip(generators, states, strict=True):
+        generator.set_state(state)
+    return None
+
+
+def _alone(
+    net: nn.Module, training_set: TrainingSet, generator: torch.Generator, rate: float
+) -> Iterator[int]:
+    recipe = dataclasses.replace(training_set.recipe, lr=rate)
+    return training(
+        *(net, training_set.images, training_set.targets, recipe, generator),
+        *(training_set.preprocess, training_set.teacher, training_set.temperature),
+    )

@@ -1,0 +1,267 @@
+"""Run one job of the plan: the same code in this process and in a worker."""
+
+import contextlib
+import dataclasses
+import functools
+import json
+import platform
+import shutil
+import time
+import traceback
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from bench.core import timing
+from bench.core.errors import UserError
+from bench.core.io import write_atomic
+from bench.core.loop import Diverged, Loop
+from bench.core.method import Problem
+from bench.core.networks.architecture import parse_architecture
+from bench.core.networks.base import Network
+from bench.core.preprocess import Preprocess, Zca
+from bench.core.registry import block_class
+from bench.data.cache import prepare_dataset, read_dataset
+from bench.data.dataset import Dataset, Split
+from bench.data.spec import DatasetSpec
+from bench.execution.evaluate_job import evaluate_artifact, tune_rate
+from bench.execution.store import WEIGHTS, Store
+from bench.planning.graph import Job
+from bench.planning.sweep import build_method
+from bench.records.naming import ANY_ARCHITECTURE
+from bench.records.schema import dump_record
+
+
+@dataclass(frozen=True)
+class JobContext:
+    """What a job needs to know besides its identity; none of it moves a result. Plain values, to travel."""
+
+    root: str  # result folder, absolute
+    datasets: dict[
+        str, dict[str, str]
+    ]  # fingerprint -> label, path of the cache, spec (JSON) to make it again
+    cpus: int
+    gpus: float
+    exclusive: bool
+    commit: str
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """What a reader needs to judge whether two records come from the same software."""
+    found = {"python": platform.python_version()}
+    for name in ("ddbench", "torch"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+@functools.lru_cache(maxsize=4)
+def _dataset(path: str, spec: str, fingerprint: str) -> Dataset:
+    """Load once per process; made on this machine when its cache is elsewhere (another node)."""
+    there = Path(path) if Path(path).exists() else prepare_dataset(DatasetSpec.model_validate_json(spec))
+    found = read_dataset(there)
+    if found.fingerprint != fingerprint:
+        raise ValueError(
+            f"the data of {found.label} on this machine differ from the ones that were planned with"
+        )
+    return found
+
+
+@functools.lru_cache(maxsize=1)
+def _train_split(whole: Dataset, device: torch.device) -> Split:
+    """The training set on the device, once per process."""
+    return whole.train.to(device)
+
+
+@functools.cache
+def warm_up(device: torch.device) -> None:
+    """Pay once a process what is no job's own cost: lazy imports, first calls of libraries."""
+    weight = torch.zeros(1, 1, 3, 3, device=device, requires_grad=True)
+    optimiser = torch.optim.SGD([weight], lr=0.1, momentum=0.9)
+    torch.nn.functional.conv2d(torch.zeros(1, 1, 8, 8, device=device), weight).sum().backward()
+    optimiser.step()
+
+
+_jobs_run = 0  # in this process
+
+
+def run_job(job: Job, context: JobContext) -> dict[str, Any]:
+    """Run a job and publish its result; never raises for a job's own fault.
+
+    Returns {"ok", "seconds", "error"}; the traceback is in the job's log.
+    """
+    global _jobs_run
+    start = time.perf_counter()
+    store = Store(Path(context.root))
+    log = store.log(job.key)
+    device = torch.device("cuda:0" if context.gpus else "cpu")
+    error = None
+    try:
+        warm_up(device)
+        start = time.perf_counter()
+        if store.state(job.kind, job.key) is not None:  # a retry may find its work done
+            torch.set_num_threads(context.cpus)
+            if context.gpus and context.gpus < 1:
+                torch.cuda.set_per_process_memory_fraction(context.gpus, device)
+            _RUN[job.kind](job, store, context, device)
+    except (Exception, SystemExit) as failure:  # what a method raises fails its own job only; the log has it
+        kind = "" if isinstance(failure, UserError) else f"{type(failure).__name__}: "
+        error = f"{kind}{failure}".splitlines()[0]
+        write_atomic(log, f"{job.label}\n{job.key}\n\n{traceback.format_exc()}")
+    else:
+        log.unlink(missing_ok=True)
+    _jobs_run += 1
+    return {"ok": error is None, "error": error, "seconds": time.perf_counter() - start}
+
+
+def _load(job: Job, context: JobContext) -> Dataset:
+    fingerprint = job.identity["dataset"]
+    entry = context.datasets[fingerprint]
+    return _dataset(entry["path"], entry["spec"], fingerprint)
+
+
+def _problem(job: Job, store: Store, context: JobContext, device: torch.device) -> Problem:
+    whole = _load(job, context)
+    prepared = {role: load_file(store.artifact(key) / WEIGHTS) for role, key in job.inputs.items()}
+    whitening = job.inputs.get("whitening")
+    kind = None if whitening is None else store.meta(whitening)["identity"]["values"]["kind"]
+    return make_problem(job.identity, whole, _train_split(whole, device), prepared, kind)
+
+
+def make_problem(
+    identity: dict[str, Any],
+    whole: Dataset,
+    split: Split,
+    prepared: dict[str, dict[str, torch.Tensor]],
+    whitening: str | None,
+) -> Problem:
+    """The problem of a job: `split` is the training set on the device, `prepared` what its inputs made.
+
+    `whitening` is the kind of the one that `prepared` holds, if any.
+    """
+    architecture = identity["architecture"]
+
+    @timing.charged("network update")
+    def make_net(generator: torch.Generator) -> Network:
+        built = parse_architecture(architecture).build(whole.image_shape, whole.n_classes, generator)
+        return built.to(split.images.device)
+
+    def no_net(generator: torch.Generator) -> Network:
+        raise TypeError("the method uses a network but does not say so: add ARCHITECTURE to its `depends_on`")
+
+    prepared = dict(prepared)
+    preprocess = Preprocess(whole.mean, whole.std)
+    if whitening is not None:
+        preprocess = Zca.of(whitening, prepared.pop("whitening"))
+    return Problem(
+        images=split.images,
+        labels=split.labels,
+        n_classes=whole.n_classes,
+        ipc=identity["ipc"] or 0,
+        preprocess=preprocess,
+        make_net=no_net if architecture == ANY_ARCHITECTURE else make_net,
+        seed=identity["seed"],
+        prepared=prepared,
+    )
+
+
+def _meta(job: Job, context: JobContext, device: torch.device, cost: dict[str, Any]) -> dict[str, Any]:
+    place = {
+        "device": timing.device_name(device),
+        "cpus": context.cpus,
+        "gpus": context.gpus,
+        "exclusive": context.exclusive,
+        "warm": _jobs_run > 0,
+    }
+    return {
+        "kind": job.kind,
+        "label": job.label,
+        "identity": job.identity,
+        "inputs": job.inputs,
+        "classes": list(_load(job, context).classes),
+        "dataset_spec": json.loads(context.datasets[job.identity["dataset"]]["spec"]),
+        "versions": versions() | {"commit": context.commit},
+        "cost": cost | place,
+    }
+
+
+def _run_prepare(job: Job, store: Store, context: JobContext, device: torch.device) -> None:
+    problem = _problem(job, store, context, device)
+    prepare = block_class(job.identity["block"])(**job.identity["values"])
+    with timing.measure(device) as measured:
+        tensors = prepare.build(problem)
+    cost = {"prepare_s": measured.seconds, "peak_memory": {"prepare": measured.peak_bytes}}
+    tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    store.publish(
+        job.key, _meta(job, context, device, cost), lambda folder: save_file(tensors, folder / WEIGHTS)
+    )
+
+
+def _run_distill(job: Job, store: Store, context: JobContext, device: torch.device) -> None:
+    problem = _problem(job, store, context, device)
+    method = build_method(job.identity["method"], job.identity["hyperparameters"])
+    loop = Loop(folder := store.checkpoint(job.key))
+    try:
+        with timing.measure(device) as measured:
+            distilled = method.distill(dataclasses.replace(problem, loop=loop))
+        bad = [name for name, t in distilled.state_dict().items() if not torch.isfinite(t).all()]
+        if bad:
+            raise Diverged(f"{', '.join(bad)} not finite: lower the method's learning rate")
+    except Diverged:
+        shutil.rmtree(folder, ignore_errors=True)  # from there it would diverge again
+        raise
+    prepared = [store.meta(key)["cost"] for key in job.inputs.values()]
+    peaks = [c["peak_memory"]["prepare"] for c in prepared]
+    seconds = measured.seconds + loop.earlier_s
+    cost = {
+        "prepare_s": sum(c["prepare_s"] for c in prepared),
+        "distill_s": seconds,
+        "peak_memory": {"distill": measured.peak_bytes} | ({"prepare": max(peaks)} if peaks else {}),
+    }
+    last = {"step": loop.total, "fraction": 1.0, "seconds": seconds, "file": WEIGHTS}
+    snapshots = [*loop.snapshots, last] if loop.total else []
+    meta = _meta(job, context, device, cost) | {"snapshots": snapshots}
+
+    def write(artifact: Path) -> None:
+        distilled.save(artifact / WEIGHTS)
+        for taken in loop.snapshots:
+            shutil.copyfile(folder / taken["file"], artifact / taken["file"])
+
+    store.publish(job.key, meta, write)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _where(job: Job, context: JobContext, device: torch.device) -> dict[str, Any]:
+    return {
+        "device": str(device),
+        "dataset": context.datasets[job.identity["dataset"]]["label"],
+        "cpus": context.cpus,
+        "gpus": context.gpus,
+        "exclusive": context.exclusive,
+        "warm": _jobs_run > 0,
+        "versions": versions() | {"commit": context.commit},
+    }
+
+
+def _run_tune(job: Job, store: Store, context: JobContext, device: torch.device) -> None:
+    data, where = _load(job, context), _where(job, context, device)
+    with timing.measure(device) as measured:
+        tensors = tune_rate(store, job.inputs, job.identity, data, where)
+    cost = {"tune_s": measured.seconds, "peak_memory": {"tune": measured.peak_bytes}}
+    store.publish(
+        job.key, _meta(job, context, device, cost), lambda folder: save_file(tensors, folder / WEIGHTS)
+    )
+
+
+def _run_evaluate(job: Job, store: Store, context: JobContext, device: torch.device) -> None:
+    data, where = _load(job, context), _where(job, context, device)
+    found = evaluate_artifact(store, job.key, job.inputs, job.identity, data, where)
+    write_atomic(store.record(job.key), dump_record(found))
+
+
+_RUN = {"prepare": _run_prepare, "distill": _run_distill, "tune": _run_tune, "evaluate": _run_evaluate}

@@ -1,0 +1,86 @@
+"""Which jobs can run, and how a run ended: what both executors share."""
+
+import heapq
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench.execution.progress import Progress
+from bench.planning.graph import JOB_KINDS, Job
+
+
+class ReadyQueue:
+    """Which jobs can run now. Pure bookkeeping, shared by both executors."""
+
+    def __init__(self, jobs: Mapping[str, Job], done: set[str], chosen: set[str]) -> None:
+        self.jobs = {key: job for key, job in jobs.items() if key in chosen}
+        self.failed: dict[str, str] = {}
+        self.users: dict[str, list[str]] = {key: [] for key in jobs}
+        self.waits: dict[str, set[str]] = {}
+        self._ready: list[tuple[tuple[int, float, int], str]] = []
+        self._rank = {key: i for i, key in enumerate(jobs)}
+        self.open = set(self.jobs)  # neither done nor failed
+        for key, job in self.jobs.items():
+            self.waits[key] = {k for k in job.inputs.values() if k not in done}
+            for needed in self.waits[key]:
+                self.users[needed].append(key)
+            if not self.waits[key]:
+                self._push(key)
+
+    def _push(self, key: str) -> None:
+        """Prerequisites first, then the larger budgets, so that the short jobs fill the end."""
+        job = self.jobs[key]
+        ipc = job.identity.get("ipc") or (0 if job.kind == "evaluate" else float("inf"))
+        heapq.heappush(self._ready, ((JOB_KINDS.index(job.kind), -ipc, self._rank[key]), key))
+
+    def next(self) -> Job | None:
+        """The next job whose inputs exist; None when there is none at the moment."""
+        return self.jobs[heapq.heappop(self._ready)[1]] if self._ready else None
+
+    def finish(self, key: str, error: str | None) -> list[str]:
+        """Note the end of a job; returns the jobs that cannot run because of its failure."""
+        self.open.discard(key)
+        if error is None:
+            for user in self.users[key]:
+                self.waits[user].discard(key)
+                if not self.waits[user] and user in self.open:
+                    self._push(user)
+            return []
+        self.failed[key] = error
+        lost = []
+        for user in self.users[key]:
+            if user in self.open:
+                lost += [user, *self.finish(user, f"not run: {self.jobs[key].label} failed")]
+        return lost
+
+
+@dataclass
+class Outcome:
+    """How a run ended."""
+
+    failed: dict[str, str] = field(default_factory=dict)  # key -> reason
+    finished: int = 0
+    seconds: float = 0.0  # wall-clock, without the start of Ray
+    busy: float = 0.0  # the jobs' own seconds
+    start: float = 0.0  # seconds that Ray took to start
+    workers: int = 1
+    interrupted: bool = False
+
+    @property
+    def overhead(self) -> float:
+        """Wall-clock over the jobs' own seconds per worker, less one."""
+        return self.seconds / (self.busy / self.workers) - 1 if self.busy else 0.0
+
+
+def finish_job(
+    queue: ReadyQueue, progress: Progress, outcome: Outcome, key: str, result: Mapping[str, Any]
+) -> None:
+    """Book the end of a job, and of those that its failure makes impossible."""
+    outcome.busy += result["seconds"]
+    outcome.finished += bool(result["ok"])
+    progress.finished(key, result["ok"], result["seconds"])
+    if not result["ok"]:
+        progress.say(f"failed: {queue.jobs[key].label}: {result['error']}")
+    for lost in queue.finish(key, None if result["ok"] else result["error"]):
+        progress.finished(lost, False, 0.0)
+    outcome.failed = queue.failed

@@ -1,0 +1,219 @@
+"""The whole graph as one Ray Tune run. The only module that imports ray."""
+
+import contextlib
+import dataclasses
+import logging
+import os
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bench.core.errors import UserError
+from bench.core.io import temporary
+from bench.execution.inline import stop_on_signals
+from bench.execution.jobs import JobContext, run_job
+from bench.execution.progress import Progress
+from bench.execution.queue import Outcome, ReadyQueue, finish_job
+from bench.planning.graph import Job
+
+RETRIES = 2  # of a job whose process died
+CONNECT_S = 5.0  # to wait for a cluster
+ENVIRONMENT = {  # read by ray when it is imported or started
+    "RAY_USAGE_STATS_ENABLED": "0",  # no telemetry
+    "RAY_AUTH_MODE": "disabled",  # no token file in the home directory; a cluster's own setting wins
+    "RAY_worker_niceness": "0",  # the default of 15 falsifies seconds on a shared machine
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a CPU job sees no GPU
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # it waits for the running step; ours stops at once
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # resuming is plan minus store, so Tune's own state is of no use
+    "TUNE_WARN_THRESHOLD_S": "3600",
+}
+os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
+
+import ray  # noqa: E402 (after its environment)
+from ray import tune  # noqa: E402
+from ray.tune.schedulers import FIFOScheduler  # noqa: E402
+from ray.tune.search import Searcher  # noqa: E402
+
+
+def check_address(address: str) -> None:
+    """Raises UserError, within seconds, when nothing listens at host:port: Ray itself tries for minutes."""
+    if address == "auto":
+        return  # Ray looks for itself, and gives up soon
+    try:
+        host, _, port = address.rpartition(":")
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
+    except (ValueError, OSError) as error:
+        raise _no_cluster(address, error) from None
+
+
+def _no_cluster(address: str, error: Exception) -> UserError:
+    why = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    return UserError(f"--address {address}: no Ray cluster answers: {why}; give host:port or auto")
+
+
+@contextlib.contextmanager
+def cluster(address: str | None, cpus: int, gpus: float) -> Iterator[tuple[int, float]]:
+    """Start Ray on this machine, or join the cluster at `address`.
+
+    Yields how many jobs fit at once, and the seconds that it took. Raises UserError when no job fits or no
+    cluster answers.
+    """
+    begin = time.monotonic()
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if address is None:
+        options |= {"address": "local", "include_dashboard": False, "object_store_memory": 200 * 2**20}
+    else:
+        options |= {"address": address, "runtime_env": {"env_vars": ENVIRONMENT}}
+    try:
+        ray.init(**options)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        if address:
+            raise _no_cluster(address, error) from None
+        raise UserError(f"Ray does not start here: {str(error).strip().splitlines()[0]}") from None
+    try:
+        there = ray.cluster_resources()
+        slots = int(there.get("CPU", 0) // cpus)
+        if gpus:
+            slots = min(slots, int(there.get("GPU", 0) / gpus + 1e-9))
+        if slots < 1:
+            have = " and ".join(f"{there.get(k, 0):g} {k}s" for k in ("CPU", "GPU"))
+            raise UserError(
+                f"resources: a job of {cpus} cpus and {gpus:g} gpus does not fit: there are {have}"
+            )
+        yield slots, time.monotonic() - begin
+    finally:
+        ray.shutdown()
+
+
+class _Unpickled:
+    """Tune pickles what it is given to a file that nobody reads; ours hold a terminal and need not travel."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class JobSearcher(_Unpickled, Searcher):
+    """Hands out a job when its inputs exist."""
+
+    def __init__(self, queue: ReadyQueue, progress: Progress, outcome: Outcome) -> None:
+        super().__init__(metric="seconds", mode="min")
+        self.queue, self.progress, self.outcome = queue, progress, outcome
+        self.trials: dict[str, str] = {}
+
+    def set_search_properties(self, metric: Any, mode: Any, config: Any, **spec: Any) -> bool:
+        return True
+
+    def suggest(self, trial_id: str) -> Any:
+        if job := self.queue.next():
+            self.trials[trial_id] = job.key
+            return {"job": dataclasses.asdict(job)}
+        return None if self.queue.open else Searcher.FINISHED
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        key = self.trials.pop(trial_id)
+        if error or not result or "ok" not in result:
+            died = f"its process died {RETRIES + 1} times (killed, or out of memory)"
+            result = {"ok": False, "error": died, "seconds": 0.0}
+        finish_job(self.queue, self.progress, self.outcome, key, result)
+
+    def save(self, checkpoint_path: str) -> None:
+        Path(checkpoint_path).write_text("{}")
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to restore: the store knows what is done."""
+
+
+class OldestFirstScheduler(FIFOScheduler):
+    """Oldest first while every slot has its process; newest first while one may be starting.
+
+    Tune lets a cached process take over the trial whose own process is still starting, which is then killed:
+    with the oldest always first, a slot that lost its process never gets one again. With the newest always
+    first, a prerequisite can wait behind everything that came after it.
+    """
+
+    def __init__(self, slots: int) -> None:
+        super().__init__()
+        self.slots, self.settled = slots, False
+
+    def choose_trial_to_run(self, tune_controller: Any, **kwargs: Any) -> Any:
+        trials = tune_controller.get_trials()
+        pending = [trial for trial in trials if trial.status == "PENDING"]
+        if sum(trial.status == "RUNNING" for trial in trials) >= self.slots:
+            self.settled = True
+        elif not pending:  # Tune lets idle processes go
+            self.settled = False
+        return (pending[0] if self.settled else pending[-1]) if pending else None
+
+
+class ProgressCallback(_Unpickled, tune.Callback):
+    """Tells the progress line what starts and what is tried again."""
+
+    def __init__(self, progress: Progress, scheduler: OldestFirstScheduler) -> None:
+        self.progress, self.scheduler = progress, scheduler
+
+    def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        self.progress.started(trial.config["job"]["key"])
+
+    def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        self.scheduler.settled = False
+        job = trial.config["job"]
+        self.progress.running.discard(job["key"])
+        self.progress.say(f"tried again: {job['label']}: its process died")
+
+    def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        self.scheduler.settled = False
+
+
+def run_trial(config: dict[str, Any], context: dict[str, Any]) -> None:
+    """One trial is one job; keys and plain values travel, results stay in the store."""
+    tune.report(run_job(Job(**config["job"]), JobContext(**context)))
+
+
+def run_ray(queue: ReadyQueue, context: JobContext, progress: Progress, slots: int) -> Outcome:
+    """Run until nothing is left (inside `cluster`): reused actors, one resource shape."""
+    outcome, scheduler = Outcome(workers=slots), OldestFirstScheduler(slots)
+    bundle = {"CPU": context.cpus} | ({"GPU": context.gpus} if context.gpus else {})
+    scratch = tempfile.mkdtemp(prefix=temporary("tune"), dir=context.root)
+    tuner = tune.Tuner(
+        tune.with_resources(
+            tune.with_parameters(run_trial, context=dataclasses.asdict(context)),
+            tune.PlacementGroupFactory([bundle]),
+        ),
+        tune_config=tune.TuneConfig(
+            search_alg=JobSearcher(queue, progress, outcome),
+            scheduler=scheduler,
+            num_samples=-1,
+            max_concurrent_trials=2 * slots,
+            reuse_actors=True,
+            trial_dirname_creator=lambda trial: f"{trial.config['job']['key']}-{trial.trial_id}",
+        ),
+        run_config=tune.RunConfig(
+            name="sweep",
+            storage_path=scratch,
+            verbose=0,
+            callbacks=[ProgressCallback(progress, scheduler)],
+            failure_config=tune.FailureConfig(max_failures=RETRIES),
+        ),
+    )
+    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # the summary names what failed, and why
+    begin = time.monotonic()
+    try:
+        with stop_on_signals():
+            tuner.fit()
+    except KeyboardInterrupt:
+        outcome.interrupted = True
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    outcome.seconds = time.monotonic() - begin
+    return outcome

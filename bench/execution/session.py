@@ -1,0 +1,267 @@
+"""One result folder and one sweep: what is planned, what is done, what is missing."""
+
+import os
+import subprocess
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from filelock import FileLock, Timeout
+from rich.console import Console
+
+from bench.core.errors import UserError
+from bench.data.cache import prepare_dataset, read_dataset
+from bench.data.spec import DatasetSpec
+from bench.execution.inline import run_inline, stop_on_signals
+from bench.execution.jobs import JobContext
+from bench.execution.progress import Progress, duration
+from bench.execution.queue import Outcome, ReadyQueue
+from bench.execution.store import Store
+from bench.planning.estimate import estimate_seconds
+from bench.planning.graph import Job, check_data, plan_sweep
+from bench.planning.protocols import load_protocols
+from bench.planning.sweep import Resources, load_sweep
+from bench.records.schema import load_record
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+@dataclass
+class Session:
+    resources: Resources
+    jobs: dict[str, Job]
+    store: Store
+    lenders: list[Store]
+    datasets: dict[str, dict[str, str]]  # as in job.Context
+
+    @classmethod
+    def open(cls, path: Path, overrides: list[str], out: Path | None, on_cluster: bool) -> "Session":
+        """Read and check everything before anything starts. Raises UserError."""
+        sweep = load_sweep(path, overrides)
+        chosen = [p for name in sweep.evaluate.protocol for p in load_protocols(name)]
+        try:
+            check_resources(sweep.resources, on_cluster)
+            paths = {spec.label: prepare_dataset(spec) for spec in sweep.datasets}
+            loaded = {label: read_dataset(p) for label, p in paths.items()}
+            check_data(sweep, loaded)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
+        root = (out or Path("results") / sweep.name).resolve()
+        # folders under results/ lend each other what is finished; a folder of one's own starts from nothing
+        siblings = root.parent.glob("*/records") if out is None else []
+        return cls(
+            resources=sweep.resources,
+            jobs=plan_sweep(sweep, loaded, chosen),
+            store=Store(root),
+            lenders=[Store(p.parent) for p in sorted(siblings) if p.parent != root],
+            datasets={loaded[s.label].fingerprint: dataset_place(s, paths[s.label]) for s in sweep.datasets},
+        )
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep a second run out of this folder. The lock goes with the process, however it ends."""
+        try:
+            self.store.root.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.store.root / ".lock", timeout=0)
+            lock.acquire()
+        except Timeout:
+            raise UserError(
+                f"another ddbench run is at work in {self.store.root}: wait for it, or choose another --out"
+            ) from None
+        except OSError as error:
+            raise UserError(f"--out {self.store.root}: cannot be written: {error.strerror}") from None
+        try:
+            self.store.sweep_up()
+            yield
+        finally:
+            lock.release()
+            self.store.sweep_up()
+            self._remove_if_empty()
+
+    def _remove_if_empty(self) -> None:
+        """A run that could not begin leaves no folder."""
+        if [path.name for path in self.store.root.iterdir()] == [".lock"]:
+            (self.store.root / ".lock").unlink()
+            self.store.root.rmdir()
+
+    @cached_property
+    def states(self) -> dict[str, str | None]:
+        """{key: None when done, "" when missing, else what is wrong}."""
+        return {key: self.store.state(job.kind, key) for key, job in self.jobs.items()}
+
+    @cached_property
+    def todo(self) -> dict[str, Job]:
+        """What is damaged, and the jobs without which some cell lacks its record; inputs first."""
+        needed: set[str] = set()
+        for key, job in reversed(self.jobs.items()):
+            state = self.states[key]  # a finished job's artifact may be deleted, but a damaged one is redone
+            if state or (state is not None and (job.kind == "evaluate" or key in needed)):
+                needed |= {key, *job.inputs.values()}
+        return {k: j for k, j in self.jobs.items() if k in needed and self.states[k] is not None}
+
+    def lender(self, key: str) -> Store | None:
+        """A neighbouring result folder where this job is finished."""
+        job = self.jobs[key]
+        label = self.datasets[job.identity["dataset"]]["label"]
+        for store in self.lenders:
+            finished = store.state(job.kind, key) is None
+            # the same data under another name would stand in the table as another data set
+            if finished and (job.kind != "evaluate" or store.load_record(key).dataset == label):
+                return store
+        return None
+
+    def state(self, key: str) -> str:
+        """For the eye: done, missing, damaged, not needed, or finished next door."""
+        if self.states[key] is None:
+            return "done"
+        if self.states[key]:
+            return f"damaged: {self.states[key]}"
+        if key not in self.todo:
+            return "not needed"
+        lender = self.lender(key)
+        return f"done in {lender.root.name}" if lender else "missing"
+
+    def estimate(self) -> dict[str, float]:
+        """{key: expected seconds}, where the records of this and neighbouring folders allow it."""
+        found = []
+        for store in [self.store, *self.lenders]:
+            for path in sorted(store.records.glob("*.json")):
+                try:
+                    found.append(load_record(path))
+                except ValueError:
+                    continue  # `report` and `run` name it; an estimate can do without
+        return estimate_seconds(self.jobs, found)
+
+    def plan_summary(self, costs: Mapping[str, float]) -> list[str]:
+        """Counts, and the sum of the estimates."""
+        todo = Counter(job.kind for job in self.todo.values())
+        counts = ", ".join(f"{n} {kind}" for kind, n in todo.items()) or "nothing"
+        lines = [f"{len(self.jobs)} jobs in {self.store.root}; to run: {counts}"]
+        known = [costs[key] for key in self.todo if key in costs]
+        if known:
+            rest = len(self.todo) - len(known)
+            note = f" (without {rest} jobs that no record resembles)" if rest else ""
+            lines.append(f"about {duration(sum(known))} of work, shared by the workers{note}")
+        elif self.todo:
+            lines.append("no record resembles these jobs yet, so there is no cost estimate")
+        return lines
+
+    def has_records(self) -> bool:
+        return any(self.store.records.glob("*.json"))
+
+    def run(self, executor: str, address: str | None, limit: int | None, console: Console) -> Outcome:
+        """Run what is missing; Ctrl-C, whenever it comes, is noted in the outcome."""
+        if address:
+            from bench.execution.ray_tune import check_address
+
+            check_address(address)  # before a folder is made
+        try:
+            with stop_on_signals(), self.locked():
+                return self._run(executor, address, limit, console)
+        except KeyboardInterrupt:  # before the first job, or after the last one
+            return Outcome(interrupted=True)
+
+    def _run(self, executor: str, address: str | None, limit: int | None, console: Console) -> Outcome:
+        self._mend(console)
+        chosen = dict(list(self.todo.items())[:limit])
+        done = {key for key in self.jobs if key not in self.todo}
+        if not chosen:
+            console.print(f"Every cell has its record in {self.store.root}.", highlight=False, soft_wrap=True)
+            return Outcome()
+        queue = ReadyQueue(self.jobs, done, set(chosen))
+        if executor == "inline":
+            context = self._context(slots=1)
+            with Progress(self.jobs, done, 1, console, self.store) as progress:
+                return run_inline(queue, context, progress)
+        from bench.execution.ray_tune import (
+            cluster,
+            run_ray,  # a second to import, and not everywhere installed
+        )
+
+        needs = self.resources
+        with cluster(address, needs.cpus, needs.gpus) as (slots, started):
+            console.print(f"{len(chosen)} jobs on {slots} workers in {self.store.root}", highlight=False)
+            with Progress(self.jobs, done, slots, console, self.store) as progress:
+                outcome = run_ray(queue, self._context(slots), progress, slots)
+            outcome.start = started
+        for key in chosen.keys() - queue.open - outcome.failed.keys():
+            if self.store.state(self.jobs[key].kind, key) is not None:
+                outcome.failed[key] = "finished, but its result is not here: does every node see this folder?"
+        return outcome
+
+    def _mend(self, console: Console) -> None:
+        """Name what is damaged and take it away; take over what a neighbour has finished."""
+        damaged = {key: why for key, why in self.states.items() if why}
+        for key, why in damaged.items():
+            console.print(f"made again: {why}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+            self.store.discard(self.jobs[key].kind, key)
+        before = len(self.todo)
+        for key, job in self.todo.items():
+            if lender := self.lender(key):
+                self.store.adopt(job.kind, key, lender)
+                self.states[key] = None
+        del self.__dict__["todo"]
+        if len(self.todo) < before:
+            console.print(
+                f"{before - len(self.todo)} jobs were finished in neighbouring folders", highlight=False
+            )
+
+    def _context(self, slots: int) -> JobContext:
+        needs = self.resources
+        return JobContext(
+            root=str(self.store.root),
+            datasets=self.datasets,
+            cpus=needs.cpus,
+            gpus=needs.gpus,
+            exclusive=needs.gpus == 1 or slots == 1,
+            commit=source_commit(),
+        )
+
+    def summary(self, outcome: Outcome, limit: int | None) -> list[str]:
+        """What failed and why, what is left, and the overhead of the sweep over its jobs."""
+        lines = []
+        for key, reason in outcome.failed.items():
+            lines.append(f"failed: {self.jobs[key].label}: {reason}")
+            if self.store.log(key).exists():
+                lines.append(f"  log: {self.store.log(key)}")
+        left = len(self.todo) - outcome.finished - len(outcome.failed)
+        if left > 0:
+            lines.append(f"{left} jobs are left (--limit {limit}); run again without it")
+        if outcome.busy:
+            share = outcome.busy / outcome.workers
+            start = f" (and {outcome.start:.1f} s for Ray to start)" if outcome.start else ""
+            lines.append(
+                f"{outcome.finished} jobs in {outcome.seconds:.1f} s; their own seconds: {outcome.busy:.1f}, "
+                f"on {outcome.workers} workers {share:.1f} each: overhead {outcome.overhead:.1%}{start}"
+            )
+        return lines
+
+
+def dataset_place(spec: DatasetSpec, path: Path) -> dict[str, str]:
+    """Where jobs find a data set, or how they make it again: an entry of `Session.datasets`."""
+    return {"label": spec.label, "path": str(path), "spec": spec.model_dump_json()}
+
+
+def check_resources(needs: Resources, on_cluster: bool = False) -> None:
+    """On this machine only: a cluster says what it has when it is joined. Raises UserError."""
+    if on_cluster:
+        return
+    cores = os.cpu_count() or 1
+    if needs.cpus > cores:
+        raise UserError(f"resources.cpus: {needs.cpus} a job, but this machine has {cores}")
+    if needs.gpus and not torch.cuda.is_available():
+        wanted = f"{needs.gpus:g} a job"
+        raise UserError(f"resources.gpus: {wanted}, but torch finds no GPU here; use gpus: 0")
+
+
+def source_commit() -> str:
+    """The commit of this checkout of ddbench, or "unknown" for an installed package."""
+    if not (CHECKOUT / ".git").exists():
+        return "unknown"
+    command = ["git", "-C", str(CHECKOUT), "rev-parse", "HEAD"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    return found.stdout.strip() or "unknown"

@@ -1,0 +1,1 @@
+"""Other people's files: read, scored, exported, diagnosed, and contributed results checked."""

@@ -1,0 +1,166 @@
+"""Distilled sets that someone else made: artifacts of a result folder, scored like our own."""
+
+import functools
+import hashlib
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from bench.core.errors import UserError
+from bench.core.networks.architecture import parse_architecture
+from bench.data.cache import prepare_dataset, read_dataset
+from bench.data.dataset import Dataset
+from bench.data.spec import DatasetSpec
+from bench.execution.jobs import versions
+from bench.execution.session import Session, dataset_place, source_commit
+from bench.execution.store import WEIGHTS, Store
+from bench.interop.importers.read import read_set
+from bench.interop.importers.request import Imported, ImportRequest
+from bench.planning.graph import Cell, EvaluationSpec, Job, make_job, plan_evaluations
+from bench.planning.protocols import load_protocols
+from bench.planning.sweep import Resources
+from bench.planning.yaml_schema import first_complaint
+from bench.records.naming import ANY_ARCHITECTURE
+
+ADOPTION_VERSION = 1  # of how such a set becomes an artifact
+
+
+@dataclass(frozen=True)
+class NamedDataset:
+    """A data set, as the command line names it, and where its images are kept."""
+
+    spec: DatasetSpec
+    path: Path
+    data: Dataset
+
+    @classmethod
+    def open(cls, text: str) -> "NamedDataset":
+        """From a name, a folder of images, or an entry as in a sweep file: {name: cifar10, data_dir: data}.
+
+        Raises UserError.
+        """
+        try:
+            entry = yaml.safe_load(text)
+            if isinstance(entry, str):
+                folder = {"name": "image_folder", "path": entry}
+                entry = folder if Path(entry).is_dir() else {"name": entry}
+            spec = DatasetSpec.model_validate(entry)
+            path = prepare_dataset(spec)
+        except yaml.YAMLError:
+            raise UserError(
+                f"--dataset {text!r}: write a name, a folder or {{name: ..., path: ...}}"
+            ) from None
+        except ValidationError as error:
+            raise UserError(f"--dataset: {first_complaint(error)}") from None
+        except UserError as error:
+            raise UserError(f"--dataset: {error}") from None
+        return cls(spec, path, read_dataset(path))
+
+
+@dataclass(frozen=True)
+class Adopted:
+    """An imported set and the job whose artifact it is."""
+
+    imported: Imported
+    job: Job
+    cell: Cell
+
+
+def adopt_sets(
+    store: Store, request: ImportRequest, source: NamedDataset, name: str | None = None
+) -> list[Adopted]:
+    """Publish what a file holds as artifacts, one for each of its experiments; again changes nothing.
+
+    Its key hashes what is stored, not where the file lies. Raises UserError.
+    """
+    found = []
+    for one in read_set(request, source.data):
+        # no file says which network it was distilled on: the identity has ANY, and nobody reads the cell's
+        cell = Cell(source.data, one.ipc, parse_architecture("convnet"), one.seed)
+        identity = {
+            "dataset": source.data.fingerprint,
+            "method": name or request.path.name,
+            "version": ADOPTION_VERSION,
+            "hyperparameters": {"format": one.format, "sha256": _content(one)},
+            "ipc": one.ipc,
+            "architecture": ANY_ARCHITECTURE,
+            "seed": one.seed,
+        }
+        label = f"{identity['method']} {source.data.label} ipc {one.ipc} seed {one.seed}"
+        job = make_job("distill", label, identity, {})
+        if store.state(job.kind, job.key) is not None:  # not there, or damaged
+            store.discard(job.kind, job.key)
+            store.publish(job.key, _meta(job, one, source), functools.partial(_save, one))
+        found.append(Adopted(one, job, cell))
+    return found
+
+
+def _save(one: Imported, folder: Path) -> None:
+    one.distilled.save(folder / WEIGHTS)
+
+
+def _content(one: Imported) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        _save(one, Path(folder))
+        return hashlib.sha256((Path(folder) / WEIGHTS).read_bytes()).hexdigest()[:16]
+
+
+def _meta(job: Job, one: Imported, source: NamedDataset) -> dict[str, Any]:
+    """As a distillation's, but for its cost, which nobody measured."""
+    return {
+        "kind": job.kind,
+        "label": job.label,
+        "identity": job.identity,
+        "inputs": job.inputs,
+        "classes": list(source.data.classes),
+        "dataset_spec": json.loads(source.spec.model_dump_json()),
+        "versions": versions() | {"commit": source_commit()},
+        "source": {"file": one.source, "published": one.published, "notes": one.notes},
+        "snapshots": [],
+        "cost": {
+            "prepare_s": 0.0,
+            "distill_s": None,
+            "peak_memory": {},
+            "device": None,
+            "cpus": 0,
+            "gpus": 0.0,
+            "exclusive": True,
+            "warm": False,
+        },
+    }
+
+
+def evaluation_specs(
+    source: NamedDataset, architectures: Sequence[str], protocols: Sequence[str], students: int
+) -> list[EvaluationSpec]:
+    """One for each architecture and protocol, by name. Raises UserError for unknown and unfit ones."""
+    if students < 1:
+        raise UserError(f"--students {students}: must be at least 1")
+    parsed = [parse_architecture(name) for name in architectures]
+    for architecture in parsed:
+        architecture.check(source.data.image_shape)
+    chosen = [p for name in protocols for p in load_protocols(name)]
+    return [
+        EvaluationSpec(architecture, protocol, students) for architecture in parsed for protocol in chosen
+    ]
+
+
+def external_session(
+    store: Store,
+    adopted: Sequence[Adopted],
+    source: NamedDataset,
+    specs: Sequence[EvaluationSpec],
+    resources: Resources,
+) -> Session:
+    """The jobs that score imported sets; those that are done are not run again."""
+    jobs = {a.job.key: a.job for a in adopted}
+    for spec in specs:
+        plan_evaluations(jobs, spec, [a.cell for a in adopted], [a.job for a in adopted])
+    datasets = {source.data.fingerprint: dataset_place(source.spec, source.path)}
+    return Session(resources, jobs, store, [], datasets)

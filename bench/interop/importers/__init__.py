@@ -1,0 +1,1 @@
+"""Distilled sets that other people published, read without running code of theirs."""

@@ -1,0 +1,81 @@
+"""Folders of image files, one for each class: RDED, SRe2L, and our own export."""
+
+import re
+from pathlib import Path
+
+import torch
+
+from bench.core.errors import UserError
+from bench.data.dataset import Dataset
+from bench.data.decode import decode_all
+from bench.data.image_folder import EXTENSIONS
+from bench.interop.importers.arrays import plain_set
+from bench.interop.importers.pixel_space import plain_name
+from bench.interop.importers.request import Imported, ImportRequest, learned_rate
+
+_NUMBERED = re.compile(r"\D*?(\d+)(?:[_-](.*))?")  # 3, 00003, new003, 00003_cat
+
+
+def read_folder(request: ImportRequest, dataset: Dataset) -> list[Imported]:
+    """Class folders by name, or by number from 0; 8-bit pixels, kept as they are."""
+    if request.space not in (None, "raw01"):
+        raise UserError(f"{request.path}: image files hold raw01 pixels: leave out --space {request.space}")
+    folders = class_folders(request.path)
+    if not folders:
+        raise UserError(f"no class folders with images in {request.path}: expected <class>/*.png or .jpg")
+    classes, how = match_classes([folder.name for folder in folders], dataset.classes, request.path)
+    files, labels = [], []
+    for folder, c in sorted(zip(folders, classes, strict=True), key=lambda pair: pair[1]):
+        members = sorted(_images(folder), key=_natural)
+        files += members
+        labels += [c] * len(members)
+    images = torch.from_numpy(decode_all(files, None))
+    if images.shape[1] == 1 < dataset.image_shape[0]:
+        images = images.expand(-1, 3, -1, -1)
+    rate = learned_rate(request)
+    return [
+        plain_set(
+            request, dataset, images, labels, [request.path], convention="raw01", rate=rate, notes=(how,)
+        )
+    ]
+
+
+def class_folders(path: Path) -> list[Path]:
+    """The folders in it that hold images."""
+    return sorted(f for f in path.iterdir() if f.is_dir() and not f.name.startswith(".") and _images(f))
+
+
+def match_classes(names: list[str], classes: tuple[str, ...], path: Path) -> tuple[list[int], str]:
+    """The class of each folder, and how it was found: by the names of the data set's classes, else by number.
+
+    Numbers are numbers: 10 comes after 9. Raises UserError for folders that fit neither way, and for numbered
+    folders whose names belong to another class.
+    """
+    position = {plain_name(name): i for i, name in enumerate(classes)}
+    if len(position) == len(classes) and {plain_name(name) for name in names} == set(position):
+        return [position[plain_name(name)] for name in names], "class folders matched by name"
+    parsed = [_NUMBERED.fullmatch(name) for name in names]
+    numbers = [int(p.group(1)) for p in parsed if p]
+    if sorted(numbers) != list(range(len(classes))):
+        strange = sorted(set(names) - set(classes))[:3]
+        raise UserError(
+            f"{path} has {len(names)} class folders ({', '.join(strange) or 'some missing'}, ...), which are "
+            f"neither the names of the {len(classes)} classes nor 0..{len(classes) - 1}: rename them"
+        )
+    for p in parsed:
+        name = plain_name(p.group(2) or "") if p else ""
+        c = position.get(name)
+        if p and c not in (None, int(p.group(1))):
+            raise UserError(
+                f"{path / p.string} is number {int(p.group(1))}, but class {p.group(2)!r} is number {c}"
+            )
+    return numbers, "class folders matched by number"
+
+
+def _images(folder: Path) -> list[Path]:
+    return [file for file in folder.iterdir() if file.suffix.lower() in EXTENSIONS and file.name[0] != "."]
+
+
+def _natural(file: Path) -> list[tuple[int, str]]:
+    """id2 before id10."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", file.name)]

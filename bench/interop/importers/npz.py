@@ -1,0 +1,63 @@
+"""KIP and FRePo: numpy archives, images [N,H,W,C], labels centred as for squared errors."""
+
+from typing import Any
+
+from torch import Tensor
+
+from bench.core.errors import UserError
+from bench.data.dataset import Dataset
+from bench.interop.importers import safe_load
+from bench.interop.importers.arrays import plain_set
+from bench.interop.importers.pixel_space import plain_name
+from bench.interop.importers.request import Imported, ImportRequest, learned_rate, shape_text
+
+NORMALISED_ONLY = {"mnist", "fashionmnist"}  # what FRePo normalises only
+
+
+def read_kip(request: ImportRequest, dataset: Dataset) -> list[Imported]:
+    """`images` and `labels` [N,K], taken as classes; the name of the file says whether they are whitened."""
+    images, labels = _arrays(request, dataset, "images", "labels")
+    whitened = "zca" in request.path.stem.lower().split("_")
+    note = "labels taken as the class of their largest entry"
+    return _set(request, dataset, images, labels.argmax(1), "zca" if whitened else None, note)
+
+
+def read_frepo(request: ImportRequest, dataset: Dataset) -> list[Imported]:
+    """`image` and learned `label` [N,K], which are one-hot less 1/K; as probabilities: that added again,
+    what is below 0 cut off, each row scaled to 1. Whitened in FRePo's way, but for the MNIST family."""
+    images, labels = _arrays(request, dataset, "image", "label")
+    lifted = (labels.double() + 1 / dataset.n_classes).clamp_min(0)
+    soft = lifted / lifted.sum(1, keepdim=True).clamp_min(1e-12)
+    grey = {plain_name(dataset.label), plain_name(dataset.name)} & NORMALISED_ONLY
+    note = "labels plus 1/K, cut off at 0, scaled to probabilities"
+    return _set(request, dataset, images, soft, "normalized" if grey else "zca", note)
+
+
+def _set(
+    request: ImportRequest,
+    dataset: Dataset,
+    images: Tensor,
+    labels: Tensor,
+    convention: str | None,
+    note: str,
+) -> list[Imported]:
+    common: dict[str, Any] = {"convention": convention, "rate": learned_rate(request), "notes": (note,)}
+    return [plain_set(request, dataset, images, labels, [request.path], **common)]
+
+
+def _arrays(request: ImportRequest, dataset: Dataset, *names: str) -> tuple[Tensor, Tensor]:
+    """Raises UserError where one is missing, or the labels are not [N,K]."""
+    held = safe_load.load_npz(request.path)
+    missing = [name for name in names if name not in held]
+    if missing:
+        there = ", ".join(held) or "nothing"
+        raise UserError(
+            f"{request.path} has no {' and no '.join(missing)} (it has {there}): pass the right --format"
+        )
+    images, labels = (held[name] for name in names)
+    if labels.shape != (len(images), dataset.n_classes):
+        raise UserError(
+            f"{request.path}: its labels are {shape_text(labels)}, not {len(images)} x {dataset.n_classes}: "
+            "name the data set they are of"
+        )
+    return images, labels

@@ -1,0 +1,136 @@
+"""How the pixels of a file are scaled, and what gives test images the same treatment.
+
+A wrong guess costs 10 to 20 points of accuracy, so what a file and its format do not say is asked for.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.core.errors import UserError
+from bench.core.preprocess import Preprocess, Zca, restore_preprocess
+from bench.data.dataset import Dataset
+from bench.interop.importers.request import ImportRequest
+
+SPACES = ("raw01", "normalized", "zca")
+PREPROCESS_KEY = "preprocess"  # what our exports say of their pixels: {"header": ..., "tensors": ...}
+RTP_SVHN = 100.0  # what RTP adds to the eigenvalues of SVHN, times their mean; elsewhere the usual 0.1
+
+_CIFAR10 = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))  # not CIFAR-10's true deviations, 0.247...
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+# utils.py of VICO-UoE/DatasetCondensation; the repositories that grew out of it took most of them over.
+CONSTANTS = {
+    "mnist": ((0.1307,), (0.3081,)),
+    "fashionmnist": ((0.2861,), (0.3530,)),
+    "svhn": ((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)),
+    "cifar10": _CIFAR10,
+    "cifar100": ((0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762)),
+    **dict.fromkeys(("tiny", "tinyimagenet", "imagenet", "imagenet1k"), _IMAGENET),
+    **dict.fromkeys((f"image{s}" for s in ("nette", "woof", "meow", "squawk", "fruit", "yellow")), _IMAGENET),
+}
+# Where the code of a format differs: utils.py of mtt-distillation and DatasetFactorization, data.py of
+# Efficient-Dataset-Condensation, data_utils.py of RememberThePast.
+_OWN = {
+    **{format: {"cifar100": _CIFAR10} for format in ("mtt", "datm", "haba", "idc")},
+    "rtp": {"cifar100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761))},
+}
+_ZCA = {"kip": "kip", "frepo": "frepo", "rtp": "kip"}  # format -> kind of whitening; the others have MTT's
+
+
+def looks_like(images: Tensor) -> str | None:
+    """What images [N,C,H,W] look like: raw01 in [0, 1]; normalized when of mean 0, deviation 1 and alike from
+    pixel to pixel; zca when pixels do not go with their neighbours; None when unlike all of them."""
+    if images.dtype == torch.uint8 or (float(images.min()) >= 0 and float(images.max()) <= 1):
+        return "raw01"
+    x = images.double()
+    mean, std = float(x.mean()), float(x.std())
+    x = x - x.mean((0, 2, 3), keepdim=True)
+    alike = float((x[..., 1:] * x[..., :-1]).mean() / x.square().mean().clamp_min(1e-12))
+    if abs(mean) > 0.5 or std > 2:
+        return None
+    if alike > 0.4:
+        return "normalized" if std > 0.5 else None
+    return "zca" if abs(alike) < 0.2 else None
+
+
+def settle_space(
+    request: ImportRequest, images: Tensor, convention: str | None = None, *, guess: bool = False
+) -> str:
+    """The space of stored images: by `--space`, else by the format's convention, else by a safe guess.
+
+    Raises UserError when none of them says, and when the values contradict what was said.
+    """
+    found = looks_like(images)
+    space = request.space or convention or (found if guess and found != "zca" else None)
+    if space is None:
+        like = f" (its pixels look {found})" if found else ""
+        raise UserError(
+            f"{request.path} does not say how its pixels are scaled{like}: pass --space {'|'.join(SPACES)}"
+        )
+    low, high = float(images.min()), float(images.max())
+    if space != "raw01" and found == "raw01":
+        raise UserError(
+            f"{request.path} has values from {low:g} to {high:g}, so it is raw01: pass --space raw01"
+        )
+    bulk = torch.quantile(
+        images.flatten()[:: images.numel() // 100_000 + 1].float(), torch.tensor([0.01, 0.99])
+    )
+    if space == "raw01" and found != "raw01" and (bulk[0] < -0.5 or bulk[1] > 1.5):
+        raise UserError(
+            f"{request.path} has values from {low:g} to {high:g}, which is not raw01: "
+            "pass --space normalized|zca"
+        )
+    return space
+
+
+def preprocess_for(
+    request: ImportRequest, space: str, dataset: Dataset
+) -> tuple[Preprocess, tuple[str, ...]]:
+    """What test images go through, and a note that says so."""
+    if space == "zca":
+        return _whitening(request, dataset)
+    own = _OWN.get(request.format, {})
+    names = (plain_name(dataset.label), plain_name(dataset.name))
+    known = next((own.get(name, CONSTANTS[name]) for name in names if name in CONSTANTS), None)
+    if known is not None and len(known[0]) == dataset.image_shape[0] and space == "normalized":
+        note = f"normalised with the constants of {request.format} files, std {known[1]}"
+        return Preprocess(*known), (note,)
+    return Preprocess(dataset.mean, dataset.std), ("normalised with the data set's own mean and std",)
+
+
+def _whitening(request: ImportRequest, dataset: Dataset) -> tuple[Preprocess, tuple[str, ...]]:
+    images, kind, eps = dataset.train.images, _ZCA.get(request.format, "mtt"), 0.1
+    if request.format == "rtp":
+        # preprocess() in its data_utils.py is KIP's without normalised channels. So all pixels are one
+        # channel here, whose mean and deviation each image's own cancel.
+        images = images.flatten(1)[:, None, None]
+        eps = RTP_SVHN if plain_name(dataset.label) == "svhn" else eps
+    way = request.format if request.format in _ZCA else "mtt"
+    return Zca.fit(images, kind, eps), (f"ZCA in the way of {way}, fitted to the training set",)
+
+
+def stated_preprocess(request: ImportRequest, held: Mapping[str, Any], dataset: Dataset) -> Preprocess | None:
+    """The preprocessing that one of our exports carries; None for other files. Raises UserError for one that
+    is damaged or does not fit the data set, and for a `--space` that contradicts it."""
+    if PREPROCESS_KEY not in held:
+        return None
+    try:
+        value = held[PREPROCESS_KEY]
+        found = restore_preprocess(value["header"], value["tensors"])
+        found(dataset.train.images[:1])
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError):
+        raise UserError(
+            f"{request.path}: its preprocessing does not fit {dataset.label}: export it again"
+        ) from None
+    space = "zca" if isinstance(found, Zca) else "normalized"
+    if request.space not in (None, space):
+        raise UserError(f"{request.path} says itself that it is {space}: leave out --space {request.space}")
+    return found
+
+
+def plain_name(name: str) -> str:
+    """fashion_mnist, Fashion-MNIST -> fashionmnist."""
+    return re.sub(r"[\W_]+", "", name).lower()

@@ -1,0 +1,65 @@
+"""Distilled sets that other people published, read without running code of theirs."""
+
+import dataclasses
+import math
+
+from bench.core.errors import UserError
+from bench.core.registry import choose
+from bench.data.dataset import Dataset
+from bench.interop.importers.class_folders import read_folder
+from bench.interop.importers.detect import detect
+from bench.interop.importers.factorised import read_haba, read_idc, read_rtp
+from bench.interop.importers.npz import read_frepo, read_kip
+from bench.interop.importers.pixel_space import SPACES
+from bench.interop.importers.request import Imported, ImportRequest
+from bench.interop.importers.torch_files import read_dc, read_ddbench, read_mtt, read_plain
+
+IMPORT_FORMATS = {
+    "dc": "DC, DSA, DM, CAFE: {'data': [[images, labels], ...], 'accs_all_exps': ...}, a set per experiment",
+    "mtt": "MTT, TESLA: images_best.pt and labels_best.pt; needs --space and --lr",
+    "datm": "DATM: as mtt with logits for labels, and lr_best.pt; needs --space",
+    "idc": "IDC: data.pt = [images, targets] in [0, 1]; needs --factor",
+    "haba": "HaBa: images_best.pt and tensors in weights_best.pt or styles_best.pt; needs --space and --lr",
+    "rtp": "RTP: {'compressor': state_dict} of bases and coefficients; needs --space",
+    "frepo": "FRePo: an npz archive of image [N,H,W,C] and learned label",
+    "kip": "KIP: an npz archive of images [N,H,W,C] and labels",
+    "folder": "RDED, SRe2L: one folder of image files for each class, by name or number",
+    "plain": "images and labels (and lr) in torch files (DD-Ranking), safetensors or npz",
+    "ddbench": "an artifact of ddbench",
+}
+_READ = {
+    "dc": read_dc,
+    "mtt": read_mtt,
+    "datm": read_mtt,
+    "idc": read_idc,
+    "haba": read_haba,
+    "rtp": read_rtp,
+    "frepo": read_frepo,
+    "kip": read_kip,
+    "folder": read_folder,
+    "plain": read_plain,
+    "ddbench": read_ddbench,
+}
+_ONLY = {"factor": "idc", "downsample": "rtp"}  # flag -> the one format that has it
+
+
+def read_set(request: ImportRequest, dataset: Dataset) -> list[Imported]:
+    """Every distilled set of a file or folder, checked against the data set that it was made from.
+
+    Raises UserError, in one line, for what cannot be read, does not fit the data set, wants to run code, or
+    leaves open what accuracy depends on: then it names the flag that is missing.
+    """
+    choose("format", request.format, ("auto", *IMPORT_FORMATS))
+    kind, path = detect(request.path) if request.format == "auto" else (request.format, request.path)
+    request = dataclasses.replace(request, format=kind, path=path)
+    if request.space is not None:
+        choose("space", request.space, SPACES)
+    for flag, owner in _ONLY.items():
+        value = getattr(request, flag)
+        if value is not None and kind != owner:
+            raise UserError(f"{path} is of format {kind}, which has no {flag}: leave out --{flag}")
+        if value is not None and value < 1:
+            raise UserError(f"--{flag} {value} is below 1: give a whole number from 1")
+    if request.lr is not None and not (math.isfinite(request.lr) and request.lr > 0):
+        raise UserError(f"--lr {request.lr:g} is no learning rate: give a positive number")
+    return _READ[kind](request, dataset)

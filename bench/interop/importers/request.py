@@ -1,0 +1,116 @@
+"""What is asked for, what comes back, and what stands between the two for every format."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.core.distilled import DistilledDataset
+from bench.core.errors import UserError
+from bench.core.preprocess import Preprocess
+from bench.core.registry import block_choices
+from bench.data.dataset import Dataset
+
+NOT_PIXELS = {"label_logits", "inner_lr", "inner_momentum"}  # stored tensors that are no part of the pictures
+
+
+@dataclass(frozen=True)
+class ImportRequest:
+    """Someone's file or folder, and what it does not say of itself.
+
+    `space`: how its pixels are scaled, "raw01", "normalized" or "zca". `factor`: that of multi-formation.
+    `lr`: the learned rate of a student. `downsample`: that of a memory of bases.
+    """
+
+    path: Path
+    format: str = "auto"
+    space: str | None = None
+    factor: int | None = None
+    lr: float | None = None
+    downsample: int | None = None
+
+
+@dataclass(frozen=True)
+class Imported:
+    """One distilled set. `seed` is the number of the experiment in its file; `ipc`, how many images per class
+    its numbers would fill, labels aside (for plain images: images per class, rounded up); `source`, the names
+    of its files; `published`, what the file claims of itself; `notes`, what was assumed."""
+
+    format: str
+    distilled: DistilledDataset
+    seed: int
+    ipc: int
+    source: str
+    published: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def build_parameterisation(
+    parameterisation: str, tensors: Mapping[str, Tensor | None], preprocess: Preprocess, **config: Any
+) -> DistilledDataset:
+    """A parameterisation by its name, from tensors and the rest of its constructor's arguments."""
+    cls = block_choices()["parameterisation"][parameterisation]
+    given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+    distilled: DistilledDataset = cls(**given, **config, preprocess=preprocess)
+    return distilled
+
+
+def finish_import(
+    request: ImportRequest,
+    distilled: DistilledDataset,
+    dataset: Dataset,
+    files: list[Path],
+    notes: tuple[str, ...] = (),
+) -> Imported:
+    """The finished set. Raises UserError where it does not decode to images of the data set's shape."""
+    with torch.no_grad():
+        images, _ = distilled.decode()
+    if tuple(images.shape[1:]) != dataset.image_shape:
+        raise UserError(
+            f"{request.path} decodes to images of {shape_text(images[0])}, those of {dataset.label} are "
+            f"{' x '.join(map(str, dataset.image_shape))}: name the data set it was made from"
+        )
+    check_finite(request.path, images)
+    stored = sum(t.numel() for name, t in distilled.state_dict().items() if name not in NOT_PIXELS)
+    ipc = math.ceil(stored / (dataset.n_classes * math.prod(dataset.image_shape)))
+    source = ", ".join(file.name for file in files)
+    return Imported(request.format, distilled, 0, ipc, source, notes=notes)
+
+
+def learned_rate(request: ImportRequest, stated: Any = None, *, required: bool = False) -> Tensor | None:
+    """The rate as a 0-dim tensor: the file's, else that of `--lr`.
+
+    Raises UserError where they disagree, for a rate that is no positive number, and for none if required.
+    """
+    rate = request.lr
+    if stated is not None:
+        numbers = torch.as_tensor(stated, dtype=torch.float64).flatten().tolist()
+        usable = len(numbers) == 1 and math.isfinite(numbers[0]) and numbers[0] > 0
+        if not usable and rate is None:
+            raise UserError(f"{request.path}: its learning rate is {numbers[:2]}: pass a positive one, --lr")
+        if usable and rate is not None and not math.isclose(rate, numbers[0], rel_tol=1e-6):
+            raise UserError(
+                f"{request.path} states the learning rate {numbers[0]:g}: leave out --lr {rate:g}"
+            )
+        rate = numbers[0] if usable else rate
+    if rate is None and required:
+        raise UserError(
+            f"{request.path}: {request.format} files do not hold the learned rate of a student: pass --lr"
+        )
+    return None if rate is None else torch.tensor(rate)
+
+
+def check_finite(path: Path, numbers: Tensor) -> None:
+    bad = len(numbers) - int(torch.isfinite(numbers.flatten(1)).all(1).sum())
+    if bad:
+        raise UserError(
+            f"{path}: {bad} of {len(numbers)} images hold NaN or infinite values: take another file"
+        )
+
+
+def shape_text(tensor: Tensor) -> str:
+    return " x ".join(map(str, tensor.shape)) or "a single number"

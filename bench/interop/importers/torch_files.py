@@ -1,0 +1,166 @@
+"""Plain images in files of torch, numpy and safetensors: DC, MTT, DATM and whatever is named like them."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bench.core.distilled import load_distilled
+from bench.core.errors import UserError
+from bench.data.dataset import Dataset
+from bench.interop.importers import pixel_space, safe_load
+from bench.interop.importers.arrays import plain_set
+from bench.interop.importers.pixel_space import PREPROCESS_KEY
+from bench.interop.importers.request import Imported, ImportRequest, finish_import, learned_rate
+
+IMAGE_NAMES = ("images", "image", "data", "x")
+LABEL_NAMES = ("labels", "label", "targets", "target", "y")
+
+
+def file_of(path: Path, *names: str) -> Path:
+    """The file itself, or the first of these names that a folder has. Raises UserError for neither."""
+    if not path.is_dir():
+        return path
+    found = next((path / name for name in names if (path / name).is_file()), None)
+    if found is None:
+        raise UserError(f"no {' or '.join(names)} in {path}: name the file")
+    return found
+
+
+def images_file(path: Path) -> Path:
+    """images_best.pt of a folder, or the file of another iteration. Raises UserError for any other file."""
+    file = file_of(path, "images_best.pt")
+    if file.name.startswith("images_zca"):
+        raise UserError(f"{file} is for viewing, its whitening undone: name {file.name.replace('zca_', '')}")
+    if not file.name.startswith("images"):
+        raise UserError(f"{file} is not called images_*.pt, by which its labels are found: name that file")
+    return file
+
+
+def beside(images: Path, stem: str) -> Path:
+    """images_500.pt, "labels" -> labels_500.pt in the same folder."""
+    return images.with_name(images.name.replace("images", stem, 1))
+
+
+def read_dc(request: ImportRequest, dataset: Dataset) -> list[Imported]:
+    """`{"data": [[images, labels], ...], "accs_all_exps": {network: [...]}}`: a set for each experiment."""
+    held = safe_load.load_torch(request.path)
+    data = held.get("data") if isinstance(held, dict) else None
+    if not (
+        isinstance(data, list) and data and all(isinstance(d, list | tuple) and len(d) == 2 for d in data)
+    ):
+        raise UserError(f"{request.path} has no list `data` of [images, labels]: pass the right --format")
+    preprocess = pixel_space.stated_preprocess(request, held, dataset)
+    rate = learned_rate(request, held.get("lr"))
+    found = []
+    for i, (images, labels) in enumerate(data):
+        one = plain_set(
+            request,
+            dataset,
+            images,
+            labels,
+            [request.path],
+            convention="normalized",
+            preprocess=preprocess,
+            rate=rate,
+        )
+        found.append(dataclasses.replace(one, seed=i, published=_claims(held, i, len(data))))
+    return found
+
+
+def _claims(held: dict[str, Any], i: int, experiments: int) -> dict[str, Any]:
+    """The accuracies of experiment i by network; those of all experiments stand one after the other."""
+    claimed = held.get("accs_all_exps")
+    if not isinstance(claimed, dict):
+        return {}
+    try:
+        numbers = {net: [float(a) for a in accuracies] for net, accuracies in claimed.items()}
+    except (TypeError, ValueError):  # something else under that name
+        return {}
+    each = {net: len(a) // experiments if len(a) % experiments == 0 else 0 for net, a in numbers.items()}
+    parts = {net: a[i * each[net] : (i + 1) * each[net]] for net, a in numbers.items() if each[net]}
+    return {"accuracies": parts} if parts else {}
+
+
+def read_mtt(request: ImportRequest, dataset: Dataset) -> list[Imported]:
+    """images_best.pt and labels_best.pt; the learned rate only where there is an lr_best.pt (DATM)."""
+    path = images_file(request.path)
+    files = [path, beside(path, "labels")]
+    images, labels = (safe_load.load_torch(file) for file in files)
+    rate_file = beside(path, "lr")
+    stated = safe_load.load_torch(rate_file) if rate_file.is_file() else None
+    files += [rate_file] if stated is not None else []
+    rate = learned_rate(request, stated, required=True)
+    return [plain_set(request, dataset, images, labels, files, rate=rate)]
+
+
+def read_plain(request: ImportRequest, dataset: Dataset) -> list[Imported]:
+    """Images and labels (and `lr`): in one file by name, as a pair, or in files beside each other."""
+    path = file_of(request.path, *(f"images{suffix}" for suffix in (".pt", ".pth", ".safetensors", ".npz")))
+    held, files = _held(path)
+    missing = [names[0] for names in (IMAGE_NAMES, LABEL_NAMES) if not any(name in held for name in names)]
+    if missing:
+        raise UserError(
+            f"{path} has no {' and no '.join(missing)} (it has {_keys(held)}): pass the right --format"
+        )
+    images, labels = (
+        next(held[name] for name in names if name in held) for names in (IMAGE_NAMES, LABEL_NAMES)
+    )
+    one = plain_set(
+        request,
+        dataset,
+        images,
+        labels,
+        files,
+        guess=True,
+        preprocess=pixel_space.stated_preprocess(request, held, dataset),
+        rate=learned_rate(request, held.get("lr")),
+    )
+    return [one]
+
+
+def _held(path: Path) -> tuple[dict[str, Any], list[Path]]:
+    """(what there is by name, the files it came from)."""
+    if path.suffix == ".npz":
+        return safe_load.load_npz(path), [path]
+    if path.suffix == ".safetensors":
+        tensors, metadata = safe_load.load_safetensors(path)
+        prefix = f"{PREPROCESS_KEY}."
+        transform = {k.removeprefix(prefix): tensors.pop(k) for k in list(tensors) if k.startswith(prefix)}
+        header = metadata.get(PREPROCESS_KEY)
+        named = {} if header is None else {PREPROCESS_KEY: {"header": header, "tensors": transform}}
+        return tensors | named, [path]
+    value = safe_load.load_torch(path)
+    if isinstance(value, dict):
+        return value, [path]
+    if isinstance(value, list | tuple) and len(value) == 2:
+        return dict(zip(("images", "labels"), value, strict=True)), [path]
+    if not isinstance(value, torch.Tensor | np.ndarray):
+        return {}, [path]
+    parts = {name: beside(path, name) for name in ("labels", "lr", PREPROCESS_KEY)}
+    parts = {name: file for name, file in parts.items() if file.is_file() and file != path}
+    return {"images": value} | {n: safe_load.load_torch(f) for n, f in parts.items()}, [path, *parts.values()]
+
+
+def _keys(held: dict[str, Any]) -> str:
+    return ", ".join(map(str, list(held)[:8])) or "nothing"
+
+
+def read_ddbench(request: ImportRequest, dataset: Dataset) -> list[Imported]:
+    """An artifact of ours, with its own preprocessing."""
+    if request.space or request.lr is not None:
+        raise UserError(
+            f"{request.path} is an artifact of ddbench and says all itself: leave out --space and --lr"
+        )
+    path = file_of(request.path, "data.safetensors")
+    distilled = load_distilled(path)
+    with torch.no_grad():
+        _, targets = distilled.decode()
+    classes = targets.shape[1] if targets.dim() == 2 else int(targets.max()) + 1
+    if classes != dataset.n_classes:
+        raise UserError(
+            f"{path} has {classes} classes, {dataset.label} {dataset.n_classes}: name its data set"
+        )
+    return [finish_import(request, distilled, dataset, [path])]

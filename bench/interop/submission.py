@@ -1,0 +1,344 @@
+"""Would somebody else get these records? What is checked before contributed results are taken in."""
+
+import math
+import os
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any, cast
+
+import torch
+from pydantic import ValidationError
+from safetensors.torch import load_file
+
+from bench.analysis.aggregate import parts
+from bench.core.distilled import load_distilled
+from bench.core.errors import UserError, first_line
+from bench.core.networks.architecture import parse_architecture
+from bench.data.cache import prepare_dataset, read_dataset
+from bench.data.dataset import Dataset
+from bench.data.spec import DatasetSpec
+from bench.evaluation.scoring import EvaluationResult, EvaluationSetting, train_and_score
+from bench.evaluation.storage import measure_storage
+from bench.execution.store import WEIGHTS, Store
+from bench.planning.graph import Cell, EvaluationSpec, Job, make_job, plan_evaluations, plan_sweep
+from bench.planning.protocols import Protocol, load_protocol, load_protocols
+from bench.planning.sweep import Sweep
+from bench.planning.yaml_schema import first_complaint
+from bench.records.columns import Row, record_frame
+from bench.records.naming import CELL
+from bench.records.reader import PARQUET, read_records
+from bench.records.schema import Record, StudentTraining
+from bench.records.to_sweep import dataset_entry, is_external, rows_by_sweep, sweep_of
+
+LEAST_TOLERANCE = 0.02  # of accuracy: within it two devices agree
+STANDARD_ERRORS = 2  # standard errors of the difference
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was looked at, how often it was right, and a line for each time that it was not."""
+
+    name: str
+    passed: int
+    failures: list[str]
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Submission:
+    """A result folder that somebody contributes. `given`: data sets by fingerprint, for those elsewhere."""
+
+    directory: Path
+    given: Mapping[str, Dataset]
+
+    def checks(self, sample: int) -> Iterator[Check]:
+        """Each check as it ends, the slow one last. Raises UserError where there is no record to check."""
+        records, problems = read_records(self.directory)
+        yield Check("record: schema, checksum, name", len(records), problems)
+        yield _check("record: no experiment twice", records, _twice(records))
+        sound = list(records)
+        for name, complaint in (
+            ("artifact: there, whole", self._damage),
+            ("artifact: is what the record says", self._misdescribed),
+            ("data set: found, same fingerprint", self._strange),
+            ("storage: as counted in the artifact", self._miscounted),
+        ):
+            found = _check(name, sound, _complaints(sound, complaint))
+            yield found
+            failed = {line.partition(": ")[0] for line in found.failures}
+            sound = [record for record in sound if record.key not in failed]
+        jobs, failures = self._planned(sound)
+        yield _check("key: as planned today", sound, failures)
+        yield self._again([record for record in sound if record.key in jobs], jobs, sample)
+        copied = (self.directory / PARQUET).exists()
+        told = [f"{PARQUET}: reports would read it, whatever it says: delete it"] if copied else []
+        yield Check("folder: no copy of the records", int(not copied), told)
+
+    @cached_property
+    def _store(self) -> Store:
+        return Store(self.directory.resolve())
+
+    # --- one record -----------------------------------------------------------------------------------------
+
+    def _damage(self, record: Record) -> str | None:
+        state = self._store.state("distill", record.artifact)
+        return state if state != "" else f"artifacts/{record.artifact} is not there: contribute it too"
+
+    def _misdescribed(self, record: Record) -> str | None:
+        meta = self._store.meta(record.artifact)
+        made = meta["identity"]
+        if make_job("distill", "", made, meta["inputs"]).key != record.artifact:
+            return f"artifacts/{record.artifact} does not have the key of its content"
+        whitened = {"preprocess": made["preprocess"]} if "preprocess" in made else {}
+        said = {
+            "method": (record.method, made["method"]),
+            "method_version": (record.method_version, made["version"]),
+            "hyperparameters": (record.hyperparameters, made["hyperparameters"] | whitened),
+            "ipc": (record.ipc, made["ipc"]),
+            "distill_arch": (record.distill_arch, made["architecture"]),
+            "dataset_fingerprint": (record.dataset_fingerprint, made["dataset"]),
+            "cost.prepare_s": (record.cost.prepare_s, meta["cost"]["prepare_s"]),
+            "cost.distill_s": (record.cost.distill_s, meta["cost"]["distill_s"]),
+        }
+        if "dataset_spec" in meta:
+            said["dataset"] = (record.dataset, meta["dataset_spec"]["label"])
+        wrong = [name for name, (recorded, stored) in said.items() if recorded != stored]
+        return f"differs from artifacts/{record.artifact} in {', '.join(wrong)}" if wrong else None
+
+    def _strange(self, record: Record) -> str | None:
+        found = self._dataset(record)
+        if isinstance(found, str):
+            return found
+        same = (found.image_shape, found.n_classes) == (record.image_shape, record.n_classes)
+        return None if same else "image_shape or n_classes are not the data set's"
+
+    def _miscounted(self, record: Record) -> str | None:
+        try:
+            distilled = load_distilled(self._store.artifact(record.artifact) / WEIGHTS)
+        except UserError as error:
+            return str(error)
+        counted = measure_storage(distilled, self._data(record), record.ipc)
+        names = [n for n in type(counted).model_fields if getattr(counted, n) != getattr(record.storage, n)]
+        told = (f"{n} {getattr(record.storage, n)}, counted {getattr(counted, n)}" for n in names)
+        return f"storage: {'; '.join(told)}" if names else None
+
+    # --- data sets ------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _datasets(self) -> dict[str, Dataset | str]:
+        return dict(self.given)
+
+    def _dataset(self, record: Record) -> Dataset | str:
+        """The data set, or why it is not here; looked for where the artifact was made."""
+        wanted = record.dataset_fingerprint
+        if wanted not in self._datasets:
+            self._datasets[wanted] = self._find(record)
+        return self._datasets[wanted]
+
+    def _find(self, record: Record) -> Dataset | str:
+        hint = f"give the data set {record.dataset} with --dataset"
+        try:
+            spec = DatasetSpec.model_validate(self._store.meta(record.artifact)["dataset_spec"])
+            found = read_dataset(prepare_dataset(spec.model_copy(update={"download": False})))
+        except (KeyError, ValidationError):
+            return f"the artifact does not say where its data set is: {hint}"
+        except UserError as error:
+            return f"{error}; or {hint}"
+        if found.fingerprint != record.dataset_fingerprint:
+            return f"its data set has the fingerprint {found.fingerprint} here: {hint}"
+        return found
+
+    def _data(self, record: Record) -> Dataset:
+        found = self._dataset(record)
+        assert isinstance(found, Dataset), "only records whose data set was found come here"
+        return found
+
+    # --- keys -----------------------------------------------------------------------------------------------
+
+    def _planned(self, records: Sequence[Record]) -> tuple[dict[str, Job], list[str]]:
+        """The jobs by key that today's ddbench plans for these records, and which records are not theirs."""
+        jobs: dict[str, Job] = {}
+        failures = []
+        by_key = {record.key: record for record in records}
+        cells = parts(record_frame(records), CELL) if records else ()
+        for rows in (
+            rows for _, cell in cells for rows in rows_by_sweep(cast(list[Row], cell.to_dict("records")))
+        ):
+            held = [by_key[row["key"]] for row in rows]
+            why = (
+                "the key is another one today: a version of method or protocol, a default, or the first seed"
+            )
+            try:
+                planned = self._plan(rows, held)
+            except (UserError, ValidationError) as error:
+                planned, why = {}, str(error) if isinstance(error, UserError) else first_complaint(error)
+            for record in held:
+                if record.key not in planned:
+                    failures.append(f"{record.key}: {why}")
+                elif wrong := _unlike(record, planned[record.key]):
+                    failures.append(f"{record.key}: differs from what its key says in {', '.join(wrong)}")
+                else:
+                    jobs[record.key] = planned[record.key]
+        return jobs, failures
+
+    def _plan(self, rows: Sequence[Row], records: Sequence[Record]) -> dict[str, Job]:
+        """Of records that differ in their seed only."""
+        first = records[0]
+        found = self._data(first)
+        meta = self._store.meta(first.artifact)
+        if is_external(rows[0]):
+            return self._plan_foreign(records, found)
+        entry = dataset_entry(first.dataset, meta.get("dataset_spec"))
+        sweep = Sweep.model_validate(sweep_of(rows, entry))
+        chosen = [protocol for name in sweep.evaluate.protocol for protocol in load_protocols(name)]
+        return plan_sweep(sweep, {spec.label: found for spec in sweep.datasets}, chosen)
+
+    def _plan_foreign(self, records: Sequence[Record], found: Dataset) -> dict[str, Job]:
+        """Of sets that somebody else distilled: only how they are scored is planned."""
+        first = records[0]
+        network = parse_architecture(first.eval_arch)
+        spec = EvaluationSpec(network, load_protocol(first.protocol), len(first.accuracies), *_besides(first))
+        ordered = sorted(records, key=lambda record: record.seed)
+        metas = [self._store.meta(record.artifact) for record in ordered]
+        sets = [make_job("distill", meta["label"], meta["identity"], meta["inputs"]) for meta in metas]
+        cells = [Cell(found, record.ipc or 1, network, record.seed) for record in ordered]
+        jobs: dict[str, Job] = {}
+        plan_evaluations(jobs, spec, cells, sets)
+        return jobs
+
+    # --- accuracies -----------------------------------------------------------------------------------------
+
+    def _again(self, records: Sequence[Record], jobs: Mapping[str, Job], sample: int) -> Check:
+        """Train the students of some records again, the same ones at every call."""
+        ordered = sorted(records, key=lambda record: record.key)
+        drawn = random.Random(0).sample(ordered, min(sample, len(ordered)))
+        failures, notes = list[str](), list[str]()
+        for record in drawn:
+            try:
+                result = self._examine(record, jobs[record.key])
+            except UserError as error:
+                failures.append(f"{record.key}: {error}")
+                continue
+            if told := _otherwise(record, result.training):
+                failures.append(f"{record.key}: {'; '.join(told)}")
+                continue
+            again = result.judged.accuracies
+            allowed = tolerance(again, self._data(record).n_test)
+            claimed, measured = mean(record.accuracies), mean(again)
+            line = (
+                f"{record.key}: {record.method} on {record.eval_arch}: claimed {100 * claimed:.1f} %, "
+                f"measured {100 * measured:.1f} %, tolerance {100 * allowed:.1f}"
+            )
+            (notes if abs(claimed - measured) <= allowed else failures).append(line)
+        return Check(f"accuracy: {len(drawn)} of {len(ordered)} evaluated again", len(notes), failures, notes)
+
+    def _examine(self, record: Record, job: Job) -> EvaluationResult:
+        """As many students, trained again; at the record's learning rate where the protocol lets one choose.
+
+        Raises UserError where the teacher is not among the artifacts, or the rate not among the protocol's.
+        """
+        teacher = None
+        if key := job.inputs.get("teacher"):
+            if state := self._store.state("prepare", key):
+                raise UserError(state)
+            if state is not None:
+                raise UserError(f"artifacts/{key}, the teacher, is not there: contribute it too")
+            teacher = load_file(self._store.artifact(key) / WEIGHTS)
+        torch.set_num_threads(min(record.cost.cpus or 1, os.cpu_count() or 1))
+        on_gpu = record.cost.gpus > 0 and torch.cuda.is_available()
+        device = torch.device("cuda:0" if on_gpu else "cpu")
+        setting = EvaluationSetting(
+            data=self._data(record),
+            architecture=parse_architecture(record.eval_arch),
+            protocol=_at_rate(Protocol(about="", **job.identity["protocol"]), record),
+            students=len(record.accuracies),
+            seed=record.seed,
+            device=device,
+            teacher=teacher,
+        )
+        distilled = load_distilled(self._store.artifact(record.artifact) / WEIGHTS, device)
+        return train_and_score(distilled, setting)
+
+
+def _unlike(record: Record, job: Job) -> list[str]:
+    """What a record says otherwise than the job of its key, beyond what that was planned from."""
+    said = {
+        "artifact": (record.artifact, job.inputs["artifact"]),
+        "seed": (record.seed, job.identity["seed"]),
+        "protocol_version": (record.protocol_version, job.identity["protocol"]["version"]),
+    }
+    return [name for name, (recorded, planned) in said.items() if recorded != planned]
+
+
+def _at_rate(protocol: Protocol, record: Record) -> Protocol:
+    """With the one of its rates that was chosen. Raises UserError for a rate that is none of them."""
+    if record.training is None or not protocol.rates:
+        return protocol
+    lr, scores = record.training.lr, record.training.holdout_scores or {}
+    if lr not in protocol.rates or scores.get(f"{lr:g}") != max(scores.values(), default=None):
+        raise UserError(f"training.lr {lr:g} is not the one of {protocol.name}'s rates that scored best")
+    return protocol.model_copy(update={"recipe": replace(protocol.recipe, lr=lr), "rates": ()})
+
+
+def _otherwise(record: Record, again: StudentTraining) -> list[str]:
+    """How the students were trained, where the record says otherwise; what chose a rate is not run again."""
+    if record.training is None:
+        return []
+    said, found = (t.model_dump(exclude={"lr_from", "holdout_scores"}) for t in (record.training, again))
+    return [f"training.{n} {said[n]}, measured {found[n]}" for n in said if said[n] != found[n]]
+
+
+def tolerance(again: Sequence[float], n_test: int) -> float:
+    """How far the mean of other students may lie from that of these and still agree, as a fraction.
+
+    On one kind of CPU a student is a function of its seeds, and the means are equal. On another device sums
+    of floats are rounded otherwise, training amplifies that, and the student ends as if it had been drawn
+    anew: the means then differ by their standard error, sqrt(2 / students) times the deviation of one
+    student. That is the deviation of those trained here, as one that is claimed could be made to allow
+    anything; and, as few students tell little, no less than the binomial deviation of an accuracy over the
+    test split. Two standard errors are allowed, and never less than two points, about what a change of
+    libraries moves.
+    """
+    level = mean(again)
+    deviations = [stdev(again)] if len(again) > 1 else []
+    one = max([math.sqrt(level * (1 - level) / n_test), *deviations])
+    return max(LEAST_TOLERANCE, STANDARD_ERRORS * one * math.sqrt(2 / len(again)))
+
+
+# --- lines --------------------------------------------------------------------------------------------------
+
+
+def _complaints(records: Sequence[Record], complaint: Callable[[Record], str | None]) -> list[str]:
+    return [f"{record.key}: {why}" for record in records if (why := _guarded(complaint, record)) is not None]
+
+
+def _guarded(complaint: Callable[[Record], str | None], record: Record) -> str | None:
+    try:
+        return complaint(record)
+    except (LookupError, TypeError, ValueError) as error:  # of a meta.json that is whole, but made by hand
+        return f"artifacts/{record.artifact}: {first_line(error)}"
+
+
+def _check(name: str, records: Sequence[Record], failures: list[str]) -> Check:
+    return Check(name, len(records) - len(failures), failures)
+
+
+def _twice(records: Sequence[Record]) -> list[str]:
+    """A line for each record after the first of one experiment."""
+    found: dict[tuple[Any, ...], list[str]] = defaultdict(list)
+    for r in records:
+        spec = (r.artifact, r.eval_arch, r.protocol, r.protocol_version, r.seed, len(r.accuracies))
+        found[(*spec, *_besides(r))].append(r.key)
+    return [f"{key}: is the experiment of {keys[0]}" for keys in found.values() for key in keys[1:]]
+
+
+def _besides(r: Record) -> tuple[tuple[float, ...], bool]:
+    """What the evaluation was asked to tell besides: the parts of a curve, and whether snapshots."""
+    if r.metrics is None:
+        return (), False
+    return tuple(point.fraction for point in r.metrics.curve), r.metrics.snapshots is not None

@@ -1,0 +1,1 @@
+"""From a sweep file to the graph of jobs: schema, presets, protocols, graph, estimate. Pure."""

@@ -1,0 +1,222 @@
+"""A sweep becomes a graph of jobs: prepare -> distill -> tune -> evaluate. Pure."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bench.core.errors import UserError
+from bench.core.method import ARCHITECTURE, IPC, SEED, Method, Prerequisite
+from bench.core.networks.architecture import Architecture
+from bench.core.preprocess import NORMALISE
+from bench.core.registry import block_class
+from bench.data.dataset import Dataset
+from bench.planning.protocols import Protocol
+from bench.planning.sweep import Sweep
+from bench.records.naming import ANY_ARCHITECTURE
+
+KEY_SCHEMA = 1
+JOB_KINDS = ("prepare", "distill", "tune", "evaluate")
+HOLDOUT = 0.1  # of the training set, on which a learning rate is chosen
+
+
+@dataclass(frozen=True)
+class Job:
+    """One unit of work. The key hashes everything that moves the result, and nothing else."""
+
+    kind: str
+    key: str
+    label: str
+    identity: dict[str, Any]  # what the key hashes: plain JSON
+    inputs: dict[str, str]  # role -> key of a job that must come first
+
+
+def make_job(kind: str, label: str, identity: dict[str, Any], inputs: dict[str, str]) -> Job:
+    content = {"schema": KEY_SCHEMA, "kind": kind, "inputs": inputs, **identity}
+    text = json.dumps(content, sort_keys=True, allow_nan=False)
+    return Job(kind, hashlib.sha256(text.encode()).hexdigest()[:16], label, identity, inputs)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Where in the grid a result stands."""
+
+    data: Dataset
+    ipc: int
+    architecture: Architecture
+    seed: int
+    preprocess: str = NORMALISE  # what is distilled on; of no account to who scores
+
+    def axes(self, depends_on: frozenset[str]) -> dict[str, Any]:
+        """Only what moves the result enters the key, so one artifact serves all values of the rest."""
+        found = {
+            "ipc": self.ipc if IPC in depends_on else None,
+            "architecture": self.architecture.label if ARCHITECTURE in depends_on else ANY_ARCHITECTURE,
+            "seed": self.seed if SEED in depends_on else 0,
+        }
+        return found if self.preprocess == NORMALISE else found | {"preprocess": self.preprocess}
+
+
+@dataclass(frozen=True)
+class EvaluationSpec:
+    """How a set is scored."""
+
+    student: Architecture
+    protocol: Protocol
+    students: int
+    curve: tuple[float, ...] = ()
+    snapshots: bool = False
+
+    def identity(self, cell: Cell) -> dict[str, Any]:
+        return {
+            "dataset": cell.data.fingerprint,
+            "architecture": self.student.label,
+            "protocol": self.protocol.model_dump(mode="json", exclude={"about"}),
+            "students": self.students,
+            "seed": cell.seed,
+        }
+
+    def beside(self) -> dict[str, Any]:
+        """What an evaluation tells besides; nothing by default, so that keys from before it hold."""
+        wanted = {"curve": list(self.curve), "snapshots": self.snapshots}
+        return {name: value for name, value in wanted.items() if value}
+
+
+def plan_sweep(
+    sweep: Sweep, datasets: Mapping[str, Dataset], protocols: Sequence[Protocol]
+) -> dict[str, Job]:
+    """Every job of the sweep by key, inputs before their users. `datasets` is keyed by label."""
+    jobs: dict[str, Job] = {}
+    wanted = sweep.evaluate
+    evaluations = [
+        EvaluationSpec(student, protocol, wanted.students, wanted.curve, wanted.snapshots)
+        for student in wanted.architectures
+        for protocol in protocols
+    ]
+    for spec in sweep.datasets:
+        for entry in sweep.methods:
+            for ipc in sweep.ipc:
+                method = entry.resolve(spec.preset_name, ipc)
+                preprocess = entry.preprocess(spec.preset_name, ipc)
+                for architecture in sweep.distill.architectures:
+                    cells = [Cell(datasets[spec.label], ipc, architecture, s) for s in sweep.distill.seeds]
+                    distilled_on = [dataclasses.replace(cell, preprocess=preprocess) for cell in cells]
+                    sets = [_distill(jobs, entry.name, method, cell) for cell in distilled_on]
+                    for evaluation in evaluations:
+                        plan_evaluations(jobs, evaluation, cells, sets)
+    return jobs
+
+
+def _describe(axes: Mapping[str, Any]) -> str:
+    words = [f"ipc {axes['ipc']}"] if axes["ipc"] else []
+    words += [axes["architecture"]] if axes["architecture"] != ANY_ARCHITECTURE else []
+    words += [axes["preprocess"]] if "preprocess" in axes else []
+    return " ".join([*words, f"seed {axes['seed']}"])
+
+
+def _distill(jobs: dict[str, Job], name: str, method: Method, cell: Cell) -> Job:
+    inputs = _prepare(jobs, method.requires(), cell) | _whitening(jobs, cell)
+    axes = cell.axes(method.depends_on)
+    identity = {
+        "dataset": cell.data.fingerprint,
+        "method": name,
+        "version": method.version,
+        "hyperparameters": dataclasses.asdict(method),  # type: ignore[call-overload]
+        **axes,
+    }
+    job = make_job("distill", f"{name} {cell.data.label} {_describe(axes)}", identity, inputs)
+    jobs[job.key] = job
+    return job
+
+
+def _prepare(jobs: dict[str, Job], required: Mapping[str, Prerequisite], cell: Cell) -> dict[str, str]:
+    """Plan prerequisites and what they stand on, each once. Returns {role: key}."""
+    made: dict[str, str] = {}  # an expert's epochs are asked for one by one, and each stands on all before it
+
+    def key(prepare: Prerequisite) -> str:
+        written = repr(prepare)
+        if written not in made:
+            inputs = {role: key(needed) for role, needed in prepare.requires().items()}
+            job = _prepare_job(prepare, cell, inputs | _whitening(jobs, cell))
+            jobs[job.key] = job
+            made[written] = job.key
+        return made[written]
+
+    return {role: key(prepare) for role, prepare in required.items()}
+
+
+def _whitening(jobs: dict[str, Job], cell: Cell) -> dict[str, str]:
+    """{"whitening": key} for what works on whitened images."""
+    if cell.preprocess == NORMALISE:
+        return {}
+    needed = {"whitening": block_class("Whitening")()}
+    return _prepare(jobs, needed, dataclasses.replace(cell, preprocess=NORMALISE))
+
+
+def _prepare_job(prepare: Prerequisite, cell: Cell, inputs: dict[str, str]) -> Job:
+    axes = cell.axes(prepare.depends_on)
+    identity = {
+        "dataset": cell.data.fingerprint,
+        "block": type(prepare).__name__,
+        "version": prepare.version,
+        "values": dataclasses.asdict(prepare),  # type: ignore[call-overload]
+        **axes,
+    }
+    return make_job("prepare", f"{prepare} {cell.data.label} {_describe(axes)}", identity, inputs)
+
+
+def plan_evaluations(
+    jobs: dict[str, Job], spec: EvaluationSpec, cells: Sequence[Cell], sets: Sequence[Job]
+) -> None:
+    """Plan the scoring of one method's sets, a cell each, and what it needs besides.
+
+    A learning rate is chosen once, on the first set; a teacher once for all methods.
+    """
+    shared = _teacher(jobs, spec, cells[0])
+    if spec.protocol.rates:
+        identity = spec.identity(cells[0]) | {"fraction": HOLDOUT}
+        label = f"learning rate of {sets[0].label} on {spec.student.label}"
+        tune = make_job("tune", label, identity, {"artifact": sets[0].key, **shared})
+        jobs[tune.key] = tune
+        shared["rate"] = tune.key
+    for cell, distill in zip(cells, sets, strict=True):
+        label = f"{distill.label} on {spec.student.label}"
+        if distill.identity["seed"] != cell.seed:
+            label += f" (students {cell.seed})"
+        job = make_job(
+            "evaluate", label, spec.identity(cell) | spec.beside(), {"artifact": distill.key, **shared}
+        )
+        jobs[job.key] = job
+
+
+def _teacher(jobs: dict[str, Job], spec: EvaluationSpec, cell: Cell) -> dict[str, str]:
+    """{"teacher": key} where the protocol has one: a network of the student's architecture."""
+    if spec.protocol.teacher is None:
+        return {}
+    teacher = block_class("Teacher")(**dataclasses.asdict(spec.protocol.teacher.recipe))
+    return _prepare(jobs, {"teacher": teacher}, dataclasses.replace(cell, architecture=spec.student))
+
+
+def check_data(sweep: Sweep, datasets: Mapping[str, Dataset]) -> None:
+    """What only the data can tell. Raises UserError: a budget over a class, a network too deep."""
+    labels: dict[str, str] = {}
+    for label, data in datasets.items():
+        if data.fingerprint in labels:
+            raise UserError(
+                f"datasets: {labels[data.fingerprint]} and {label} hold the same images: keep one"
+            )
+        labels[data.fingerprint] = label
+        counts = data.train.labels.bincount(minlength=data.n_classes)
+        size, smallest = int(counts.min()), int(counts.argmin())
+        for ipc in sweep.ipc:
+            if ipc > size:
+                name = data.classes[smallest]
+                raise UserError(f"ipc: {ipc} is more than class {name!r} of {label} has; use 1 to {size}")
+        for key, wanted in (("distill", sweep.distill), ("evaluate", sweep.evaluate)):
+            for architecture in wanted.architectures:
+                try:
+                    architecture.check(data.image_shape)
+                except UserError as error:
+                    raise UserError(f"{key}.architectures: {error} ({label})") from None

@@ -1,0 +1,105 @@
+"""How a distilled set is scored: the files of configs/protocols."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
+
+from bench.core.errors import UserError
+from bench.core.registry import choose
+from bench.core.training import Recipe
+from bench.planning.yaml_schema import CONFIGS, Positive, Strict, check_distinct, first_complaint, read_yaml
+
+
+class TeacherConfig(Strict):
+    """A network of the student's architecture, trained on the real training set; it labels every batch."""
+
+    recipe: Recipe
+    temperature: float = Field(default=1.0, gt=0)
+
+
+class Protocol(Strict):
+    """How a distilled set is scored; the version is bumped when the numbers may move."""
+
+    name: str
+    version: Positive
+    about: str
+    recipe: Recipe
+    labels: Literal["stored", "hard", "teacher"] = "stored"
+    teacher: TeacherConfig | None = None
+    learned_lr: bool = False  # train with the step size that the artifact learned, where it has one
+    rates: tuple[Annotated[float, Field(gt=0)], ...] = ()  # one is chosen on a hold-out of the training set
+
+    @model_validator(mode="after")
+    def _check(self) -> "Protocol":
+        if (self.labels == "teacher") == (self.teacher is None):
+            raise UserError("teacher: belongs to labels: teacher, and that needs it")
+        if self.rates and self.recipe.lr not in self.rates:
+            raise UserError("rates: recipe.lr, which wins where they tie, must be one of them")
+        if self.rates and self.learned_lr:
+            raise UserError("rates and learned_lr: give one of them")
+        check_distinct("rates", self.rates)
+        return self
+
+    @model_serializer(mode="wrap")
+    def _dump(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What is at its default stays out, so that the keys of records hold when an option is added."""
+        values: dict[str, Any] = handler(self)
+        defaults = {name: field.get_default() for name, field in type(self).model_fields.items()}
+        return {k: v for k, v in values.items() if getattr(self, k) != defaults[k]}
+
+
+def protocol_names() -> list[str]:
+    """Every name that a sweep may give: of a file, and of a file's variant."""
+    names = []
+    for path in sorted((CONFIGS / "protocols").glob("*.yaml")):
+        names += [path.stem, *(f"{path.stem}.{variant}" for variant in _file(path)[1])]
+    return names
+
+
+def _file(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """What a file says, and the changes of its variants."""
+    content = read_yaml(path)
+    if not isinstance(content, dict) or not isinstance(content.get("recipe", {}), dict):
+        raise UserError(f"{path}: a protocol is a mapping with {', '.join(Protocol.model_fields)}")
+    return content, content.pop("variants", {})
+
+
+def load_protocols(name: str) -> list[Protocol]:
+    """The protocol of this name; all variants, where the file's own recipe lacks its length (`dc_bench`).
+
+    A variant, `standard.hard`, is the file's protocol with some keys changed. Raises UserError for an unknown
+    name.
+    """
+    stem, _, wanted = choose("protocol", name, protocol_names()).partition(".")
+    path = CONFIGS / "protocols" / f"{stem}.yaml"
+    content, variants = _file(path)
+    if wanted:
+        variants = {wanted: variants[wanted]}
+    elif not variants or {"steps", "epochs"} & content.get("recipe", {}).keys():
+        variants = {"": {}}
+    try:
+        return [Protocol.model_validate(_varied(content, stem, v, change)) for v, change in variants.items()]
+    except ValidationError as error:
+        raise UserError(f"{path}: {first_complaint(error)}") from None
+
+
+def _varied(content: dict[str, Any], stem: str, variant: str, changes: dict[str, Any]) -> dict[str, Any]:
+    varied = content | changes
+    varied["recipe"] = content.get("recipe", {}) | changes.get("recipe", {})
+    if variant:
+        varied["about"] = f"{content['about']}; {variant}"
+    return {"name": f"{stem}.{variant}" if variant else stem, **varied}
+
+
+def load_protocol(name: str, *, taught: bool = True) -> Protocol:
+    """The one protocol of this name.
+
+    Raises UserError for an unknown name, for that of several, and without `taught` for one with a teacher.
+    """
+    found = load_protocols(name)
+    if len(found) > 1:
+        raise UserError(f"protocol {name} is several: name one of {', '.join(p.name for p in found)}")
+    if found[0].teacher is not None and not taught:
+        raise UserError(f"protocol {name}: only `run` and `evaluate` train its teacher; name another")
+    return found[0]

@@ -1,0 +1,1 @@
+"""What one evaluation says: schema, columns, labels, reading, merging, and its sweep. No torch."""

@@ -1,0 +1,90 @@
+"""Names: what may be averaged together has one, what may not has two."""
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pandas as pd
+
+ANY_ARCHITECTURE = "any"  # the distillation architecture of a method that uses none
+CELL = ["method", "dataset", "ipc", "distill_arch", "eval_arch", "protocol"]
+
+
+def labelled(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of records with `method`, `dataset` and `protocol`: labels that keep apart what differs.
+
+    What differs is seen beside all others only: the rows of several folders are labelled together.
+    """
+    methods = _pairs(rows, "method_name", "method_version")
+    datasets = _pairs(rows, "dataset_name", "dataset_fingerprint")
+    protocols = _pairs(rows, "protocol_name", "protocol_version")
+    method, dataset, protocol = _versions(methods), _fingerprints(datasets), _versions(protocols)
+    table = rows.assign(
+        method=[method[pair] for pair in methods],
+        dataset=[dataset[pair] for pair in datasets],
+        protocol=[protocol[pair] for pair in protocols],
+    )
+    return table.assign(method=_method_labels(table))
+
+
+def _pairs(table: pd.DataFrame, one: str, other: str) -> list[tuple[Any, Any]]:
+    return list(zip(table[one].tolist(), table[other].tolist(), strict=True))
+
+
+def _versions(pairs: Iterable[tuple[str, int]]) -> dict[tuple[str, int], str]:
+    """`quick` where a name has one version among the records, `quick v2` where it has several."""
+    known = set(pairs)
+    names = [name for name, _ in known]
+    return {(name, v): f"{name} v{v}" if names.count(name) > 1 else name for name, v in known}
+
+
+def _fingerprints(pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """`cifar10` where a name has one fingerprint among the records, `cifar10#ab12cd` where several."""
+    by_name: dict[str, set[str]] = {}
+    for name, fingerprint in pairs:
+        by_name.setdefault(name, set()).add(fingerprint)
+    labels: dict[tuple[str, str], str] = {}
+    for name, prints in by_name.items():
+        longest = max(map(len, prints))
+        digits = next((n for n in range(6, longest) if len({p[:n] for p in prints}) == len(prints)), longest)
+        labels |= {(name, p): f"{name}#{p[:digits]}" if len(prints) > 1 else name for p in prints}
+    return labels
+
+
+def _flat(hyperparameters: str) -> dict[str, str]:
+    """Values of a JSON object as text that can be compared, whatever they are."""
+    values: dict[str, Any] = json.loads(hyperparameters)
+    return {
+        name: value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+        for name, value in values.items()
+    }
+
+
+def _varying(variants: Sequence[dict[str, str]]) -> set[str]:
+    """The fields that do not have one value in all variants; a missing field is a value of its own."""
+    names = {name for variant in variants for name in variant}
+    return {name for name in names if len({variant.get(name) for variant in variants}) > 1}
+
+
+def _method_labels(table: pd.DataFrame) -> list[str]:
+    """`dm[steps=1000]`: the method with exactly the hyper-parameters that differ within some cell.
+
+    What differs only across cells (a learning rate that depends on ipc) belongs to the method. The cell
+    leaves the seed out: two seeds with different hyper-parameters must not be averaged either.
+    """
+    chosen = table["hyperparameters"]
+    cell = table.groupby(CELL, dropna=False).ngroup()
+    variants = pd.DataFrame({"method": table["method"], "cell": cell, "chosen": chosen}).drop_duplicates()
+    several = variants[variants.duplicated("cell", keep=False)]
+    flat = {text: _flat(text) for text in variants["chosen"].unique()}
+    varying: dict[str, set[str]] = {}
+    for (method, _), found in several.groupby(["method", "cell"])["chosen"]:
+        varying.setdefault(str(method), set()).update(_varying([flat[text] for text in found]))
+
+    def label(method: str, values: dict[str, str]) -> str:
+        shown = [f"{name}={values[name]}" for name in sorted(varying.get(method, ())) if name in values]
+        return f"{method}[{', '.join(shown)}]" if shown else method
+
+    pairs = variants[["method", "chosen"]].drop_duplicates().itertuples(index=False)
+    labels = {(method, text): label(method, flat[text]) for method, text in pairs}
+    return [labels[pair] for pair in _pairs(table, "method", "hyperparameters")]

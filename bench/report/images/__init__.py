@@ -1,0 +1,1 @@
+"""Pictures of what distilled sets decode to."""

@@ -1,0 +1,122 @@
+"""A sheet of small images with names around it, as a PNG. No torch."""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from bench.core.io import replacing
+from bench.records.groups import Floats
+
+LEAST_SIDE = 48  # pixels on paper for the shorter side of an image: 8x8 digits stay visible
+IMAGE_GAP = 4
+DPI = 100
+MARGIN = 8
+SHORT = 5  # characters of a head that stand above one image; longer ones are turned
+SHEET_STYLE: dict[str, Any] = {
+    "font.family": "DejaVu Sans",
+    "text.parse_math": False,
+}  # a name may hold a dollar
+OUTLIERS = (1, 99)  # percentiles of an image's values between which it is scaled
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Images [rows,columns,C,H,W] in [0,1], NaN where there is none, and what is written around them."""
+
+    title: str
+    images: Floats
+    names: list[str]  # of the rows
+    heads: list[str] = field(default_factory=list)  # of the columns
+    notes: list[str] = field(default_factory=list)
+
+
+def _by_image(images: Floats, values: Floats) -> Floats:
+    return values.reshape(-1, *[1] * (images.ndim - 1))
+
+
+def into_range(images: Floats) -> tuple[Floats, list[str]]:
+    """Pixels [N,C,H,W] as they can be shown, and a note where some leave [0, 1].
+
+    Those are scaled into it, each image by itself; all others stay as they are.
+    """
+    flat = images.reshape(len(images), -1)
+    low, high = np.percentile(flat, OUTLIERS, axis=1)
+    low, high = np.minimum(low, 0), np.maximum(high, 1)
+    shown = (images - _by_image(images, low)) / _by_image(images, high - low)
+    moved = int(((low < 0) | (high > 1)).sum())
+    span = f"{flat.min():.3g} to {flat.max():.3g}" if len(images) else ""
+    scaled = f"values from {span}: {moved} of {len(images)} images scaled into [0, 1], each by itself"
+    return np.clip(shown, 0, 1), [scaled] if moved else []
+
+
+def around_zero(images: Floats) -> tuple[Floats, list[str]]:
+    """What are no pixels [N,C,H,W], each scaled by its largest size: grey is 0."""
+    largest = np.abs(images).reshape(len(images), -1).max(axis=1)
+    shown = 0.5 + images / (2 * _by_image(images, np.maximum(largest, 1e-12)))
+    return shown, ["each scaled by itself; grey is 0"]
+
+
+def in_rows(images: Floats, rows: NDArray[np.integer], n_rows: int, columns: int) -> Floats:
+    """[N,C,H,W] as [n_rows,columns,C,H,W]: the first of each row, in their order; NaN behind the last."""
+    sheet = np.full((n_rows, columns, *images.shape[1:]), np.nan)
+    for row in range(n_rows):
+        first = images[rows == row][:columns]
+        sheet[row, : len(first)] = first
+    return sheet
+
+
+def sheet_canvas(images: Floats) -> Floats:
+    """[rows,columns,C,H,W] as one picture [height,width,3] on white, every pixel a square of it."""
+    rows, columns, channels, *side = images.shape
+    if channels not in (1, 3):
+        raise ValueError(f"a grid shows 1 or 3 channels, not {channels}")
+    factor = math.ceil(LEAST_SIDE / min(side))
+    large = np.nan_to_num(images, nan=1.0).repeat(factor, axis=3).repeat(factor, axis=4)
+    framed = np.pad(large, ((0, 0), (0, 0), (0, 0), (0, IMAGE_GAP), (0, IMAGE_GAP)), constant_values=1.0)
+    height, width = rows * framed.shape[3], columns * framed.shape[4]
+    sheet = framed.transpose(0, 3, 1, 4, 2).reshape(height, width, channels)
+    return np.broadcast_to(sheet, (*sheet.shape[:2], 3))[:-IMAGE_GAP, :-IMAGE_GAP]
+
+
+def _heads(axes: Axes, heads: list[str], pitch: float) -> float:
+    """Write them above the columns, turned if one is long; the height they take, in pixels."""
+    turned = max(map(len, heads), default=0) > SHORT
+    how: dict[str, Any] = {"rotation": 45, "ha": "left"} if turned else {"ha": "center"}
+    for column, head in enumerate(heads):
+        middle = column * pitch + (pitch - IMAGE_GAP) / 2
+        axes.text(middle, -MARGIN, head, va="bottom", rotation_mode="anchor", fontsize=10, **how)
+    return (9.0 * max(map(len, heads)) * 0.75 + 14 if turned else 20.0) if heads else 0.0
+
+
+def _figure(sheet: Sheet) -> Figure:
+    """The sheet pixel for pixel; what is written around it grows the picture when it is saved."""
+    picture = sheet_canvas(sheet.images)
+    height, width, _ = picture.shape
+    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.imshow(picture, interpolation="nearest", aspect="auto")
+    axes.set_axis_off()
+    pitch = (height + IMAGE_GAP) / len(sheet.names)
+    for row, name in enumerate(sheet.names):
+        axes.text(-MARGIN, row * pitch + (pitch - IMAGE_GAP) / 2, name, ha="right", va="center", fontsize=10)
+    lift = _heads(axes, sheet.heads, (width + IMAGE_GAP) / max(1, len(sheet.heads)))
+    axes.text(0, -MARGIN - lift, sheet.title, ha="left", va="bottom", fontsize=11, fontweight="bold")
+    note = "\n".join(sheet.notes)
+    axes.text(0, height + MARGIN, note, ha="left", va="top", fontsize=9, color="0.35")
+    return figure
+
+
+def save_sheet(sheet: Sheet, path: Path) -> Path:
+    """Write the PNG, the same bytes for the same sheet."""
+    with rc_context(cast(Any, SHEET_STYLE)), replacing(path) as temporary:
+        _figure(sheet).savefig(
+            temporary, format="png", bbox_inches="tight", pad_inches=0.1, metadata={"Software": None}
+        )
+    return path

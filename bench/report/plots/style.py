@@ -1,0 +1,296 @@
+"""What all plots share. A method has one colour and marker in every plot."""
+
+import math
+import re
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from numpy.typing import NDArray
+
+from bench.core.io import replacing
+
+# Those of seaborn's colour-blind-safe palette that white paper does not swallow: no pale pink, no yellow.
+COLOURS = [sns.color_palette("colorblind")[i] for i in (0, 1, 2, 3, 4, 5, 7, 9)]
+MARKERS = "osD^vP*X<>pHd"  # 13 and 8 colours: 104 pairs before one comes twice
+DASHES = ["--", ":", "-.", (0, (5, 1, 1, 1, 1, 1))]
+PANEL, ALONE = (2.7, 2.4), (4.2, 3.2)  # inches; of the only one there is
+MOST_TICKS = 5
+PLOT_FORMATS: dict[str, dict[str, Any]] = {
+    "png": {"Software": None},
+    "svg": {"Date": None},
+}  # without clock or version
+ABREAST = 3  # panels of a single column, side by side
+PANEL_SIZE = 4.5  # of a marker, in points
+LARGER = {"*": 1.6, "P": 1.3, "X": 1.3, "d": 1.2}  # those that cover little of their box
+MOST_NAMES = 45  # in a legend
+MOST_PANELS = 100  # of one figure; more are neither read nor drawn in a minute
+
+PLOT_STYLE: dict[str, Any] = {
+    **sns.axes_style("whitegrid"),
+    **sns.plotting_context("paper"),
+    "text.parse_math": False,  # a label may hold a dollar sign
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so every machine draws the same
+    "svg.hashsalt": "ddbench",
+    "axes.linewidth": 0.8,
+    "grid.linewidth": 0.5,
+    "savefig.dpi": 200,
+}
+
+
+class TooMuchToDraw(Exception):
+    """More than one figure can show; says what."""
+
+
+def limit_names(n: int, what: str, most: int) -> None:
+    """Raises TooMuch for more than a figure can show."""
+    if n > most:
+        raise TooMuchToDraw(f"{n} {what}, at most {most} are drawn")
+
+
+@dataclass(frozen=True)
+class Look:
+    colour: Any
+    marker: str
+    dash: Any
+    hollow: bool = False  # the second time round the colours: told apart in grey print too
+
+    @property
+    def face(self) -> dict[str, Any]:
+        """Its markers, for `Line2D`."""
+        inside, edge = ("white", self.colour) if self.hollow else (self.colour, "white")
+        size = PANEL_SIZE * LARGER.get(self.marker, 1)
+        return {
+            "marker": self.marker,
+            "markersize": size,
+            "markerfacecolor": inside,
+            "markeredgecolor": edge,
+            "markeredgewidth": 1 if self.hollow else 0.3,
+        }
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The rows of a summary that are drawn into one pair of axes."""
+
+    title: str
+    row: int
+    column: int
+    rows: pd.DataFrame
+
+
+# --- what goes where ----------------------------------------------------------------------------------------
+
+
+def natural_order(name: str) -> list[tuple[int, str]]:
+    """A sort key under which steps=100 comes before steps=1000."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name) if part]
+
+
+def method_looks(summary: pd.DataFrame) -> dict[str, Look]:
+    """By method, in the order of the legend: from all methods of the summary, so the same in every plot."""
+    n = len(COLOURS)
+    exempt = sorted(summary.loc[summary["exempt"], "method"].unique(), key=natural_order)
+    distilled = sorted(set(summary["method"]) - set(exempt), key=natural_order)
+    found = {
+        method: Look(COLOURS[i % n], MARKERS[i % len(MARKERS)], "-", hollow=i // n % 2 == 1)
+        for i, method in enumerate(distilled)
+    }
+    ceilings = {method: Look("0.25", "", DASHES[i % len(DASHES)]) for i, method in enumerate(exempt)}
+    return found | ceilings
+
+
+def make_panels(summary: pd.DataFrame) -> list[Panel]:
+    """A row per dataset, protocol and distillation architecture, a column per evaluation architecture.
+
+    What needs no network to distil ("any") is drawn next to every distillation architecture.
+    """
+    archs = sorted(summary["eval_arch"].unique())
+    protocols = summary["protocol"].nunique() > 1
+    found: list[Panel] = []
+    row = 0
+    for (dataset, protocol), part in summary.groupby(["dataset", "protocol"]):
+        distilled = sorted(set(part["distill_arch"]) - {"any"}) or ["any"]
+        for arch in distilled:
+            rows = part[part["distill_arch"].isin([arch, "any"])]
+            where = f"{dataset}, {protocol}" if protocols else str(dataset)
+            how = f"{arch} → " if len(distilled) > 1 else "scored on "
+            found += [
+                Panel(f"{where}\n{how}{name}", row, archs.index(name), group)
+                for name, group in rows.groupby("eval_arch")
+            ]
+            row += 1
+    return found
+
+
+def own_rows(frame: pd.DataFrame) -> list[Panel]:
+    """A panel for each row of the plots: on its distillation architecture, or on the first without that."""
+
+    def rank(panel: Panel) -> tuple[bool, int]:
+        return not (panel.rows["distill_arch"] == panel.rows["eval_arch"]).any(), panel.column
+
+    found: dict[int, Panel] = {}
+    for panel in sorted(make_panels(frame), key=rank):
+        found.setdefault(panel.row, replace(panel, column=0))
+    return [found[row] for row in sorted(found)]
+
+
+def panel_by_ipc(frame: pd.DataFrame) -> list[Panel]:
+    """A column for each ipc; the whole set is drawn into each."""
+    whole = 0  # its own column, if there is nothing else
+    ipcs = ipcs_in(frame) or [whole]
+    return [
+        replace(
+            panel,
+            title=panel.title.replace("\n", f", ipc {ipc}\n" if ipc else "\n"),
+            column=ipcs.index(ipc),
+            rows=panel.rows[panel.rows["ipc"].isna() | (panel.rows["ipc"] == ipc)],
+        )
+        for panel in own_rows(frame)
+        for ipc in ipcs_in(panel.rows) or [whole]
+    ]
+
+
+def _errors(rows: pd.DataFrame) -> NDArray[np.float64]:
+    """Distances to the ends of the interval in percent, for `errorbar`; nothing where none is claimed."""
+    low = rows["accuracy_mean"] - rows["accuracy_ci_low"]
+    high = rows["accuracy_ci_high"] - rows["accuracy_mean"]
+    return np.array([low, high], dtype=np.float64).clip(min=0) * 100
+
+
+def ipcs_in(rows: pd.DataFrame) -> list[int]:
+    return sorted(int(ipc) for ipc in rows["ipc"].dropna().unique())
+
+
+# --- drawing ------------------------------------------------------------------------------------------------
+
+
+def draw_ceiling(axes: Axes, rows: pd.DataFrame, look: dict[str, Look]) -> None:
+    """What no budget applies to, as lines across."""
+    for method, group in rows[rows["exempt"]].groupby("method"):
+        style = look[str(method)]
+        level = 100 * group["accuracy_mean"].mean()
+        axes.axhline(level, color=style.colour, linestyle=style.dash, linewidth=1.2, zorder=1)
+
+
+def _distilled(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows[~rows["exempt"] & rows["ipc"].notna()].sort_values("ipc", kind="stable")
+
+
+def method_lines(rows: pd.DataFrame, look: dict[str, Look]) -> list[tuple[Look, pd.DataFrame]]:
+    """The points of each method, in the order of the legend."""
+    distilled = _distilled(rows)
+    by_method = {name: distilled[distilled["method"] == name] for name in look}
+    return [(look[name], group) for name, group in by_method.items() if len(group)]
+
+
+def draw_points(axes: Axes, x: pd.Series, rows: pd.DataFrame, style: Look, line: str) -> None:
+    """Markers on a line, each with its interval."""
+    y = 100 * rows["accuracy_mean"]
+    bar: dict[str, Any] = {"capsize": 2, "capthick": 0.8, "elinewidth": 0.8}
+    axes.errorbar(x, y, yerr=_errors(rows), fmt="none", ecolor=style.colour, **bar)
+    axes.plot(x, y, color=style.colour, linestyle=line, linewidth=0.8)
+    axes.plot(x, y, color=style.colour, linestyle="", zorder=3, **style.face)
+
+
+def note_aside(i: int, count: int) -> float:
+    """By what the i-th of so many points at one place of a log axis is moved: they stand side by side."""
+    return float(min(1.08, 1.8 ** (1 / count)) ** (i - (count - 1) / 2))
+
+
+def draw_ticks(axes: Axes, values: Sequence[float]) -> None:
+    """These and no others on the x axis, as plain numbers."""
+    axes.xaxis.set_major_locator(FixedLocator(values))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.10g}"))
+
+
+def log_axis(axes: Axes, values: pd.Series) -> None:
+    """A log scale for these values, with a few round numbers."""
+    drawn = values[values > 0]
+    low, high = (drawn.min() / 1.6, drawn.max() * 1.6) if len(drawn) else (1, 10)
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for digits in ((1, 2, 5), (1, 3), (1,)):
+        ticks = [m * 10.0**n for n in decades for m in digits if low <= m * 10.0**n <= high]
+        if len(ticks) <= MOST_TICKS:
+            break
+    ticks = ticks[:: math.ceil(len(ticks) / MOST_TICKS) or 1]
+    axes.set_xscale("log")
+    axes.set_xlim(low, high)
+    draw_ticks(axes, ticks)
+
+
+def draw_legend(frame: pd.DataFrame, look: dict[str, Look], unmeasured: Collection[str] = ()) -> list[Line2D]:
+    """Every method of the frame, what makes it no comparison at equal storage, and who has no point."""
+    exempt = set(frame.loc[frame["exempt"], "method"])
+    over = set(frame.loc[~frame["exempt"] & ~frame["within_budget"], "method"])
+    present = set(frame["method"])
+    handles = []
+    for name, style in look.items():
+        if name not in present:
+            continue
+        label = name + (" (whole set)" if name in exempt else " (over budget)" if name in over else "")
+        label += " (not measured)" if name in unmeasured else ""
+        shape = {"linestyle": style.dash, "linewidth": 1}
+        handles.append(Line2D([], [], color=style.colour, label=label, **shape, **style.face))
+    return handles
+
+
+def arrange_panels(
+    found: list[Panel], handles: list[Line2D], draw: Callable[[Axes, Panel], None], xlabel: str
+) -> Figure:
+    """All panels in a grid, the legend to its right; a combination without records stays empty.
+
+    The panels of a row share their scale. A single column is wrapped, and each panel keeps its own. Raises
+    TooMuch.
+    """
+    limit_names(len(found), "panels", MOST_PANELS)
+    limit_names(len(handles), "names in the legend", MOST_NAMES)
+    wrapped = all(panel.column == 0 for panel in found)
+    if wrapped:
+        found = [replace(p, row=p.row // ABREAST, column=p.row % ABREAST) for p in found]
+    n_rows, n_columns = 1 + max(p.row for p in found), 1 + max(p.column for p in found)
+    beside = 0.8 + 0.075 * max(len(str(handle.get_label())) for handle in handles)
+    inches = ALONE if len(found) == 1 else PANEL
+    size = (n_columns * inches[0] + beside, max(n_rows * inches[1], 0.19 * len(handles)) + 0.3)
+    figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.08))
+    grid = figure.subplots(n_rows, n_columns, squeeze=False, sharey=False if wrapped else "row")
+    for axes in grid.flat:
+        axes.set_axis_off()
+    labelled: set[int] = set()  # rows whose first panel has been drawn
+    for panel in sorted(found, key=lambda p: (p.row, p.column)):
+        axes = grid[panel.row, panel.column]
+        axes.set_axis_on()
+        draw(axes, panel)
+        axes.set_title(panel.title, fontsize="medium")
+        axes.tick_params(labelleft=wrapped or panel.row not in labelled)
+        labelled.add(panel.row)
+    figure.supxlabel(xlabel, fontsize="medium")
+    figure.supylabel("test accuracy (%)", fontsize="medium")
+    figure.legend(handles=handles, loc="outside right upper", frameon=False)
+    return figure
+
+
+def save_plot(draw: Callable[[], Figure], stem: Path) -> list[Path]:
+    """Draw and write `stem.png` and `stem.svg`, the same bytes for the same figure."""
+    written = []
+    with rc_context(cast(Any, PLOT_STYLE)):
+        figure = draw()
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # laid out once; again for each file would double the time
+        for kind, metadata in PLOT_FORMATS.items():
+            path = stem.with_suffix(f".{kind}")
+            with replacing(path) as temporary:
+                figure.savefig(temporary, format=kind, metadata=metadata)
+            written.append(path)
+    return written

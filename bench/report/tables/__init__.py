@@ -1,0 +1,1 @@
+"""Tables as rows and columns of text, and how they are drawn for Markdown, LaTeX and the terminal."""

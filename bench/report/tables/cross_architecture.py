@@ -1,0 +1,62 @@
+"""Across architectures: what each method's sets are worth on networks other than their own, and a picture."""
+
+import pandas as pd
+
+from bench.records.columns import Row
+from bench.report.tables import table
+from bench.report.tables.table import MISSING, Comparison, Reader, TableCell, TableColumn, percent_cell
+
+ACCURACY_PREFIX = (
+    "accuracy_"  # of the columns of `aggregate.transfer` that hold one evaluation architecture each
+)
+
+
+def transfer_architectures(transfer: pd.DataFrame) -> list[str]:
+    """Those on which something in these rows was scored, in the order of their columns."""
+    found = transfer.filter(like=ACCURACY_PREFIX).dropna(axis="columns", how="all").columns
+    return table.familiar_first(
+        (name.removeprefix(ACCURACY_PREFIX) for name in found), list(transfer["distill_arch"])
+    )
+
+
+def _on(arch: str) -> Reader:
+    def read(row: Row) -> TableCell:
+        value = row[ACCURACY_PREFIX + arch]
+        return TableCell(MISSING if pd.isna(value) else f"{100 * value:.1f}", row["distill_arch"] == arch)
+
+    return read
+
+
+def _notes(rows: list[Row], protocol: str, distilled: list[str]) -> list[str]:
+    certain = [row["n_seeds"] for row in rows if not pd.isna(row["transfer_ci_low"])]
+    interval = (
+        f"; [low, high]: 95 % bootstrap interval over {table.number_range(certain)} seeds" if certain else ""
+    )
+    notes = [
+        f"Accuracy in percent under protocol {protocol}, means over distillation seeds; bold: on the "
+        "architecture that the set was distilled on.",
+        "transfer: the mean over all other architectures, for each seed first; gap: the accuracy on its own "
+        f"less the transfer{interval}.",
+    ]
+    if any(row["distill_arch"] == "any" for row in rows):
+        own = f"is taken with {distilled[0]}" if len(distilled) == 1 else "has no transfer"
+        notes.append(f"What needs no network {own}.")
+    return notes + table.mark_notes(rows)
+
+
+def cross_architecture_tables(transfer: pd.DataFrame) -> list[Comparison]:
+    """A table for every dataset and protocol with several evaluation architectures, from that frame."""
+    tables = []
+    for dataset, protocol, part, rows in table.by_dataset_and_protocol(transfer):
+        if len(archs := transfer_architectures(part)) < 2:
+            continue
+        distilled = table.distillation_architectures(rows)
+        columns = [
+            *table.method_columns(distilled),
+            (TableColumn("transfer", left=True), lambda row: TableCell(percent_cell(row, "transfer"))),
+            (TableColumn("gap", left=True), lambda row: TableCell(percent_cell(row, "gap"))),
+            *((TableColumn(arch, accuracy=True), _on(arch)) for arch in archs),
+        ]
+        title = "Across architectures: " + table.table_title(dataset, protocol, distilled)
+        tables.append(table.lay_out(title, columns, rows, _notes(rows, protocol, distilled)))
+    return tables

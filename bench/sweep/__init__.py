@@ -1,1 +1,0 @@
-"""Run what is missing, in this process or on Ray Tune."""

@@ -1,0 +1,121 @@
+"""The clock of a profile: every moment belongs to one operation, so that they add up to the whole."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bench.core import timing
+from bench.core.timing import OPERATIONS, Operation
+
+
+@dataclass(frozen=True)
+class CutTraining:
+    """A training that was cut short: `taken` of its `asked` steps."""
+
+    asked: int
+    taken: int
+    seconds: float
+
+
+class OperationTimer:
+    """Self times by operation in whole nanoseconds, and the training loops that ran meanwhile.
+
+    A backward pass belongs to the operation whose results it goes through: a hook on these, where they have
+    a gradient, says so when the pass arrives. What nobody names is "other". On a GPU the clock waits for the
+    device whenever the operation changes, so nothing overlaps. Trainings take no step but their last one
+    once `seconds` are over; without, all of them.
+    """
+
+    def __init__(
+        self,
+        device: torch.device,
+        seconds: float = float("inf"),
+        now: Callable[[], int] = time.perf_counter_ns,
+    ) -> None:
+        self._device, self._seconds, self._now = device, seconds, now
+        self.spent: dict[Operation, int] = dict.fromkeys(OPERATIONS, 0)
+        self.loops: list[CutTraining] = []
+        self._stack: list[Operation] = []  # of those that run; empty: the clock stands still
+        self._backward: int | None = None  # where the stack was when the backward pass began that now runs
+        self._last = 0
+
+    @contextmanager
+    def running(self, operation: Operation = "other") -> Iterator[None]:
+        """Let the clock go, and watch what this thread and its backward passes do. Not inside of itself."""
+        timing.synchronize(self._device)
+        self._begin = self._last = self._now()
+        self._stack = [operation]
+        try:
+            with timing.watching(self):
+                yield
+        finally:
+            self._book()
+            self._stack, self._backward = [], None
+
+    @property
+    def total(self) -> int:
+        """Nanoseconds that the clock ran."""
+        return sum(self.spent.values())
+
+    def shares(self) -> dict[Operation, float]:
+        """Of the operations that took time."""
+        return {name: spent / self.total for name, spent in self.spent.items() if spent}
+
+    @contextmanager
+    def inside(self, operation: Operation) -> Iterator[None]:
+        depth = len(self._stack)
+        self._book()
+        self._stack.append(operation)
+        try:
+            yield
+        finally:
+            self._book()
+            del self._stack[depth:]
+            if self._backward is not None and self._backward > depth:  # a backward pass in here broke off
+                self._backward = None
+
+    def through(self, operation: Operation, arguments: tuple[object, ...], result: object) -> None:
+        for made in result if isinstance(result, tuple) else (result,):
+            passed_on = any(made is given for given in arguments)
+            # a leaf was not made here, and keeps its hooks for ever
+            if isinstance(made, Tensor) and made.requires_grad and not made.is_leaf and not passed_on:
+                made.register_hook(lambda _: self._arrive(operation))
+
+    def _arrive(self, operation: Operation) -> None:
+        """A backward pass enters the operation, and leaves the one that it was in."""
+        if not self._stack:  # the clock has stopped since
+            return
+        self._book()
+        if self._backward is None:
+            self._backward = len(self._stack)
+        torch.autograd.Variable._execution_engine.queue_callback(self._leave)
+        self._stack[self._backward :] = [operation]
+
+    def _leave(self) -> None:
+        """The backward pass has ended."""
+        if self._backward is not None and self._stack:
+            self._book()
+            del self._stack[self._backward :]
+        self._backward = None
+
+    def paced(self, n: int) -> Iterator[int]:
+        start, step, taken = self._now(), 0, 0
+        while step < n:
+            if self._now() - self._begin > 1e9 * self._seconds:
+                step = n - 1
+            yield step
+            step, taken = step + 1, taken + 1
+        timing.synchronize(self._device)
+        self.loops.append(CutTraining(n, taken, (self._now() - start) / 1e9))
+
+    def _book(self) -> None:
+        """Charge the time since the last change to the operation on top."""
+        if self._stack:
+            timing.synchronize(self._device)
+            now = self._now()
+            self.spent[self._stack[-1]] += now - self._last
+            self._last = now

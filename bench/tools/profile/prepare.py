@@ -1,0 +1,129 @@
+"""The prerequisites of a method in bounded time: some are built or read, the others stood in for."""
+
+import functools
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from bench.core import timing
+from bench.core.method import Problem
+from bench.core.registry import block_class
+from bench.core.timing import Operation
+from bench.data.dataset import Dataset, Split
+from bench.execution.jobs import make_problem
+from bench.execution.store import WEIGHTS, Store
+from bench.planning.graph import Job
+from bench.tools.profile.operation_timer import CutTraining, OperationTimer
+
+STAND_INS = 8  # different ones: a trajectory must go somewhere
+
+
+@dataclass
+class PreparedTensors:
+    """Tensors by the key of their job, and what making them took, or would take."""
+
+    tensors: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    seconds: float = 0.0  # spent here
+    projected_s: float = 0.0  # of all jobs, in full
+    peak_bytes: int = 0
+    spent: dict[Operation, int] = field(default_factory=dict)  # nanoseconds
+    built: int = 0
+    cut: int = 0  # of those, whose trainings took fewer steps than they ask for
+    read: int = 0
+    stood_in: int = 0
+
+
+def projected_seconds(seconds: float, loops: Sequence[CutTraining]) -> float:
+    """What something that took `seconds` would have taken, had all of its trainings run to their end.
+
+    A step that was left out costs the mean of those that were taken.
+    """
+    taken = sum(loop.taken for loop in loops)
+    left_out = sum(loop.asked for loop in loops) - taken
+    return seconds + left_out * sum(loop.seconds for loop in loops) / taken if left_out else seconds
+
+
+class PrerequisiteMaker:
+    """Makes the prerequisites of one data set on one device."""
+
+    def __init__(self, data: Dataset, device: torch.device, cpus: int, stores: Iterable[Store] = ()) -> None:
+        self.data, self.device, self.cpus, self.stores = data, device, cpus, list(stores)
+        self.split: Split = data.train.to(device)
+
+    def problem(self, job: Job, jobs: Mapping[str, Job], tensors: Mapping[str, dict[str, Tensor]]) -> Problem:
+        """What a prerequisite or a method gets to see."""
+        prepared = {role: tensors[key] for role, key in job.inputs.items()}
+        whitening = job.inputs.get("whitening")
+        kind = None if whitening is None else jobs[whitening].identity["values"]["kind"]
+        return make_problem(job.identity, self.data, self.split, prepared, kind)
+
+    def prepare(self, jobs: Mapping[str, Job], seconds: float) -> PreparedTensors:
+        """The prerequisites among the jobs, in their order.
+
+        What a store has, made on such a device, is read. One of each sort is built in any case, the rest
+        while the time lasts; then the others of its sort are stood in for by what was built, with some noise.
+        """
+        made, begin = PreparedTensors(), time.perf_counter()
+        known: dict[tuple[str, ...], list[float]] = {}  # projected seconds of those of each sort
+        patterns: dict[tuple[str, ...], Callable[[int], dict[str, Tensor]]] = {}
+        for job in jobs.values():
+            if job.kind != "prepare":
+                continue
+            sort = (job.identity["block"], *sorted(job.inputs))
+            left = seconds - (time.perf_counter() - begin)
+            if found := self._stored(job.key):
+                made.tensors[job.key], cost = found
+                made.read += 1
+            elif left > 0 or sort not in patterns:
+                made.tensors[job.key], cost = self._build(job, jobs, made, max(left, 0))
+                patterns[sort] = functools.cache(functools.partial(_like, made.tensors[job.key]))
+            else:
+                made.tensors[job.key] = patterns[sort](made.stood_in % STAND_INS)
+                made.stood_in += 1
+                cost = fmean(known[sort])
+            known.setdefault(sort, []).append(cost)
+            made.projected_s += cost
+        made.seconds = time.perf_counter() - begin
+        return made
+
+    def _stored(self, key: str) -> tuple[dict[str, Tensor], float] | None:
+        """The tensors, and the seconds that they took on a device like this one."""
+        for store in self.stores:
+            if store.state("prepare", key) is None:
+                cost: dict[str, Any] = store.meta(key)["cost"]
+                if (cost["device"], cost["cpus"]) == (timing.device_name(self.device), self.cpus):
+                    return load_file(store.artifact(key) / WEIGHTS), cost["prepare_s"]
+        return None
+
+    def _build(
+        self, job: Job, jobs: Mapping[str, Job], made: PreparedTensors, seconds: float
+    ) -> tuple[dict[str, Tensor], float]:
+        problem = self.problem(job, jobs, made.tensors)
+        ledger = OperationTimer(self.device, seconds)
+        with timing.measure(self.device) as measured, ledger.running():
+            tensors = block_class(job.identity["block"])(**job.identity["values"]).build(problem)
+        made.built += 1
+        made.cut += any(loop.taken < loop.asked for loop in ledger.loops)
+        made.peak_bytes = max(made.peak_bytes, measured.peak_bytes)
+        for operation, spent in ledger.spent.items():
+            made.spent[operation] = made.spent.get(operation, 0) + spent
+        kept = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
+        return kept, projected_seconds(measured.seconds, ledger.loops)
+
+
+def _like(tensors: Mapping[str, Tensor], number: int) -> dict[str, Tensor]:
+    """Tensors of the same shapes with nearly the same values; another number, others."""
+    generator = torch.Generator().manual_seed(number)
+
+    def noisy(tensor: Tensor) -> Tensor:
+        if not tensor.is_floating_point():
+            return tensor
+        return tensor + 0.01 * tensor.abs().mean() * torch.randn(tensor.shape, generator=generator)
+
+    return {name: noisy(tensor) for name, tensor in tensors.items()}

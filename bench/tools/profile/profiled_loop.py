@@ -1,0 +1,143 @@
+"""The loop of a method while it is profiled: some steps to warm up, then timed, watched, counted, traced."""
+
+import itertools
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import fmean, median
+
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, record_function
+
+from bench.core import timing
+from bench.core.distilled import DistilledDataset
+from bench.core.loop import Loop, Stateful, Steps
+from bench.core.timing import Operation
+from bench.tools.profile import energy
+from bench.tools.profile.counters import OperationCost, count_operations
+from bench.tools.profile.operation_timer import OperationTimer
+
+FEWEST_STEPS = 2  # steps that are timed, and that are watched
+COUNTED, TRACED = 5, 3  # at most, and while a tenth of the time lasts
+
+
+class ProfiledLoop(Loop):
+    """The loop of a method that is profiled.
+
+    After the first step come those that are timed, for half of `seconds`; with a path for the trace then
+    those that a ledger watches, for a third, some whose operations are counted, and a Chrome trace of some.
+    No more are timed, or watched, than half of what the method asks for, but a few in any case. Losses are
+    not looked at, and nothing is kept.
+    """
+
+    def __init__(self, device: torch.device, seconds: float, trace: Path | None = None) -> None:
+        super().__init__()
+        self.device, self.budget, self.trace = device, seconds, trace
+        self.begin = time.perf_counter()
+        self.setup_s = 0.0  # before the first step
+        self.timed: list[float] = []  # seconds of each step
+        self.watched: list[float] = []
+        self.ledger = OperationTimer(device)
+        self.flops: list[int] = []
+        self.peak_bytes = 0
+        self.joules: float | None = None  # of the timed steps
+        self._steps: Iterator[int] | None = None
+
+    def steps(
+        self, total: int, synthetic: DistilledDataset, blame: str, **state: Stateful | torch.Generator
+    ) -> "Steps":
+        if self.total is not None:
+            raise ValueError("a profile has one loop of steps: the method asks for a second one")
+        self.total = total
+        return _Steps(self, total, blame, {"synthetic": synthetic, **state})
+
+    def close(self) -> None:
+        """Leave whatever was watching when the method broke off."""
+        if self._steps is not None:
+            self._steps.close()  # type: ignore[attr-defined]
+
+    @property
+    def step_s(self) -> float:
+        """Of a typical step."""
+        return median(self.timed)
+
+    @property
+    def projected_s(self) -> float:
+        """Of all steps, at the mean: now and then one begins with a new network."""
+        assert self.total is not None
+        return self.setup_s + self.total * fmean(self.timed)
+
+    def walk(self) -> Iterator[int]:
+        assert self.total is not None
+        timing.synchronize(self.device)
+        self.setup_s = time.perf_counter() - self.begin
+        numbers = itertools.count()
+        with timing.watching(None):
+            yield next(numbers)
+            with energy.metered(self.device) as used:
+                yield from self._some(numbers, self.timed, self.budget / 2)
+            self.joules = used.joules
+        if self.trace:
+            with self.ledger.running():
+                yield from self._some(numbers, self.watched, self.budget / 3)
+            self.peak_bytes = timing.peak_bytes(self.device)
+            for number in self._few(numbers, COUNTED):
+                with count_operations(cost := OperationCost(), self.device):
+                    yield number
+                self.flops.append(cost.flops)
+            with write_trace(self.trace, self.device):
+                yield from self._few(numbers, TRACED)
+
+    def _some(self, numbers: Iterator[int], into: list[float], seconds: float) -> Iterator[int]:
+        """Steps for so long, and what each takes."""
+        begin = last = time.perf_counter()
+        most = max(FEWEST_STEPS, (self.total or 0) // 2)
+        while len(into) < FEWEST_STEPS or (last - begin < seconds and len(into) < most):
+            yield next(numbers)
+            timing.synchronize(self.device)
+            now = time.perf_counter()
+            into.append(now - last)
+            last = now
+
+    def _few(self, numbers: Iterator[int], most: int) -> Iterator[int]:
+        """One step or more."""
+        begin = time.perf_counter()
+        for _ in range(most):
+            yield next(numbers)
+            if time.perf_counter() - begin > self.budget / 10:
+                return
+
+
+class _Steps(Steps):
+    def loss(self, value: Tensor) -> None:
+        pass
+
+    def __iter__(self) -> Iterator[int]:
+        assert isinstance(self.loop, ProfiledLoop)
+        self.loop._steps = self.loop.walk()
+        return self.loop._steps
+
+
+class _Ranges:
+    """Names the operations in a trace."""
+
+    def inside(self, operation: Operation) -> record_function:
+        return record_function(operation)
+
+    def through(self, operation: Operation, arguments: tuple[object, ...], result: object) -> None:
+        pass
+
+    def paced(self, n: int) -> range:
+        return range(n)
+
+
+@contextmanager
+def write_trace(path: Path, device: torch.device) -> Iterator[None]:
+    """Write a Chrome trace of what runs inside (chrome://tracing, ui.perfetto.dev)."""
+    activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
+    with torch.profiler.profile(activities=activities) as profiler, timing.watching(_Ranges()):
+        yield
+        timing.synchronize(device)
+    profiler.export_chrome_trace(str(path))

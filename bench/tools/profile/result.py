@@ -1,0 +1,106 @@
+"""A profile: what was measured, and what follows for all steps of the preset."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from bench.core.timing import OPERATIONS, Operation
+from bench.tools.profile.scaling import ScalingAxis
+
+PROFILE_SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class ProfiledPhase:
+    name: str  # prepare, distill, evaluate
+    seconds: float  # spent here
+    projected_s: float  # of the phase in full
+    peak_bytes: int
+    spent: dict[Operation, int]  # nanoseconds of what was watched, by operation
+    note: str
+
+    @property
+    def total(self) -> int:
+        """Nanoseconds that were watched."""
+        return sum(self.spent.values())
+
+    def operations(self) -> list[tuple[Operation, int]]:
+        """Those that took time, in a fixed order."""
+        return [(name, self.spent[name]) for name in OPERATIONS if self.spent.get(name)]
+
+
+@dataclass(frozen=True)
+class ProfiledStep:
+    """A step of the distillation."""
+
+    total: int  # that the method takes in all
+    timed: int
+    median_s: float
+    mean_s: float
+    flops: float | None  # mean of the counted ones
+    watched_s: float | None  # mean of those that were watched: the price of watching
+    joules: float | None
+
+    @property
+    def per_second(self) -> float:
+        return 1 / self.median_s
+
+
+@dataclass(frozen=True)
+class Profile:
+    method: str
+    hyperparameters: dict[str, Any]
+    dataset: str
+    image_shape: tuple[int, int, int]
+    n_classes: int
+    ipc: int | None  # None: the method has no budget
+    architecture: str
+    protocol: str
+    device: str
+    cpus: int
+    gpus: float
+    versions: dict[str, str]
+    phases: tuple[ProfiledPhase, ...]
+    step: ProfiledStep | None  # None: a method without steps
+    matrix_rate: float  # FLOP/s
+    scaling: tuple[ScalingAxis, ...]
+
+    @property
+    def title(self) -> str:
+        budget = f", ipc {self.ipc}" if self.ipc else ""
+        return f"{self.method} on {self.dataset}{budget}, {self.architecture}"
+
+    @property
+    def projected_s(self) -> float:
+        """Of all phases in full, one student."""
+        return sum(phase.projected_s for phase in self.phases)
+
+    @property
+    def device_hours(self) -> float:
+        """Hours that one device, or the part of it that the job has, is taken."""
+        return self.projected_s / 3600 * (self.gpus or 1)
+
+    @property
+    def share_of_rate(self) -> float | None:
+        """Of the operations of a step that the best matrix product would do in the time."""
+        if self.step is None or self.step.flops is None:
+            return None
+        return self.step.flops / self.step.mean_s / self.matrix_rate
+
+    @property
+    def projected_kwh(self) -> float | None:
+        """Of the steps."""
+        if self.step is None or self.step.joules is None:
+            return None
+        return self.step.total * self.step.joules / 3.6e6
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, the derived figures as well."""
+        values: Mapping[str, Any] = {"schema": PROFILE_SCHEMA, **asdict(self)}
+        return {
+            **values,
+            "projected_s": self.projected_s,
+            "device_hours": self.device_hours,
+            "share_of_rate": self.share_of_rate,
+            "projected_kwh": self.projected_kwh,
+        }

@@ -1,0 +1,159 @@
+"""A profile as tables: for the terminal and Markdown, and as rows of a CSV."""
+
+# ruff: noqa: RUF001  (a table is set with real multiplication signs)
+
+from typing import Any
+
+import pandas as pd
+
+from bench.execution.progress import duration
+from bench.report.tables.table import MISSING, Comparison, TableCell, TableColumn, short_number
+from bench.tools.profile.result import Profile, ProfiledPhase, ProfiledStep
+from bench.tools.profile.scaling import ScalingAxis
+
+
+def profile_tables(profile: Profile) -> list[Comparison]:
+    """Phases and their operations, the step and the projection, and how it scales."""
+    return [_operations(profile), _figures(profile), _scaling(profile)]
+
+
+def _operations(profile: Profile) -> Comparison:
+    columns = ("phase", "operation", "seconds", "%", "in full", "peak MiB")
+    groups = [_phase(phase) for phase in profile.phases]
+    threads = f"{profile.cpus} thread" + "s" * (profile.cpus > 1)
+    where = profile.device if profile.gpus else f"{profile.device}, {threads}"
+    shape = "x".join(map(str, profile.image_shape))
+    notes = [
+        f"{where}; {profile.n_classes} classes of {shape} pixels.",
+        "seconds: own time of what was watched, so that operations add up. A backward pass is charged to the "
+        "operation whose results it goes through. The gradients: also features, and the outer loss.",
+        *(f"{phase.name}: {phase.note}." for phase in profile.phases),
+    ]
+    return Comparison(
+        profile.title, [TableColumn(name, left=i < 2) for i, name in enumerate(columns)], groups, notes
+    )
+
+
+def _phase(phase: ProfiledPhase) -> list[list[TableCell]]:
+    mib = short_number(phase.peak_bytes / 2**20) if phase.peak_bytes else MISSING
+    head = [
+        "all",
+        short_number(phase.total / 1e9),
+        "100" if phase.total else "",
+        duration(phase.projected_s),
+        mib,
+    ]
+    rows = [
+        [name, short_number(spent / 1e9), f"{100 * spent / phase.total:.1f}", "", ""]
+        for name, spent in phase.operations()
+    ]
+    return [
+        [TableCell(phase.name), *(TableCell(text, bold=row is head) for text in row)] for row in (head, *rows)
+    ]
+
+
+def _figures(profile: Profile) -> Comparison:
+    groups = [_step(profile, profile.step)] if profile.step else []
+    kwh = profile.projected_kwh
+    unit = "GPU-hours" if profile.gpus else "device-hours"
+    groups.append([
+        ["in full", "time, all phases", duration(profile.projected_s)],
+        ["in full", unit, short_number(profile.device_hours)],
+        ["in full", "energy of the steps, kWh", "not measured" if kwh is None else short_number(kwh)],
+    ])  # fmt: skip
+    notes = [
+        "GFLOP: convolutions and matrix products, a multiply-add is two. Rate: the best of ten large float32 "
+        f"matrix products here, {profile.matrix_rate / 1e9:,.0f} GFLOP/s; convolutions may beat it "
+        "(on a GPU, in TF32).",
+        "in full: all steps of the preset at their mean cost, and all prerequisites.",
+    ]
+    columns = [TableColumn("", left=True), TableColumn("figure", left=True), TableColumn("value")]
+    cells = [[[TableCell(text) for text in row] for row in group] for group in groups]
+    return Comparison("A step, and all of them", columns, cells, notes)
+
+
+def _step(profile: Profile, step: ProfiledStep) -> list[list[str]]:
+    share = profile.share_of_rate
+    figures = {
+        "steps in full": f"{step.total:,}",
+        "steps per second (median)": short_number(step.per_second),
+        "ms, median": short_number(1000 * step.median_s),
+        "ms, mean": short_number(1000 * step.mean_s),
+        "ms, mean while watched": MISSING if step.watched_s is None else short_number(1000 * step.watched_s),
+        "GFLOP": MISSING if step.flops is None else short_number(step.flops / 1e9),
+        "% of the matrix rate": MISSING if share is None else short_number(100 * share),
+        "J": "not measured" if step.joules is None else short_number(step.joules),
+    }
+    return [["a step", *figure] for figure in figures.items()]
+
+
+def _scaling(profile: Profile) -> Comparison:
+    what = "a step" if profile.step else "the distillation"
+    columns = ("axis", "size", "ms", "exponent", "R²")
+    notes = [
+        f"Of {what}, the hyper-parameters being the same, on normalised images: ms = a × size^exponent, by "
+        "least squares on the logarithms of the sizes shown.",
+        *(f"{', '.join(names)}: {note}." for note, names in _notes(profile).items()),
+    ]
+    groups = [_axis(axis) for axis in profile.scaling if axis.sizes]
+    return Comparison(
+        "How it scales", [TableColumn(name, left=not i) for i, name in enumerate(columns)], groups, notes
+    )
+
+
+def _notes(profile: Profile) -> dict[str, list[str]]:
+    """Why an axis has no exponent, each reason once: {reason: axes}."""
+    found: dict[str, list[str]] = {}
+    for axis in profile.scaling:
+        if axis.note:
+            found.setdefault(axis.note, []).append(axis.name)
+    return found
+
+
+def _axis(axis: ScalingAxis) -> list[list[TableCell]]:
+    fitted = [MISSING if x is None else f"{x:.2f}" for x in (axis.exponent, axis.r2)]
+    rows = [
+        [axis.name, str(size), short_number(1000 * seconds), *(fitted if i == 0 else ["", ""])]
+        for i, (size, seconds) in enumerate(zip(axis.sizes, axis.seconds, strict=True))
+    ]
+    return [[TableCell(text) for text in row] for row in rows]
+
+
+def profile_frame(profile: Profile) -> pd.DataFrame:
+    """A row per figure: (kind, name, item, value, unit), with what it is of; profiles may be concatenated."""
+    rows: list[tuple[str, str, str, float | None, str]] = []
+    for phase in profile.phases:
+        rows += [
+            ("phase", phase.name, "measured", phase.seconds, "s"),
+            ("phase", phase.name, "projected", phase.projected_s, "s"),
+            ("phase", phase.name, "peak memory", phase.peak_bytes or None, "bytes"),
+        ]
+        rows += [("operation", phase.name, name, spent / 1e9, "s") for name, spent in phase.operations()]
+    if step := profile.step:
+        rows += [
+            ("step", "distill", "total", step.total, "steps"),
+            ("step", "distill", "median", step.median_s, "s"),
+            ("step", "distill", "mean", step.mean_s, "s"),
+            ("step", "distill", "watched", step.watched_s, "s"),
+            ("step", "distill", "operations", step.flops, "FLOP"),
+            ("step", "distill", "share of the matrix rate", profile.share_of_rate, "1"),
+            ("step", "distill", "energy", step.joules, "J"),
+        ]
+    rows += [
+        ("projected", "all", "time", profile.projected_s, "s"),
+        ("projected", "all", "device-hours", profile.device_hours, "h"),
+        ("projected", "distill", "energy", profile.projected_kwh, "kWh"),
+    ]
+    for axis in profile.scaling:
+        rows += [
+            ("scaling", axis.name, str(n), s, "s") for n, s in zip(axis.sizes, axis.seconds, strict=True)
+        ]
+        rows += [
+            ("scaling", axis.name, "exponent", axis.exponent, "1"),
+            ("scaling", axis.name, "R2", axis.r2, "1"),
+        ]
+    of: dict[str, Any] = {
+        name: getattr(profile, name) for name in ("method", "dataset", "ipc", "architecture", "device")
+    }
+    found = pd.DataFrame(rows, columns=["kind", "name", "item", "value", "unit"])
+    return pd.concat([pd.DataFrame(of, index=found.index), found], axis=1)

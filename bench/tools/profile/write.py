@@ -1,0 +1,59 @@
+"""The files of a profile: all of them appear when it is done."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bench.core.errors import UserError
+from bench.core.io import sync, temporary, write_atomic
+from bench.report.plots.style import save_plot
+from bench.report.tables.render import markdown
+from bench.tools.profile.plot import draw_profile
+from bench.tools.profile.result import Profile
+from bench.tools.profile.tables import profile_frame, profile_tables
+
+TRACE = "trace.json"
+
+
+@contextmanager
+def workplace(target: Path) -> Iterator[Path]:
+    """A folder in the target, or beside it where that is still to be made; gone at the end.
+
+    Raises UserError where it cannot be.
+    """
+    parent = target if target.is_dir() else target.parent
+    new = not parent.exists()
+    try:
+        if target.exists() and not target.is_dir():
+            raise UserError(f"--out {target}: is a file; name a folder")
+        parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=parent, prefix=temporary("profile")))
+    except OSError as error:
+        raise UserError(f"--out {target}: cannot be written: {error.strerror}") from None
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if new and not any(parent.iterdir()):
+            parent.rmdir()
+
+
+def write_profile(profile: Profile, work: Path, target: Path) -> list[Path]:
+    """Tables, data and plots, and the trace that is in `work` already, into `target`; replaces older ones."""
+    write_atomic(work / "profile.json", json.dumps(profile.to_json(), indent=1) + "\n")
+    write_atomic(work / "profile.md", markdown(profile_tables(profile)))
+    write_atomic(work / "profile.csv", profile_frame(profile).to_csv(index=False, lineterminator="\n"))
+    save_plot(lambda: draw_profile(profile), work / "profile")
+    target.mkdir(parents=True, exist_ok=True)
+    if not (work / TRACE).exists():
+        (target / TRACE).unlink(missing_ok=True)
+    written = []
+    for path in sorted(work.iterdir()):
+        sync(path)
+        os.replace(path, target / path.name)
+        written.append(target / path.name)
+    return written

@@ -1,0 +1,70 @@
+"""What matching compares: for each class a batch of real and a batch of synthetic images, augmented alike."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from bench.core import timing
+from bench.core.augment import dsa
+from bench.core.method import Problem
+from bench.core.sampling import ClassIndex, ClassSampler
+from methods.blocks.parameterise.base import Balanced
+
+
+class MatchingPair(NamedTuple):
+    """Class-major and normalised: real [K*B,C,H,W] and synthetic [K*b,C,H,W], with their targets."""
+
+    real: Tensor
+    real_targets: Tensor
+    synthetic: Tensor
+    targets: Tensor
+
+
+class MatchingBatches:
+    """Siamese pairs of all classes at once (Zhao & Bilen, ICML 2021, section 3.2; IDC, section 4).
+
+    One augmentation draw a class, shared by its real and its synthetic images. A real batch is never larger
+    than the smallest class; at most `batch_synthetic` of a class's decoded images take part, chosen anew each
+    time without replacement.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        purpose: str,
+        batch_real: int,
+        strategy: str,
+        batch_synthetic: int | None = None,
+    ) -> None:
+        index = ClassIndex.of(problem.labels, problem.n_classes)
+        size = min(batch_real, int(index.counts.min()))
+        self._problem, self._strategy, self._most = problem, strategy, batch_synthetic
+        self._real = ClassSampler(index, size, problem.rng(purpose, "real"))
+        self._draws, self._chosen = problem.rng(purpose, "augment"), problem.rng(purpose, "chosen")
+        self._labels = torch.arange(problem.n_classes, device=problem.device).repeat_interleave(size)
+
+    def next(self, synthetic: Balanced) -> MatchingPair:
+        """The next pair; differentiable in the synthetic set."""
+        problem, omega = self._problem, dsa.draw(self._strategy, self._problem.n_classes, self._draws)
+        with torch.no_grad(), timing.part("real gradient"):
+            real = dsa.apply(problem.preprocess(problem.images[self._real.next().flatten()]), omega)
+        images, targets = synthetic.decode(self._items(synthetic.per_class))
+        return MatchingPair(real, self._labels, dsa.apply(images, omega), targets)
+
+    def _items(self, per_class: int) -> Tensor | None:
+        """Which decoded images take part, [K*b]; None: all."""
+        if self._most is None or per_class <= self._most:
+            return None
+        keys = torch.rand(self._problem.n_classes, per_class, generator=self._chosen)
+        chosen = keys.argsort(1)[:, : self._most] + per_class * torch.arange(len(keys))[:, None]
+        return chosen.flatten().to(self._problem.device)
+
+    def state_dict(self) -> dict[str, Any]:
+        generators = {"draws": self._draws.get_state(), "chosen": self._chosen.get_state()}
+        return {"real": self._real.state_dict(), **generators}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._real.load_state_dict(state["real"])
+        self._draws.set_state(state["draws"])
+        self._chosen.set_state(state["chosen"])

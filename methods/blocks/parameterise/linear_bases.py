@@ -1,0 +1,267 @@
+"""A memory of bases that all classes share (RTP; Deng & Russakovsky, NeurIPS 2022, section 3.1)."""
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.core import random
+from bench.core.errors import UserError
+from bench.core.method import Problem
+from bench.core.preprocess import Preprocess
+from bench.core.registry import choose
+from methods.blocks.parameterise.base import (
+    LABEL_KINDS,
+    Balanced,
+    first_logits,
+    kappa,
+    label_floats,
+    most_within,
+    random_members,
+)
+from methods.blocks.parameterise.pca import principal_directions, small_images
+from methods.blocks.parameterise.resample import bilinear, resample, shrink
+
+LINEAR_INITS = ("xavier", "pca")
+QUERIES = ("onehot", "learned", "centroid")
+QUERY_DIM = 16
+
+
+class LinearBases(Balanced):
+    """Image i of class c is U(q_c A_i M): K bases M, r address matrices A_i, a query q_c for each class.
+
+    `bases` [K,C,h,w], `addresses` [r,d,K]; U is bilinear up-sampling by `downsample`; images are normalised
+    and not clamped. `queries` [n_classes,d]; without them they are one-hot, d = n_classes, and cost nothing.
+    U is linear, so the K bases are up-sampled once and then combined: U(A M) = A U(M). The images before U
+    span at most K dimensions. `basis_labels` [K,n_classes] gives each basis a part z_k in the targets: the
+    logits of an image are kappa e_c + sum_k coefficient_k z_k (joint labels), with kappa as in `kappa`.
+    """
+
+    bases: nn.Parameter
+    addresses: nn.Parameter
+    queries: nn.Parameter | Tensor | None
+    basis_labels: nn.Parameter | None
+
+    def __init__(
+        self,
+        bases: Tensor,
+        addresses: Tensor,
+        downsample: int,
+        preprocess: Preprocess,
+        *,
+        queries: Tensor | None = None,
+        learned_queries: bool = False,
+        basis_labels: Tensor | None = None,
+        **common: Tensor | None,
+    ) -> None:
+        n_classes = addresses.shape[1] if queries is None else len(queries)
+        super().__init__(n_classes, len(addresses), preprocess, **common)
+        self.learn(bases=bases, addresses=addresses, basis_labels=basis_labels)
+        if learned_queries:
+            self.learn(queries=queries)
+        else:
+            self.register_buffer("queries", queries)
+        self.downsample, self.learned_queries = downsample, learned_queries
+
+    @classmethod
+    def start(
+        cls,
+        problem: Problem,
+        generator: torch.Generator,
+        *,
+        bases: int = 16,
+        downsample: int = 2,
+        queries: str = "onehot",
+        query_dim: int | None = None,
+        init: str = "xavier",
+        labels: str = "hard",
+    ) -> "LinearBases":
+        """`bases` bases, and as many images per class r as the rest of the budget has addresses for.
+
+        `queries`: "onehot"; "learned", from random unit vectors; "centroid", fixed, the class means as
+        `embed` makes them; the last two have `query_dim` numbers a class (16). `init`: "xavier",
+        uniform as for two embedding tables of n_classes * r rows and of K rows, or "pca", the principal
+        directions of the shrunk training images and the coefficients of random real images. `labels` may also
+        be "joint". Raises UserError if no address fits, with the bases or the down-sampling that do.
+        """
+        choose("init", init, LINEAR_INITS)
+        choose("kind of queries", queries, QUERIES)
+        choose("kind of labels", labels, (*LABEL_KINDS, "joint"))
+        if query_dim is not None and queries == "onehot":
+            raise UserError(
+                "one-hot queries have n_classes numbers: leave query_dim out, or learn the queries"
+            )
+        dim = problem.n_classes if queries == "onehot" else query_dim or QUERY_DIM
+        r = _images_per_class(problem, bases, downsample, dim, queries, labels)
+        q = _first_queries(problem, queries, dim, downsample, generator)
+        make = _pca if init == "pca" else _xavier
+        memory, addresses = make(problem, bases, downsample, r, dim, q, generator)
+        joint = torch.zeros(bases, problem.n_classes) if labels == "joint" else None
+        logits = None if labels == "joint" else first_logits(labels, problem.n_classes, r)
+        learned = {"queries": q, "basis_labels": joint, "label_logits": logits}
+        stored = cls(
+            memory,
+            addresses,
+            downsample,
+            problem.preprocess,
+            learned_queries=queries == "learned",
+            **learned,
+        )
+        return stored.to(problem.device)
+
+    def config(self) -> dict[str, Any]:
+        return {"downsample": self.downsample, "learned_queries": self.learned_queries}
+
+    def recall(self, queries: Tensor) -> Tensor:
+        """Images [m*r,C,H,W] of queries [m,d], those of a query together; mixed queries give mixed images."""
+        return self.combine(self._address(queries))
+
+    def fit(self, images: Tensor, ridge: float) -> Tensor:
+        """Coefficients a [n,K] of normalised images [n,C,H,W]: min |a U(M) - x|^2 + ridge |a|^2."""
+        memory = self._enlarged().flatten(1)
+        gram = memory @ memory.T + ridge * torch.eye(len(memory), dtype=memory.dtype, device=memory.device)
+        return torch.linalg.solve(gram, memory @ images.flatten(1).T).T
+
+    def combine(self, coefficients: Tensor) -> Tensor:
+        """Coefficients [n,K] -> images [n,C,H,W]."""
+        memory = self._enlarged()
+        return (coefficients @ memory.flatten(1)).unflatten(1, memory.shape[1:])
+
+    @property
+    def embeds(self) -> bool:
+        """Whether the queries are centroids, so that images of a new class give it one."""
+        return self.queries is not None and not self.learned_queries
+
+    def embed(self, images: Tensor) -> Tensor:
+        """The query [d] of a class that is not stored, from its normalised images [n,C,H,W], as "centroid"
+        makes those of the stored classes. Raises UserError for other queries, which know no new class.
+        """
+        if self.queries is None or self.learned_queries:
+            raise UserError("learned and one-hot queries know no new class: distil with centroid queries")
+        mean = images.mean(0, keepdim=True)
+        return _embed(shrink(mean, self.bases.shape[-1]), self.queries.shape[1])[0]
+
+    def _address(self, queries: Tensor) -> Tensor:
+        """Coefficients [m*r,K] of queries [m,d]."""
+        return torch.einsum("md,rdk->mrk", queries, self.addresses).flatten(0, 1)
+
+    def _coefficients(self, items: Tensor | None) -> Tensor:
+        """[n,K] of the decoded images."""
+        if self.queries is None:
+            rows = self.addresses.transpose(0, 1).flatten(0, 1)
+        else:
+            rows = self._address(self.queries)
+        return rows if items is None else rows[items]
+
+    def _enlarged(self) -> Tensor:
+        """U(M): [K,C,H,W]."""
+        side = self.bases.shape[-1]
+        return resample(self.bases, bilinear(side, side * self.downsample, self.bases))
+
+    def _images(self, items: Tensor | None) -> Tensor:
+        return self.combine(self._coefficients(items))
+
+    def _logits(self, items: Tensor | None) -> Tensor | None:
+        if self.basis_labels is None:
+            return super()._logits(items)
+        labels = self.labels if items is None else self.labels[items]
+        own = labels[:, None] == torch.arange(self.n_classes, device=labels.device)
+        return kappa(self.n_classes) * own + self._coefficients(items) @ self.basis_labels
+
+
+def _images_per_class(
+    problem: Problem, bases: int, downsample: int, dim: int, queries: str, labels: str
+) -> int:
+    """r by RTP's budget rule. Raises UserError where there is no first image."""
+    n_classes, (channels, side, _) = problem.n_classes, problem.image_shape
+    if bases < 1 or downsample < 1 or side % downsample:
+        fine = ", ".join(str(s) for s in range(1, side + 1) if side % s == 0)
+        raise UserError(f"{bases} bases at downsample {downsample}: take at least 1 base and one of {fine}")
+
+    def floats(k: int, s: int, r: int) -> int:
+        named = 0 if queries == "onehot" else n_classes * dim
+        targets = k * n_classes if labels == "joint" else label_floats(labels, n_classes, r)
+        return k * channels * (side // s) ** 2 + r * dim * k + named + targets
+
+    r = most_within(problem.budget, lambda r: floats(bases, downsample, r))
+    if r < 1:
+        most = most_within(problem.budget, lambda k: floats(k, downsample, 1))
+        coarser = (s for s in range(downsample + 1, side + 1) if side % s == 0)
+        fits = [f"downsample {s}" for s in coarser if floats(bases, s, 1) <= problem.budget][:1]
+        ways = [f"at most {most} bases"] * (most > 0) + fits + ["a larger ipc"]
+        raise UserError(
+            f"{bases} bases at downsample {downsample} with one address take "
+            f"{floats(bases, downsample, 1):,} of {problem.budget:,} floats: take {' or '.join(ways)}"
+        )
+    return r
+
+
+def _first_queries(
+    problem: Problem, queries: str, dim: int, downsample: int, generator: torch.Generator
+) -> Tensor | None:
+    """[n_classes,dim] of unit length, or None for one-hot ones."""
+    if queries == "onehot":
+        return None
+    if queries == "learned":
+        return F.normalize(torch.randn(problem.n_classes, dim, generator=generator))
+    small = small_images(problem, problem.image_shape[1] // downsample)
+    member = F.one_hot(problem.labels, problem.n_classes).to(small)
+    sums = (member.T @ small.flatten(1)).unflatten(1, small.shape[1:])
+    return _embed(sums / member.sum(0).clamp(min=1).view(-1, 1, 1, 1), dim)
+
+
+def _embed(means: Tensor, dim: int) -> Tensor:
+    """Shrunk class means [n,C,h,w] -> unit queries [n,dim]: the same Gaussian projection for everyone."""
+    flat = means.flatten(1)
+    shape = (flat.shape[1], dim)
+    projection = torch.randn(shape, generator=random.generator(0, "centroid queries", *shape))
+    return F.normalize(flat @ projection.to(flat))
+
+
+def _xavier(
+    problem: Problem,
+    k: int,
+    downsample: int,
+    r: int,
+    dim: int,
+    queries: Tensor | None,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Bases [K,C,h,w] and addresses [r,dim,K], each U(-1, 1) * sqrt(6 / (rows + columns)) of its table."""
+    channels, side, _ = problem.image_shape
+    h = side // downsample
+
+    def table(shape: tuple[int, ...], rows: int, columns: int) -> Tensor:
+        bound = math.sqrt(6 / (rows + columns))
+        return (2 * torch.rand(shape, generator=generator) - 1) * bound
+
+    return table((k, channels, h, h), k, channels * h * h), table((r, dim, k), dim * r, k)
+
+
+def _pca(
+    problem: Problem,
+    k: int,
+    downsample: int,
+    r: int,
+    dim: int,
+    queries: Tensor | None,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """The top K directions of the shrunk training images; addresses that recall r random ones of each class.
+
+    With queries that are not one-hot, the addresses that come nearest.
+    """
+    small = small_images(problem, problem.image_shape[1] // downsample)
+    rows = small.flatten(1)
+    if k > min(rows.shape):
+        raise UserError(
+            f"no {k} principal directions of {len(rows)} images of {rows.shape[1]} numbers: take fewer"
+        )
+    directions = principal_directions(rows, k, generator)
+    chosen = random_members(problem, r, generator)
+    wanted = (rows @ directions.T)[chosen].unflatten(0, (problem.n_classes, r))
+    if queries is not None:
+        wanted = torch.einsum("dc,crk->drk", torch.linalg.pinv(queries).to(wanted), wanted)
+    return directions.unflatten(1, small.shape[1:]), wanted.transpose(0, 1).contiguous()

@@ -1,0 +1,293 @@
+"""Aggregation: golden statistics, labels that keep apart what differs, records that do not count."""
+
+import json
+import math
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers.record import make, sweep, trained, write
+from helpers.report import COLUMNS
+
+from bench.analysis import aggregate
+from bench.analysis.aggregate import interval, metrics_summary, summary, training_course, transfer
+from bench.core.errors import UserError
+from bench.records.columns import MEASURED_COLUMNS, record_frame
+from bench.records.reader import read_records
+from bench.records.schema import CurvePoint, Metrics, Record
+
+# --- statistics ---------------------------------------------------------------------------------------------
+
+
+def test_students_are_averaged_before_seeds() -> None:
+    accuracies = [(0.4, 0.6), (0.6, 0.6, 0.6, 0.6), (0.7, 0.9)]  # seeds 0.5, 0.6, 0.8
+    costs = [{"distill_s": s, "peak_memory_bytes": int(m)} for s, m in ((1, 5), (2, 9), (6, 7))]
+    records = [
+        make(accuracies=a, seed=i, cost=c) for i, (a, c) in enumerate(zip(accuracies, costs, strict=True))
+    ]
+    row = summary(record_frame(records)).iloc[0]
+    assert row["accuracy_mean"] == pytest.approx(1.9 / 3)  # and not 5.0 / 8, the mean of all students
+    deviation = math.sqrt(((0.5 - 1.9 / 3) ** 2 + (0.6 - 1.9 / 3) ** 2 + (0.8 - 1.9 / 3) ** 2) / 2)
+    assert row["accuracy_std"] == pytest.approx(deviation)
+    assert 0.5 <= row["accuracy_ci_low"] < row["accuracy_mean"] < row["accuracy_ci_high"] <= 0.8 + 1e-9
+    assert (row["n_seeds"], row["n_students"]) == (3, 2)
+    assert (row["distill_s"], row["evaluate_s"], row["peak_memory_bytes"]) == (3.0, 3.0, 9)
+    assert (row["stored_floats"], row["stored_bytes"], row["stored_bytes_uint8"]) == (640, 2560, 640)
+
+
+def test_columns_order_and_types() -> None:
+    table = summary(record_frame(sweep()))
+    assert list(table.columns) == COLUMNS
+    assert len(table) == 2 + 3 * 2 * 2
+    assert str(table["ipc"].dtype) == "Int64"
+    assert str(table["stored_floats"].dtype) == "int64"
+    assert str(table["within_budget"].dtype) == "bool"
+
+
+def test_rows_are_sorted_whatever_the_order_of_the_records() -> None:
+    records = sweep()
+    table = summary(record_frame(records))
+    assert table.equals(summary(record_frame(records[::-1])))
+    dm = summary(record_frame(sweep(methods=("full", "random_real", "herding"), archs=("mlp",))))
+    assert list(dm["method"]) == ["herding", "random_real", "herding", "random_real", "full"]
+    assert dm["ipc"].iloc[:4].tolist() == [1, 1, 10, 10]
+    assert dm["ipc"].isna().iloc[4]
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_no_interval_below_three_seeds(seeds: int) -> None:
+    row = summary(record_frame(sweep(methods=("dm",), ipcs=(1,), archs=("mlp",), seeds=seeds))).iloc[0]
+    assert math.isnan(row["accuracy_ci_low"])
+    assert math.isnan(row["accuracy_ci_high"])
+    assert math.isnan(row["accuracy_std"]) == (seeds == 1)
+
+
+def test_identical_seeds_give_a_point_and_no_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        row = summary(record_frame([make(seed=seed, accuracies=(0.3,)) for seed in range(4)])).iloc[0]
+    assert (row["accuracy_ci_low"], row["accuracy_ci_high"], row["accuracy_std"]) == (0.3, 0.3, 0.0)
+
+
+def test_an_undefined_bca_falls_back_to_percentiles() -> None:
+    values = (0.5, 0.5, math.nextafter(0.5, 1))  # the jackknife cannot tell them apart
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert math.isnan(aggregate._bootstrap((values,), np.mean, "BCa")[0])
+        assert interval(values) == pytest.approx((0.5, 0.5))
+
+
+def test_interval_is_reproducible_and_blind_to_order() -> None:
+    values = (0.1, 0.4, 0.2, 0.3)
+    first = interval(values)
+    aggregate._interval.cache_clear()
+    assert interval(values[::-1]) == first
+    assert 0.1 <= first[0] < 0.25 < first[1] <= 0.4
+
+
+# --- labels -------------------------------------------------------------------------------------------------
+
+
+def labels(records: list[Record], column: str = "method") -> list[str]:
+    return list(record_frame(records)[column])
+
+
+def test_hyperparameters_that_differ_within_a_cell_enter_the_label_sorted() -> None:
+    base = {"steps": 10, "lr": 0.1, "init": "real", "blocks": [1, 2]}
+    records = [
+        make(hyperparameters=base),
+        make(hyperparameters=base | {"steps": 1000, "init": "noise"}),
+        make(hyperparameters=base, ipc=10),
+        make("herding", hyperparameters={"k": 1}),
+    ]
+    expected = ["dm[init=real, steps=10]", "dm[init=noise, steps=1000]", "dm[init=real, steps=10]", "herding"]
+    assert labels(records) == expected
+    assert summary(record_frame(records))["n_seeds"].tolist() == [1] * 4
+
+
+def test_hyperparameters_that_differ_across_cells_do_not() -> None:
+    records = [make(ipc=ipc, seed=s, hyperparameters={"lr": 1 / ipc}) for ipc in (1, 10) for s in (0, 1)]
+    records.append(make(eval_arch="mlp", hyperparameters={"lr": 7}))
+    assert labels(records) == ["dm"] * 5
+
+
+def test_seeds_with_different_hyperparameters_are_not_averaged() -> None:
+    records = [make(seed=seed, hyperparameters={"steps": seed}) for seed in (0, 1)]
+    assert labels(records) == ["dm[steps=0]", "dm[steps=1]"]
+
+
+def test_a_field_that_one_record_lacks() -> None:
+    assert labels([make(), make(hyperparameters={"aug": None})]) == ["dm", "dm[aug=null]"]
+
+
+def test_versions_are_kept_apart_only_when_there_are_several() -> None:
+    twice = [make(), make(method_version=2), make("herding", method_version=2)]
+    assert labels(twice) == ["dm v1", "dm v2", "herding"]
+    assert labels([make(), make(protocol_version=2)], "protocol") == ["quick v1", "quick v2"]
+    alone = record_frame([make(protocol_version=3)]).iloc[0]
+    assert (alone["protocol"], alone["protocol_version"]) == ("quick", 3)
+    prints = [make(), make(dataset_fingerprint="ab12ce00"), make(dataset="other")]
+    assert labels(prints, "dataset") == ["digits#ab12cd", "digits#ab12ce", "other"]
+    alike = [make(), make(dataset_fingerprint="ab12cd99")]
+    assert labels(alike, "dataset") == ["digits#ab12cd3", "digits#ab12cd9"]
+    for records in (twice, prints, alike):
+        assert summary(record_frame(records))["n_seeds"].eq(1).all()
+
+
+def test_a_new_method_version_compares_hyperparameters_with_its_own_kind() -> None:
+    records = [make(hyperparameters={"a": 1}), make(method_version=2, hyperparameters={"a": 2, "b": 1})]
+    assert labels(records) == ["dm v1", "dm v2"]
+
+
+# --- reading ------------------------------------------------------------------------------------------------
+
+
+def test_bad_records_are_reported_and_not_averaged(tmp_path: Path) -> None:
+    records = sweep(methods=("dm",), ipcs=(1,), archs=("mlp",))
+    folder = write(tmp_path, records) / "records"
+    altered = folder / f"{records[0].key}.json"
+    altered.write_text(altered.read_text().replace('"seed": 0', '"seed": 9'))
+    (folder / "half.json").write_text('{"key": ')
+    (folder / ".unfinished.json").write_text("")
+    (folder / "notes.txt").write_text("not a record")
+    read, problems = read_records(tmp_path)
+    assert read == records[1:]
+    again = "; `ddbench run` makes it again"
+    assert problems == [
+        f"records/{altered.name} does not match its checksum{again}",
+        f"records/half.json is not readable as JSON{again}",
+    ]
+    assert summary(record_frame(read))["n_seeds"].tolist() == [2]
+
+
+def test_nothing_to_read_is_the_users_error(tmp_path: Path) -> None:
+    message = f"no records in {tmp_path}: run `ddbench run SWEEP.yaml --out {tmp_path}` first"
+    with pytest.raises(UserError) as error:
+        read_records(tmp_path)
+    assert str(error.value) == message
+    (tmp_path / "records").mkdir()
+    (tmp_path / "records" / "x.json").write_text(json.dumps({"a": 1}))
+    with pytest.raises(UserError, match=r"unreadable: 1; records/x\.json has no checksum"):
+        read_records(tmp_path)
+
+
+def test_no_torch_is_imported() -> None:
+    code = "import sys, bench.analysis.aggregate, bench.report.build; "
+    code += "print('torch' in sys.modules, 'ray' in sys.modules)"
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
+
+
+def test_a_seed_scored_again_with_more_students_counts_once() -> None:
+    few = make("dm", 1, (0.2, 0.2), seed=0)
+    more = few.model_copy(update={"key": "again", "accuracies": [0.2, 0.2, 0.5]})
+    (row,) = aggregate.summary(record_frame([few, more])).to_dict("records")
+    assert (row["n_students"], row["n_seeds"]) == (3, 1)
+    assert row["accuracy_mean"] == pytest.approx(0.3)
+
+
+# --- more than the accuracy ---------------------------------------------------------------------------------
+
+
+def scored(seed: int, accuracy: float, agreement: float | None = 0.8, **fields: Any) -> Record:
+    """Two students; the second knows its worst class by 0.1 less, and errs by 0.02 more."""
+    classes = [[accuracy, 0.3 + accuracy / 2, None], [0.2 + accuracy / 2, None, 1.0]]
+    ends = [CurvePoint(fraction=f, step=int(100 * f), accuracies=[f * accuracy, f]) for f in (0.1, 0.5)]
+    metrics = Metrics(
+        class_accuracies=classes, calibration_errors=[0.1, 0.12], agreement=agreement, curve=ends
+    )
+    given: dict[str, Any] = {"seed": seed, "metrics": metrics, "training": trained()}
+    return make(accuracies=(accuracy, 1.0), **given | fields)
+
+
+def test_metrics_are_averaged_over_students_then_seeds() -> None:
+    (row,) = metrics_summary(record_frame([scored(0, 0.4), scored(1, 0.6)])).to_dict("records")
+    worst = [(0.4 + 0.4) / 2, (0.6 + 0.5) / 2]  # of each seed, over its students
+    assert row["worst_class"] == pytest.approx(sum(worst) / 2)
+    assert row["calibration_error"] == pytest.approx(0.11)
+    assert row["agreement"] == pytest.approx(0.8)
+    assert row["accuracy_mean"] == pytest.approx(0.75)
+    assert row["n_seeds"] == 2
+
+
+def test_a_seed_without_metrics_is_not_filled_in() -> None:
+    (old,) = metrics_summary(record_frame([scored(0, 0.4), make(seed=1)])).to_dict("records")
+    assert all(math.isnan(old[name]) for name in MEASURED_COLUMNS)
+    (alone,) = metrics_summary(record_frame([scored(0, 0.4, agreement=None)])).to_dict("records")
+    assert math.isnan(alone["agreement"])
+    assert alone["calibration_error"] == pytest.approx(0.11)
+
+
+def test_a_curve_ends_with_the_accuracy() -> None:
+    table = training_course(
+        record_frame([scored(s, a) for s, a in enumerate((0.4, 0.5, 0.6))] + [make("herding")])
+    )
+    assert list(table["method"]) == ["dm"] * 3
+    assert list(zip(table["fraction"], table["step"], strict=True)) == [(0.1, 10), (0.5, 50), (1.0, 100)]
+    assert list(table["accuracy_mean"]) == pytest.approx([0.075, 0.375, 0.75])
+    assert list(table["n_seeds"]) == [3] * 3
+    assert table["accuracy_ci_low"].notna().all()
+    assert training_course(record_frame([make()])).empty
+
+
+# --- transfer -----------------------------------------------------------------------------------------------
+
+
+def on(accuracies: dict[str, float], method: str = "dm", **fields: Any) -> list[Record]:
+    return [make(method, accuracies=(a,), eval_arch=arch, **fields) for arch, a in accuracies.items()]
+
+
+def transfers(records: list[Record]) -> dict[tuple[str, str], dict[str, Any]]:
+    rows = transfer(record_frame(records)).to_dict("records")
+    return {(row["method"], row["distill_arch"]): {str(k): v for k, v in row.items()} for row in rows}
+
+
+def test_transfer_is_the_mean_over_other_architectures_for_each_seed_first() -> None:
+    records = on({"convnet": 0.8, "mlp": 0.5, "vit": 0.3}, seed=0) + on(
+        {"convnet": 0.9, "mlp": 0.7, "vit": 0.1}, seed=1
+    )
+    row = transfers(records)["dm", "convnet"]
+    assert row["transfer_mean"] == pytest.approx(0.4)
+    assert row["transfer_std"] == pytest.approx(0.0, abs=1e-12)  # 0.4 for both seeds
+    assert row["gap_mean"] == pytest.approx((0.4 + 0.5) / 2)
+    assert row["gap_std"] == pytest.approx(0.1 / math.sqrt(2))
+    assert (row["n_archs"], row["n_seeds"]) == (2, 2)
+    assert row["accuracy_vit"] == pytest.approx(0.2)
+
+
+def test_an_architecture_that_was_not_run_leaves_no_transfer() -> None:
+    half = on({"convnet": 0.8, "mlp": 0.5}, seed=1)
+    whole = on({"convnet": 0.8, "mlp": 0.5, "vit": 0.3})
+    row = transfers(whole + half)["dm", "convnet"]
+    assert (row["n_seeds"], row["transfer_mean"]) == (1, pytest.approx(0.4))
+    other = transfers(whole + on({"convnet": 0.8, "mlp": 0.5}, "haba"))["haba", "convnet"]
+    assert other["n_seeds"] == 0
+    assert math.isnan(other["transfer_mean"])
+    assert math.isnan(other["gap_mean"])
+    single = transfers(on({"convnet": 0.8}))["dm", "convnet"]
+    assert (single["n_archs"], single["n_seeds"]) == (0, 0)
+    assert math.isnan(single["transfer_mean"])
+
+
+def test_what_was_not_scored_on_its_own_architecture_has_a_transfer_and_no_gap() -> None:
+    row = transfers(on({"mlp": 0.5, "vit": 0.3}))["dm", "convnet"]
+    assert row["transfer_mean"] == pytest.approx(0.4)
+    assert math.isnan(row["gap_mean"])
+
+
+def test_what_needs_no_network_is_taken_with_the_only_source() -> None:
+    both = {"convnet": 0.6, "mlp": 0.5}
+    records = on(both) + on(both, "random_real") + on({"convnet": 0.9, "mlp": 0.7}, "full", ipc=None)
+    rows = transfers(records)
+    assert rows["random_real", "any"]["own_arch"] == "convnet"
+    assert rows["full", "any"]["gap_mean"] == pytest.approx(0.2)
+    rows = transfers([*records, make(distill_arch="mlp")])
+    assert math.isnan(rows["random_real", "any"]["transfer_mean"])
+    assert rows["dm", "convnet"]["transfer_mean"] == pytest.approx(0.5)
+    alone = transfers(on(both, "random_real"))
+    assert math.isnan(alone["random_real", "any"]["transfer_mean"])

@@ -1,0 +1,205 @@
+"""`ddbench compare`: what moved beyond noise, what is matched with what, and how the command ends."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.cli import ddbench
+from helpers.record import make, write
+from scipy import stats
+
+from bench.analysis.regression import any_regressed, compare_records, label_alike, moved_cells
+from bench.core.errors import UserError
+from bench.records.schema import Record
+from bench.report.tables.regression import regression_tables, tally_moved
+
+GOOD, BAD = [0.80, 0.81, 0.82, 0.83], [0.60, 0.61, 0.62, 0.64]
+
+
+def cell(values: Sequence[float], method: str = "dm", ipc: int = 1, **fields: Any) -> list[Record]:
+    return [make(method, ipc, (value,), seed=seed, **fields) for seed, value in enumerate(values)]
+
+
+def verdicts(a: list[Record], b: list[Record]) -> dict[tuple[str, int], str]:
+    table, _ = compare_records(a, b)
+    return {(row["method"], row["ipc"]): row["verdict"] for row in table.to_dict("records")}
+
+
+# --- the numbers --------------------------------------------------------------------------------------------
+
+
+def test_difference_interval_and_test() -> None:
+    """Means 0.815 and 0.6175, so -0.1975; two cells, so the smaller p counts twice."""
+    a, b = cell(GOOD) + cell(GOOD, ipc=10), cell(BAD) + cell(GOOD, ipc=10)
+    table, notes = compare_records(a, b)
+    first, second = table.to_dict("records")
+    assert (first["mean_a"], first["mean_b"]) == pytest.approx((0.815, 0.6175))
+    assert first["difference"] == pytest.approx(-0.1975)
+    # no resample of A is below 0.80 or of B above 0.64, nor beyond 0.83 - 0.60
+    assert -0.23 <= first["ci_low"] < -0.1975 < first["ci_high"] <= -0.16
+    p = stats.ttest_ind(GOOD, BAD, equal_var=False).pvalue
+    assert first["p"] == pytest.approx(p)
+    assert first["p_holm"] == pytest.approx(2 * p)
+    assert second["difference"] == 0
+    assert second["ci_low"] < 0 < second["ci_high"]  # the same seeds are not the same noise
+    assert second["p_holm"] == 1
+    assert notes == []
+    assert (first["n_seeds_a"], first["n_seeds_b"], first["seconds_a"], first["stored_bytes_b"]) == (
+        4,
+        4,
+        2,
+        2560,
+    )
+
+
+def test_verdicts() -> None:
+    a = [*cell(GOOD), *cell(BAD, ipc=2), *cell(GOOD, ipc=3), *cell([0.9, 0.9], ipc=4), *cell(GOOD, ipc=5)]
+    b = [
+        *cell(BAD),
+        *cell(GOOD, ipc=2),
+        *cell(GOOD, ipc=3),
+        *cell([0.1, 0.1, 0.1], ipc=4),
+        *cell(GOOD, ipc=6),
+    ]
+    assert verdicts(a, b) == {
+        ("dm", 1): "regressed",
+        ("dm", 2): "improved",
+        ("dm", 3): "",
+        ("dm", 4): "too few seeds",
+        ("dm", 5): "only in A",
+        ("dm", 6): "only in B",
+    }
+    table, _ = compare_records(a, b)
+    assert any_regressed(table)
+    counts = "4 cells in both: 1 regressed, 1 improved, 1 within noise, 1 with too few seeds"
+    assert tally_moved(table) == f"{counts}; 1 only in A; 1 only in B"
+    few = table.set_index("ipc").loc[4]
+    assert math.isnan(few["p_holm"])
+    assert few["difference"] == pytest.approx(-0.8)
+
+
+def test_one_certain_cell_among_many_needs_more() -> None:
+    """p of about 0.04 is a difference alone, and noise among six cells."""
+    a, b = [0.50, 0.52, 0.54], [0.55, 0.57, 0.59]
+    assert 0.02 < stats.ttest_ind(a, b, equal_var=False).pvalue < 0.05
+    assert verdicts(cell(a), cell(b)) == {("dm", 1): "improved"}
+    rest = [record for ipc in range(2, 7) for record in cell(a, ipc=ipc)]
+    assert verdicts(cell(a) + rest, cell(b) + rest)["dm", 1] == ""
+
+
+def test_seeds_without_spread() -> None:
+    assert verdicts(cell([0.5] * 3), cell([0.5] * 3)) == {("dm", 1): ""}
+    assert verdicts(cell([0.5] * 3), cell([0.4] * 3)) == {("dm", 1): "regressed"}
+
+
+def test_more_storage_is_a_regression_and_less_is_not() -> None:
+    before, after = cell(GOOD), cell(GOOD, floats=700)
+    table, _ = compare_records(before, after)
+    assert list(table["storage"]) == ["stores more"]
+    assert list(table["verdict"]) == [""]
+    assert any_regressed(table)
+    assert not any_regressed(compare_records(after, before)[0])
+
+
+def test_swapping_the_sides_swaps_the_signs() -> None:
+    there, back = (
+        compare_records(cell(GOOD), cell(BAD))[0].iloc[0],
+        compare_records(cell(BAD), cell(GOOD))[0].iloc[0],
+    )
+    assert there["difference"] == pytest.approx(-back["difference"])
+    assert there["p"] == pytest.approx(back["p"])
+    assert (there["verdict"], back["verdict"]) == ("regressed", "improved")
+
+
+# --- what is matched with what ------------------------------------------------------------------------------
+
+
+def test_a_new_version_is_compared_with_the_old_and_said() -> None:
+    a = cell(GOOD, hyperparameters={"steps": 1})
+    b = cell(BAD, hyperparameters={"steps": 1, "ema": True}, method_version=2, protocol_version=3)
+    _, notes = compare_records(a, b)
+    assert verdicts(a, b) == {("dm", 1): "regressed"}
+    assert notes == [
+        "Matched by name: dm v1 in A, dm v2 in B.", "Matched by name: quick v1 in A, quick v3 in B."
+    ]  # fmt: skip
+
+
+def test_another_setting_and_other_data_are_compared_and_said() -> None:
+    a = cell(GOOD, hyperparameters={"steps": 1})
+    b = cell(BAD, hyperparameters={"steps": 2}, dataset_fingerprint="ffff0000")
+    _, notes = compare_records(a, b)
+    assert verdicts(a, b) == {("dm", 1): "regressed"}
+    assert notes == ["Matched by name: digits#ab12cd in A, digits#ffff00 in B."]
+    _, notes = compare_records(a, cell(BAD, hyperparameters={"steps": 2}))
+    assert notes == ["Matched by name: dm[steps=1] in A, dm[steps=2] in B."]
+
+
+def test_variants_are_matched_with_themselves() -> None:
+    one, two = cell(GOOD, hyperparameters={"steps": 1}), cell(BAD, hyperparameters={"steps": 2})
+    assert verdicts(one + two, one + two) == {("dm[steps=1]", 1): "", ("dm[steps=2]", 1): ""}
+    assert verdicts(one + two, two) == {("dm[steps=1]", 1): "only in A", ("dm[steps=2]", 1): ""}
+
+
+def test_frames_keep_their_sides() -> None:
+    a, b, _ = label_alike(cell(GOOD), cell(BAD, "dsa"))
+    assert list(a["method"].unique()) == ["dm"]
+    assert list(b["method"].unique()) == ["dsa"]
+    assert moved_cells(a, b)["verdict"].tolist() == ["only in A", "only in B"]
+    with pytest.raises(
+        UserError, match=r"^no cell in common: A has dm, digits, 1, .* B has dsa, digits, 1, "
+    ):
+        compare_records(cell(GOOD), cell(BAD, "dsa"))
+
+
+# --- shown --------------------------------------------------------------------------------------------------
+
+
+def test_the_table() -> None:
+    full = [make("full", None, (0.9,), seed=s) for s in range(3)]
+    a = [*full, *cell(GOOD), *cell([0.5], "dsa")]
+    b = [*full, *cell(BAD, cost={"distill_s": 9.0}), *cell([0.5], "mtt", floats=1280)]
+    (shown,) = regression_tables(*compare_records(a, b))
+    rows = {row[1].text: [cell.text for cell in row[2:]] for group in shown.groups for row in group}
+    assert [column.header for column in shown.columns][2:] == [
+        "A", "B", "B − A", "p", "verdict", "seconds", "stored KiB"  # noqa: RUF001
+    ]  # fmt: skip
+    assert rows["full †"] == ["90.0", "90.0", "+0.0 [0.0, 0.0]", "1.0", "", "2.0", "2.5"]
+    assert rows["dm"][:2] == ["81.5", "61.8"]
+    assert rows["dm"][2].startswith("-19.8 [-2")
+    assert rows["dm"][4:] == ["regressed", "2.0 → 9.0", "2.5"]
+    assert rows["dsa"] == ["50.0", "—", "—", "—", "only in A", "2.0 → —", "2.5 → —"]
+    assert any("over all 2 cells" in note for note in shown.notes)
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    return write(tmp_path / "a", cell(GOOD)), write(tmp_path / "b", cell(BAD))
+
+
+def test_the_command(folders: tuple[Path, Path]) -> None:
+    worse, better = ddbench("compare", *folders), ddbench("compare", *folders[::-1])
+    assert (worse.code, better.code, ddbench("compare", folders[0], folders[0]).code) == (1, 0, 0)
+    assert worse.out.splitlines()[-1] == "1 cell in both: 1 regressed, 0 improved, 0 within noise"
+    assert "B against A: digits, protocol quick, distilled on convnet" in worse.text
+    assert not list(folders[0].glob("tables"))
+    drawn = ddbench("compare", "--markdown", *folders)
+    assert drawn.code == 1
+    assert "| 1 | dm | 81.5 | 61.8 | **-19.8 [" in drawn.out
+
+
+def test_bad_input(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    missing = ddbench("compare", folders[0], tmp_path / "no")
+    assert missing.code == 2
+    assert missing.err.startswith(f"error: no records in {tmp_path / 'no'}: ")
+    other = write(tmp_path / "other", cell(GOOD, "dsa"))
+    apart = ddbench("compare", folders[0], other)
+    assert (apart.code, apart.err.count("\n")) == (2, 1)
+    assert "no cell in common" in apart.err
+    (folders[1] / "records" / "half.json").write_text("{")
+    partial = ddbench("compare", *folders)
+    assert partial.code == 1
+    assert "records/half.json is not readable as JSON" in partial.text
+    (folders[0] / "records" / "half.json").write_text("{")
+    assert ddbench("compare", folders[0], folders[0]).code == 2  # not green: what regressed may be left out

@@ -1,0 +1,406 @@
+"""Training: the recipe's arithmetic, SGD against a loop by hand, and draws from one generator alone."""
+
+import io
+from itertools import islice
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from bench.core import random
+from bench.core.augment import dsa
+from bench.core.augment.cutmix import apply_cutmix, draw_cutmix
+from bench.core.networks.architecture import parse_architecture
+from bench.core.preprocess import Preprocess
+from bench.core.training import (
+    RECIPE,
+    BatchOrder,
+    Recipe,
+    accuracy,
+    augmented_loss,
+    teacher_loss,
+    train,
+    training,
+)
+from bench.data.dataset import Dataset
+from bench.planning.protocols import load_protocol, load_protocols, protocol_names
+
+CPU = torch.device("cpu")
+
+
+def blobs(n: int = 60, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+    """Three classes of 1x2x2 images that a linear model separates."""
+    labels = torch.arange(n) % 3
+    centres = 3 * torch.eye(4, dtype=dtype)[:3]
+    images = centres[labels] + 0.3 * torch.randn(n, 4, dtype=dtype, generator=random.generator(0, "blobs"))
+    return images.view(n, 1, 2, 2), labels
+
+
+def linear(seed: int = 0) -> nn.Module:
+    layer = nn.Linear(4, 3, dtype=torch.float64)
+    with torch.no_grad():
+        for p in layer.parameters():
+            p.copy_(torch.randn(p.shape, dtype=torch.float64, generator=random.generator(seed, "linear")))
+    return nn.Sequential(nn.Flatten(), layer)
+
+
+def weights(net: nn.Module) -> Tensor:
+    return torch.cat([p.detach().flatten() for p in net.parameters()])
+
+
+# --- the recipe -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "word"),
+    [
+        ({}, "steps or epochs"),
+        ({"steps": 1, "epochs": 1}, "steps or epochs"),
+        ({"steps": 0}, "steps"),
+        ({"epochs": -1}, "epochs"),
+        ({"steps": 1, "batch_size": 0}, "batch_size"),
+        ({"steps": 1, "lr": 0.0}, "lr"),
+        ({"steps": 1, "lr": float("inf")}, "lr"),
+        ({"steps": 1, "momentum": -0.1}, "momentum"),
+        ({"steps": 1, "weight_decay": -0.1}, "weight_decay"),
+        ({"steps": 1, "augment": "colour"}, "did you mean color?"),
+        ({"steps": 1, "augment": "color+flop"}, "did you mean flip?"),
+        ({"steps": 1, "cutmix": -0.1}, "cutmix"),
+        ({"steps": 1, "cutmix": 1.1}, "cutmix"),
+        ({"steps": 1, "milestones": [30, 60]}, "milestones"),
+        ({"steps": 1, "milestones": [0.0]}, "milestones"),
+        ({"steps": 1, "gamma": 0.0}, "gamma"),
+        ({"steps": 1, "nesterov": True}, "nesterov"),
+    ],
+)
+def test_bad_recipes_are_refused(values: dict[str, Any], word: str) -> None:
+    with pytest.raises(ValidationError, match=word):
+        RECIPE.validate_python({"batch_size": 8, "lr": 0.1, **values})
+
+
+@given(n=st.integers(1, 500), size=st.integers(1, 500), epochs=st.integers(1, 9))
+def test_steps_of_an_epoch_cover_every_image(n: int, size: int, epochs: int) -> None:
+    steps = Recipe(batch_size=size, lr=0.1, epochs=epochs).n_steps(n)
+    assert (steps // epochs - 1) * size < n <= steps // epochs * size
+    assert steps % epochs == 0
+    assert Recipe(batch_size=size, lr=0.1, steps=epochs).n_steps(n) == epochs
+
+
+@given(n=st.integers(1, 40), size=st.integers(1, 50))
+def test_batches_visit_each_image_once_an_epoch(n: int, size: int) -> None:
+    per_epoch = -(-n // size)
+    drawn = list(islice(BatchOrder(n, size, random.generator(0), CPU), 3 * per_epoch))
+    for epoch in range(3):
+        part = drawn[epoch * per_epoch : (epoch + 1) * per_epoch]
+        assert torch.equal(torch.cat(part).sort().values, torch.arange(n))
+        assert all(len(batch) == size for batch in part[:-1])
+
+
+@given(n=st.integers(1, 40), size=st.integers(1, 50))
+def test_batches_are_the_pieces_of_permutations(n: int, size: int) -> None:
+    """The draws of records that exist."""
+    order, by_hand = BatchOrder(n, size, random.generator(3), CPU), random.generator(3)
+    for _ in range(3):
+        for piece in torch.randperm(n, generator=by_hand).split(size):
+            assert torch.equal(next(order), piece)
+
+
+@given(n=st.integers(1, 20), size=st.integers(1, 25), taken=st.integers(0, 30))
+def test_a_stopped_batch_order_goes_on(n: int, size: int, taken: int) -> None:
+    order = BatchOrder(n, size, random.generator(3), CPU)
+    for _ in range(taken):
+        next(order)
+    file = io.BytesIO()
+    torch.save(order.state_dict(), file)
+    expected = list(islice(order, 10))
+    file.seek(0)
+    other = BatchOrder(n, size, random.generator(4), CPU)
+    other.load_state_dict(torch.load(file, weights_only=True))
+    assert all(torch.equal(a, b) for a, b in zip(islice(other, 10), expected, strict=True))
+
+
+def test_an_option_that_came_later_moves_no_key() -> None:
+    """Records are found by a hash of the recipe; `cutmix` is written only where it is on."""
+    older = {"augment": "none", "batch_size": 50, "epochs": None, "gamma": 0.1, "lr": 0.03}
+    older |= {"milestones": [0.5], "momentum": 0.9, "steps": 150, "weight_decay": 0.0005}
+    quick = load_protocol("quick")
+    assert quick.model_dump(mode="json", exclude={"about"}) == {
+        "name": "quick",
+        "recipe": older,
+        "version": 1,
+    }
+    assert RECIPE.dump_python(Recipe(batch_size=8, lr=0.1, steps=1, cutmix=0.5))["cutmix"] == 0.5
+    for protocol in (p for name in protocol_names() for p in load_protocols(name)):
+        recipe = protocol.recipe
+        assert RECIPE.validate_python(RECIPE.dump_python(recipe, mode="json")) == recipe
+
+
+def test_the_protocol_of_idc() -> None:
+    """1000 epochs; the rate is 0.01 times 0.2 at 2/3 and 5/6 of the steps."""
+    recipe = load_protocol("idc").recipe
+    steps = recipe.n_steps(100)
+    assert steps == 2000
+    assert [round(m * steps) for m in recipe.milestones] == [1333, 1667]
+    assert dsa.parse_strategy(recipe.augment) == (("color",), ("flip",), ("crop", "scale", "rotate"))
+
+
+# --- training -------------------------------------------------------------------------------------
+
+
+def sgd_by_hand(
+    net: nn.Module, x: Tensor, y: Tensor, recipe: Recipe, rates: list[float], g: torch.Generator
+) -> None:
+    """v <- momentum v + grad + decay w;  w <- w - rate v."""
+    parameters = list(net.parameters())
+    velocity = [torch.zeros_like(p) for p in parameters]
+    order = BatchOrder(len(x), recipe.batch_size, g, CPU)
+    for rate in rates:
+        index = next(order)
+        drawn = dsa.draw(recipe.augment, len(index), g)
+        loss = F.cross_entropy(net(dsa.apply(x[index], drawn)), y[index])
+        gradients = torch.autograd.grad(loss, parameters)
+        with torch.no_grad():
+            for p, v, grad in zip(parameters, velocity, gradients, strict=True):
+                v.mul_(recipe.momentum).add_(grad + recipe.weight_decay * p)
+                p.sub_(rate * v)
+
+
+@pytest.mark.parametrize("strategy", ["none", "color_crop_cutout_flip_scale_rotate"])
+@pytest.mark.parametrize(
+    ("milestones", "rates"),
+    [
+        ((), [0.1] * 10),
+        ((0.5,), [0.1] * 5 + [0.02] * 5),
+        ((0.3, 0.8), [0.1] * 3 + [0.02] * 5 + [0.004] * 2),
+    ],
+)
+def test_train_is_sgd_with_momentum(milestones: tuple[float, ...], rates: list[float], strategy: str) -> None:
+    """The rate falls exactly after its share of the steps; the last batch of an epoch is a small one."""
+    recipe = Recipe(
+        batch_size=25, lr=0.1, weight_decay=0.01, steps=10, milestones=milestones, gamma=0.2, augment=strategy
+    )
+    (x, y), net, expected = blobs(), linear(), linear()
+    train(net, x, y, recipe, random.generator(7))
+    sgd_by_hand(expected, x, y, recipe, rates, random.generator(7))
+    torch.testing.assert_close(weights(net), weights(expected), rtol=0, atol=1e-12)
+
+
+def as_records_were_made(
+    net: nn.Module, x: Tensor, y: Tensor, recipe: Recipe, steps: int, g: torch.Generator
+) -> None:
+    """The loop behind the committed records, written out."""
+    optimiser = torch.optim.SGD(
+        net.parameters(), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+    )
+    drops = [round(m * steps) for m in recipe.milestones]
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, drops, recipe.gamma)
+    order = BatchOrder(len(x), recipe.batch_size, g, CPU)
+    for index in islice(order, steps):
+        images, targets = x[index], y[index]
+        images = dsa.apply(images, dsa.draw(recipe.augment, len(images), g))
+        mixed = recipe.cutmix > 0 and float(torch.rand((), generator=g)) < recipe.cutmix
+        drawn = draw_cutmix(images.shape, g) if mixed else None
+        logits = net(images if drawn is None else apply_cutmix(images, drawn))
+        loss = F.cross_entropy(logits, targets)
+        if drawn is not None:
+            pasted = F.cross_entropy(logits, targets[drawn.partner])
+            loss = drawn.weight * loss + (1 - drawn.weight) * pasted
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+
+
+@pytest.mark.parametrize("name", ["convnet-d2-w8", "convnet-d2-w8-batch", "mlp"])
+@pytest.mark.parametrize(("strategy", "cutmix"), [("none", 0.0), ("color+flip+crop_scale_rotate", 0.5)])
+def test_no_bit_of_a_record_moves(digits: Dataset, name: str, strategy: str, cutmix: float) -> None:
+    x, y = Preprocess(digits.mean, digits.std)(digits.train.images[:30]), digits.train.labels[:30]
+    recipe = Recipe(batch_size=20, lr=0.03, epochs=4, milestones=(0.5, 0.8), augment=strategy, cutmix=cutmix)
+    net, expected = (
+        parse_architecture(name).build(digits.image_shape, 10, random.generator(0)) for _ in range(2)
+    )
+    train(net, x, y, recipe, random.generator(1))
+    as_records_were_made(expected, x, y, recipe, 8, random.generator(1))
+    assert torch.equal(weights(net), weights(expected))
+
+
+@given(rates=st.lists(st.integers(1, 99), max_size=3), steps=st.integers(1, 300))
+def test_drops_are_shares_of_the_steps(rates: list[int], steps: int) -> None:
+    recipe = Recipe(batch_size=1, lr=0.1, steps=steps, milestones=tuple(r / 100 for r in rates))
+    assert all(abs(drop - r / 100 * steps) <= 0.5 for drop, r in zip(recipe.drops(steps), rates, strict=True))
+
+
+def test_training_counts_its_steps() -> None:
+    """It can be left at any of them: what was trained so far is a shorter training."""
+    (x, y), net, shorter = blobs(), linear(), linear()
+    walk = training(net, x, y, Recipe(batch_size=25, lr=0.1, steps=9), random.generator(7))
+    assert [next(walk) for _ in range(4)] == [1, 2, 3, 4]
+    train(shorter, x, y, Recipe(batch_size=25, lr=0.1, steps=4), random.generator(7))
+    assert torch.equal(weights(net), weights(shorter))
+    assert list(walk) == [5, 6, 7, 8, 9]
+
+
+# --- a teacher ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
+def test_the_gradient_of_a_teacher_in_closed_form(temperature: float) -> None:
+    """d/dz of T^2 CE(z / T, p) is T (softmax(z / T) - p) / N: of order 1 at any temperature."""
+    x, teacher = blobs(12)[0], linear(1)
+    logits = torch.randn(12, 3, dtype=torch.float64, generator=random.generator(2)).requires_grad_()
+    (gradient,) = torch.autograd.grad(teacher_loss(logits, x, teacher, temperature), logits)
+    p, q = ((z / temperature).softmax(1) for z in (teacher(x), logits))
+    torch.testing.assert_close(gradient, temperature * (q - p) / 12, rtol=0, atol=1e-12)
+    assert all(w.grad is None for w in teacher.parameters())
+
+
+@pytest.mark.parametrize("cutmix", [0.0, 1.0])
+def test_a_teacher_labels_what_the_student_sees(cutmix: float) -> None:
+    """The mixed batch: a student that is its own teacher is at the optimum, whatever the targets."""
+    (x, y), net = blobs(12), linear()
+    for targets in (y, torch.full((12, 3), torch.nan, dtype=torch.float64)):
+        loss = augmented_loss(
+            net, x, targets, "color+flip", cutmix, random.generator(3), None, linear(), temperature=2.0
+        )
+        gradients = torch.autograd.grad(loss, list(net.parameters()))
+        assert all(g.abs().max() < 1e-12 for g in gradients)
+
+
+def test_epochs_are_steps() -> None:
+    (x, y), one, two = blobs(), linear(), linear()
+    train(one, x, y, Recipe(batch_size=25, lr=0.1, epochs=4, milestones=(0.5,)), random.generator(7))
+    train(two, x, y, Recipe(batch_size=25, lr=0.1, steps=12, milestones=(0.5,)), random.generator(7))
+    assert torch.equal(weights(one), weights(two))
+
+
+def test_training_separates_what_is_separable() -> None:
+    (x, y), net = blobs(), linear()
+    before = F.cross_entropy(net(x), y)
+    train(net, x, y, Recipe(batch_size=20, lr=0.1, epochs=30), random.generator(0))
+    assert F.cross_entropy(net(x), y) < before / 10
+    assert torch.equal(net(x).argmax(1), y)
+
+
+def test_one_hot_targets_are_hard_targets() -> None:
+    (x, y), hard, soft = blobs(), linear(), linear()
+    recipe = Recipe(batch_size=20, lr=0.1, steps=20)
+    train(hard, x, y, recipe, random.generator(0))
+    train(soft, x, F.one_hot(y, 3).double(), recipe, random.generator(0))
+    torch.testing.assert_close(weights(hard), weights(soft), rtol=0, atol=1e-12)
+
+
+def test_training_with_cutmix_mixes_images_and_losses() -> None:
+    """One step, by hand: the draws come after those of the augmentation, from the same generator."""
+    (x, y), g = blobs(10), random.generator(5)
+    net, by_hand = linear(), linear()
+    recipe = Recipe(
+        batch_size=10, lr=0.1, momentum=0.0, weight_decay=0.0, steps=1, augment="flip", cutmix=1.0
+    )
+    train(net, x, y, recipe, random.generator(5))
+    index = next(BatchOrder(10, 10, g, CPU))
+    images = dsa.apply(x[index], dsa.draw("flip", 10, g))
+    torch.rand((), generator=g)  # the coin
+    drawn = draw_cutmix(images.shape, g)
+    box = torch.zeros(2, 2)
+    box[drawn.rows, drawn.columns] = 1
+    mixed = images * (1 - box) + images[drawn.partner] * box
+    one_hot = F.one_hot(y[index], 3).double()
+    share = 1 - float(box.mean())
+    loss = F.cross_entropy(by_hand(mixed), share * one_hot + (1 - share) * one_hot[drawn.partner])
+    loss.backward()
+    expected = torch.cat([(p - 0.1 * p.grad).flatten() for p in by_hand.parameters()])
+    torch.testing.assert_close(weights(net), expected.detach(), rtol=0, atol=1e-12)
+
+
+def test_cutmix_comes_with_its_probability() -> None:
+    """0 is a no-op, draws included; 0.5 is half of the batches; soft targets are mixed as hard ones are."""
+    (x, y), net = blobs(12), linear()
+    generators = random.generator(2), random.generator(2)
+    plain = F.cross_entropy(net(dsa.apply(x, dsa.draw("flip", 12, generators[0]))), y)
+    assert torch.equal(augmented_loss(net, x, y, "flip", 0.0, generators[1]), plain)
+    assert torch.equal(generators[0].get_state(), generators[1].get_state())
+    draws, plain = random.generator(3), F.cross_entropy(net(x), y)
+    mixed = sum(not torch.equal(augmented_loss(net, x, y, "none", 0.5, draws), plain) for _ in range(400))
+    # half of them, less the one box in a few that is smaller than half a pixel of these four
+    assert 100 < mixed < 240
+    hard, soft = (
+        augmented_loss(net, x, t, "flip", 1.0, random.generator(4)) for t in (y, F.one_hot(y, 3).double())
+    )
+    torch.testing.assert_close(hard, soft, rtol=0, atol=1e-12)
+
+
+def trained(digits: Dataset, seed: int, name: str = "convnet-d2-w8", strategy: str = "color_crop") -> Tensor:
+    net = parse_architecture(name).build(digits.image_shape, 10, random.generator(0, "init"))
+    recipe = Recipe(batch_size=32, lr=0.01, steps=5, augment=strategy)
+    preprocess = Preprocess(digits.mean, digits.std)
+    train(net, digits.train.images, digits.train.labels, recipe, random.generator(seed), preprocess)
+    return weights(net)
+
+
+@pytest.mark.parametrize("name", ["convnet-d2-w8", "convnet-d2-w8-batch", "mlp-w8"])
+def test_draws_come_from_the_generator_alone(digits: Dataset, name: str) -> None:
+    torch.manual_seed(987_654_321)
+    before = torch.get_rng_state()
+    one = trained(digits, 1, name)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.rand(5)  # another global state
+    assert torch.equal(one, trained(digits, 1, name))
+    assert not torch.equal(one, trained(digits, 2, name))
+
+
+def test_bytes_with_preprocess_are_normalised_floats(digits: Dataset) -> None:
+    preprocess = Preprocess(digits.mean, digits.std)
+    nets = [
+        parse_architecture("convnet-d2-w8").build(digits.image_shape, 10, random.generator(0))
+        for _ in range(2)
+    ]
+    recipe = Recipe(batch_size=32, lr=0.01, steps=5)
+    images, labels = digits.train.images, digits.train.labels
+    train(nets[0], images, labels, recipe, random.generator(1), preprocess)
+    train(nets[1], preprocess(images), labels, recipe, random.generator(1))
+    assert torch.equal(weights(nets[0]), weights(nets[1]))
+
+
+def test_training_is_in_training_mode_and_accuracy_is_not() -> None:
+    net = parse_architecture("convnet-d1-w4-batch").build((1, 8, 8), 2, random.generator(0))
+    images = torch.randint(256, (6, 1, 8, 8), dtype=torch.uint8, generator=random.generator(0))
+    labels, preprocess = torch.arange(6) % 2, Preprocess((0.0,), (1.0,))
+    count = net.features[1].num_batches_tracked
+    train(net, images, labels, Recipe(batch_size=3, lr=0.1, steps=2), random.generator(0), preprocess)
+    assert int(count) == 2
+    accuracy(net, images, labels, preprocess)
+    assert int(count) == 2
+
+
+# --- accuracy -------------------------------------------------------------------------------------
+
+
+class Brightest(nn.Module):
+    """Says which of the first three pixels is brightest."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1)[:, :3]
+
+
+@pytest.mark.parametrize("times", [1, 5, 13])
+def test_accuracy_is_the_fraction_that_is_right(times: int) -> None:
+    """Also of more images than go through the network at a time, and of a number that does not divide."""
+    images = torch.zeros(10, 1, 2, 2, dtype=torch.uint8)
+    bright = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1, 2, 0])
+    images.flatten(1)[torch.arange(10), bright] = 255
+    labels = torch.where(torch.arange(10) < 7, bright, (bright + 1) % 3)
+    images, labels = images.repeat(times, 1, 1, 1), labels.repeat(times)
+    assert accuracy(Brightest(), images, labels, Preprocess((0.5,), (0.5,))) == 0.7
+
+
+def test_accuracy_uses_the_preprocess_of_the_artifact() -> None:
+    """A negative standard deviation turns bright into dark."""
+    images = torch.tensor([[255, 0, 10, 0], [0, 255, 10, 0]], dtype=torch.uint8).view(2, 1, 2, 2)
+    labels = torch.tensor([0, 1])
+    assert accuracy(Brightest(), images, labels, Preprocess((0.0,), (1.0,))) == 1.0
+    assert accuracy(Brightest(), images, labels, Preprocess((0.0,), (-1.0,))) == 0.0

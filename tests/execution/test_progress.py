@@ -1,0 +1,125 @@
+"""What is seen while a sweep runs: the sweep's line, and one for each running distillation."""
+
+import dataclasses
+import io
+import json
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from helpers.cli import wait_until
+from rich.console import Console
+
+from bench.core.loop import CHECKPOINT, PROGRESS, StepReport
+from bench.execution import progress
+from bench.execution.progress import Progress, describe_step
+from bench.execution.store import Store
+from bench.planning.graph import Job, make_job
+
+JOBS = {job.key: job for job in (make_job("distill", f"idc digits ipc {i}", {"ipc": i}, {}) for i in (1, 10))}
+ONE, TEN = JOBS.values()
+HALF = StepReport(step=340, total=1000, loss=1.2345, speed=45.4, left_s=12.3)
+
+
+@pytest.fixture(autouse=True)
+def _no_time_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: 0.0))
+
+
+def tell(store: Store, job: Job, report: StepReport) -> None:
+    folder = store.checkpoint(job.key)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / PROGRESS).write_text(json.dumps(dataclasses.asdict(report)))
+
+
+def watch(store: Store, out: io.StringIO, terminal: bool = False) -> Progress:
+    console = Console(file=out, width=120, force_terminal=terminal, _environ={})
+    return Progress(JOBS, set(), 2, console, store)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, "step 340/1000  loss 1.23  45 steps/s  about 12 s left"),
+        ({"loss": None}, "step 340/1000  45 steps/s  about 12 s left"),
+        ({"loss": 123456.0}, "step 340/1000  loss 1.23e+05  45 steps/s  about 12 s left"),
+        ({"speed": 12345.6, "left_s": 0.05}, "step 340/1000  loss 1.23  12,346 steps/s  about 0 s left"),
+        ({"speed": 3.21, "left_s": 205.0}, "step 340/1000  loss 1.23  3.2 steps/s  about 3 min left"),
+        ({"speed": 0.0123, "left_s": 53658.0}, "step 340/1000  loss 1.23  0.012 steps/s  about 14.9 h left"),
+    ],
+)
+def test_what_a_distillation_tells(changes: dict[str, float | None], expected: str) -> None:
+    assert describe_step(dataclasses.replace(HALF, **changes)) == expected
+
+
+def test_running_distillations_have_a_line_each(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    shown = watch(store, io.StringIO())
+    for job in JOBS.values():
+        tell(store, job, HALF)
+    assert shown.lines().plain == "   0 s  distill 0/2"
+    shown.started(TEN.key)
+    assert shown.lines().plain.splitlines() == [
+        "   0 s  distill 0/2 (1 running)",
+        "  idc digits ipc 10  step 340/1000  loss 1.23  45 steps/s  about 12 s left",
+    ]
+    shown.started(ONE.key)
+    assert len(shown.lines().plain.splitlines()) == 3
+    (store.checkpoint(ONE.key) / PROGRESS).unlink()
+    assert len(shown.lines().plain.splitlines()) == 2
+    shown.finished(TEN.key, True, 1.0)
+    assert shown.lines().plain == "   0 s  distill 1/2 (1 running)"
+
+
+def test_a_pipe_gets_lines_while_one_long_job_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "PRINT_EVERY_S", 0.01)
+    store, out, before = Store(tmp_path), io.StringIO(), threading.active_count()
+    tell(store, ONE, HALF)
+    block = (
+        "   0 s  distill 0/2 (1 running)\n"
+        "  idc digits ipc 1  step 340/1000  loss 1.23  45 steps/s  about 12 s left\n"
+    )
+    with watch(store, out) as shown:
+        shown.started(ONE.key)
+        wait_until(lambda: out.getvalue().count(block) >= 2)
+        for i in range(50):
+            shown.say(f"said {i}")
+        shown.finished(ONE.key, True, 1.0)
+    assert threading.active_count() == before
+    assert "\x1b" not in out.getvalue()
+    lines = out.getvalue().splitlines()
+    assert lines[-1] == "   0 s  distill 1/2"
+    assert [line for line in lines if line.startswith("said")] == [f"said {i}" for i in range(50)]
+    told = {line for line in lines if not line.startswith("said")}
+    assert told <= {*block.splitlines(), "   0 s  distill 0/2", "   0 s  distill 1/2"}
+
+
+def test_a_short_run_in_a_pipe_has_its_last_line_only(tmp_path: Path) -> None:
+    out = io.StringIO()
+    with watch(Store(tmp_path), out) as shown:
+        shown.started(ONE.key)
+        shown.finished(ONE.key, True, 0.1)
+    assert out.getvalue() == "   0 s  distill 1/2\n"
+
+
+def test_a_terminal_redraws_the_lines(tmp_path: Path) -> None:
+    store, out = Store(tmp_path), io.StringIO()
+    tell(store, ONE, HALF)
+    with watch(store, out, terminal=True) as shown:
+        shown.started(ONE.key)
+        wait_until(lambda: "idc digits ipc 1  step 340/1000" in out.getvalue())
+        shown.finished(ONE.key, True, 0.1)
+    assert out.getvalue().endswith("\x1b[2K   0 s  distill 1/2\n")
+
+
+def test_the_folder_is_swept_of_reports_but_not_of_checkpoints_that_are_needed(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for job in JOBS.values():
+        tell(store, job, HALF)
+    (store.checkpoint(ONE.key) / CHECKPOINT).write_text("kept")
+    store.sweep_up()
+    assert [path.name for path in store.checkpoints.rglob("*")] == [ONE.key, CHECKPOINT]
+    store.publish(ONE.key, {}, lambda folder: None)
+    store.sweep_up()
+    assert not store.checkpoints.exists()

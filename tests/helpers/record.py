@@ -1,0 +1,86 @@
+"""Records made by hand, for the tests of what is made of records."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.records.schema import Cost, Record, Storage, StudentTraining, dump_record
+
+COST = {"prepare_s": 0.0, "distill_s": 2.0, "evaluate_s": 3.0, "peak_memory_bytes": 2**20, "device": "cpu"}
+
+
+def make(
+    method: str = "dm",
+    ipc: int | None = 1,
+    accuracies: tuple[float, ...] = (0.5,),
+    *,
+    floats: int = 640,
+    within_budget: bool = True,
+    exclusive: bool = True,
+    hyperparameters: dict[str, Any] | None = None,
+    cost: dict[str, Any] | None = None,
+    **fields: Any,
+) -> Record:
+    """One record of a digits-like set; keyword arguments replace any field."""
+    storage = Storage(
+        floats=floats, bytes=4 * floats, bytes_uint8=floats, ipc_equivalent=floats / 640,
+        within_budget=within_budget, exempt=ipc is None,
+    )  # fmt: skip
+    whole = {**COST, **(cost or {}), "peak_memory": {}, "cpus": 1, "gpus": 0.0, "warm": True}
+    values: dict[str, Any] = {
+        "artifact": "a", "method": method, "method_version": 1, "hyperparameters": hyperparameters or {},
+        "dataset": "digits", "dataset_fingerprint": "ab12cd34", "image_shape": (1, 8, 8), "n_classes": 10,
+        "ipc": ipc, "distill_arch": "any" if method in ANY else "convnet", "eval_arch": "convnet",
+        "protocol": "quick", "protocol_version": 1, "seed": 0, "accuracies": list(accuracies),
+        "storage": storage, "cost": Cost(**whole, exclusive=exclusive), "versions": {},
+    } | fields  # fmt: skip
+    key = "-".join(str(values[k]) for k in ("method", "dataset", "protocol", "ipc", "distill_arch"))
+    return Record(key=f"{key}-{values['eval_arch']}-{values['seed']}", **values)
+
+
+ANY = ("full", "random_real", "herding")
+LEVEL = {"full": 0.95, "random_real": 0.45, "herding": 0.52, "dm": 0.60, "haba": 0.70}
+SPENT = {"full": 0.0, "random_real": 0.0, "herding": 0.3, "dm": 20.0, "haba": 90.0}
+
+
+def sweep(
+    methods: tuple[str, ...] = ("full", "random_real", "herding", "dm"),
+    archs: tuple[str, ...] = ("convnet", "mlp"),
+    ipcs: tuple[int, ...] = (1, 10),
+    seeds: int = 3,
+    **fields: Any,
+) -> list[Record]:
+    """What a small sweep leaves behind: every method at every ipc on every architecture, seeded noise."""
+    rng = np.random.default_rng(0)
+    records = []
+    for method in methods:
+        for ipc in (None,) if method == "full" else ipcs:
+            for arch in archs:
+                for seed in range(seeds):
+                    gain = 0.12 * math.log10(ipc or 1) - 0.06 * archs.index(arch)
+                    drawn = np.clip(LEVEL[method] + gain + rng.normal(0, 0.03, size=2), 0, 1)
+                    spent = SPENT[method] * (ipc or 1) ** 0.5 * (1 + 0.05 * seed)
+                    given: dict[str, Any] = {
+                        "floats": (ipc or 140) * 640 * (2 if method == "haba" else 1),
+                        "within_budget": method != "haba",
+                        "cost": {"distill_s": spent, "evaluate_s": 4.2, "peak_memory_bytes": 87 * 2**20},
+                    }
+                    given |= {"eval_arch": arch, "seed": seed} | fields
+                    records.append(make(method, ipc, tuple(drawn.tolist()), **given))
+    return records
+
+
+def trained(labels: str = "stored", augment: str = "none", **changes: Any) -> StudentTraining:
+    """How the students of a record were trained; keyword arguments replace any field."""
+    values = {"steps": 100, "lr": 0.1, "lr_from": "protocol", "holdout_scores": None, "soft": False}
+    values |= {"labels": labels, "augment": augment, "cutmix": 0.0, "preprocess": "normalise"}
+    return StudentTraining.model_validate(values | changes)
+
+
+def write(directory: Path, records: list[Record]) -> Path:
+    (directory / "records").mkdir(parents=True)
+    for record in records:
+        (directory / "records" / f"{record.key}.json").write_text(dump_record(record))
+    return directory

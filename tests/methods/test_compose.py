@@ -1,0 +1,140 @@
+"""Any parameterisation with any objective, at equal storage."""
+
+import itertools
+from typing import Any, get_args, get_type_hints
+
+import pytest
+import torch
+from helpers.method import losses, problem_for, small, state
+from torch import Tensor
+
+from bench.core.errors import UserError
+from bench.core.method import Problem
+from bench.planning.sweep import build_method
+from methods.blocks.experts import Experts
+from methods.blocks.network_pools import Fresh, TrainedOnReal, TrainedOnSynthetic
+from methods.compose import OWN_POOL, Compose
+
+
+def choices(field: str) -> tuple[str, ...]:
+    return get_args(get_type_hints(Compose)[field])
+
+
+PARAMETERISATIONS, OBJECTIVES = choices("parameterisation"), choices("objective")
+POOLS = tuple(pool for pool in choices("pool") if pool != "own")
+NETWORK_POOLS = [(o, pool) for o in OBJECTIVES for pool in POOLS if o != "trajectory_matching"]
+LIGHT = {"steps": 2, "net_steps": 1, "stretch": 2, "batch_real": 8, "batch_synthetic": 8}
+
+
+def composed(**values: Any) -> Compose:
+    return small("compose", **LIGHT | values)
+
+
+@pytest.fixture(scope="module")
+def with_experts() -> Problem:
+    """A problem for every pair: also of those that need experts."""
+    return problem_for(composed(objective="trajectory_matching"), ipc=10, members=20)
+
+
+@pytest.mark.parametrize(
+    ("parameterisation", "objective"), list(itertools.product(PARAMETERISATIONS, OBJECTIVES))
+)
+def test_every_pair_gives_a_balanced_set_within_the_budget(
+    parameterisation: str, objective: str, with_experts: Problem
+) -> None:
+    pair = {"parameterisation": parameterisation, "objective": objective}
+    distilled, noted = losses(composed(**pair), with_experts)
+    images, targets = distilled.decode()
+    assert distilled.n_stored <= with_experts.budget
+    assert distilled.n_stored > 0.8 * with_experts.budget
+    assert targets.bincount().tolist() == [len(images) // 3] * 3
+    assert images.shape[1:] == with_experts.image_shape
+    assert images.isfinite().all()
+    assert len(noted) == 2
+    begin = state(
+        composed(parameterisation=parameterisation, objective=objective, lr=1e-30).distill(with_experts)
+    )
+    assert not any(torch.equal(tensor, begin[name]) for name, tensor in distilled.named_parameters())
+
+
+@pytest.mark.parametrize("labels", ["class", "image"])
+@pytest.mark.parametrize("objective", [o for o in OBJECTIVES if o != "distribution_matching"])
+def test_labels_are_learned_within_the_budget(objective: str, labels: str, with_experts: Problem) -> None:
+    values = {"objective": objective, "labels": labels, "parameterisation": "multi_formation"}
+    distilled = composed(**values).distill(with_experts)
+    begin = composed(**values, lr=1e-30).distill(with_experts)
+    assert distilled.n_stored <= with_experts.budget
+    assert not torch.equal(distilled.label_logits, begin.label_logits)
+
+
+@pytest.mark.parametrize("labels", ["class", "image"])
+def test_distribution_matching_refuses_labels_that_it_would_never_learn(labels: str) -> None:
+    with pytest.raises(UserError, match=r"labels: distribution_matching never looks at them"):
+        composed(objective="distribution_matching", labels=labels)
+
+
+@pytest.mark.parametrize(("objective", "pool"), NETWORK_POOLS)
+def test_an_objective_takes_the_networks_of_any_pool(
+    objective: str, pool: str, with_experts: Problem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trained pool keeps a network for a stretch; the others give a new one each step."""
+    restarts, advances = [], []
+    for cls in (Fresh, TrainedOnReal, TrainedOnSynthetic):
+
+        def restart(self: Any, restart: Any = cls.restart) -> None:
+            restarts.append(type(self))
+            restart(self)
+
+        def advance(self: Any, synthetic: Any, advance: Any = cls.advance) -> None:
+            advances.append(type(self))
+            advance(self, synthetic)
+
+        monkeypatch.setattr(cls, "restart", restart)
+        monkeypatch.setattr(cls, "advance", advance)
+    composed(objective=objective, pool=pool, steps=4).distill(with_experts)
+    cls = {"trained_on_real": TrainedOnReal, "trained_on_synthetic": TrainedOnSynthetic}.get(pool, Fresh)
+    assert restarts == [cls] * (4 if cls is Fresh else 2)
+    assert advances == [cls] * 4
+
+
+def test_the_pool_of_an_objective_is_that_of_its_paper() -> None:
+    assert OWN_POOL.keys() == set(OBJECTIVES)
+    for objective, pool in OWN_POOL.items():
+        own, named = composed(objective=objective), composed(objective=objective, pool=pool)
+        assert own.requires() == named.requires()
+        assert bool(own.requires()) == (pool == "experts")
+
+
+def test_an_unroll_may_start_from_experts(with_experts: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[tuple[int, int]] = []
+    weights = Experts.weights
+
+    def spy(self: Experts, expert: int, epoch: int) -> Tensor:
+        read.append((expert, epoch))
+        return weights(self, expert, epoch)
+
+    monkeypatch.setattr(Experts, "weights", spy)
+    composed(objective="unrolled", pool="experts", steps=8).distill(with_experts)
+    assert len(read) == 8
+    assert len(set(read)) > 1
+
+
+@pytest.mark.parametrize("pool", [pool for pool in POOLS if pool != "experts"])
+def test_trajectories_follow_experts_only(pool: str) -> None:
+    with pytest.raises(UserError, match=rf"^pool: trajectory_matching follows experts; {pool} has none"):
+        Compose(objective="trajectory_matching", pool=pool)
+    with pytest.raises(UserError, match=r"leave pool out$"):
+        build_method("compose", {"objective": "trajectory_matching", "pool": pool})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"parameterisation": "hallucinators", "hallucinators": 20}, "hallucinators"),
+        ({"parameterisation": "linear_bases", "bases": 500}, "bases"),
+        ({"parameterisation": "multi_formation", "factor": 9}, "factor 9"),
+    ],
+)
+def test_what_does_not_fit_is_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        composed(**values).distill(problem_for(ipc=1))

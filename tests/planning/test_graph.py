@@ -1,0 +1,370 @@
+"""The plan: which jobs, in which order, under which keys; and the queue that hands them out."""
+
+import dataclasses
+import itertools
+import os
+import random
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from bench.core.errors import UserError
+from bench.core.method import SEED, Prerequisite, Problem
+from bench.data.dataset import Dataset, Split
+from bench.execution.queue import ReadyQueue
+from bench.planning.graph import Job, check_data, make_job, plan_sweep
+from bench.planning.protocols import Protocol, load_protocol, load_protocols
+from bench.planning.sweep import Sweep, load_sweep
+from methods.dm import DM
+from methods.random_real import RandomReal
+
+ROOT = Path(__file__).parents[2]
+ALL = ["full", "random_real", "herding", "k_center", "k_means", "dm"]
+
+
+def sweep(**changes: Any) -> Sweep:
+    """Changes to a small sweep; architectures, seeds, students and so on by their own names."""
+    content: dict[str, Any] = {
+        "name": "tiny",
+        "datasets": ["digits"],
+        "methods": ["dm"],
+        "ipc": [1],
+        "distill": {"architectures": ["convnet-d2-w8"], "seeds": [0]},
+        "evaluate": {"architectures": ["convnet-d2-w8"], "students": 2, "protocol": "quick"},
+    }
+    for key, value in changes.items():
+        part = "distill" if key in ("architectures", "seeds") else "evaluate"
+        if key in content or key == "resources":
+            content[key] = value
+        else:
+            content[part] = {**content[part], {"students_on": "architectures"}.get(key, key): value}
+    return Sweep.model_validate(content)
+
+
+def dataset(n: int = 40, fingerprint: str = "f" * 32, side: int = 8, label: str = "digits") -> Dataset:
+    """Four images a class, less for a smaller n."""
+    images, labels = torch.zeros(n, 1, side, side, dtype=torch.uint8), torch.arange(n) % 10
+    classes = tuple(f"class {c}" for c in range(10))
+    split = Split(images, labels)
+    return Dataset("digits", label, split, split, classes, fingerprint, (0.5,), (0.5,))
+
+
+QUICK = load_protocol("quick")
+Jobs = dict[str, Job]
+
+
+def planned(chosen: Sweep | None = None, data: Dataset | None = None, protocol: Protocol = QUICK) -> Jobs:
+    return plan_sweep(chosen or sweep(), {"digits": data or dataset()}, [protocol])
+
+
+def keys(kind: str, jobs: Jobs) -> set[str]:
+    return {key for key, job in jobs.items() if job.kind == kind}
+
+
+# --- keys -----------------------------------------------------------------------------------------
+
+
+def test_planning_is_pure() -> None:
+    chosen = sweep(methods=ALL, ipc=[1, 2], seeds=[0, 1], students_on=["mlp", "lenet"])
+    assert list(planned(chosen).items()) == list(planned(chosen).items())
+
+
+def test_keys_are_the_same_in_every_process() -> None:
+    here = list(planned(sweep(methods=ALL)))
+    code = "from test_graph import ALL, planned, sweep; print(*planned(sweep(methods=ALL)))"
+    environment = {
+        **os.environ,
+        "PYTHONHASHSEED": "1",
+        "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}:{ROOT / 'tests/planning'}",
+    }
+    found = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert found.stdout.split() == here
+
+
+PROTOCOLS = {
+    "recipe": QUICK.model_copy(update={"recipe": dataclasses.replace(QUICK.recipe, lr=0.5)}),
+    "version": QUICK.model_copy(update={"version": 99}),
+    "about": QUICK.model_copy(update={"about": "other words"}),
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "moved"),
+    [
+        ({"chosen": sweep(methods=[{"name": "dm", "lr": 0.5}])}, {"distill", "evaluate"}),
+        ({"chosen": sweep(methods=["random_real"])}, {"distill", "evaluate"}),
+        ({"chosen": sweep(seeds=[1])}, {"distill", "evaluate"}),
+        ({"chosen": sweep(ipc=[2])}, {"distill", "evaluate"}),
+        ({"chosen": sweep(architectures=["mlp"])}, {"distill", "evaluate"}),
+        ({"chosen": sweep(architectures=["convnet-d2-w8-batch"])}, {"distill", "evaluate"}),
+        ({"data": dataset(fingerprint="e" * 32)}, {"distill", "evaluate"}),
+        ({"chosen": sweep(students_on=["mlp"])}, {"evaluate"}),
+        ({"chosen": sweep(students=3)}, {"evaluate"}),
+        ({"protocol": PROTOCOLS["recipe"]}, {"evaluate"}),
+        ({"protocol": PROTOCOLS["version"]}, {"evaluate"}),
+        ({"protocol": PROTOCOLS["about"]}, set()),
+        ({"chosen": sweep(name="other")}, set()),
+        ({"chosen": sweep(resources={"cpus": 7, "gpus": 1})}, set()),
+        ({"chosen": sweep(datasets=[{"name": "image_folder", "path": "/x", "label": "digits"}])}, set()),
+        ({"chosen": sweep(architectures=[{"name": "convnet", "width": 8, "depth": 2}])}, set()),
+        ({"chosen": sweep(architectures=["convnet-w8-instance-d2"])}, set()),
+        ({"data": dataset(label="my digits")}, set()),
+    ],
+)
+def test_what_moves_a_key(change: dict[str, Any], moved: set[str]) -> None:
+    before, after = planned(), planned(**change)
+    assert {kind for kind in ("distill", "evaluate") if keys(kind, before) != keys(kind, after)} == moved
+    assert len(before) == len(after)
+
+
+@pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(DM)])
+def test_every_hyper_parameter_moves_the_key(field: str) -> None:
+    other = {"steps": 7, "lr": 0.25, "momentum": 0.125, "batch_real": 3, "augment": "none", "init": "noise"}
+    with_defaults, changed = ({**dataclasses.asdict(DM()), **extra} for extra in ({}, {field: other[field]}))
+    one, two = (planned(sweep(methods=[{"name": "dm", **values}])) for values in (with_defaults, changed))
+    assert not one.keys() & two.keys()
+
+
+def test_what_a_default_says_need_not_be_written() -> None:
+    presets = sweep().methods[0].resolve("digits", 1)
+    written = sweep(methods=[{"name": "dm", **dataclasses.asdict(presets)}])
+    assert planned(written).keys() == planned().keys()
+
+
+def test_a_new_version_of_a_method_moves_its_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = planned(sweep(methods=["dm", "herding"]))
+    monkeypatch.setattr(DM, "version", DM.version + 1)
+    after = planned(sweep(methods=["dm", "herding"]))
+    moved = [job for key, job in before.items() if job.kind == "distill" and key not in after]
+    assert [job.identity["method"] for job in moved] == ["dm"]
+
+
+def test_a_new_version_of_a_prerequisite_moves_all_that_stands_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = sweep(methods=["herding"])
+    block = type(next(iter(chosen.methods[0].resolve("digits", 1).requires().values())))
+    before = planned(chosen)
+    monkeypatch.setattr(block, "version", block.version + 1)
+    assert not before.keys() & planned(chosen).keys()
+
+
+def test_committed_records_keep_their_keys(digits: Dataset) -> None:
+    """What was measured before is found again: a key moves with what moves a result, never with the code."""
+    chosen = load_sweep(ROOT / "configs" / "sweeps" / "quickstart.yaml", [])
+    jobs = plan_sweep(chosen, {"digits": digits}, load_protocols(*chosen.evaluate.protocol))
+    recorded = {path.stem for path in (ROOT / "results" / "quickstart" / "records").glob("*.json")}
+    assert recorded
+    assert recorded <= keys("evaluate", jobs)
+
+
+def test_a_number_that_is_not_finite_has_no_key() -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        make_job("distill", "x", {"lr": float("nan")}, {})
+
+
+# --- what is shared -------------------------------------------------------------------------------
+
+GRID: dict[str, Any] = {"ipc": [1, 2], "seeds": [0, 1, 2], "architectures": ["convnet-d2-w8", "mlp"]}
+
+
+def count(**changes: Any) -> Counter[str]:
+    return Counter(job.kind for job in planned(sweep(**{**GRID, **changes})).values())
+
+
+def test_a_method_is_distilled_once_for_what_it_ignores() -> None:
+    assert count(methods=["dm"]) == {"distill": 2 * 3 * 2, "evaluate": 2 * 3 * 2}
+    assert count(methods=["random_real"]) == {"distill": 2 * 3, "evaluate": 2 * 3}
+    assert count(methods=["full"]) == {"distill": 1, "evaluate": 3}
+
+
+def test_students_of_one_artifact_differ_by_seed() -> None:
+    jobs = planned(sweep(**GRID, methods=["full"]))
+    evaluations = [job for job in jobs.values() if job.kind == "evaluate"]
+    assert {job.identity["seed"] for job in evaluations} == {0, 1, 2}
+    assert len({job.inputs["artifact"] for job in evaluations}) == 1
+    assert len({job.label for job in jobs.values()}) == len(jobs)
+
+
+def test_coresets_share_one_prerequisite() -> None:
+    jobs = count(methods=["herding", "k_center", "k_means"])
+    assert jobs == {"prepare": 2 * 3, "distill": 3 * 2 * 3 * 2, "evaluate": 3 * 2 * 3 * 2}
+    longer = count(methods=["herding", {"name": "k_center", "network_steps": 99}])
+    assert longer["prepare"] == 2 * 2 * 3
+
+
+def test_another_student_distils_nothing() -> None:
+    before = planned(sweep(methods=ALL, students_on=["mlp"]))
+    after = planned(sweep(methods=ALL, students_on=["mlp", "lenet"]))
+    assert before.keys() <= after.keys()
+    assert {after[key].kind for key in after.keys() - before.keys()} == {"evaluate"}
+
+
+def test_inputs_stand_before_their_users() -> None:
+    jobs = planned(sweep(**GRID, methods=ALL, students_on=["mlp", "lenet"]))
+    rank = {key: i for i, key in enumerate(jobs)}
+    for key, job in jobs.items():
+        assert job.key == key
+        assert all(rank[needed] < rank[key] for needed in job.inputs.values())
+
+
+@dataclass(frozen=True)
+class Link:
+    """A prerequisite that stands on the one before it, twice."""
+
+    version: ClassVar[int] = 1
+    depends_on: ClassVar[frozenset[str]] = frozenset({SEED})
+
+    n: float
+
+    def requires(self) -> dict[str, Prerequisite]:
+        return {"before": Link(self.n - 1), "again": Link(self.n - 1)} if self.n > 0 else {}
+
+    def build(self, problem: Problem) -> dict[str, Tensor]:
+        return {}
+
+
+def chain(*links: float, seeds: tuple[int, ...] = (0,)) -> Jobs:
+    """The jobs of a method that requires these links by their numbers."""
+    method = type("Method", (RandomReal,), {"requires": lambda _: {f"link {n}": Link(n) for n in links}})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bench.planning.sweep.method_class", lambda _: method)
+        return planned(sweep(methods=["random_real"], seeds=list(seeds)))
+
+
+def test_prerequisites_stand_on_prerequisites() -> None:
+    jobs = chain(3)
+    order = [job for job in jobs.values() if job.kind == "prepare"]
+    assert [job.identity["values"] for job in order] == [{"n": 0}, {"n": 1}, {"n": 2}, {"n": 3}]
+    for before, job in itertools.pairwise(order):
+        assert job.inputs == {"before": before.key, "again": before.key}
+    assert [job.kind for job in jobs.values()] == ["prepare"] * 4 + ["distill", "evaluate"]
+    assert keys("prepare", chain(3, 1)) == keys("prepare", jobs)  # named or not, each is one job
+    assert keys("prepare", chain(2)) < keys("prepare", jobs)
+    assert len(keys("prepare", chain(3, seeds=(0, 1)))) == 8
+
+
+def test_a_long_chain_asked_for_link_by_link_is_planned_once() -> None:
+    """Each link stands twice on the one before: planned anew each time it would take 2^60 steps."""
+    assert len(keys("prepare", chain(*range(61)))) == 61
+
+
+def test_a_key_does_not_depend_on_what_else_is_planned() -> None:
+    """1 and 1.0 are equal, and written differently in a key."""
+    alone, beside = chain(1.0), chain(1, 1.0)
+    assert keys("prepare", alone) < keys("prepare", beside)
+
+
+# --- what only the data can tell ------------------------------------------------------------------
+
+
+def test_the_same_images_under_two_names_are_refused() -> None:
+    small = dataset(n=39)
+    with pytest.raises(UserError, match="digits and figures hold the same images"):
+        check_data(sweep(), {"digits": small, "figures": small})
+
+
+def test_budgets_and_depths_are_checked_against_the_data() -> None:
+    small = dataset(n=39)  # class 9 has three
+    check_data(sweep(ipc=[1, 3]), {"digits": small})
+    for wrong, words in (
+        (sweep(ipc=[3, 4]), ["ipc: 4", "'class 9'", "digits", "use 1 to 3"]),
+        (sweep(architectures=["convnet-d4"]), ["distill.architectures", "8-pixel", "1 to 3", "digits"]),
+        (sweep(students_on=["mlp", "lenet"]), ["evaluate.architectures", "16 pixels", "digits"]),
+    ):
+        with pytest.raises(UserError) as caught:
+            check_data(wrong, {"digits": small})
+        assert "\n" not in str(caught.value)
+        assert all(word in str(caught.value) for word in words)
+
+
+# --- the queue ---------------------------------------------------------------------------------
+
+
+def queue(jobs: Jobs, done: set[str] | None = None, chosen: set[str] | None = None) -> ReadyQueue:
+    done = done or set()
+    return ReadyQueue(jobs, done, jobs.keys() - done if chosen is None else chosen)
+
+
+def test_prerequisites_come_first_then_large_budgets() -> None:
+    jobs = planned(sweep(methods=["random_real", "full", "herding"], ipc=[1, 4, 2]))
+    work, order = queue(jobs), []
+    while job := work.next():
+        order.append(job)
+        work.finish(job.key, None)
+    assert {job.key for job in order} == jobs.keys()
+    assert not work.open
+    distilled = [(job.kind, job.identity["ipc"]) for job in order if job.kind != "evaluate"]
+    budgets = (None, 4, 4, 2, 2, 1, 1)  # None: the whole training set
+    assert distilled == [("prepare", None), *(("distill", ipc) for ipc in budgets)]
+
+
+EVERYTHING = planned(sweep(methods=ALL, ipc=[1, 2], seeds=[0, 1]))
+
+
+@given(seed=st.integers(0, 999), limit=st.integers(0, 60))
+def test_no_job_starts_before_its_inputs(seed: int, limit: int) -> None:
+    """Whatever order jobs end in, whatever is done already and however few are chosen."""
+    jobs, dice = EVERYTHING, random.Random(seed)
+    done: set[str] = set()
+    for key, job in jobs.items():
+        if all(needed in done for needed in job.inputs.values()) and dice.random() < 0.3:
+            done.add(key)
+    chosen = set([key for key in jobs if key not in done][:limit])
+    work, running, ended = queue(jobs, done, chosen), [], set(done)
+    while True:
+        while (job := work.next()) and (running.append(job) or dice.random() < 0.7):
+            assert set(job.inputs.values()) <= ended
+        if not running:
+            break
+        job = running.pop(dice.randrange(len(running)))
+        assert job.key not in ended
+        assert work.finish(job.key, None) == []
+        ended.add(job.key)
+    assert ended == done | chosen
+    assert not work.open
+    assert not work.failed
+
+
+def test_a_job_whose_input_is_not_chosen_waits() -> None:
+    jobs = planned(sweep(methods=["random_real"]))
+    work = queue(jobs, chosen=keys("evaluate", jobs))
+    assert work.next() is None
+    assert work.open == keys("evaluate", jobs)
+
+
+def test_a_failure_takes_what_stands_on_it_and_nothing_else() -> None:
+    jobs = planned(sweep(methods=["herding", "k_center", "random_real"], ipc=[1, 2]))
+    work = queue(jobs)
+    prepare = work.next()
+    assert prepare is not None
+    assert prepare.kind == "prepare"
+    lost = work.finish(prepare.key, "out of memory")
+    stand_on_it = {
+        key
+        for key, job in jobs.items()
+        if job.identity.get("method") in ("herding", "k_center")
+        or (job.kind == "evaluate" and jobs[job.inputs["artifact"]].identity["method"] != "random_real")
+    }
+    assert set(lost) == stand_on_it
+    assert len(lost) == len(stand_on_it)
+    assert work.failed.keys() == stand_on_it | {prepare.key}
+    assert work.failed[prepare.key] == "out of memory"
+    for key in stand_on_it:
+        (needed,) = jobs[key].inputs.values()
+        assert work.failed[key] == f"not run: {jobs[needed].label} failed"
+    rest = []
+    while job := work.next():
+        rest.append(job.key)
+        work.finish(job.key, None)
+    assert set(rest) == jobs.keys() - stand_on_it - {prepare.key}
+    assert not work.open

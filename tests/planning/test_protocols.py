@@ -1,0 +1,103 @@
+"""Protocols: the files, their variants, and what the choice of a learning rate does."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from bench.core.errors import UserError
+from bench.planning import protocols
+from bench.planning.protocols import Protocol, load_protocol, load_protocols, protocol_names
+from bench.planning.yaml_schema import CONFIGS
+
+QUICK: dict[str, Any] = yaml.safe_load((CONFIGS / "protocols/quick.yaml").read_text())
+NAMES = protocol_names()
+
+
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the only protocol file is to be written."""
+    monkeypatch.setattr(protocols, "CONFIGS", tmp_path)
+    (tmp_path / "protocols").mkdir()
+    return tmp_path / "protocols/mine.yaml"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_protocol_loads(name: str) -> None:
+    found = load_protocols(name)
+    assert all(p.name == name or p.name.startswith(f"{name}.") for p in found)
+    assert all(len(p.about) > 10 for p in found)
+    for protocol in found:  # what a job's identity holds gives the protocol back
+        dumped = protocol.model_dump(mode="json", exclude={"about"})
+        assert Protocol(about=protocol.about, **dumped) == protocol
+
+
+def test_the_issue_s_protocols_are_there() -> None:
+    assert {"standard", "dc300", "dsa1000", "mtt", "idc", "rtp", "dc_bench", "quick"} <= set(NAMES)
+
+
+def test_dc_bench_is_a_row_for_each_augmentation() -> None:
+    found = {p.name: p.recipe for p in load_protocols("dc_bench")}
+    assert {name: (r.augment, r.epochs) for name, r in found.items()} == {
+        "dc_bench.none": ("none", 300),
+        "dc_bench.dsa": ("color_crop_cutout_flip_scale_rotate", 1000),
+        "dc_bench.autoaugment": ("autoaugment", 1000),
+        "dc_bench.randaugment": ("randaugment", 1000),
+    }
+    assert load_protocols("dc_bench.dsa") == [p for p in load_protocols("dc_bench") if "dsa" in p.name]
+    with pytest.raises(UserError, match=r"only `run` and `evaluate` train its teacher"):
+        load_protocol("standard.teacher", taught=False)
+    with pytest.raises(UserError, match=r"dc_bench is several: name one of dc_bench\.none, "):
+        load_protocol("dc_bench")
+
+
+def test_a_variant_changes_what_it_names_and_nothing_else() -> None:
+    standard = load_protocol("standard")
+    hard, plain, teacher = (load_protocol(f"standard.{v}") for v in ("hard", "plain", "teacher"))
+    assert hard == standard.model_copy(update={"name": hard.name, "about": hard.about, "labels": "hard"})
+    assert plain.recipe.augment == "none"
+    assert (plain.recipe.steps, plain.rates) == (standard.recipe.steps, standard.rates)
+    assert teacher.teacher is not None
+    assert teacher.recipe == standard.recipe
+
+
+def test_options_at_their_default_stay_out_of_a_job_s_identity() -> None:
+    dumped = load_protocol("quick").model_dump(mode="json", exclude={"about"})
+    assert set(dumped) == {"name", "version", "recipe"}
+    assert "cutmix" not in dumped["recipe"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"version": 0}, "version: "),
+        ({"versoin": 1}, "did you mean version?"),
+        ({"recipe": {**QUICK["recipe"], "epochs": 3}}, "give steps or epochs"),
+        ({"recipe": 7}, "a protocol is a mapping"),
+        ({"recipe": {}}, "recipe"),
+        ({"labels": "soft"}, "labels: "),
+        ({"labels": "teacher"}, "teacher: belongs to labels: teacher"),
+        ({"teacher": {"recipe": QUICK["recipe"]}}, "teacher: belongs to labels: teacher"),
+        ({"rates": [0.1]}, "rates: recipe.lr"),
+        ({"rates": [0.03, 0.03]}, "rates: 0.03 stands there twice"),
+        ({"rates": [0.03], "learned_lr": True}, "give one of them"),
+        ({"variants": {"x": {"lables": "hard"}}, "recipe": {"lr": 1}}, "did you mean labels?"),
+    ],
+)
+def test_bad_protocols_name_their_file(mine: Path, changes: dict[str, Any], complaint: str) -> None:
+    mine.write_text(yaml.safe_dump({**QUICK, **changes}))
+    with pytest.raises(UserError) as caught:
+        load_protocol("mine")
+    assert str(caught.value).startswith(f"{mine}: ")
+    assert complaint in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_protocol_is_told_its_neighbours(mine: Path) -> None:
+    mine.write_text(yaml.safe_dump({**QUICK, "variants": {"hard": {"labels": "hard"}}}))
+    assert load_protocol("mine.hard").labels == "hard"
+    with pytest.raises(UserError, match=r"no protocol named 'mien' \(did you mean mine\?\)"):
+        load_protocol("mien")
+    with pytest.raises(UserError, match=r"choose from: mine, mine\.hard"):
+        load_protocol("mine.soft")

@@ -1,0 +1,317 @@
+"""Sweep files: what is wrong is said in one line with the file, the key and the choices."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from bench.core.errors import UserError
+from bench.core.networks.architecture import parse_architecture
+from bench.core.registry import method_class, method_names
+from bench.data.spec import DATASETS
+from bench.planning.presets import Preset, preset
+from bench.planning.sweep import MethodEntry, build_method, load_sweep
+from bench.planning.yaml_schema import CONFIGS
+
+GOOD: dict[str, Any] = {
+    "name": "tiny",
+    "datasets": ["digits"],
+    "methods": ["random_real", {"name": "dm", "steps": 5}],
+    "ipc": [1, 2],
+    "distill": {"architectures": ["convnet-d2-w8"], "seeds": [0, 1]},
+    "evaluate": {"architectures": ["convnet-d2-w8", "mlp"], "students": 2, "protocol": "quick"},
+    "resources": {"cpus": 1, "gpus": 0},
+}
+DELETE = object()
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """GOOD with one entry, at a dotted path, set or deleted."""
+    content = copy.deepcopy(GOOD)
+    here: Any = content
+    *parents, last = [int(part) if part.isdigit() else part for part in path.split(".")]
+    for part in parents:
+        here = here[part]
+    if value is DELETE:
+        del here[last]
+    else:
+        here[last] = value
+    return content
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "sweep.yaml"
+    path.write_text(yaml.safe_dump(GOOD))
+    return path
+
+
+def refused(path: Path, *overrides: str) -> str:
+    with pytest.raises(UserError) as caught:
+        load_sweep(path, overrides)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_the_good_file_is_good(file: Path) -> None:
+    sweep = load_sweep(file)
+    assert (sweep.name, sweep.ipc, sweep.distill.seeds) == ("tiny", (1, 2), (0, 1))
+    assert [m.name for m in sweep.methods] == ["random_real", "dm"]
+    assert sweep.evaluate.architectures == (parse_architecture("convnet-d2-w8"), parse_architecture("mlp"))
+    assert sweep.datasets[0].label == "digits"
+
+
+def test_defaults(file: Path) -> None:
+    content = changed("resources", DELETE)
+    del content["evaluate"]["students"]
+    file.write_text(yaml.safe_dump(content))
+    sweep = load_sweep(file)
+    assert (sweep.evaluate.students, sweep.resources.cpus, sweep.resources.gpus) == (5, 1, 0)
+
+
+# --- what is refused ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        # unknown keys at each level
+        ("nmae", 1, ["'nmae'", "did you mean name?", "datasets, distill, evaluate, ipc, methods"]),
+        ("distill.seed", 1, ["distill", "'seed'", "did you mean seeds?", "architectures, seeds"]),
+        (
+            "evaluate.studens",
+            1,
+            ["evaluate", "did you mean students?", "architectures, curve, protocol, snapshots, students"],
+        ),
+        ("resources.gpu", 1, ["resources", "did you mean gpus?", "cpus, gpus"]),
+        ("datasets.0", {"name": "digits", "sise": 8}, ["datasets.0", "sise"]),
+        # names that are not there
+        ("methods.0", "random_rael", ["methods.0", "did you mean random_real?", "herding, idc, k_center"]),
+        ("methods.1.name", "dmm", ["methods.1", "did you mean dm?", "random_real"]),
+        ("datasets.0", "digit", ["datasets.0", "did you mean digits?", *DATASETS]),
+        ("distill.architectures.0", "convent", ["distill.architectures.0", "did you mean convnet?", "mlp"]),
+        ("evaluate.architectures.1", "mlp-d3", ["evaluate.architectures.1", "mlp takes width, not 'depth'"]),
+        ("evaluate.protocol", "quik", ["evaluate", "did you mean quick?"]),
+        # hyper-parameters
+        ("methods.0", {"name": "random_real", "lr": 1}, ["methods.0", "'lr'", "takes none"]),
+        ("methods.1.lrr", 1, ["methods.1", "dm does not take", "'lrr'", "steps, lr, momentum"]),
+        ("methods.1.steps", 0, ["methods.1", "dm: steps", "greater than 0", "not 0"]),
+        ("methods.1.steps", "many", ["methods.1", "dm: steps", "not 'many'"]),
+        ("methods.1.lr", float("inf"), ["methods.1", "dm: lr", "finite"]),
+        ("methods.1.lr", float("nan"), ["methods.1", "dm: lr"]),
+        ("methods.1.init", "reel", ["methods.1", "dm: init", "'real' or 'noise'"]),
+        ("methods.1.augment", "colour", ["methods.1", "dm", "did you mean color?"]),
+        # types and ranges
+        ("ipc", [0], ["ipc.0", "greater than 0", "not 0"]),
+        ("ipc", ["1"], ["ipc.0", "not '1'"]),
+        ("ipc", [1.5], ["ipc.0", "not 1.5"]),
+        ("ipc", [True], ["ipc.0", "not True"]),
+        ("ipc", 0, ["ipc", "not 0"]),
+        ("ipc", "1", ["ipc", "not '1'"]),
+        ("ipc", [], ["ipc", "at least one, not []"]),
+        ("ipc", [1, 2, 1], ["ipc: 1 stands there twice"]),
+        ("methods", ["dm", "dm"], ["methods: dm stands there twice"]),
+        ("datasets", ["digits", "Digits"], ["datasets: digits stands there twice"]),
+        ("distill.seeds", [-1], ["distill.seeds.0", "greater than or equal to 0", "not -1"]),
+        ("distill.seeds", [2**63], ["distill.seeds.0", "less than 9223372036854775808"]),
+        ("distill.seeds", [0, 0], ["distill", "seeds: 0 stands there twice"]),
+        ("distill.seeds", ["a"], ["distill.seeds.0", "not 'a'"]),
+        ("distill.architectures", [], ["distill.architectures", "at least one, not []"]),
+        ("distill.architectures", ["mlp", "mlp-w128"], ["distill", "architectures: mlp stands there twice"]),
+        ("distill.architectures", [3], ["distill.architectures.0", "a name or a mapping"]),
+        ("distill.architectures", "mlp", ["distill.architectures", "not 'mlp'"]),
+        (
+            "evaluate.architectures",
+            ["mlp", {"name": "mlp"}],
+            ["evaluate", "architectures: mlp stands there twice"],
+        ),
+        ("evaluate.students", 0, ["evaluate.students", "greater than 0", "not 0"]),
+        ("evaluate.students", "2", ["evaluate.students", "not '2'"]),
+        ("resources.gpus", 1.5, ["resources.gpus", "less than or equal to 1", "not 1.5"]),
+        ("resources.gpus", -1, ["resources.gpus", "greater than or equal to 0", "not -1"]),
+        ("resources.cpus", 0, ["resources.cpus", "greater than 0", "not 0"]),
+        ("name", "a/b", ["name", "not 'a/b'"]),
+        ("name", "../x", ["name", "not '../x'"]),
+        ("name", 3, ["name", "not 3"]),
+        ("methods.0", 3, ["methods.0", "a name or a mapping with a name"]),
+        ("methods.0", {"steps": 3}, ["methods.0", "a name or a mapping with a name"]),
+        ("methods", "dm", ["methods", "not 'dm'"]),
+        ("distill", [1], ["distill", "not [1]"]),
+        ("distill", None, ["distill", "not None"]),
+        # keys that are missing
+        *((key, DELETE, [key, "is missing"]) for key in GOOD if key != "resources"),
+        ("distill.seeds", DELETE, ["distill.seeds", "is missing"]),
+        ("evaluate.protocol", DELETE, ["evaluate.protocol", "is missing"]),
+        ("datasets.0", {"path": "x"}, ["datasets.0", "name"]),
+        ("datasets.0", {"name": "image_folder"}, ["datasets.0.path", "needs path"]),
+    ],
+)
+def test_bad_entries_are_named(file: Path, path: str, value: Any, words: list[str]) -> None:
+    file.write_text(yaml.safe_dump(changed(path, value)))
+    message = refused(file)
+    assert message.startswith(f"{file}: ")
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: [1", "is not YAML"),
+        ("a: b: c", "is not YAML"),
+        ("\t", "is not YAML"),
+        ("!!python/object/apply:os.getcwd []", "is not YAML"),
+        ("", "a sweep file is a mapping with name, datasets"),
+        ("- 1", "a sweep file is a mapping with name, datasets"),
+        ("hello", "a sweep file is a mapping with name, datasets"),
+        ("{1: 2}", "no key named '1'"),
+        ("name: a\nname: b", "the key 'name' stands there twice"),
+    ],
+)
+def test_files_that_are_no_sweep(file: Path, text: str, words: str) -> None:
+    file.write_text(text)
+    message = refused(file)
+    assert message.startswith(f"{file}: ")
+    assert words in message
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    assert refused(tmp_path / "none.yaml") == f"{tmp_path}/none.yaml: no such file"
+    assert refused(tmp_path).startswith(f"{tmp_path}: cannot be read")
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\xfa")
+    assert refused(tmp_path / "binary").startswith(f"{tmp_path}/binary: ")
+
+
+# --- overrides ------------------------------------------------------------------------------------
+
+
+def test_overrides_reach_every_place(file: Path) -> None:
+    sweep = load_sweep(
+        file,
+        [
+            "name=other",
+            "evaluate.students=7",
+            "ipc=[3, 4]",
+            "ipc.1=5",
+            "methods.dm.steps=9",
+            "methods.1.lr=0.5",
+            "methods.0={name: herding, network_steps: 4}",
+            "distill.architectures.convnet-d2-w8.norm=batch",
+            "evaluate.architectures.mlp=lenet",
+        ],
+    )
+    assert (sweep.name, sweep.evaluate.students, sweep.ipc) == ("other", 7, (3, 5))
+    assert [(m.name, m.values) for m in sweep.methods] == [
+        ("herding", {"network_steps": 4}),
+        ("dm", {"steps": 9, "lr": 0.5}),
+    ]
+    assert sweep.distill.architectures == (parse_architecture("convnet-d2-w8-batch"),)
+    assert sweep.evaluate.architectures == (parse_architecture("convnet-d2-w8"), parse_architecture("lenet"))
+
+
+def test_an_override_can_make_what_is_not_there(file: Path) -> None:
+    file.write_text(yaml.safe_dump(changed("resources", DELETE)))
+    assert load_sweep(file, ["resources.cpus=2"]).resources.cpus == 2
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("evaluate.students", ["write KEY=VALUE"]),
+        ("=3", ["write KEY=VALUE"]),
+        ("evaluate.=3", ["write KEY=VALUE"]),
+        (".students=3", ["write KEY=VALUE"]),
+        ("", ["write KEY=VALUE"]),
+        ("ipc=[1", ["the value is not YAML"]),
+        ("name.x=1", ["name holds no keys"]),
+        ("name.x.y=1", ["name holds no keys"]),
+        ("ipc.0.x=1", ["0 holds no keys"]),
+        ("ipc.7=1", ["no entry '7'", "1, 2"]),
+        ("methods.mtt.steps=1", ["no entry 'mtt'", "random_real, dm"]),
+        ("methods.-1.steps=1", ["no entry '-1'", "random_real, dm"]),
+        ("evaluate.studens=3", ["did you mean students?"]),
+        ("methods.dm.stepz=3", ["methods.1", "'stepz'"]),
+        ("methods.random_real.steps=3", ["methods.0", "takes none"]),
+        ("evaluate.students=none", ["evaluate.students", "not 'none'"]),
+    ],
+)
+def test_bad_overrides_are_named(file: Path, override: str, words: list[str]) -> None:
+    message = refused(file, override)
+    assert message.startswith((f"--set {override}: ", f"{file}: "))
+    for word in words:
+        assert word in message
+
+
+# --- presets --------------------------------------------------------------------------------------
+
+ROWS = """
+- {values: {lr: 1.0, steps: 10}, source: everywhere}
+- {datasets: [cifar10], values: {lr: 2.0}, source: one data set}
+- {ipc: [10, 50], values: {lr: 3.0}, source: two budgets}
+- {datasets: [cifar10], ipc: [50], values: {lr: 4.0, momentum: 0.0}, source: both}
+"""
+
+
+@pytest.fixture
+def presets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("bench.planning.presets.CONFIGS", tmp_path)
+    (tmp_path / "methods").mkdir()
+    (tmp_path / "methods/dm.yaml").write_text(ROWS)
+    return tmp_path / "methods/dm.yaml"
+
+
+@pytest.mark.usefixtures("presets")
+@pytest.mark.parametrize(
+    ("dataset", "ipc", "expected"),
+    [
+        ("digits", 1, {"lr": 1.0, "steps": 10}),
+        ("cifar10", 1, {"lr": 2.0, "steps": 10}),
+        ("digits", 10, {"lr": 3.0, "steps": 10}),
+        ("cifar10", 10, {"lr": 3.0, "steps": 10}),
+        ("cifar10", 50, {"lr": 4.0, "steps": 10, "momentum": 0.0}),
+    ],
+)
+def test_later_rows_of_a_preset_win(dataset: str, ipc: int, expected: dict[str, Any]) -> None:
+    assert preset("dm", dataset, ipc) == expected
+    assert preset("random_real", dataset, ipc) == {}
+
+
+@pytest.mark.usefixtures("presets")
+def test_a_sweep_wins_over_presets_and_presets_over_defaults() -> None:
+    entry = MethodEntry.model_validate({"name": "dm", "steps": 99})
+    method = entry.resolve("cifar10", 50)
+    assert (method.steps, method.lr, method.momentum) == (99, 4.0, 0.0)
+    assert method.batch_real == method_class("dm")().batch_real
+
+
+def test_bad_presets_name_their_file(presets: Path) -> None:
+    for text in ("- {values: {}}", "- {values: {}, source: x, dataset: [a]}", "{}", "[1", "- 3"):
+        presets.write_text(text)
+        with pytest.raises(UserError) as caught:
+            preset("dm", "digits", 1)
+        assert str(caught.value).startswith(f"{presets}: ")
+        assert "\n" not in str(caught.value)
+
+
+# --- the files that come with the program ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "methods").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_preset_fits_its_method_and_cites_a_source(path: Path) -> None:
+    assert path.stem in method_names()
+    for content in yaml.safe_load(path.read_text()):
+        row = Preset.model_validate(content)
+        assert len(row.source) > 10
+        build_method(path.stem, row.values)
+        assert all(name in DATASETS for name in row.datasets or ())
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "sweeps").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_sweep_loads(path: Path) -> None:
+    sweep = load_sweep(path)
+    assert sweep.name == path.stem
+    for method in sweep.methods:
+        for ipc in sweep.ipc:
+            method.resolve(sweep.datasets[0].name, ipc)

@@ -1,0 +1,26 @@
+"""Equal means are tied in every table, whatever the order in which they were summed."""
+
+from helpers.record import make
+
+from bench.records.columns import record_frame
+from bench.report.build import SECTIONS
+from bench.report.sections import RecordsView
+
+
+def test_equal_means_are_bold_in_every_table() -> None:
+    """0.1 + 0.2 + 0.3 is not 0.3 + 0.2 + 0.1 in floats."""
+    records = []
+    for objective, accuracies in (("unrolled", (0.1, 0.2, 0.3)), ("kernel", (0.3, 0.2, 0.1))):
+        values = {"parameterisation": "pixels", "objective": objective}
+        records += [make("compose", ipc, accuracies, hyperparameters=values) for ipc in (1, 10)]
+    view = RecordsView(record_frame(records), ())
+    assert len(set(view.summary["accuracy_mean"])) == 2
+    exhibits = [shown for exhibitor in SECTIONS if (shown := exhibitor(view)) is not None]
+    bold = {
+        shown.stem: [[cell.text for cell in row if cell.bold] for group in table.groups for row in group]
+        for shown in exhibits
+        for table in shown.comparisons
+    }
+    assert bold["summary"] == bold["equal_storage"] == [["20.0"]] * 4
+    assert bold["composition"] == [["20.0", "20.0"]] * 2
+    assert bold["standings"] == [["20.0"]] * 2
