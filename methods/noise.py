@@ -1,0 +1,26 @@
+"""Noise: what the students' training makes of images without content. A baseline that must score at chance."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from bench.core.distilled import DistilledDataset
+from bench.core.method import IPC, SEED, Prerequisite, Problem
+from methods.blocks.parameterise.pixels import Pixels
+
+
+@dataclass(frozen=True)
+class Noise:
+    """`ipc` images of each class from N(0, 1) in normalised space: where most distillations may start."""
+
+    version: ClassVar[int] = 1
+    paper: ClassVar[str] = "baseline: Gaussian noise"
+    depends_on: ClassVar[frozenset[str]] = frozenset({IPC, SEED})
+
+    def requires(self) -> dict[str, Prerequisite]:
+        return {}
+
+    def distill(self, problem: Problem) -> DistilledDataset:
+        return Pixels.start(problem, problem.rng("noise"), init="noise")
+
+
+METHOD = Noise
