@@ -28,22 +28,20 @@ class ClassMean:
         return {}
 
     def distill(self, problem: Problem) -> DistilledDataset:
-        images, labels, ipc = problem.images, problem.labels, problem.ipc
-        shuffled = torch.randperm(len(labels), generator=problem.rng("class_mean")).to(labels.device)
-        index = ClassIndex.of(labels[shuffled], problem.n_classes)
-        place = torch.arange(len(labels), device=labels.device)
-        place = place - index.offsets[:-1].repeat_interleave(index.counts)  # inside of its class
-        part = torch.empty_like(labels)
-        members = shuffled[index.order]
-        part[members] = labels[members] * ipc + place % ipc
-        sums = torch.zeros(
-            problem.n_classes * ipc, images[0].numel(), dtype=torch.float64, device=images.device
-        )
-        for rows in torch.arange(len(labels), device=labels.device).split(PIECE):
-            sums.index_add_(0, part[rows], images[rows].flatten(1).double())
-        means = sums / part.bincount(minlength=len(sums))[:, None] / 255
-        pixels = problem.preprocess(means.float().view(-1, *problem.image_shape))
-        return Pixels(pixels, [ipc] * problem.n_classes, problem.preprocess)
+        ipc, n_parts = problem.ipc, problem.n_classes * problem.ipc
+        shuffled = torch.randperm(len(problem.labels), generator=problem.rng("class_mean")).to(problem.device)
+        index = ClassIndex.of(problem.labels[shuffled], problem.n_classes)
+        members = shuffled[index.order]  # class after class
+        first = index.offsets[:-1].repeat_interleave(index.counts)
+        place = torch.arange(len(members), device=problem.device) - first  # of each image inside its class
+        part = problem.labels[members] * ipc + place % ipc
+
+        sums = torch.zeros(n_parts, problem.images[0].numel(), dtype=torch.float64, device=problem.device)
+        for rows, parts in zip(members.split(PIECE), part.split(PIECE), strict=True):
+            sums.index_add_(0, parts, problem.images[rows].flatten(1).double())
+        means = sums / part.bincount(minlength=n_parts)[:, None] / 255
+        images = problem.preprocess(means.float().view(-1, *problem.image_shape))
+        return Pixels(images, [ipc] * problem.n_classes, problem.preprocess)
 
 
 METHOD = ClassMean

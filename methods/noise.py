@@ -1,4 +1,4 @@
-"""Noise: what the students' training makes of images without content. A baseline that must score at chance."""
+"""Noise: images without content. A baseline that must score at chance."""
 
 from dataclasses import dataclass
 from typing import ClassVar
