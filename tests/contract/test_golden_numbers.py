@@ -1,7 +1,7 @@
 """Every method's numbers, pinned: they move only with a new version of the method.
 
-After a version was raised on purpose, `PYTHONPATH=.:tests python tests/contract/test_golden_numbers.py` writes the
-file again.
+After a version was raised on purpose, write the file again:
+`PYTHONPATH=.:tests python tests/contract/test_golden_numbers.py`.
 """
 
 import json
