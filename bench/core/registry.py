@@ -17,12 +17,16 @@ from bench.core.errors import UserError
 
 
 def choose(kind: str, name: str, known: Iterable[str]) -> str:
-    """`name` if it is known; otherwise a UserError that lists the choices and the nearest one."""
+    """`name` if it is known.
+
+    Raises UserError with the choices and the one whose spelling is nearest, whatever its case.
+    """
     choices = sorted(known)
     if name in choices:
         return name
-    near = difflib.get_close_matches(name, choices, n=1)
-    hint = f" (did you mean {near[0]}?)" if near else ""
+    spelled = {choice.lower(): choice for choice in choices}
+    near = difflib.get_close_matches(name.lower(), spelled, n=1)
+    hint = f" (did you mean {spelled[near[0]]}?)" if near else ""
     raise UserError(f"no {kind} named {name!r}{hint}; choose from: {', '.join(choices)}")
 
 

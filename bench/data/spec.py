@@ -1,6 +1,7 @@
 """The `dataset` entry of a config."""
 
 import difflib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -38,16 +39,33 @@ class DatasetSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str
-    path: Path | None = Field(default=None, validate_default=True)
-    image_size: int | None = Field(default=None, gt=0)  # pixels
-    data_dir: Path | None = Field(default=None, validate_default=True)
-    download: bool = False
-    classes: tuple[StrictInt | StrictStr, ...] | None = (
-        None  # names or positions, in their new order; None: all
+    name: str = Field(description=f"one of {', '.join(DATASETS)}")
+    path: Path | None = Field(
+        default=None,
+        validate_default=True,
+        description="image_folder: the folder that holds train/ and test/ (or val/), a folder a class in each",
     )
-    holdout: float | None = Field(default=None, gt=0, le=0.5)  # of each class
-    label: str = Field(default="", validate_default=True)  # shown in tables
+    image_size: int | None = Field(
+        default=None,
+        gt=0,
+        description="image_folder: pixels a side; the shorter side is resized, the centre cropped",
+    )
+    data_dir: Path | None = Field(
+        default=None, validate_default=True, description="data sets of torchvision: the folder of their files"
+    )
+    download: bool = Field(default=False, description="data sets of torchvision: fetch the files if absent")
+    classes: tuple[StrictInt | StrictStr, ...] | None = Field(
+        default=None, description="only these classes, by name or position, in their new order"
+    )
+    holdout: float | None = Field(
+        default=None,
+        gt=0,
+        le=0.5,
+        description="score on this fraction of the training set, and not on the test set; to choose settings",
+    )
+    label: str = Field(
+        default="", validate_default=True, description="the name in tables; by default that of set or folder"
+    )
 
     @field_validator("name")
     @classmethod
@@ -103,6 +121,16 @@ class DatasetSpec(BaseModel):
 
     def _without(self, key: str) -> "DatasetSpec":
         return DatasetSpec(**self.model_dump(exclude={key, "label"}))
+
+
+def read_entry(value: Any) -> Any:
+    """The mapping of an entry of `datasets` that may be a name, a folder of images, or a mapping already."""
+    if not isinstance(value, str):
+        return value
+    known = value.lower().replace("_", "").replace("-", "") in {key.replace("_", "") for key in DATASETS}
+    if not known and (os.sep in value or Path(value).expanduser().is_dir()):
+        return {"name": "image_folder", "path": value}
+    return {"name": value}
 
 
 def _canonical(name: str) -> str:

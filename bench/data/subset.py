@@ -19,7 +19,7 @@ def class_positions(chosen: Sequence[str | int], classes: Sequence[str]) -> list
     found = [_position(str(name), classes) for name in chosen]
     twice = next((c for i, c in enumerate(found) if c in found[:i]), None)
     if twice is not None:
-        raise UserError(f"class {classes[twice]!r} stands there twice: name it once")
+        raise UserError(f"class {classes[twice]!r} is named twice: name it once")
     return found
 
 

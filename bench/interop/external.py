@@ -16,7 +16,7 @@ from bench.core.errors import UserError
 from bench.core.networks.architecture import parse_architecture
 from bench.data.cache import prepare_dataset, read_dataset
 from bench.data.dataset import Dataset
-from bench.data.spec import DatasetSpec
+from bench.data.spec import DatasetSpec, read_entry
 from bench.execution.jobs import versions
 from bench.execution.session import Session, dataset_place, source_commit
 from bench.execution.store import WEIGHTS, Store
@@ -25,7 +25,7 @@ from bench.interop.importers.request import Imported, ImportRequest
 from bench.planning.graph import Cell, EvaluationSpec, Job, make_job, plan_evaluations
 from bench.planning.protocols import load_protocols
 from bench.planning.sweep import Resources
-from bench.planning.yaml_schema import first_complaint
+from bench.planning.yaml_schema import faults, refusal
 from bench.records.naming import ANY_ARCHITECTURE
 
 ADOPTION_VERSION = 1  # of how such a set becomes an artifact
@@ -46,18 +46,14 @@ class NamedDataset:
         Raises UserError.
         """
         try:
-            entry = yaml.safe_load(text)
-            if isinstance(entry, str):
-                folder = {"name": "image_folder", "path": entry}
-                entry = folder if Path(entry).is_dir() else {"name": entry}
-            spec = DatasetSpec.model_validate(entry)
+            spec = DatasetSpec.model_validate(read_entry(yaml.safe_load(text)))
             path = prepare_dataset(spec)
         except yaml.YAMLError:
             raise UserError(
                 f"--dataset {text!r}: write a name, a folder or {{name: ..., path: ...}}"
             ) from None
         except ValidationError as error:
-            raise UserError(f"--dataset: {first_complaint(error)}") from None
+            raise refusal("--dataset", faults(error)) from None
         except UserError as error:
             raise UserError(f"--dataset: {error}") from None
         return cls(spec, path, read_dataset(path))

@@ -8,27 +8,32 @@ from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, mode
 from bench.core.errors import UserError
 from bench.core.registry import choose
 from bench.core.training import Recipe
-from bench.planning.yaml_schema import CONFIGS, Positive, Strict, check_distinct, first_complaint, read_yaml
+from bench.planning.yaml_schema import CONFIGS, Positive, Strict, check_distinct, faults, read_yaml, refusal
 
 
 class TeacherConfig(Strict):
     """A network of the student's architecture, trained on the real training set; it labels every batch."""
 
-    recipe: Recipe
-    temperature: float = Field(default=1.0, gt=0)
+    recipe: Recipe = Field(description="how the teacher is trained")
+    temperature: float = Field(default=1.0, gt=0, description="divides the logits of student and teacher")
 
 
 class Protocol(Strict):
     """How a distilled set is scored; the version is bumped when the numbers may move."""
 
-    name: str
-    version: Positive
-    about: str
-    recipe: Recipe
-    labels: Literal["stored", "hard", "teacher"] = "stored"
-    teacher: TeacherConfig | None = None
-    learned_lr: bool = False  # train with the step size that the artifact learned, where it has one
-    rates: tuple[Annotated[float, Field(gt=0)], ...] = ()  # one is chosen on a hold-out of the training set
+    name: str = Field(description="the file's name")
+    version: Positive = Field(description="raised when the numbers may move")
+    about: str = Field(description="one line for `ddbench list protocols`")
+    recipe: Recipe = Field(description="how students are trained (see below)")
+    labels: Literal["stored", "hard", "teacher"] = Field(
+        default="stored",
+        description="what students learn: what the set stores, its classes alone, or a teacher's answers",
+    )
+    teacher: TeacherConfig | None = Field(default=None, description="belongs to `labels: teacher`")
+    learned_lr: bool = Field(default=False, description="train at the step size that the set learned, if any")
+    rates: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        default=(), description="learning rates, one of which is chosen on a hold-out of the training set"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> "Protocol":
@@ -38,7 +43,7 @@ class Protocol(Strict):
             raise UserError("rates: recipe.lr, which wins where they tie, must be one of them")
         if self.rates and self.learned_lr:
             raise UserError("rates and learned_lr: give one of them")
-        check_distinct("rates", self.rates)
+        check_distinct({"rates": self.rates})
         return self
 
     @model_serializer(mode="wrap")
@@ -81,7 +86,7 @@ def load_protocols(name: str) -> list[Protocol]:
     try:
         return [Protocol.model_validate(_varied(content, stem, v, change)) for v, change in variants.items()]
     except ValidationError as error:
-        raise UserError(f"{path}: {first_complaint(error)}") from None
+        raise refusal(path, faults(error)) from None
 
 
 def _varied(content: dict[str, Any], stem: str, variant: str, changes: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -22,10 +23,10 @@ from bench.core.method import Method
 from bench.core.networks.architecture import Architecture, parse_architecture
 from bench.core.preprocess import NORMALISE, ZCA
 from bench.core.registry import choose, method_class, method_names
-from bench.data.spec import DatasetSpec
+from bench.data.spec import DatasetSpec, read_entry
 from bench.planning.presets import preset
 from bench.planning.protocols import protocol_names
-from bench.planning.yaml_schema import Positive, Strict, check_distinct, first_complaint, read_yaml
+from bench.planning.yaml_schema import Positive, Strict, check_distinct, faults, read_yaml, refusal
 
 
 def _architecture(value: Any) -> Architecture:
@@ -36,8 +37,8 @@ def _architecture(value: Any) -> Architecture:
     return parse_architecture(value)
 
 
-def _dataset(value: Any) -> Any:
-    return {"name": value} if isinstance(value, str) else value
+def _protocol(name: str) -> str:
+    return choose("protocol", name, protocol_names())
 
 
 def _several(value: Any) -> Any:
@@ -88,14 +89,16 @@ def build_method(name: str, values: Mapping[str, Any]) -> Method:
     values = {key: value for key, value in values.items() if key != "preprocess"}
     cls = method_class(name)
     known = [f.name for f in dataclasses.fields(cls)]
-    for key in values:
-        if key not in known:
-            takes = f"it takes {', '.join(known)}" if known else "it takes none"
-            raise UserError(f"method {name} does not take the parameter {key!r}; {takes}")
+    takes = f"it takes {', '.join(known)}" if known else "it takes none"
+    unknown = [
+        f"method {name} does not take the parameter {key!r}; {takes}" for key in values if key not in known
+    ]
+    if unknown:
+        raise UserError("\n".join(unknown))
     try:
         built: Method = TypeAdapter(cls).validate_python(values)
     except ValidationError as error:
-        raise UserError(f"method {name}: {first_complaint(error)}") from None
+        raise UserError("\n".join(f"method {name}: {fault}" for fault in faults(error))) from None
     for key in values:
         value = getattr(built, key)
         if isinstance(value, float) and not math.isfinite(value):
@@ -104,13 +107,20 @@ def build_method(name: str, values: Mapping[str, Any]) -> Method:
 
 
 class DistillConfig(Strict):
-    architectures: Architectures = Field(min_length=1)
-    seeds: tuple[Annotated[int, Field(ge=0, lt=2**63, strict=True)], ...] = Field(min_length=1)
+    """Which networks and seeds every method distills with."""
+
+    architectures: Architectures = Field(
+        default=(parse_architecture("convnet"),),
+        min_length=1,
+        description="networks that methods distill with; methods that use none run once for all",
+    )
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**63, strict=True)], ...] = Field(
+        default=(0, 1, 2), min_length=1, description="distillation seeds; spread and intervals are over them"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> "DistillConfig":
-        check_distinct("architectures", self.architectures)
-        check_distinct("seeds", self.seeds)
+        check_distinct({"architectures": self.architectures, "seeds": self.seeds})
         return self
 
 
@@ -118,59 +128,101 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
 class EvaluateConfig(Strict):
-    architectures: Architectures = Field(min_length=1)
-    students: Positive = 5
-    protocol: Annotated[tuple[str, ...], BeforeValidator(_several)] = Field(min_length=1)  # one or several
-    curve: tuple[Fraction, ...] = ()  # parts of the training after which accuracy is told as well
-    snapshots: bool = Field(default=False, strict=True)  # score what parts of the distillation had made, too
+    """How every distilled set is scored."""
+
+    architectures: Architectures = Field(
+        default=(parse_architecture("convnet"),),
+        min_length=1,
+        description="networks that are trained on each set; by default those of `distill`",
+    )
+    students: Positive = Field(default=5, description="networks trained on each set, averaged first")
+    protocol: Annotated[tuple[Annotated[str, AfterValidator(_protocol)], ...], BeforeValidator(_several)] = (
+        Field(
+            default=("standard",),
+            min_length=1,
+            description="how they are trained: the name of a file in configs/protocols, or a list of names",
+        )
+    )
+    curve: tuple[Fraction, ...] = Field(
+        default=(), description="fractions of the students' training after which accuracy is recorded too"
+    )
+    snapshots: bool = Field(
+        default=False,
+        strict=True,
+        description="also score the sets as they were after 10, 20 and 50 % of the distillation",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> "EvaluateConfig":
-        check_distinct("architectures", self.architectures)
-        check_distinct("protocol", self.protocol)
-        check_distinct("curve", self.curve)
-        for name in self.protocol:
-            choose("protocol", name, protocol_names())
+        check_distinct({"architectures": self.architectures, "protocol": self.protocol, "curve": self.curve})
         return self
 
 
 class Resources(Strict):
-    """Per job."""
+    """What one job gets."""
 
-    cpus: Positive = 1
-    gpus: float = Field(default=0, ge=0, le=1)
+    cpus: Positive = Field(default=1, description="threads of a job")
+    gpus: float = Field(default=0, ge=0, le=1, description="GPUs of a job: 0, 1, or a fraction to share one")
 
 
 class Sweep(Strict):
     """A checked sweep file."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
-    datasets: tuple[Annotated[DatasetSpec, BeforeValidator(_dataset)], ...] = Field(min_length=1)
-    methods: tuple[MethodEntry, ...] = Field(min_length=1)
-    ipc: tuple[Positive, ...] = Field(min_length=1)
-    distill: DistillConfig
-    evaluate: EvaluateConfig
-    resources: Resources = Resources()
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
+        description="of the result folder, results/<name>; by default the file's name",
+    )
+    datasets: tuple[Annotated[DatasetSpec, BeforeValidator(read_entry)], ...] = Field(
+        min_length=1, description="a name, a folder of images, or a mapping (see below)"
+    )
+    methods: tuple[MethodEntry, ...] = Field(
+        min_length=1,
+        description="a name, or a mapping of `name` and hyper-parameters, which win over presets; "
+        "`preprocess: zca` distills on whitened images",
+    )
+    ipc: tuple[Positive, ...] = Field(min_length=1, description="images per class: the budgets")
+    distill: DistillConfig = Field(default=DistillConfig(), description="networks and seeds (see below)")
+    evaluate: EvaluateConfig = Field(default=EvaluateConfig(), description="how sets are scored (see below)")
+    resources: Resources = Field(default=Resources(), description="of each job (see below)")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _same_networks(cls, value: Any) -> Any:
+        """Sets are scored on the networks that they were distilled with, if the sweep names no others."""
+        if not isinstance(value, Mapping):
+            return value
+        distill, evaluate = value.get("distill"), value.get("evaluate", {})
+        if isinstance(distill, Mapping) and isinstance(evaluate, Mapping) and "architectures" in distill:
+            return {**value, "evaluate": {"architectures": distill["architectures"], **evaluate}}
+        return value
 
     @model_validator(mode="after")
     def _check(self) -> "Sweep":
-        check_distinct("datasets", [d.label for d in self.datasets])
-        check_distinct("methods", self.methods)
-        check_distinct("ipc", self.ipc)
+        labels = [d.label for d in self.datasets]
+        check_distinct({"datasets": labels, "methods": self.methods, "ipc": self.ipc})
         return self
 
 
 def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
-    """Read a sweep file. Raises UserError in one line that names the file, the key and the valid choices."""
+    """Read a sweep file.
+
+    Args:
+        path: the file; its name is the sweep's where it gives none.
+        overrides: `KEY=VALUE` texts, applied one after the other.
+
+    Raises:
+        UserError: names the file and, a line a fault, the key and the valid choices.
+    """
     content = read_yaml(path)
     if not isinstance(content, dict):
         raise UserError(f"{path}: a sweep file is a mapping with {', '.join(Sweep.model_fields)}")
+    content.setdefault("name", path.stem)
     for override in overrides:
         _override(content, override)
     try:
         return Sweep.model_validate(content)
     except ValidationError as error:
-        raise UserError(f"{path}: {first_complaint(error)}") from None
+        raise refusal(path, faults(error)) from None
 
 
 def _override(content: Any, override: str) -> None:

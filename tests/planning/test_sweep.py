@@ -111,21 +111,21 @@ def test_defaults(file: Path) -> None:
         ("ipc", 0, ["ipc", "not 0"]),
         ("ipc", "1", ["ipc", "not '1'"]),
         ("ipc", [], ["ipc", "at least one, not []"]),
-        ("ipc", [1, 2, 1], ["ipc: 1 stands there twice"]),
-        ("methods", ["dm", "dm"], ["methods: dm stands there twice"]),
-        ("datasets", ["digits", "Digits"], ["datasets: digits stands there twice"]),
+        ("ipc", [1, 2, 1], ["ipc: 1 is listed twice"]),
+        ("methods", ["dm", "dm"], ["methods: dm is listed twice"]),
+        ("datasets", ["digits", "Digits"], ["datasets: digits is listed twice"]),
         ("distill.seeds", [-1], ["distill.seeds.0", "greater than or equal to 0", "not -1"]),
         ("distill.seeds", [2**63], ["distill.seeds.0", "less than 9223372036854775808"]),
-        ("distill.seeds", [0, 0], ["distill", "seeds: 0 stands there twice"]),
+        ("distill.seeds", [0, 0], ["distill", "seeds: 0 is listed twice"]),
         ("distill.seeds", ["a"], ["distill.seeds.0", "not 'a'"]),
         ("distill.architectures", [], ["distill.architectures", "at least one, not []"]),
-        ("distill.architectures", ["mlp", "mlp-w128"], ["distill", "architectures: mlp stands there twice"]),
+        ("distill.architectures", ["mlp", "mlp-w128"], ["distill", "architectures: mlp is listed twice"]),
         ("distill.architectures", [3], ["distill.architectures.0", "a name or a mapping"]),
         ("distill.architectures", "mlp", ["distill.architectures", "not 'mlp'"]),
         (
             "evaluate.architectures",
             ["mlp", {"name": "mlp"}],
-            ["evaluate", "architectures: mlp stands there twice"],
+            ["evaluate", "architectures: mlp is listed twice"],
         ),
         ("evaluate.students", 0, ["evaluate.students", "greater than 0", "not 0"]),
         ("evaluate.students", "2", ["evaluate.students", "not '2'"]),
@@ -141,9 +141,7 @@ def test_defaults(file: Path) -> None:
         ("distill", [1], ["distill", "not [1]"]),
         ("distill", None, ["distill", "not None"]),
         # keys that are missing
-        *((key, DELETE, [key, "is missing"]) for key in GOOD if key != "resources"),
-        ("distill.seeds", DELETE, ["distill.seeds", "is missing"]),
-        ("evaluate.protocol", DELETE, ["evaluate.protocol", "is missing"]),
+        *((key, DELETE, [key, "is missing"]) for key in ("datasets", "methods", "ipc")),
         ("datasets.0", {"path": "x"}, ["datasets.0", "name"]),
         ("datasets.0", {"name": "image_folder"}, ["datasets.0.path", "needs path"]),
     ],
@@ -166,8 +164,7 @@ def test_bad_entries_are_named(file: Path, path: str, value: Any, words: list[st
         ("", "a sweep file is a mapping with name, datasets"),
         ("- 1", "a sweep file is a mapping with name, datasets"),
         ("hello", "a sweep file is a mapping with name, datasets"),
-        ("{1: 2}", "no key named '1'"),
-        ("name: a\nname: b", "the key 'name' stands there twice"),
+        ("name: a\nname: b", "the key 'name' is given twice"),
     ],
 )
 def test_files_that_are_no_sweep(file: Path, text: str, words: str) -> None:
@@ -175,6 +172,84 @@ def test_files_that_are_no_sweep(file: Path, text: str, words: str) -> None:
     message = refused(file)
     assert message.startswith(f"{file}: ")
     assert words in message
+
+
+def test_all_faults_of_a_file_are_named_at_once(file: Path) -> None:
+    wrong = {
+        "datasets": ["digit"],
+        "methods": ["DM2", {"name": "dm", "step": 2, "speed": 1}, {"name": "dm", "steps": 0, "lr": "high"}],
+        "ipcs": [1],
+        1: 2,
+        "evaluate": {"protocol": ["Quik"], "students": 0},
+    }
+    file.write_text(yaml.safe_dump(wrong))
+    with pytest.raises(UserError) as caught:
+        load_sweep(file)
+    first, *lines = str(caught.value).splitlines()
+    assert first == f"{file}: 11 faults"
+    told = [line.partition(";")[0].partition("; choose")[0].strip() for line in lines]
+    assert told == [
+        "no key named 'ipcs' (did you mean ipc?)",
+        "no key named '1'",
+        "datasets.0.name: unknown data set 'digit' (did you mean digits?): choose one of digits, mnist, "
+        "fashion_mnist, kmnist, svhn, cifar10, cifar100, stl10, image_folder",
+        "methods.0: no method named 'DM2' (did you mean dm?)",
+        "methods.1: method dm does not take the parameter 'speed'",
+        "methods.1: method dm does not take the parameter 'step'",
+        "methods.2: method dm: steps: must be greater than 0, not 0",
+        "methods.2: method dm: lr: must be a valid number, unable to parse string as a number, not 'high'",
+        "ipc: is missing",
+        "evaluate.students: must be greater than 0, not 0",
+        "evaluate.protocol.0: no protocol named 'Quik' (did you mean quick?)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "hint"),
+    [
+        ("methods.0", "Random-Real", "random_real"),
+        ("evaluate.protocol", "DC300", "dc300"),
+        ("distill.architectures", ["ConvNet"], "convnet"),
+        ("Datasets", ["digits"], "datasets"),
+    ],
+)
+def test_the_nearest_name_is_found_in_any_case(file: Path, path: str, value: Any, hint: str) -> None:
+    file.write_text(yaml.safe_dump(changed(path, value)))
+    with pytest.raises(UserError, match=rf"did you mean {hint}\?"):
+        load_sweep(file)
+
+
+def test_a_short_file_means_the_obvious(tmp_path: Path) -> None:
+    file = tmp_path / "short.yaml"
+    file.write_text("datasets: [digits]\nmethods: [dm]\nipc: [1]\n")
+    found = load_sweep(file)
+    assert found.name == "short"
+    assert [a.label for a in found.distill.architectures] == ["convnet"]
+    assert found.distill.seeds == (0, 1, 2)
+    assert found.evaluate.architectures == found.distill.architectures
+    assert (found.evaluate.students, found.evaluate.protocol) == (5, ("standard",))
+
+
+def test_sets_are_scored_on_the_networks_that_made_them(file: Path) -> None:
+    content = {"datasets": ["digits"], "methods": ["dm"], "ipc": [1], "distill": {"architectures": ["mlp"]}}
+    file.write_text(yaml.safe_dump(content))
+    assert [a.label for a in load_sweep(file).evaluate.architectures] == ["mlp"]
+    file.write_text(yaml.safe_dump({**content, "evaluate": {"architectures": ["lenet"]}}))
+    assert [a.label for a in load_sweep(file).evaluate.architectures] == ["lenet"]
+
+
+@pytest.mark.parametrize("written", ["{}", "~/{}", "./{}", "{}/"])
+def test_a_data_set_may_be_a_folder(
+    file: Path, tmp_path: Path, written: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "birds").mkdir()
+    (tmp_path / "digits").mkdir()  # a known name is the known data set, whatever lies here
+    file.write_text(yaml.safe_dump(changed("datasets", [written.format("birds"), "digits"])))
+    folder, digits = load_sweep(file).datasets
+    assert (folder.name, folder.path, folder.label) == ("image_folder", tmp_path / "birds", "birds")
+    assert (digits.name, digits.path) == ("digits", None)
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ def test_a_folder_that_is_there_is_all_that_must_be_writable(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("nope", *TINY, "--ipc", 1), "no method named 'nope'; choose from"),
+        (("zzz", *TINY, "--ipc", 1), "no method named 'zzz'; choose from"),
         (("dm", "--dataset", "nope", "--ipc", 1), "unknown data set 'nope'"),
         (("dm", "--dataset", "{name: image_folder, path: /nowhere}", "--ipc", 1), "no folder /nowhere"),
         (("dm", *TINY, "--ipc", 0), "ipc: must be greater than 0, not 0"),
