@@ -43,7 +43,7 @@ class DatasetSpec(BaseModel):
     path: Path | None = Field(
         default=None,
         validate_default=True,
-        description="image_folder: the folder that holds train/ and test/ (or val/), a folder a class in each",
+        description="image_folder: the folder of train/ and test/ (or val/), with a folder for each class",
     )
     image_size: int | None = Field(
         default=None,

@@ -15,6 +15,7 @@ from pydantic import (
     Field,
     TypeAdapter,
     ValidationError,
+    WithJsonSchema,
     model_validator,
 )
 
@@ -45,7 +46,11 @@ def _several(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-Architectures = tuple[Annotated[Architecture, BeforeValidator(_architecture)], ...]
+# what a file may hold in their place, for an editor's schema
+_Parsed = BeforeValidator(_architecture, json_schema_input_type=str | dict[str, Any])
+_Listed = BeforeValidator(_several, json_schema_input_type=str | tuple[str, ...])
+_Entry = BeforeValidator(read_entry, json_schema_input_type=str | DatasetSpec)
+Architectures = tuple[Annotated[Architecture, _Parsed], ...]
 
 
 class MethodEntry(BaseModel):
@@ -136,12 +141,10 @@ class EvaluateConfig(Strict):
         description="networks that are trained on each set; by default those of `distill`",
     )
     students: Positive = Field(default=5, description="networks trained on each set, averaged first")
-    protocol: Annotated[tuple[Annotated[str, AfterValidator(_protocol)], ...], BeforeValidator(_several)] = (
-        Field(
-            default=("standard",),
-            min_length=1,
-            description="how they are trained: the name of a file in configs/protocols, or a list of names",
-        )
+    protocol: Annotated[tuple[Annotated[str, AfterValidator(_protocol)], ...], _Listed] = Field(
+        default=("standard",),
+        min_length=1,
+        description="how they are trained: the name of a file in configs/protocols, or a list of names",
     )
     curve: tuple[Fraction, ...] = Field(
         default=(), description="fractions of the students' training after which accuracy is recorded too"
@@ -165,6 +168,14 @@ class Resources(Strict):
     gpus: float = Field(default=0, ge=0, le=1, description="GPUs of a job: 0, 1, or a fraction to share one")
 
 
+_METHOD = {
+    "anyOf": [
+        {"type": "string"},
+        {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]},
+    ]
+}
+
+
 class Sweep(Strict):
     """A checked sweep file."""
 
@@ -172,10 +183,10 @@ class Sweep(Strict):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
         description="of the result folder, results/<name>; by default the file's name",
     )
-    datasets: tuple[Annotated[DatasetSpec, BeforeValidator(read_entry)], ...] = Field(
+    datasets: tuple[Annotated[DatasetSpec, _Entry], ...] = Field(
         min_length=1, description="a name, a folder of images, or a mapping (see below)"
     )
-    methods: tuple[MethodEntry, ...] = Field(
+    methods: tuple[Annotated[MethodEntry, WithJsonSchema(_METHOD)], ...] = Field(
         min_length=1,
         description="a name, or a mapping of `name` and hyper-parameters, which win over presets; "
         "`preprocess: zca` distills on whitened images",
