@@ -9,7 +9,6 @@ from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Gt
-from sklearn.cluster import KMeans
 from torch import Tensor
 
 from bench.core import random
@@ -21,6 +20,8 @@ from methods.blocks.network_pools import Embedding
 
 def nearest_to_centres(features: Tensor, k: int, seed: int) -> Tensor:
     """Positions [k], all different: for each centre the nearest image that is still free."""
+    from sklearn.cluster import KMeans  # most of a second to import, and a plan names every method
+
     fit = KMeans(k, n_init=3, random_state=seed % 2**32).fit(features.cpu().numpy())
     distance = torch.cdist(torch.from_numpy(fit.cluster_centers_).to(features), features)
     chosen = []

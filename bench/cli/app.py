@@ -1,20 +1,22 @@
 """The command line: every command, and how its errors end. `ddbench` is `python -m bench`."""
 
 import contextlib
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from bench.cli import artifacts, compare, interop, listing, profile, report, submit, sweeps
+from bench.cli import artifacts, compare, init, interop, listing, profile, report, submit, sweeps
+from bench.cli.console import out
 from bench.core.errors import UserError
 
 
 @contextlib.contextmanager
 def _one_line_errors() -> Iterator[None]:
-    """A UserError, and a broken pair of torch and torchvision, end in one line and exit code 2."""
+    """A UserError ends in its message and exit code 2, and Ctrl-C in one word and exit code 130."""
     try:
         yield
     except UserError as error:
@@ -33,29 +35,62 @@ class _Commands(TyperGroup):
 
 app = typer.Typer(
     cls=_Commands,
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="ddbench: benchmark dataset-distillation methods. Accuracy, bytes and seconds in one record.",
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
-app.command("run")(sweeps.run_command)
-app.command("plan")(sweeps.plan_command)
-app.command("list")(listing.list_command)
-app.command("show")(artifacts.show_command)
-app.command("recall")(artifacts.recall_command)
-app.command("report")(report.report_command)
-app.command("submit-check")(submit.submit_check_command)
-app.command("evaluate")(interop.evaluate_command)
-app.command("import")(interop.import_command)
-app.command("export")(interop.export_command)
-app.command("verify")(interop.verify_command)
-app.command("compare")(compare.compare_command)
-app.command("profile")(profile.profile_command)
+def _version(wanted: bool) -> None:
+    if not wanted:
+        return
+    try:
+        out.print(f"ddbench {version('ddbench')}", highlight=False)
+    except PackageNotFoundError:
+        out.print("ddbench, not installed", highlight=False)
+    raise typer.Exit
+
+
+@app.callback()
+def _program(
+    wanted: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """Benchmark dataset-distillation methods: accuracy, bytes and seconds in one record.
+
+    Start with [bold]ddbench init digits[/bold], then [bold]ddbench run digits.yaml[/bold].
+    """
+
+
+RUN, LOOK = "Run", "Look at results"
+OTHERS, EXTEND = "Other people's sets and results", "Methods"
+
+# command, function, panel of --help, an example
+COMMANDS: tuple[tuple[str, Callable[..., None], str, str], ...] = (
+    ("init", init.init_command, RUN, "ddbench init data/birds"),
+    ("plan", sweeps.plan_command, RUN, "ddbench plan birds.yaml"),
+    ("run", sweeps.run_command, RUN, "ddbench run birds.yaml --set evaluate.students=3"),
+    ("report", report.report_command, LOOK, "ddbench report results/birds --html"),
+    ("ls", artifacts.ls_command, LOOK, "ddbench ls results/birds"),
+    ("show", artifacts.show_command, LOOK, "ddbench show results/birds 1f3a"),
+    ("compare", compare.compare_command, LOOK, "ddbench compare results/old results/new"),
+    ("recall", artifacts.recall_command, LOOK, "ddbench recall results/memory 1f3a --classes 0+2+4,1+3"),
+    ("evaluate", interop.evaluate_command, OTHERS, "ddbench evaluate data.pt --dataset digits --factor 2"),
+    ("import", interop.import_command, OTHERS, "ddbench import images_best.pt --dataset digits --lr 0.02"),
+    ("export", interop.export_command, OTHERS, "ddbench export results/birds 1f3a --to birds.pt"),
+    ("verify", interop.verify_command, OTHERS, "ddbench verify data.pt --dataset digits --expect 0.675"),
+    ("submit-check", submit.submit_check_command, OTHERS, "ddbench submit-check results/birds"),
+    ("list", listing.list_command, EXTEND, "ddbench list methods"),
+    ("profile", profile.profile_command, EXTEND, "ddbench profile dm --dataset digits --ipc 10"),
+)
+for _name, _function, _panel, _example in COMMANDS:
+    app.command(_name, rich_help_panel=_panel, epilog=f"Example:  {_example}")(_function)
 
 
 def main() -> None:
+    """Run the command that the arguments name."""
     app()
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import typer
 from rich.console import Console
 
+from bench.core.words import count
+
 if TYPE_CHECKING:  # torch takes two seconds to import
     from bench.execution.queue import Outcome
     from bench.execution.session import Session
@@ -40,7 +42,7 @@ def _written(paths: list[Path]) -> list[str]:
     for folder, names in found.items():
         pictures = sum(name.startswith("pictures_") for name in names)
         told = [name for name in names if not name.startswith("pictures_")]
-        told += [f"{pictures} picture{'s' * (pictures > 1)}"] if pictures else []
+        told += [count(pictures, "picture")] if pictures else []
         lines.append(f"{folder}: {', '.join(told)}")
     return lines
 
@@ -55,7 +57,23 @@ def finish_run(session: "Session", outcome: "Outcome", limit: int | None) -> Non
         write_report(session.store.root)
     for line in session.summary(outcome, limit):
         out.print(line, highlight=False, soft_wrap=True, markup=False)
+    if not outcome.failed:
+        say_next(f"report {_short(session.store.root)} --html", f"ls {_short(session.store.root)}")
     raise typer.Exit(1 if outcome.failed else 0)
+
+
+def say_next(*commands: str) -> None:
+    """What a user may want to do now, as commands to paste."""
+    first, *others = commands
+    out.print(f"Next:  ddbench {first}", highlight=False, markup=False, soft_wrap=True)
+    for command in others:
+        out.print(f"       ddbench {command}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _short(path: Path) -> str:
+    """The path as one would type it from here, quoted for a shell."""
+    here = Path.cwd()
+    return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))
 
 
 def _command() -> str:

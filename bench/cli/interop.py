@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from bench.cli.console import finish_run, out
+from bench.cli.console import finish_run, out, say_next
+from bench.cli.options import (
+    ArchitectureOption,
+    ArchitecturesOption,
+    CpusOption,
+    DatasetOption,
+    GpusOption,
+    ProtocolsOption,
+    ResultsArgument,
+    StudentsOption,
+)
 from bench.core.errors import UserError
 
 if TYPE_CHECKING:  # as in cli: torch takes two seconds to import
@@ -17,15 +27,6 @@ if TYPE_CHECKING:  # as in cli: torch takes two seconds to import
 
 FileArgument = Annotated[
     Path, typer.Argument(metavar="FILE_OR_DIR", help="The distilled set, as published.", show_default=False)
-]
-DatasetOption = Annotated[
-    str,
-    typer.Option(
-        "--dataset",
-        metavar="DATASET",
-        help="What it was distilled from: a name, a folder of images, or {name: cifar10, data_dir: data}.",
-        show_default=False,
-    ),
 ]
 FormatOption = Annotated[
     str,
@@ -44,9 +45,6 @@ LrOption = Annotated[
 NameOption = Annotated[
     str | None, typer.Option(metavar="NAME", help="What tables call it (default: the file's name).")
 ]
-StudentsOption = Annotated[int, typer.Option(metavar="N", help="Networks trained on each set.")]
-CpusOption = Annotated[int, typer.Option(metavar="N", help="Threads.")]
-GpusOption = Annotated[float, typer.Option(metavar="N", help="1 for a GPU.")]
 ImportedOutOption = Annotated[
     Path, typer.Option("--out", metavar="DIR", help="Result folder; others' sets may stand in one.")
 ]
@@ -83,8 +81,8 @@ def evaluate_command(
     factor: FactorOption = None,
     downsample: DownsampleOption = None,
     lr: LrOption = None,
-    archs: Annotated[str, typer.Option(metavar="A,B", help="Architectures of the students.")] = "convnet",
-    protocol: Annotated[str, typer.Option(metavar="P,Q", help="How they are trained.")] = "standard",
+    architectures: ArchitecturesOption = "convnet",
+    protocols: ProtocolsOption = "standard",
     students: StudentsOption = 5,
     name: NameOption = None,
     out_dir: ImportedOutOption = IMPORTED_FOLDER,
@@ -98,7 +96,7 @@ def evaluate_command(
     request, needs = _request(file, form, space, factor, downsample, lr), _needs(cpus, gpus)
     source = NamedDataset.open(dataset)
     # before anything is written
-    specs = evaluation_specs(source, archs.split(","), protocol.split(","), students)
+    specs = evaluation_specs(source, architectures.split(","), protocols.split(","), students)
     store = Store(out_dir.resolve())
     adopted = adopt_sets(store, request, source, name)
     _tell(adopted)
@@ -126,6 +124,7 @@ def import_command(
     _tell(adopted)
     for one in adopted:
         out.print(f"  {store.artifact(one.job.key)}", highlight=False, markup=False, soft_wrap=True)
+    say_next(f"show {out_dir} {adopted[0].job.key}")
 
 
 def _tell(adopted: "list[Adopted]") -> None:
@@ -140,7 +139,7 @@ def _tell(adopted: "list[Adopted]") -> None:
 
 
 def export_command(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A result folder.", show_default=False)],
+    directory: ResultsArgument,
     identity: Annotated[
         str, typer.Argument(metavar="ID", help="A key, or its first characters.", show_default=False)
     ],
@@ -180,9 +179,10 @@ def verify_command(
     factor: FactorOption = None,
     downsample: DownsampleOption = None,
     lr: LrOption = None,
-    arch: Annotated[str, typer.Option(help="Architecture of the students.")] = "convnet",
+    architecture: ArchitectureOption = "convnet",
     protocol: Annotated[
-        str | None, typer.Option(help="How they are trained (default: as the format's papers do).")
+        str | None,
+        typer.Option(metavar="NAME", help="How students are trained (default: as the format's papers do)."),
     ] = None,
     students: StudentsOption = 3,
     experiment: Annotated[int, typer.Option(metavar="N", help="Which set of a file that holds several.")] = 0,
@@ -200,7 +200,9 @@ def verify_command(
     source = NamedDataset.open(dataset)
     needs = _needs(cpus, gpus)
     _columns("round", "suspect", "changed to", "accuracy %", "", "gain")
-    asked = prepare_verification(request, experiment, source.data, arch, protocol, students, needs, _row)
+    asked = prepare_verification(
+        request, experiment, source.data, architecture, protocol, students, needs, _row
+    )
     verdict = asked.run(expect, tolerance)
     _judge(verdict, tolerance)
     raise typer.Exit(0 if abs(verdict.expected - verdict.first.accuracy) <= tolerance else 1)

@@ -8,7 +8,8 @@ import typer
 from rich.markup import escape
 
 from bench.cli.console import out
-from bench.core.registry import block_choices, method_class, method_names, registered_blocks
+from bench.cli.options import PluginOption
+from bench.core.registry import block_choices, load_plugin, method_class, method_names, registered_blocks
 
 
 def _first_line(thing: Any) -> str:
@@ -76,8 +77,11 @@ def list_command(
         Literal["methods", "datasets", "architectures", "protocols", "blocks"],
         typer.Argument(show_default=False),
     ],
+    plugins: PluginOption = None,
 ) -> None:
     """What can be named in a sweep file, with one line on each."""
+    for path in plugins or []:
+        load_plugin(path)
     entries = CATALOGUE[what]()
     width = max(map(len, entries))
     for name, line in entries.items():

@@ -9,7 +9,16 @@ import yaml
 from rich.console import Console
 
 from bench.cli.console import out
+from bench.cli.options import (
+    ArchitectureOption,
+    CpusOption,
+    DatasetOption,
+    GpusOption,
+    PluginOption,
+    ProtocolOption,
+)
 from bench.core.errors import UserError
+from bench.core.registry import load_plugin
 
 PROFILE_FOLDER = Path("results/profile")
 
@@ -30,30 +39,26 @@ def _values(overrides: list[str]) -> dict[str, Any]:
 
 def profile_command(
     method: Annotated[str, typer.Argument(metavar="METHOD", show_default=False)],
-    dataset: Annotated[
-        str,
-        typer.Option(
-            metavar="DATASET",
-            help="A name, a folder of images, or {name: cifar10, data_dir: data}.",
-            show_default=False,
-        ),
-    ],
+    dataset: DatasetOption,
     ipc: Annotated[int, typer.Option(metavar="N", help="Images per class.", show_default=False)],
-    architecture: Annotated[str, typer.Option(help="Of the distillation and the student.")] = "convnet",
-    protocol: Annotated[str, typer.Option(help="How the student is trained.")] = "standard",
+    architecture: ArchitectureOption = "convnet",
+    protocol: ProtocolOption = "standard",
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="A hyper-parameter, in the place of the preset's."),
     ] = None,
     seconds: Annotated[float, typer.Option(metavar="S", help="About how long; a step is never cut.")] = 60,
-    cpus: Annotated[int, typer.Option(metavar="N", help="Threads.")] = 1,
-    gpus: Annotated[float, typer.Option(metavar="N", help="1 for a GPU.")] = 0,
+    cpus: CpusOption = 1,
+    gpus: GpusOption = 0,
+    plugins: PluginOption = None,
     out_dir: Annotated[
         Path | None,
         typer.Option("--out", metavar="DIR", help="(default: results/profile/METHOD-DATASET-ipcN)"),
     ] = None,
 ) -> None:
     """See what a method spends its time on, and what all of its steps would cost."""
+    for path in plugins or []:
+        load_plugin(path)
     # before torch is loaded: its tracer writes to stderr, errors for want of a GPU among them
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     from bench.execution.inline import stop_on_signals

@@ -1,15 +1,15 @@
 """The command that checks results that somebody contributes."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from bench.cli.console import out
+from bench.cli.options import ResultsArgument
 
 
 def submit_check_command(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A result folder.", show_default=False)],
+    directory: ResultsArgument,
     sample: Annotated[
         int, typer.Option(min=0, metavar="N", help="How many records are evaluated again.")
     ] = 3,

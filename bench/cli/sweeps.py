@@ -9,28 +9,24 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench.cli.console import finish_run, out
+from bench.cli.options import OutOption, PluginOption, SetOption, SweepArgument
 from bench.core.errors import UserError
+from bench.core.registry import load_plugin
+from bench.core.words import duration
 
 if TYPE_CHECKING:  # torch takes two seconds to import: only the commands that need it pay
     from bench.execution.session import Session
 
-SweepArgument = Annotated[
-    Path, typer.Argument(metavar="SWEEP.yaml", help="The sweep file.", show_default=False)
-]
-OutOption = Annotated[
-    Path | None, typer.Option("--out", metavar="DIR", help="Result folder (default: results/<sweep name>).")
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="Override, e.g. evaluate.students=5, methods.dm.steps=100."
-    ),
-]
-
 
 def _open(
-    sweep: Path, out_dir: Path | None, overrides: list[str] | None, on_cluster: bool = False
+    sweep: Path,
+    out_dir: Path | None,
+    overrides: list[str] | None,
+    plugins: list[Path] | None,
+    on_cluster: bool = False,
 ) -> "Session":
+    for path in plugins or []:
+        load_plugin(path)
     from bench.execution.session import Session
 
     return Session.open(sweep, overrides or [], out_dir, on_cluster)
@@ -47,19 +43,21 @@ def run_command(
         str | None, typer.Option(metavar="ADDR", help="A running Ray cluster (host:port or auto).")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Run at most N jobs.")] = None,
+    plugins: PluginOption = None,
 ) -> None:
-    """Run what is missing, write records, then report."""
+    """Run the jobs of a sweep that are missing, write records, then report."""
     if address and executor == "inline":
         raise UserError("--address needs --executor ray")
-    session = _open(sweep, out_dir, overrides, on_cluster=address is not None)
+    out.print(f"planning {sweep}", highlight=False, markup=False, soft_wrap=True)
+    session = _open(sweep, out_dir, overrides, plugins, on_cluster=address is not None)
     finish_run(session, session.run(executor, address, limit, out), limit)
 
 
-def plan_command(sweep: SweepArgument, out_dir: OutOption = None, overrides: SetOption = None) -> None:
-    """Print the jobs, their keys, what is done and what the rest may cost. Runs nothing."""
-    from bench.execution.progress import duration
-
-    session = _open(sweep, out_dir, overrides)
+def plan_command(
+    sweep: SweepArgument, out_dir: OutOption = None, overrides: SetOption = None, plugins: PluginOption = None
+) -> None:
+    """Print the jobs of a sweep, their keys, what is done and what the rest may cost. Runs nothing."""
+    session = _open(sweep, out_dir, overrides, plugins)
     table = Table(box=None, pad_edge=False)
     for name in ("kind", "job", "key", "state", "estimate"):
         table.add_column(name, justify="right" if name == "estimate" else "left")

@@ -1,19 +1,28 @@
-"""Methods and blocks, found by name only: in `methods`, in `methods.blocks`, and in entry points.
+"""Methods and blocks, found by name only: in `methods`, in other packages, and in files named by the user.
 
-A package elsewhere joins in with the entry-point groups `ddbench.methods` (a module like those in methods/)
-and `ddbench.blocks` (a class).
+A package elsewhere joins in with entry points: `ddbench.methods` (a module with METHOD, as in methods/),
+`ddbench.blocks` (a class) and `ddbench.presets` (a package that holds <method>.yaml). A file joins in by
+`load_plugin`.
 """
 
 import difflib
 import functools
 import importlib
+import importlib.util
+import os
 import pkgutil
 import sys
 from collections.abc import Iterable
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
+from importlib.resources import files
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from bench.core.errors import UserError
+from bench.core.errors import UserError, first_line
+
+PLUGINS = "DDBENCH_PLUGINS"  # the files of `load_plugin`, for the processes that this one starts
+_OWN = Path(__file__).resolve().parents[2] / "methods"
 
 
 def choose(kind: str, name: str, known: Iterable[str]) -> str:
@@ -30,34 +39,135 @@ def choose(kind: str, name: str, known: Iterable[str]) -> str:
     raise UserError(f"no {kind} named {name!r}{hint}; choose from: {', '.join(choices)}")
 
 
-def method_names() -> dict[str, str]:
-    """{method: import path} of everything that can be named in a sweep."""
-    return _method_names(tuple(sys.path))
+# --- where methods come from --------------------------------------------------------------------------------
+
+
+def own_methods() -> ModuleType:
+    """The package `methods` of ddbench, also where the working folder has one of that name.
+
+    Raises UserError where another package called `methods` was imported before.
+    """
+    found = sys.modules.get("methods")
+    if found is None:
+        found = _load("methods", _OWN / "__init__.py", [str(_OWN)])
+    elif str(_OWN) not in map(str, found.__path__):
+        raise UserError(f"another package named methods was imported from {list(found.__path__)}: rename it")
+    return found
+
+
+def _load(name: str, path: Path, folders: list[str] | None = None) -> ModuleType:
+    """A module from its file, known under a name that the import path does not decide."""
+    spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=folders)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is no Python file")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
 
 
 @functools.cache
-def _method_names(path: tuple[str, ...]) -> dict[str, str]:
-    """What is found along this import path: looking through the installed packages takes milliseconds."""
-    package = importlib.import_module("methods")
-    here = {m.name: f"methods.{m.name}" for m in pkgutil.iter_modules(package.__path__) if not m.ispkg}
-    return {**{e.name: e.value for e in entry_points(group="ddbench.methods")}, **here}
+def _installed(group: str, path: tuple[str, ...]) -> dict[str, EntryPoint]:
+    """The entry points of a group along this import path: looking through all packages takes milliseconds."""
+    return {point.name: point for point in entry_points(group=f"ddbench.{group}")}
+
+
+def _points(group: str) -> dict[str, EntryPoint]:
+    return _installed(group, tuple(sys.path))
+
+
+def _plugin_files() -> dict[str, str]:
+    """{method: file} of what `load_plugin` was given, here or in the process that started this one."""
+    return {Path(path).stem: path for path in os.environ.get(PLUGINS, "").split(os.pathsep) if path}
+
+
+def load_plugin(path: Path) -> str:
+    """Make the method of one file known under the file's name, here and in processes started from here.
+
+    Args:
+        path: a Python file that defines METHOD, as those in methods/ do.
+
+    Returns:
+        The method's name.
+
+    Raises:
+        UserError: no such file, a name that is taken or no identifier, code that fails, no METHOD.
+    """
+    path = path.expanduser().resolve()
+    name = path.stem
+    if not path.is_file() or path.suffix != ".py":
+        raise UserError(f"--plugin {path}: no such Python file")
+    known = _plugin_files()
+    if known.get(name) == str(path):
+        return name
+    if not name.isidentifier() or name in method_names():
+        raise UserError(f"--plugin {path}: {name} is taken, or no name for a method: rename the file")
+    try:
+        _plugin_module(str(path))
+    except Exception as error:
+        raise UserError(
+            f"--plugin {path}: does not load: {type(error).__name__}: {first_line(error)}"
+        ) from error
+    os.environ[PLUGINS] = os.pathsep.join([*known.values(), str(path)])
+    return name
+
+
+@functools.cache
+def _plugin_module(path: str) -> ModuleType:
+    """The module of a file, which has METHOD; found again by its name when something of it is unpickled."""
+    own_methods()  # a file may import its blocks
+    module = _load(f"ddbench_plugin_{Path(path).stem}", Path(path))
+    if not hasattr(module, "METHOD"):
+        raise AttributeError("it defines no METHOD")
+    return module
+
+
+# --- methods ------------------------------------------------------------------------------------------------
+
+
+def method_names() -> dict[str, str]:
+    """{method: where it is} of everything that can be named in a sweep: an import path, or a file."""
+    here = [m.name for m in pkgutil.iter_modules([str(_OWN)]) if not m.ispkg]
+    others = {name: point.value for name, point in _points("methods").items()}
+    return {**others, **_plugin_files(), **{name: f"methods.{name}" for name in here}}
 
 
 def method_class(name: str) -> Any:
-    """The method's class: the `METHOD` of its module. Raises UserError for an unknown name."""
-    path = method_names()[choose("method", name, method_names())]
-    return importlib.import_module(path).METHOD
+    """The method's class: the METHOD of its module. Raises UserError for an unknown name."""
+    where = method_names()[choose("method", name, method_names())]
+    own_methods()
+    module = _plugin_module(where) if where.endswith(".py") else importlib.import_module(where)
+    return module.METHOD
 
 
-@functools.cache
+def method_package(name: str) -> dict[str, str]:
+    """{package: version} of the package that brings a method; nothing for ddbench's own and for files."""
+    point = _points("methods").get(name)
+    return {} if point is None or point.dist is None else {point.dist.name: point.dist.version}
+
+
+def brought_presets(name: str) -> Path | None:
+    """The file of presets that another package brings for a method, if it does."""
+    point = _points("presets").get(name)
+    return None if point is None else Path(str(files(point.value) / f"{name}.yaml"))
+
+
+# --- blocks -------------------------------------------------------------------------------------------------
+
+
 def registered_blocks() -> dict[str, Any]:
-    """{name: class} of all parameterisations and prerequisites."""
+    """{name: class} of all parameterisations and prerequisites: what a file or a key may name."""
+    own_methods()
     here = {c.__name__: c for c in importlib.import_module("methods.blocks").BLOCKS}
-    return {**{e.name: e.load() for e in entry_points(group="ddbench.blocks")}, **here}
+    return {**{name: point.load() for name, point in _points("blocks").items()}, **here}
 
 
 def block_choices() -> dict[str, dict[str, Any]]:
     """{kind: {name: class or function}} of the blocks that a method is made of."""
+    own_methods()
     found: dict[str, dict[str, Any]] = importlib.import_module("methods.blocks").BLOCK_CHOICES
     return found
 

@@ -32,8 +32,7 @@ from bench.execution.evaluate_job import evaluate_artifact, tune_rate
 from bench.execution.store import WEIGHTS, Store
 from bench.planning.graph import Job
 from bench.planning.sweep import build_method
-from bench.records.naming import ANY_ARCHITECTURE
-from bench.records.schema import dump_record
+from bench.records.schema import ANY_ARCHITECTURE, dump_record
 
 
 @dataclass(frozen=True)

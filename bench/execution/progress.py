@@ -3,14 +3,15 @@
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 
-from rich.console import Console
-from rich.live import Live
+from rich import progress as rich_progress
+from rich.console import Console, RenderableType
 from rich.text import Text
 
 from bench.core.loop import StepReport, read_step_report
+from bench.core.words import duration
 from bench.execution.store import Store
 from bench.planning.graph import JOB_KINDS, Job
 
@@ -18,9 +19,9 @@ PRINT_EVERY_S = 10.0  # seconds between lines where there is no terminal to redr
 
 
 class Progress:
-    """Lines that redraw themselves on a terminal; elsewhere new lines every few seconds, from a thread.
+    """Bars on a terminal; elsewhere new lines every few seconds, from a thread.
 
-    What a distillation tells is read from the result folder, so it does not matter where the job runs.
+    The step of a running distillation is read from the result folder, so it does not matter where it runs.
     """
 
     def __init__(
@@ -33,13 +34,13 @@ class Progress:
         self.running: set[str] = set()
         self.seconds: dict[str, list[float]] = {kind: [] for kind in JOB_KINDS}
         self.start = time.monotonic()
-        self._live = Live(console=console, get_renderable=self.lines, refresh_per_second=2, transient=True)
+        self._bars = _Bars(self)
         self._stop = threading.Event()
         self._printer = threading.Thread(target=self._print, name="progress", daemon=True)
 
     def __enter__(self) -> "Progress":
         if self.console.is_terminal:
-            self._live.start()
+            self._bars.start()
         else:
             self._printer.start()
         return self
@@ -48,7 +49,7 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.console.is_terminal:
-            self._live.stop()
+            self._bars.stop()
         else:
             self._stop.set()
             self._printer.join()
@@ -84,25 +85,30 @@ class Progress:
             total += todo * (sum(values) / len(values) if values else typical)
         return total / self.workers
 
+    def reports(self) -> dict[str, StepReport]:
+        """The latest report of each running distillation that has written one."""
+        found = {key: read_step_report(self.store.checkpoint(key)) for key in sorted(tuple(self.running))}
+        return {key: report for key, report in found.items() if report}
+
     def lines(self) -> Text:
-        """The line of the sweep, and one for each running distillation that has told something."""
-        reports = {key: read_step_report(self.store.checkpoint(key)) for key in sorted(self.running)}
-        told = [
-            Text(f"  {self.jobs[key].label}  {describe_step(report)}")
-            for key, report in reports.items()
-            if report
-        ]
-        return Text("\n").join([self.line(), *told])
+        """The line of the sweep, and one for each running distillation that has reported."""
+        reports = {self.jobs[key].label: report for key, report in self.reports().items()}
+        each = [Text(f"  {label}  {describe_step(report)}") for label, report in reports.items()]
+        return Text("\n").join([self.line(), *each])
+
+    def note(self, kind: str) -> str:
+        """`2 running, 1 failed`; empty where neither is."""
+        running = sum(self.jobs[key].kind == kind for key in tuple(self.running))  # it changes meanwhile
+        parts = [f"{running} running"] if running else []
+        parts += [f"{self.failed[kind]} failed"] if self.failed[kind] else []
+        return ", ".join(parts)
 
     def line(self) -> Text:
         """`12 s  prepare 3/3  distill 8/19 (2 running)  evaluate 3/38  about 95 s left`."""
-        running = Counter(self.jobs[key].kind for key in tuple(self.running))  # it changes meanwhile
         parts = [f"{time.monotonic() - self.start:4.0f} s"]
         for kind in JOB_KINDS:
             if self.total[kind]:
-                notes = [f"{running[kind]} running"] if running[kind] else []
-                notes += [f"{self.failed[kind]} failed"] if self.failed[kind] else []
-                note = f" ({', '.join(notes)})" if notes else ""
+                note = f" ({self.note(kind)})" if self.note(kind) else ""
                 parts.append(f"{kind} {self.done[kind]}/{self.total[kind]}{note}")
         left = self.left()
         if left:
@@ -110,16 +116,50 @@ class Progress:
         return Text("  ".join(parts), style="red" if self.failed else "")
 
 
+class _Bars(rich_progress.Progress):
+    """A bar for each kind of job and for each running distillation, brought up to date when it is drawn."""
+
+    def __init__(self, shown: Progress) -> None:
+        self._shown = shown  # first: the base class draws while it is made
+        self._kinds: dict[str, rich_progress.TaskID] = {}
+        self._steps: dict[str, rich_progress.TaskID] = {}
+        super().__init__(
+            rich_progress.TextColumn("{task.description}"),
+            rich_progress.BarColumn(bar_width=24),
+            rich_progress.MofNCompleteColumn(),
+            rich_progress.TextColumn("{task.fields[note]}"),
+            console=shown.console,
+            transient=True,
+            refresh_per_second=2,
+        )
+        for kind in JOB_KINDS:
+            if shown.total[kind]:
+                self._kinds[kind] = self.add_task(kind, total=shown.total[kind], note="")
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        self._bring_up_to_date()
+        yield self._shown.line()
+        yield from super().get_renderables()
+
+    def _bring_up_to_date(self) -> None:
+        shown = self._shown
+        for kind, task in self._kinds.items():
+            self.update(task, completed=shown.done[kind], note=shown.note(kind), refresh=False)
+        reports = shown.reports()
+        for key in self._steps.keys() - reports.keys():
+            self.remove_task(self._steps.pop(key))
+        for key, report in reports.items():
+            if key not in self._steps:
+                self._steps[key] = self.add_task(f"  {shown.jobs[key].label}", total=report.total, note="")
+            self.update(self._steps[key], completed=report.step, note=_pace(report), refresh=False)
+
+
 def describe_step(report: StepReport) -> str:
     """`step 340/1000  loss 1.23  45 steps/s  about 12 s left`."""
+    return f"step {report.step}/{report.total}  {_pace(report)}"
+
+
+def _pace(report: StepReport) -> str:
     speed = f"{report.speed:,.0f}" if report.speed >= 10 else f"{report.speed:.2g}"
-    parts = [f"step {report.step}/{report.total}"]
-    parts += [f"loss {report.loss:.3g}"] if report.loss is not None else []
+    parts = [f"loss {report.loss:.3g}"] if report.loss is not None else []
     return "  ".join([*parts, f"{speed} steps/s", f"about {duration(report.left_s)} left"])
-
-
-def duration(seconds: float) -> str:
-    """`45 s`, `12 min`, `3.4 h`."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

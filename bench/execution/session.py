@@ -14,11 +14,12 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from bench.core.errors import UserError
+from bench.core.words import count, duration
 from bench.data.cache import prepare_dataset, read_dataset
 from bench.data.spec import DatasetSpec
 from bench.execution.inline import run_inline, stop_on_signals
 from bench.execution.jobs import JobContext
-from bench.execution.progress import Progress, duration
+from bench.execution.progress import Progress
 from bench.execution.queue import Outcome, ReadyQueue
 from bench.execution.store import Store
 from bench.planning.estimate import estimate_seconds
@@ -140,11 +141,11 @@ class Session:
         """Counts, and the sum of the estimates."""
         todo = Counter(job.kind for job in self.todo.values())
         counts = ", ".join(f"{n} {kind}" for kind, n in todo.items()) or "nothing"
-        lines = [f"{len(self.jobs)} jobs in {self.store.root}; to run: {counts}"]
+        lines = [f"{count(len(self.jobs), 'job')} in {self.store.root}; to run: {counts}"]
         known = [costs[key] for key in self.todo if key in costs]
         if known:
             rest = len(self.todo) - len(known)
-            note = f" (without {rest} jobs that no record resembles)" if rest else ""
+            note = f" (without {count(rest, 'job')} that no record resembles)" if rest else ""
             lines.append(f"about {duration(sum(known))} of work, shared by the workers{note}")
         elif self.todo:
             lines.append("no record resembles these jobs yet, so there is no cost estimate")
@@ -172,19 +173,18 @@ class Session:
         if not chosen:
             console.print(f"Every cell has its record in {self.store.root}.", highlight=False, soft_wrap=True)
             return Outcome()
+        first = f"{count(len(chosen), 'job')} to run in {self.store.root}"
+        console.print(first, highlight=False, soft_wrap=True)
         queue = ReadyQueue(self.jobs, done, set(chosen))
         if executor == "inline":
             context = self._context(slots=1)
             with Progress(self.jobs, done, 1, console, self.store) as progress:
                 return run_inline(queue, context, progress)
-        from bench.execution.ray_tune import (
-            cluster,
-            run_ray,  # a second to import, and not everywhere installed
-        )
+        from bench.execution.ray_tune import cluster, run_ray  # a second to import, not installed everywhere
 
         needs = self.resources
         with cluster(address, needs.cpus, needs.gpus) as (slots, started):
-            console.print(f"{len(chosen)} jobs on {slots} workers in {self.store.root}", highlight=False)
+            console.print(f"{count(slots, 'worker')}, started in {started:.1f} s", highlight=False)
             with Progress(self.jobs, done, slots, console, self.store) as progress:
                 outcome = run_ray(queue, self._context(slots), progress, slots)
             outcome.start = started
@@ -206,9 +206,8 @@ class Session:
                 self.states[key] = None
         del self.__dict__["todo"]
         if len(self.todo) < before:
-            console.print(
-                f"{before - len(self.todo)} jobs were finished in neighbouring folders", highlight=False
-            )
+            taken = count(before - len(self.todo), "finished job")
+            console.print(f"{taken} taken over from neighbouring folders", highlight=False)
 
     def _context(self, slots: int) -> JobContext:
         needs = self.resources
@@ -230,13 +229,14 @@ class Session:
                 lines.append(f"  log: {self.store.log(key)}")
         left = len(self.todo) - outcome.finished - len(outcome.failed)
         if left > 0:
-            lines.append(f"{left} jobs are left (--limit {limit}); run again without it")
+            lines.append(f"{count(left, 'job')} left (--limit {limit}); run again without it")
         if outcome.busy:
             share = outcome.busy / outcome.workers
             start = f" (and {outcome.start:.1f} s for Ray to start)" if outcome.start else ""
             lines.append(
-                f"{outcome.finished} jobs in {outcome.seconds:.1f} s; their own seconds: {outcome.busy:.1f}, "
-                f"on {outcome.workers} workers {share:.1f} each: overhead {outcome.overhead:.1%}{start}"
+                f"{count(outcome.finished, 'job')} in {outcome.seconds:.1f} s; their own seconds: "
+                f"{outcome.busy:.1f}, on {count(outcome.workers, 'worker')} {share:.1f} each: "
+                f"overhead {outcome.overhead:.1%}{start}"
             )
         return lines
 

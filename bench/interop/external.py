@@ -26,7 +26,7 @@ from bench.planning.graph import Cell, EvaluationSpec, Job, make_job, plan_evalu
 from bench.planning.protocols import load_protocols
 from bench.planning.sweep import Resources
 from bench.planning.yaml_schema import faults, refusal
-from bench.records.naming import ANY_ARCHITECTURE
+from bench.records.schema import ANY_ARCHITECTURE
 
 ADOPTION_VERSION = 1  # of how such a set becomes an artifact
 

@@ -15,7 +15,7 @@ from bench.core.registry import block_class
 from bench.data.dataset import Dataset
 from bench.planning.protocols import Protocol
 from bench.planning.sweep import Sweep
-from bench.records.naming import ANY_ARCHITECTURE
+from bench.records.schema import ANY_ARCHITECTURE
 
 KEY_SCHEMA = 1
 JOB_KINDS = ("prepare", "distill", "tune", "evaluate")

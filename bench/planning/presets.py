@@ -4,6 +4,7 @@ from typing import Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from bench.core.registry import brought_presets
 from bench.planning.yaml_schema import CONFIGS, Strict, faults, read_yaml, refusal
 
 
@@ -21,8 +22,8 @@ class Preset(Strict):
 
 
 def preset(method: str, dataset: str, ipc: int) -> dict[str, Any]:
-    """Hyper-parameters from configs/methods/<method>.yaml; later rows win over earlier ones."""
-    path = CONFIGS / "methods" / f"{method}.yaml"
+    """Hyper-parameters from the method's file of presets, its package's or ours; later rows win."""
+    path = brought_presets(method) or CONFIGS / "methods" / f"{method}.yaml"
     values: dict[str, Any] = {}
     if path.exists():
         try:

@@ -6,7 +6,6 @@ from typing import Any
 
 import pandas as pd
 
-ANY_ARCHITECTURE = "any"  # the distillation architecture of a method that uses none
 CELL = ["method", "dataset", "ipc", "distill_arch", "eval_arch", "protocol"]
 
 

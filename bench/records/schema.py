@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_core import from_json
 
 RECORD_SCHEMA: Final = 1
+ANY_ARCHITECTURE: Final = "any"  # the distillation architecture of a method that uses none
 _CANONICAL = json.JSONEncoder(sort_keys=True)
 Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]  # what a table has room for
 LrFrom = Literal["protocol", "artifact", "holdout"]

@@ -11,7 +11,7 @@ import pandas as pd
 import yaml
 
 from bench.records.columns import Row
-from bench.records.naming import ANY_ARCHITECTURE
+from bench.records.schema import ANY_ARCHITECTURE
 
 EXTERNAL_HYPERPARAMETERS = {"format", "sha256"}  # the hyper-parameters of a set that someone else distilled
 PLACES = ("path", "data_dir")  # where a data set lies differs from machine to machine
@@ -94,7 +94,7 @@ def _evaluate(row: Row, entry: Mapping[str, Any]) -> str:
     named = entry["name"] if entry.keys() == {"name"} else _flow(json.dumps(dict(entry)))
     words = {
         "--dataset": named,
-        "--archs": row["eval_arch"],
+        "--architecture": row["eval_arch"],
         "--protocol": row["protocol_name"],
         "--students": row["students"],
         "--name": row["method_name"],

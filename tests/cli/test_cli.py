@@ -166,7 +166,7 @@ def test_limit_stops_after_so_many_jobs_and_the_next_run_goes_on(
     out = tmp_path / "out"
     ended = run_inline(sweep, out, "--limit", 2)
     assert ended.code == 0
-    assert "17 jobs are left (--limit 2)" in ended.text
+    assert "17 jobs left (--limit 2)" in ended.text
     assert len(stable_records(out)) == 1
     before = written(out)
     ended = run_inline(sweep, out, "--set", "ipc=[1]", "--set", "methods=[full, random_real]")
@@ -207,7 +207,7 @@ def test_default_folder_is_named_after_the_sweep_and_borrows_from_its_neighbours
     words = [word for override in relabelled for word in ("--set", override)]
     ended = ddbench("run", sweep, "--executor", "inline", *words)
     assert ended.code == 0
-    assert "2 jobs were finished in neighbouring folders" in ended.text  # the artifacts
+    assert "2 finished jobs taken over from neighbouring folders" in ended.text  # the artifacts
     assert "2 jobs in" in ended.text  # the evaluations
     assert {r["dataset"] for r in stable_records(tmp_path / "results/third").values()} == {"figures"}
 

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import re
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -103,14 +104,23 @@ def test_a_short_run_in_a_pipe_has_its_last_line_only(tmp_path: Path) -> None:
     assert out.getvalue() == "   0 s  distill 1/2\n"
 
 
-def test_a_terminal_redraws_the_lines(tmp_path: Path) -> None:
+def test_a_terminal_has_a_bar_for_each_kind_and_each_running_distillation(tmp_path: Path) -> None:
     store, out = Store(tmp_path), io.StringIO()
     tell(store, ONE, HALF)
+
+    def drawn() -> list[str]:
+        """The lines of the latest picture, without colours and bars."""
+        plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out.getvalue().replace("\r", "\n"))
+        return [" ".join(re.sub("[━╸╺]", "", line).split()) for line in plain.splitlines()]
+
     with watch(store, out, terminal=True) as shown:
         shown.started(ONE.key)
-        wait_until(lambda: "idc digits ipc 1  step 340/1000" in out.getvalue())
+        wait_until(lambda: "idc digits ipc 1 340/1000 loss 1.23 45 steps/s about 12 s left" in drawn())
+        assert "distill 0/2 1 running" in drawn()
         shown.finished(ONE.key, True, 0.1)
-    assert out.getvalue().endswith("\x1b[2K   0 s  distill 1/2\n")
+        shown.finished(TEN.key, False, 0.1)
+        wait_until(lambda: "distill 1/2 1 failed" in drawn())
+    assert drawn()[-1] == "0 s distill 1/2 (1 failed)"
 
 
 def test_the_folder_is_swept_of_reports_but_not_of_checkpoints_that_are_needed(tmp_path: Path) -> None:

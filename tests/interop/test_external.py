@@ -19,7 +19,7 @@ from bench.data.dataset import Dataset
 from bench.execution.store import WEIGHTS
 from bench.interop import diagnose
 
-FAST = ("--archs", "mlp", "--protocol", "fast", "--students", 2)
+FAST = ("--architecture", "mlp", "--protocol", "fast", "--students", 2)
 
 
 def real(digits: Dataset, per_class: int = 2) -> tuple[Tensor, Tensor]:
@@ -68,7 +68,7 @@ def test_another_network_trains_on_the_artifact_that_is_there(
     file, out = dc_file(tmp_path / "x.pt", digits, 1), tmp_path / "out"
     evaluate(file, out, "--name", "theirs")
     (key,) = [path.name for path in (out / "artifacts").iterdir()]
-    ended = evaluate(file, out, "--name", "theirs", "--archs", "mlp,convnet-d1-w4")
+    ended = evaluate(file, out, "--name", "theirs", "--architecture", "mlp,convnet-d1-w4")
     assert ended.code == 0, ended.err
     assert [path.name for path in (out / "artifacts").iterdir()] == [key]
     assert {r["eval_arch"] for r in stable_records(out).values()} == {"mlp", "convnet-d1-w4"}
@@ -116,7 +116,18 @@ def test_import_show_export_and_back(tmp_path: Path, digits: Dataset) -> None:
 def test_verify_finds_the_figure(tmp_path: Path, digits: Dataset, write_protocol: WriteProtocol) -> None:
     write_protocol("fast", recipe={"batch_size": 20, "lr": 0.05, "steps": 60})
     file = dc_file(tmp_path / "x.pt", digits, 1)
-    words = ("verify", file, "--dataset", "digits", "--arch", "mlp", "--protocol", "fast", "--students", 2)
+    words = (
+        "verify",
+        file,
+        "--dataset",
+        "digits",
+        "--architecture",
+        "mlp",
+        "--protocol",
+        "fast",
+        "--students",
+        2,
+    )
     missed = ddbench(*words, "--expect", 0.2)
     assert missed.code == 1
     measured = float(missed.text.split("measured ")[1].split(" %")[0]) / 100
@@ -131,7 +142,7 @@ def test_verify_blames_the_right_suspect(
     tmp_path: Path, digits: Dataset, write_protocol: WriteProtocol, wrong: str
 ) -> None:
     write_protocol("fast", recipe={"batch_size": 20, "lr": 0.05, "steps": 60})
-    words = ("--dataset", "digits", "--arch", "mlp", "--protocol", "fast", "--students", 2)
+    words = ("--dataset", "digits", "--architecture", "mlp", "--protocol", "fast", "--students", 2)
     images, labels = real(digits, 5)
     normalised = Preprocess(digits.mean, digits.std)(images)
     right = tmp_path / "right.pt"
@@ -205,8 +216,8 @@ def test_bad_files_are_one_line(
         (("--dataset", "digist"), "did you mean digits?"),
         (("--dataset", "{name: digits, sise: 3}"), "--dataset"),
         (("--dataset", "{"), "--dataset"),
-        (("--dataset", "digits", "--archs", "mpl"), "did you mean mlp?"),
-        (("--dataset", "digits", "--archs", "lenet"), "at least 16 pixels"),
+        (("--dataset", "digits", "--architecture", "mpl"), "did you mean mlp?"),
+        (("--dataset", "digits", "--architecture", "lenet"), "at least 16 pixels"),
         (("--dataset", "digits", "--protocol", "quik"), "did you mean quick?"),
         (("--dataset", "digits", "--students", 0), "--students 0"),
         (("--dataset", "digits", "--space", "raw"), "raw01"),
@@ -239,7 +250,18 @@ def test_verify_ends_when_no_suspect_is_left(
     monkeypatch.setattr(diagnose, "SUSPECTS", ("augmentation",))
     file = dc_file(tmp_path / "x.pt", digits, 1)
     ended = ddbench(
-        *("verify", file, "--dataset", "digits", "--arch", "mlp", "--protocol", "fast", "--expect", 0.9)
+        *(
+            "verify",
+            file,
+            "--dataset",
+            "digits",
+            "--architecture",
+            "mlp",
+            "--protocol",
+            "fast",
+            "--expect",
+            0.9,
+        )
     )
     assert ended.code == 1, ended.err
     assert "left unexplained +58.0" in ended.text

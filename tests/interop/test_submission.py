@@ -72,7 +72,7 @@ def test_somebody_elses_set_that_was_evaluated_passes_too(folder: Path, tmp_path
     """No sweep distils it: its key is that of what was stored, and how it is scored is planned."""
     artifact = load_record(record(folder)).artifact
     assert ddbench("export", folder, artifact, "--to", tmp_path / "set", "--format", "plain").code == 0
-    words = ("--dataset", "digits", "--archs", "mlp", "--protocol", "quick", "--students", 1)
+    words = ("--dataset", "digits", "--architecture", "mlp", "--protocol", "quick", "--students", 1)
     assert ddbench("evaluate", tmp_path / "set", *words, "--out", tmp_path / "theirs").code == 0
     ended = check(tmp_path / "theirs")
     assert (ended.code, verdicts(ended)) == (0, ["pass"] * CHECKS)

@@ -181,7 +181,7 @@ def test_somebody_elses_set_is_evaluated_again_not_distilled() -> None:
     record = make("it's theirs.pt", 10, hyperparameters=published, distill_arch="any")
     ((row,),) = cells([record])
     assert reproducing_command([row], None).splitlines()[-1] == (
-        "ddbench evaluate FILE --dataset digits --archs convnet --protocol quick --students 1 "
+        "ddbench evaluate FILE --dataset digits --architecture convnet --protocol quick --students 1 "
         "--name 'it'\"'\"'s theirs.pt'"
     )
 

@@ -6,6 +6,7 @@ import pandas as pd
 
 from bench.analysis.comparison import SIGNIFICANCE
 from bench.analysis.regression import IMPROVED, REGRESSED, STORES_MORE, TOO_FEW_SEEDS
+from bench.core.words import count
 from bench.records.columns import Row
 from bench.report.tables.table import (
     MISSING,
@@ -83,12 +84,12 @@ def regression_tables(table: pd.DataFrame, notes: list[str]) -> list[Comparison]
 
 def tally_moved(table: pd.DataFrame) -> str:
     """`12 cells in both: 1 regressed, 0 improved, 11 within noise; 2 only in A`."""
-    count = table["verdict"].value_counts()
+    verdicts = table["verdict"].value_counts()
     both = int(table["difference"].notna().sum())
-    parts = [f"{count.get(name, 0)} {name}" for name in (REGRESSED, IMPROVED)]
-    parts.append(f"{count.get('', 0)} within noise")
-    parts += [f"{count[TOO_FEW_SEEDS]} with too few seeds"] if TOO_FEW_SEEDS in count else []
+    parts = [f"{verdicts.get(name, 0)} {name}" for name in (REGRESSED, IMPROVED)]
+    parts.append(f"{verdicts.get('', 0)} within noise")
+    parts += [f"{verdicts[TOO_FEW_SEEDS]} with too few seeds"] if TOO_FEW_SEEDS in verdicts else []
     more = int((table["storage"] == STORES_MORE).sum())
     parts += [f"{more} storing more"] if more else []
-    missing = [f"; {count[name]} {name}" for name in ("only in A", "only in B") if name in count]
-    return f"{both} cell{'s' * (both != 1)} in both: {', '.join(parts)}{''.join(missing)}"
+    missing = [f"; {verdicts[name]} {name}" for name in ("only in A", "only in B") if name in verdicts]
+    return f"{count(both, 'cell')} in both: {', '.join(parts)}{''.join(missing)}"

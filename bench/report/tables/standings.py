@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pandas as pd
 
 from bench.analysis.comparison import SIGNIFICANCE, AccuracyMatrix, compare_pairs
+from bench.core.words import count
 from bench.records.columns import Row
 from bench.report.sections import RecordsView, Section
 from bench.report.tables.table import (
@@ -105,7 +106,7 @@ def _pair_notes(table: pd.DataFrame, left_out: int) -> list[str]:
         "first method beats one of the second, in percent, mean over cells; [low, high]: 95 % bootstrap "
         "interval over seeds, drawn anew in each cell.",
         "p: Wilcoxon's signed-rank test over cells, two-sided; Holm: corrected for "
-        f"{most} pair{'s' * (most > 1)}; bold: under {SIGNIFICANCE}.",
+        f"{count(most, 'pair')}; bold: under {SIGNIFICANCE}.",
     ]
     if least * most >= SIGNIFICANCE:
         notes.append(

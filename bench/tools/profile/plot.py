@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
 from bench.core.timing import OPERATIONS, Operation
-from bench.execution.progress import duration
+from bench.core.words import duration
 from bench.tools.profile.result import Profile
 from bench.tools.profile.scaling import ScalingAxis
 

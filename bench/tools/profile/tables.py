@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.execution.progress import duration
+from bench.core.words import count, duration
 from bench.report.tables.table import MISSING, Comparison, TableCell, TableColumn, short_number
 from bench.tools.profile.result import Profile, ProfiledPhase, ProfiledStep
 from bench.tools.profile.scaling import ScalingAxis
@@ -20,7 +20,7 @@ def profile_tables(profile: Profile) -> list[Comparison]:
 def _operations(profile: Profile) -> Comparison:
     columns = ("phase", "operation", "seconds", "%", "in full", "peak MiB")
     groups = [_phase(phase) for phase in profile.phases]
-    threads = f"{profile.cpus} thread" + "s" * (profile.cpus > 1)
+    threads = count(profile.cpus, "thread")
     where = profile.device if profile.gpus else f"{profile.device}, {threads}"
     shape = "x".join(map(str, profile.image_shape))
     notes = [
