@@ -6,7 +6,7 @@ distillation seeds, students averaged first. What is exempt from the budget does
 
 import zlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from bench.analysis.aggregate import deduplicate
+from bench.analysis.best import EXACT_DIGITS, tied_ranks, tied_with_best
 from bench.analysis.intervals import CONFIDENCE, LEAST_SEEDS
 from bench.records.groups import Floats
 from bench.records.naming import CELL
@@ -26,7 +27,6 @@ COMPARED_CELL: Final = ["dataset", "protocol", "ipc", "distill_arch", "eval_arch
 TRIM = 0.25  # cut from each end by the interquartile mean
 SIGNIFICANCE = 0.05
 SEED_RESAMPLES = 1000  # of the seeds within every cell
-EXACT_DIGITS = 12  # digits up to which accuracies are told apart: below is the noise of sums
 ENUMERATED = 13  # differences with ties up to which scipy enumerates, too
 
 
@@ -149,11 +149,24 @@ def by_protocol(whole: AccuracyMatrix) -> dict[str, AccuracyMatrix]:
 # --- one method over cells ----------------------------------------------------------------------------------
 
 
-def standings(compared: AccuracyMatrix) -> pd.DataFrame:
-    """A row per method, the best first: interquartile mean over shared cells with its interval, mean rank.
+def over_budget(summary: pd.DataFrame, compared: AccuracyMatrix) -> set[str]:
+    """The methods that store more than their ipc allows, on some data set and protocol of the matrix."""
+    rows = summary.merge(compared.cells[["dataset", "protocol"]].drop_duplicates())
+    return set(rows.loc[~rows["exempt"] & ~rows["within_budget"], "method"])
 
-    `n_cells` of the `cells` of the matrix are shared; the method itself has `own_cells`. NaN for a method
-    that is not compared, being in fewer than half of them.
+
+def standings(compared: AccuracyMatrix, over: Collection[str] = ()) -> pd.DataFrame:
+    """Compare the methods of a matrix over the cells that they share.
+
+    Args:
+        compared: One row per cell, one column per method.
+        over: Methods that exceed their budget somewhere: they are listed and ranked, but never the best.
+
+    Returns:
+        A row per method, the best first: `iqm`, the interquartile mean over the shared cells, with its
+        interval; `mean_rank`; `own_cells`, those of the method; `n_cells`, those that are shared; `cells`,
+        all of the matrix; `over_budget`; `best`, ties included. A method in fewer than half of the cells is
+        not compared: its numbers are NaN.
     """
     part = compared.shared()
     ranks = _ranks(part).mean(axis=0) if len(part.cells) else np.full(len(part.methods), np.nan)
@@ -166,6 +179,9 @@ def standings(compared: AccuracyMatrix) -> pd.DataFrame:
     table = table.assign(
         own_cells=compared.has.sum(axis=0), n_cells=len(part.cells), cells=len(compared.cells)
     )
+    table["over_budget"] = table["method"].isin(list(over))
+    bounds = table[["iqm", "iqm_ci_low", "iqm_ci_high"]].where(~table["over_budget"])
+    table["best"] = tied_with_best(*bounds.to_numpy(float).T)
     return table.sort_values(["iqm", "method"], ascending=[False, True]).reset_index(drop=True)
 
 
@@ -194,17 +210,6 @@ def _ranks(part: AccuracyMatrix) -> Floats:
     """[cells, methods], NaN where missing."""
     rank = tied_ranks(*(part._where_known(values) for values in (part.mean, part.low, part.high)))
     return np.where(part.has, rank, np.nan)
-
-
-def tied_ranks(mean: Floats, low: Floats, high: Floats) -> Floats:
-    """Ranks along the last axis: 1 + how many lie above, their whole interval above all of mine.
-
-    Where one of two has no interval, their means decide.
-    """
-    mine, theirs = (np.s_[..., None, :], np.s_[..., :, None])
-    certain = np.isfinite(low[mine]) & np.isfinite(low[theirs])
-    above = np.where(certain, low[theirs] > high[mine], mean[theirs] > mean[mine])
-    return 1.0 + above.sum(axis=-2)
 
 
 # --- two methods over cells ---------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bench.analysis import aggregate, comparison, dd_ranking
+from bench.analysis import aggregate, best, comparison, dd_ranking
 from bench.report.tables.table import Comparison
 
 
@@ -24,14 +24,22 @@ class RecordsView:
         return aggregate.summary(self.flat)
 
     @cached_property
+    def ranked(self) -> pd.DataFrame:
+        """The summary with the columns of `best.rank_cells`, which summary.csv leaves out."""
+        return best.rank_cells(self.summary)
+
+    @cached_property
     def matrix(self) -> comparison.AccuracyMatrix:
         return comparison.accuracy_matrix(self.flat, self.summary)
 
     @cached_property
     def standings(self) -> dict[str, tuple[comparison.AccuracyMatrix, pd.DataFrame]]:
         """By protocol: its part of the matrix, and how its methods stand."""
-        parts = comparison.by_protocol(self.matrix)
-        return {protocol: (part, comparison.standings(part)) for protocol, part in parts.items()}
+        found = {}
+        for protocol, part in comparison.by_protocol(self.matrix).items():
+            over = comparison.over_budget(self.summary, part)
+            found[protocol] = (part, comparison.standings(part, over))
+        return found
 
     @cached_property
     def transfer(self) -> pd.DataFrame:

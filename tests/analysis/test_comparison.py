@@ -21,7 +21,6 @@ from bench.analysis.comparison import (
     compare_pairs,
     holm,
     standings,
-    tied_ranks,
     wilcoxon,
 )
 from bench.records.columns import record_frame
@@ -127,15 +126,6 @@ def test_interval_of_the_interquartile_mean() -> None:
     shown = by_method(made(table({"a": [[0.0, 0.0, 0.3], [0.5] * 3], "b": [[0.2] * 3] * 2})))
     assert shown.loc["a", ["iqm", "iqm_ci_low", "iqm_ci_high"]].tolist() == pytest.approx([0.3, 0.25, 0.4])
     assert shown.loc["b", ["iqm", "iqm_ci_low", "iqm_ci_high"]].tolist() == pytest.approx([0.2] * 3)
-
-
-def test_ranks_tie_where_intervals_overlap() -> None:
-    """[0.7, 0.9] and [0.6, 0.8] overlap; [0.1, 0.2] lies under both; without an interval the means decide."""
-    nan = math.nan
-    mean, low, high = np.array([[0.8, 0.7, 0.15], [0.8, 0.7, 0.7]]), np.empty((2, 3)), np.empty((2, 3))
-    low[0], high[0] = (0.7, 0.6, 0.1), (0.9, 0.8, 0.2)
-    low[1], high[1] = (0.7, nan, nan), (0.9, nan, nan)
-    assert tied_ranks(mean, low, high).tolist() == [[1, 1, 3], [1, 2, 2]]
 
 
 def test_mean_rank_over_shared_cells() -> None:

@@ -5,13 +5,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from helpers.cli import ddbench
 from helpers.record import make, write
 from scipy import stats
 
-from bench.analysis.regression import any_regressed, compare_records, label_alike, moved_cells
+from bench.analysis.regression import (
+    any_regressed,
+    compare_frames,
+    compare_records,
+    label_alike,
+    moved_cells,
+)
 from bench.core.errors import UserError
+from bench.records.columns import record_frame
 from bench.records.schema import Record
 from bench.report.tables.regression import regression_tables, tally_moved
 
@@ -143,7 +151,7 @@ def test_variants_are_matched_with_themselves() -> None:
 
 
 def test_frames_keep_their_sides() -> None:
-    a, b, _ = label_alike(cell(GOOD), cell(BAD, "dsa"))
+    a, b, _ = label_alike(record_frame(cell(GOOD)), record_frame(cell(BAD, "dsa")))
     assert list(a["method"].unique()) == ["dm"]
     assert list(b["method"].unique()) == ["dsa"]
     assert moved_cells(a, b)["verdict"].tolist() == ["only in A", "only in B"]
@@ -151,6 +159,25 @@ def test_frames_keep_their_sides() -> None:
         UserError, match=r"^no cell in common: A has dm, digits, 1, .* B has dsa, digits, 1, "
     ):
         compare_records(cell(GOOD), cell(BAD, "dsa"))
+
+
+def test_frames_are_compared_as_their_records() -> None:
+    a = cell(GOOD, hyperparameters={"steps": 1}) + cell(GOOD, "dsa")
+    b = cell(BAD, hyperparameters={"steps": 2}, protocol_version=2) + cell(GOOD, "dsa", protocol_version=2)
+    expected, notes = compare_records(a, b)
+    table, same_notes = compare_frames(record_frame(a), record_frame(b))
+    pd.testing.assert_frame_equal(table, expected)
+    assert same_notes == notes
+
+
+def test_two_variants_of_one_frame_are_compared() -> None:
+    """Labels are made again: parts of one frame would not have the same ones."""
+    both = [cell(values, hyperparameters={"steps": i}) for i, values in enumerate((GOOD, BAD))]
+    whole = record_frame([record for records in both for record in records])
+    a, b = (whole[whole["method"] == f"dm[steps={steps}]"] for steps in (0, 1))
+    table, notes = compare_frames(a, b)
+    assert table["verdict"].tolist() == ["regressed"]
+    assert notes == ["Matched by name: dm[steps=0] in A, dm[steps=1] in B."]
 
 
 # --- shown --------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from helpers.report import COLUMNS, CROSS, FILES, THREE
 from rich.console import Console
 
 from bench.analysis.aggregate import summary
+from bench.analysis.best import rank_cells
 from bench.core.errors import UserError
 from bench.core.io import write_atomic
 from bench.records.columns import record_frame
@@ -47,7 +48,7 @@ def _seeds(method: str, accuracies: list[float], **fields: Any) -> list[Record]:
 
 
 def _comparisons(records: list[Record]) -> list[Comparison]:
-    return summary_tables(summary(record_frame(records)))
+    return summary_tables(rank_cells(summary(record_frame(records))))
 
 
 def _texts(comparison: Comparison) -> dict[str, list[str]]:
@@ -117,7 +118,7 @@ def test_csv_has_fractions_in_the_documented_columns(built: tuple[Path, Report])
 
 
 def test_layout_groups_ranks_marks_and_missing_cells(built: tuple[Path, Report]) -> None:
-    (table,) = summary_tables(built[1].view.summary)
+    (table,) = summary_tables(built[1].view.ranked)
     assert table.title == "digits, protocol quick, distilled on convnet"
     headers = [column.header for column in table.columns]
     assert headers[:4] == ["ipc", "method", "convnet", "mlp"]  # the architecture it was distilled on first

@@ -18,7 +18,7 @@ from bench.report.plots import critical_difference
 from bench.report.plots.style import PLOT_STYLE, method_looks
 from bench.report.sections import RecordsView, Section
 from bench.report.tables import composition, equal_storage, standings
-from bench.report.tables.table import Comparison, tied
+from bench.report.tables.table import Comparison
 
 
 def view(records: list[Record]) -> RecordsView:
@@ -40,18 +40,6 @@ def lines(table: Comparison) -> list[list[str]]:
 
 def bold(table: Comparison) -> list[str]:
     return [cell.text for group in table.groups for row in group for cell in row if cell.bold]
-
-
-def test_ties_with_the_best() -> None:
-    nan = float("nan")
-    assert tied([(0.5, 0.4, 0.6), (0.7, 0.6, 0.8), (0.3, 0.2, 0.5), (nan, nan, nan)]) == [
-        True,
-        True,
-        False,
-        False,
-    ]
-    assert tied([(0.5, nan, nan), (0.5, nan, nan), (0.4, 0.3, 0.9)]) == [True, True, False]
-    assert tied([(nan, nan, nan)]) == [False]
 
 
 # --- over cells ---------------------------------------------------------------------------------------------

@@ -11,10 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
 
-from bench.analysis.comparison import SIGNIFICANCE, average_ranks, cliques, test_pairs
+from bench.analysis.comparison import SIGNIFICANCE, average_ranks, cliques, over_budget, test_pairs
 from bench.report.plots.style import Look, method_looks
 from bench.report.sections import RecordsView, Section
-from bench.report.tables.standings import over_budget
 from bench.report.tables.table import distinct_names
 
 LEAST_METHODS, LEAST_CELLS = 3, 2
@@ -74,7 +73,7 @@ def diagrams(view: RecordsView) -> list[Diagram]:
             continue
         ranks = average_ranks(part)
         bars = cliques(list(ranks.index), test_pairs(part, list(ranks.index)))
-        over = over_budget(view, part)
+        over = over_budget(view.summary, part)
         found.append(Diagram(str(dataset), str(protocol), ranks, bars, len(part.cells), over))
     return found
 

@@ -40,11 +40,6 @@ class SummaryRow:
         return all(self.values("exempt"))
 
     @property
-    def competes(self) -> bool:
-        """Fits its budget: a comparison at equal storage."""
-        return not self.exempt and not self.over_budget
-
-    @property
     def over_budget(self) -> bool:
         return not self.exempt and not all(self.values("within_budget"))
 
@@ -79,25 +74,6 @@ COST_CELLS: list[tuple[TableColumn, Callable[[SummaryRow], str]]] = [
 # --- layout -------------------------------------------------------------------------------------------------
 
 
-def best_of(group: list[SummaryRow], arch: str) -> Row | None:
-    """The row with the best accuracy at equal storage."""
-    rows = [e.by_arch[arch] for e in group if arch in e.by_arch and e.competes]
-    return max(rows, key=lambda row: float(row["accuracy_mean"]), default=None)
-
-
-def is_best(entry: SummaryRow, arch: str, best: Row | None) -> bool:
-    """The best of its ipc at equal storage, or not to be told from it: the intervals overlap."""
-    if best is None or not entry.competes or arch not in entry.by_arch:
-        return False
-    mine = entry.by_arch[arch]
-    # A comparison with NaN is false: without intervals there are no ties but equal means.
-    overlap = (
-        mine["accuracy_ci_high"] >= best["accuracy_ci_low"]
-        and mine["accuracy_ci_low"] <= best["accuracy_ci_high"]
-    )
-    return bool(overlap or table.nearly_equal(mine["accuracy_mean"], best["accuracy_mean"]))
-
-
 def _entries(rows: list[Row], first: str) -> list[SummaryRow]:
     """The rows of one ipc by method, the best on the first architecture first, what it lacks last."""
     found: dict[tuple[str, str], dict[str, Row]] = {}
@@ -112,13 +88,15 @@ def _entries(rows: list[Row], first: str) -> list[SummaryRow]:
     return sorted(entries, key=order)
 
 
-def _cells(entry: SummaryRow, ipc: str, best: dict[str, Row | None], distilled: bool) -> list[TableCell]:
+def _cells(entry: SummaryRow, ipc: str, archs: list[str], distilled: bool) -> list[TableCell]:
     cells = [TableCell(ipc), TableCell(entry.method + table.budget_mark(entry.exempt, entry.over_budget))]
     if distilled:
         cells.append(table.distilled_on_cell(entry.distill_arch))
-    for arch, row in best.items():
-        text = percent_cell(entry.by_arch[arch], "accuracy") if arch in entry.by_arch else MISSING
-        cells.append(TableCell(text, is_best(entry, arch, row)))
+    for arch in archs:
+        row = entry.by_arch.get(arch)
+        cells.append(
+            TableCell(percent_cell(row, "accuracy"), row["summary_best"]) if row else TableCell(MISSING)
+        )
     return cells + [TableCell(text(entry)) for _, text in COST_CELLS]
 
 
@@ -150,10 +128,9 @@ def _comparison(rows: list[Row], dataset: str, protocol: str) -> Comparison:
     distilled = table.distillation_architectures(rows)
     archs = table.familiar_first({row["eval_arch"] for row in rows}, distilled)
     grouped = {ipc: _entries(group, archs[0]) for ipc, group in table.rows_by_ipc(rows).items()}
-    groups = []
-    for ipc, group in grouped.items():
-        best = {arch: best_of(group, arch) for arch in archs}
-        groups.append([_cells(entry, ipc, best, len(distilled) > 1) for entry in group])
+    groups = [
+        [_cells(entry, ipc, archs, len(distilled) > 1) for entry in group] for ipc, group in grouped.items()
+    ]
     columns = [TableColumn("ipc"), TableColumn("method", left=True)]
     columns += [TableColumn("distilled on", left=True)] if len(distilled) > 1 else []
     columns += [TableColumn(arch, left=True, accuracy=True) for arch in archs]
@@ -163,11 +140,11 @@ def _comparison(rows: list[Row], dataset: str, protocol: str) -> Comparison:
     return Comparison(title, columns, groups, _notes(rows, entries, protocol))
 
 
-def summary_tables(summary: pd.DataFrame) -> list[Comparison]:
-    """A table for every dataset and protocol of a summary."""
+def summary_tables(ranked: pd.DataFrame) -> list[Comparison]:
+    """A table for every data set and protocol, from a summary with the columns of `best.rank_cells`."""
     return [
         _comparison(rows, dataset, protocol)
-        for dataset, protocol, _, rows in table.by_dataset_and_protocol(summary)
+        for dataset, protocol, _, rows in table.by_dataset_and_protocol(ranked)
     ]
 
 
@@ -177,9 +154,7 @@ def summary_section(view: RecordsView) -> Section:
     return Section(
         "summary",
         summary,
-        summary_tables(summary),
-        {
-            "accuracy_vs_ipc": lambda: accuracy_vs_ipc(summary),
-        },
+        summary_tables(view.ranked),
+        {"accuracy_vs_ipc": lambda: accuracy_vs_ipc(summary)},
         printed=True,
     )

@@ -3,14 +3,13 @@
 # ruff: noqa: RUF001  (a table is set with real dashes and multiplication signs)
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, count
 from typing import cast
 
 import pandas as pd
 
-from bench.analysis.comparison import EXACT_DIGITS
 from bench.records.columns import Row
 
 MISSING = "—"
@@ -66,6 +65,11 @@ def short_number(value: float) -> str:
     return f"{value:.1f}" if value < 99.95 else f"{value:,.0f}"
 
 
+def counted(n: int, noun: str) -> str:
+    """`1 pair`, `2 pairs`, `1,200 pairs`."""
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
 def number_range(values: Iterable[int]) -> str:
     """`3`, or `2–3` where they differ."""
     low, high = min(values := list(values)), max(values)
@@ -110,30 +114,6 @@ def distinct_names(names: Iterable[str]) -> list[str]:
 def frame_rows(frame: pd.DataFrame) -> list[Row]:
     """The rows of a frame."""
     return cast(list[Row], frame.to_dict("records"))
-
-
-def nearly_equal(one: float, other: float) -> bool:
-    """But for the noise of sums."""
-    return round(one, EXACT_DIGITS) == round(other, EXACT_DIGITS)
-
-
-def tied(values: Sequence[tuple[float, float, float]]) -> list[bool]:
-    """Which of these (mean, low, high) are the best or not to be told from it: the intervals overlap.
-
-    Without intervals (NaN) there are no ties but equal means; a missing mean (NaN) is not the best.
-    """
-    best = max((value for value in values if not math.isnan(value[0])), default=None)
-    if best is None:
-        return [False] * len(values)
-    return [
-        nearly_equal(mean, best[0]) or (high >= best[1] and low <= best[2])  # a comparison with NaN is false
-        for mean, low, high in values
-    ]
-
-
-def competes(row: Row) -> bool:
-    """Fits its budget: a comparison at equal storage."""
-    return bool(row["within_budget"]) and not row["exempt"]
 
 
 def budget_mark(exempt: bool, over_budget: bool) -> str:
