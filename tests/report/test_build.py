@@ -247,7 +247,7 @@ def test_terminal_keeps_accuracies_whole(built: tuple[Path, Report], width: int)
     assert "—" in text
     assert "random_real" in text
     assert ("peak" in text.split("Accuracy in percent")[0]) == (width == 140)
-    assert ("Not shown for want of width" in text) == (width < 140)
+    assert ("The terminal is too narrow for" in text) == (width < 140)
     assert ("distill" in text.split("Accuracy in percent")[0].split("\n", 1)[1]) == (width >= 80)
 
 

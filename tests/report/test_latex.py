@@ -13,7 +13,7 @@ from helpers.report import rich_sweep
 
 from bench.records.columns import record_frame
 from bench.records.schema import Record
-from bench.report.build import SECTIONS
+from bench.report.build import make_sections
 from bench.report.sections import RecordsView
 from bench.report.tables import render
 from bench.report.tables.table import Comparison, TableCell, TableColumn
@@ -44,10 +44,9 @@ def records() -> list[Record]:
 
 @pytest.fixture(scope="module")
 def texts() -> dict[str, str]:
-    """The LaTeX of every exhibit that has tables, by stem."""
+    """The LaTeX of every section that has tables, by stem."""
     view = RecordsView(record_frame(records()), ())
-    exhibits = [shown for exhibitor in SECTIONS if (shown := exhibitor(view)) is not None]
-    return {shown.stem: render.latex(shown.comparisons) for shown in exhibits if shown.comparisons}
+    return {shown.stem: render.latex(shown.comparisons) for shown in make_sections(view) if shown.comparisons}
 
 
 def document(texts: dict[str, str]) -> str:

@@ -162,7 +162,7 @@ def test_progress_is_drawn_with_the_colours_of_all_plots(tmp_path: Path) -> None
     names = {f"plots/progress_{unit}.{kind}" for unit in ("steps", "seconds") for kind in ("png", "svg")}
     files = {str(path.relative_to(tmp_path)) for path in built.written}
     assert names | {"tables/progress.csv"} <= files
-    plots = {name: draw for shown in built.exhibits for name, draw in shown.plots.items()}
+    plots = {name: draw for shown in built.sections for name, draw in shown.plots.items()}
     for name in ("progress_steps", "progress_seconds", "accuracy_vs_ipc"):
         handles = plots[name]().legends[0].legend_handles
         (colour,) = [h.get_color() for h in handles if h is not None and h.get_label() == "dm"]

@@ -13,7 +13,7 @@ from bench.report.tables.table import distinct_names
 
 
 def everything() -> list[Record]:
-    """Records that every exhibit but the pictures has something of."""
+    """Records that every section but the pictures shows something of."""
     metrics = Metrics(
         class_accuracies=[[0.5]],
         calibration_errors=[0.1],
@@ -37,7 +37,7 @@ def listing(folder: Path) -> dict[str, bytes]:
 
 def test_what_the_records_no_longer_hold_is_taken_away(tmp_path: Path) -> None:
     folder = write(tmp_path / "out", everything())
-    shown = build_report(folder).exhibits
+    shown = build_report(folder).sections
     assert len(shown) == len(SECTIONS) - 1  # all but pictures
     own = [folder / name for name in ("tables/mine.tex", "plots/mine.png", "tables/summary.txt", "notes.md")]
     for path in own:

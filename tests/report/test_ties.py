@@ -3,7 +3,7 @@
 from helpers.record import make
 
 from bench.records.columns import record_frame
-from bench.report.build import SECTIONS
+from bench.report.build import make_sections
 from bench.report.sections import RecordsView
 
 
@@ -15,10 +15,10 @@ def test_equal_means_are_bold_in_every_table() -> None:
         records += [make("compose", ipc, accuracies, hyperparameters=values) for ipc in (1, 10)]
     view = RecordsView(record_frame(records), ())
     assert len(set(view.summary["accuracy_mean"])) == 2
-    exhibits = [shown for exhibitor in SECTIONS if (shown := exhibitor(view)) is not None]
+    sections = make_sections(view)
     bold = {
         shown.stem: [[cell.text for cell in row if cell.bold] for group in table.groups for row in group]
-        for shown in exhibits
+        for shown in sections
         for table in shown.comparisons
     }
     assert bold["summary"] == bold["equal_storage"] == [["20.0"]] * 4

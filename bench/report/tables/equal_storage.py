@@ -1,4 +1,4 @@
-"""Equal storage only: what fits the budget of its ipc, ranked."""
+"""Methods ranked at equal storage: only those that fit the budget of their ipc."""
 
 import numpy as np
 
@@ -14,16 +14,19 @@ from bench.report.tables.table import (
     by_dataset_and_protocol,
     distillation_architectures,
     familiar_first,
-    lay_out,
     method_columns,
     percent_cell,
     short_number,
+    table_by_ipc,
     table_title,
 )
 
 
 def _lines(rows: list[Row], archs: list[str]) -> list[Row]:
-    """A row per method, ipc and distillation architecture, `accuracy` by evaluation architecture."""
+    """A row per method, ipc and distillation architecture, the best rank first.
+
+    `on`: its rows by evaluation architecture. `rank`: their mean rank; NaN if one architecture is missing.
+    """
     found: dict[tuple[int, str, str], Row] = {}
     for row in rows:
         line = found.setdefault((row["ipc"], row["method"], row["distill_arch"]), {**row, "on": {}})
@@ -53,7 +56,7 @@ def _rank(digits: int) -> Reader:
 
 
 def _left_out(rows: list[Row]) -> list[str]:
-    """What stores more than it may, by method."""
+    """A note that names the methods over their budget, with what they store."""
     stored: dict[str, dict[int, float]] = {}
     for row in rows:
         if not row["exempt"] and not row["within_budget"]:
@@ -86,7 +89,7 @@ def _comparison(dataset: str, protocol: str, rows: list[Row], all_rows: list[Row
         *_left_out(all_rows),
     ]
     title = f"Equal storage: {table_title(dataset, protocol, distilled)}"
-    return lay_out(title, columns, _lines(rows, archs), notes)
+    return table_by_ipc(title, columns, _lines(rows, archs), notes)
 
 
 def equal_storage_section(view: RecordsView) -> Section | None:

@@ -1,4 +1,4 @@
-"""The comparison table: methods by ipc, accuracy by evaluation architecture, and what it cost."""
+"""The summary table: methods by ipc, accuracy by evaluation architecture, and costs."""
 
 # ruff: noqa: RUF001  (a table is set with real dashes and multiplication signs)
 
@@ -26,21 +26,24 @@ from bench.report.tables.table import (
 
 @dataclass(frozen=True)
 class SummaryRow:
-    """One row of a comparison: a method at one ipc, distilled on one architecture."""
+    """A row of the table: a method at one ipc, distilled on one architecture."""
 
     method: str
     distill_arch: str
-    by_arch: dict[str, Row]  # keyed by evaluation architecture; what was not run is not there
+    by_arch: dict[str, Row]  # rows of the summary by evaluation architecture, those that were run
 
     def values(self, name: str) -> list[Any]:
+        """This column of the summary, for every architecture."""
         return [row[name] for row in self.by_arch.values()]
 
     @property
     def exempt(self) -> bool:
+        """Whether this is the whole training set."""
         return all(self.values("exempt"))
 
     @property
     def over_budget(self) -> bool:
+        """Whether it stores more than its ipc allows."""
         return not self.exempt and not all(self.values("within_budget"))
 
 
@@ -71,11 +74,11 @@ COST_CELLS: list[tuple[TableColumn, Callable[[SummaryRow], str]]] = [
 ]
 
 
-# --- layout -------------------------------------------------------------------------------------------------
+# --- the table ----------------------------------------------------------------------------------------------
 
 
 def _entries(rows: list[Row], first: str) -> list[SummaryRow]:
-    """The rows of one ipc by method, the best on the first architecture first, what it lacks last."""
+    """The rows of one ipc, the best on the architecture `first` first, those without it last."""
     found: dict[tuple[str, str], dict[str, Row]] = {}
     for row in rows:
         found.setdefault((row["method"], row["distill_arch"]), {})[row["eval_arch"]] = row
@@ -89,7 +92,8 @@ def _entries(rows: list[Row], first: str) -> list[SummaryRow]:
 
 
 def _cells(entry: SummaryRow, ipc: str, archs: list[str], distilled: bool) -> list[TableCell]:
-    cells = [TableCell(ipc), TableCell(entry.method + table.budget_mark(entry.exempt, entry.over_budget))]
+    mark = table.budget_mark(exempt=entry.exempt, over_budget=entry.over_budget)
+    cells = [TableCell(ipc), TableCell(entry.method + mark)]
     if distilled:
         cells.append(table.distilled_on_cell(entry.distill_arch))
     for arch in archs:
@@ -101,7 +105,7 @@ def _cells(entry: SummaryRow, ipc: str, archs: list[str], distilled: bool) -> li
 
 
 def _notes(rows: list[Row], entries: list[SummaryRow], protocol: str) -> list[str]:
-    """What the figures are, and each mark that occurs."""
+    """What the numbers are, and each mark that occurs."""
     text = f"Accuracy in percent under protocol {protocol}, students averaged first"
     certain = [row["n_seeds"] for row in rows if not math.isnan(row["accuracy_ci_low"])]
     if certain:
