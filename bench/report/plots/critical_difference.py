@@ -1,8 +1,8 @@
 """Critical-difference diagrams: average ranks on an axis, and bars over methods that no test tells apart.
 
 References:
-    Demsar, Statistical comparisons of classifiers over multiple data sets, JMLR 7, 2006, section 3.2.4; with
-    Wilcoxon's test and Holm's correction in place of Nemenyi's test.
+    Demšar, Statistical comparisons of classifiers over multiple data sets, JMLR 7, 2006; with Wilcoxon's test
+    and Holm's correction in place of Nemenyi's test.
 """
 
 import re
