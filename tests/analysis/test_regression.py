@@ -1,4 +1,4 @@
-"""`ddbench compare`: what moved beyond noise, what is matched with what, and how the command ends."""
+"""`ddbench compare`: changes beyond noise, what is matched with what, and exit codes."""
 
 import math
 from collections.abc import Sequence
@@ -89,7 +89,7 @@ def test_verdicts() -> None:
 
 
 def test_one_certain_cell_among_many_needs_more() -> None:
-    """p of about 0.04 is a difference alone, and noise among six cells."""
+    """p of about 0.04 is significant in a single cell, and not among six."""
     a, b = [0.50, 0.52, 0.54], [0.55, 0.57, 0.59]
     assert 0.02 < stats.ttest_ind(a, b, equal_var=False).pvalue < 0.05
     assert verdicts(cell(a), cell(b)) == {("dm", 1): "improved"}
@@ -229,4 +229,4 @@ def test_bad_input(folders: tuple[Path, Path], tmp_path: Path) -> None:
     assert partial.code == 1
     assert "records/half.json is not readable as JSON" in partial.text
     (folders[0] / "records" / "half.json").write_text("{")
-    assert ddbench("compare", folders[0], folders[0]).code == 2  # not green: what regressed may be left out
+    assert ddbench("compare", folders[0], folders[0]).code == 2  # an unreadable record may have regressed

@@ -1,4 +1,4 @@
-"""The report: what is in the files, that they are a pure function of the records, that they can be read."""
+"""The report: the content of its files, that they depend on the records only, and that they are readable."""
 
 # ruff: noqa: RUF001  (a table is set with real dashes and multiplication signs)
 
@@ -65,7 +65,7 @@ def _bold(comparison: Comparison) -> set[tuple[str, int]]:
 # --- build --------------------------------------------------------------------------------------------------
 
 
-def test_build_writes_everything_and_tells_what_it_could_not_read(built: tuple[Path, Report]) -> None:
+def test_build_writes_everything_and_names_what_it_could_not_read(built: tuple[Path, Report]) -> None:
     directory, report = built
     assert {str(path.relative_to(directory)) for path in report.written} == FILES | CROSS | THREE
     found = {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
@@ -282,7 +282,7 @@ def test_a_method_looks_the_same_everywhere_and_unlike_the_others() -> None:
     assert len({(style.colour, style.marker, style.hollow) for style in look.values()}) == 25
 
 
-def test_panels_show_what_needs_no_network_next_to_every_source() -> None:
+def test_panels_show_methods_without_network_beside_every_distillation_architecture() -> None:
     records = [make(), make(distill_arch="mlp"), make("herding"), make("herding", eval_arch="mlp")]
     found = make_panels(summary(record_frame(records)))
     assert [(p.row, p.column, list(p.rows["method"])) for p in found] == [

@@ -1,4 +1,4 @@
-"""Tables and pictures of what newer records hold: architectures, metrics and scores, curves."""
+"""Tables and plots across architectures, of metrics and scores, and of curves."""
 
 import csv
 import io

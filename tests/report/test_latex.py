@@ -1,4 +1,4 @@
-"""LaTeX: every table compiles as it is under the preamble that it names, and its columns fit its rows."""
+"""LaTeX: every table compiles under the preamble that it names, and has as many cells as columns."""
 
 # ruff: noqa: RUF001  (a table is set with real dashes and multiplication signs)
 
@@ -80,7 +80,7 @@ def test_every_table_compiles_as_it_is(texts: dict[str, str], tmp_path: Path) ->
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex")
 def test_labels_of_any_characters_compile(tmp_path: Path) -> None:
-    """Those of the fonts' encoding and beyond, and what LaTeX would take for an argument of the row's end."""
+    """Characters in and beyond the fonts' encoding, and those read as an argument of the row's end."""
     rows = [[TableCell(f"{start}] {chr(code)}"), TableCell("x")] for code in range(0x180) for start in "[*"]
     table = Comparison(
         "t", [TableColumn("first", left=True), TableColumn("x")], [rows], ["«note»"], grouped=False
