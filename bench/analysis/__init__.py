@@ -1,1 +1,1 @@
-"""From records to frames: intervals, tables, comparisons, DD-Ranking, published figures. No torch."""
+"""Analysis: from records to frames. Intervals, summaries, ranks, tests, DD-Ranking, published figures. No torch."""

@@ -59,7 +59,13 @@ def document(texts: dict[str, str]) -> str:
 
 def test_every_kind_of_table_is_there(texts: dict[str, str]) -> None:
     assert set(texts) >= {
-        *("summary", "cross_architecture", "metrics", "standings", "pairs", "composition", "equal_storage"),
+        "summary",
+        "cross_architecture",
+        "metrics",
+        "standings",
+        "pairs",
+        "composition",
+        "equal_storage",
         "published",
     }
 

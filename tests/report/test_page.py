@@ -16,8 +16,22 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
 
 HEADERS = [
-    *("details", "method", "ipc", "accuracy %", "distilled on", "evaluated on", "dataset", "protocol"),
-    *("budget", "seeds × students", "stored ipc", "KiB", "prepare s", "distill s", "evaluate s", "peak MiB"),
+    "details",
+    "method",
+    "ipc",
+    "accuracy %",
+    "distilled on",
+    "evaluated on",
+    "dataset",
+    "protocol",
+    "budget",
+    "seeds × students",
+    "stored ipc",
+    "KiB",
+    "prepare s",
+    "distill s",
+    "evaluate s",
+    "peak MiB",
 ]
 METHODS = ("full", "random_real", "herding", "dm", "haba")
 

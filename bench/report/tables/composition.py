@@ -47,7 +47,7 @@ def _others(row: Row) -> str:
 
 
 def _varying(rows: list[Row], distilled: list[str]) -> list[str]:
-    """The columns that tell lines of the matrix apart, besides ipc and parameterisation."""
+    """The columns, other than ipc and parameterisation, in which lines of the matrix differ."""
     named = []
     if len(distilled) > 1:
         named.append("distill_arch")
