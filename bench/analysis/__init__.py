@@ -1,1 +1,1 @@
-"""Analysis: from records to frames. Intervals, summaries, ranks, tests, DD-Ranking, published figures. No torch."""
+"""From records to frames: intervals, summaries, ranks, tests, DD-Ranking, published figures. No torch."""
