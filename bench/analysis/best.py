@@ -27,7 +27,6 @@ from bench.records.groups import Floats
 
 BEST_OF: Final = ["dataset", "protocol", "ipc", "eval_arch"]  # what is ranked together
 ACCURACY_BOUNDS: Final = ["accuracy_mean", "accuracy_ci_low", "accuracy_ci_high"]
-RANK_COLUMNS: Final = ["competes", "rank", "best", "summary_best"]  # what `rank_cells` adds
 EXACT_DIGITS = 12  # accuracies are equal if they agree in these decimals: the rest is rounding of sums
 
 
