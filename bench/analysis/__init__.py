@@ -1,1 +1,1 @@
-"""From records to frames: intervals, tables, comparisons, DD-Ranking, published figures. No torch."""
+"""From records to frames: intervals, summaries, ranks, tests, DD-Ranking, published figures. No torch."""

@@ -1,7 +1,8 @@
-"""From the flat frame to tables: what is compared, and how sure the means are. No torch, no drawing.
+"""From the flat frame, a row per record, to a row per cell: means over distillation seeds with intervals.
 
-Students of one artifact are averaged first; spread and interval are over distillation seeds. Accuracy is
-a fraction throughout.
+A cell is a method, data set, ipc, distillation and evaluation architecture and protocol. Students of one
+artifact are averaged first; standard deviation and interval are over distillation seeds. Accuracy is a
+fraction throughout. No torch, no drawing.
 """
 
 import warnings
@@ -27,18 +28,23 @@ SECONDS = ["prepare_s", "distill_s", "evaluate_s"]
 # --- statistics over seeds ----------------------------------------------------------------------------------
 
 
-# samples and the axis of their seeds -> a number for each; a function of a module, so that it can be a key
+# statistic(*samples, axis) -> a number for each; hashable, as results are cached by it
 Statistic = Callable[..., Any]
 Groups = tuple[tuple[float, ...], ...]
 
 
 def interval(*groups: Iterable[float], statistic: Statistic = np.mean) -> tuple[float, float]:
-    """95 % bootstrap interval of a statistic of groups of seeds that are drawn independently.
+    """95 % bootstrap interval (BCa) of a statistic of groups of seeds that are drawn independently.
 
-    By default the mean of one group. NaN where a group has fewer than three values, the point where all
-    groups are constant.
+    Args:
+        *groups: The values of each group.
+        statistic: By default the mean of one group.
+
+    Returns:
+        The ends of the interval: NaN if a group has fewer than three values, the statistic itself if all
+        groups are constant, those by percentiles where BCa is undefined.
     """
-    # sorted: the draws must not depend on the order of the seeds
+    # sorted, so that the draws do not depend on the order of the seeds
     return _interval(tuple(tuple(sorted(group)) for group in groups), statistic)
 
 
@@ -54,7 +60,7 @@ def _interval(groups: Groups, statistic: Statistic) -> tuple[float, float]:
 
 
 def _bootstrap(groups: Groups, statistic: Statistic, method: str) -> tuple[float, float]:
-    with warnings.catch_warnings():  # BCa warns where it is undefined; the caller looks at the numbers
+    with warnings.catch_warnings():  # BCa warns where it is undefined; the caller checks the numbers
         warnings.simplefilter("ignore")
         result = stats.bootstrap(
             tuple(map(np.array, groups)),
@@ -71,22 +77,31 @@ SPREAD = ("mean", "std", "ci_low", "ci_high")
 
 
 def deduplicate(frame: pd.DataFrame) -> pd.DataFrame:
-    """Students that were scored again with more beside them count once; sorted, as sums of floats must be."""
+    """Keep one row per cell and seed: the evaluation with the most students.
+
+    Rows are sorted, so that sums of floats do not depend on the order of the records.
+    """
     ordered = frame.sort_values(["seed", "students", "key"])
     return ordered.drop_duplicates([*CELL, "seed"], keep="last")
 
 
 def parts(frame: pd.DataFrame, names: Sequence[str]) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
-    """The rows that agree in these columns, with the values in which they do."""
+    """Yield the rows that agree in these columns, with their values there by name."""
     for key, part in frame.groupby(list(names), dropna=False):
         yield dict(zip(names, cast(tuple[Any, ...], key), strict=True)), part
 
 
 class Parts:
-    """As `parts`, all at once: `where` has a row of these columns for each."""
+    """The parts of a frame that agree in some columns, for computations on all parts at once.
+
+    Attributes:
+        code: [rows], the part of each row.
+        sizes: [parts], the rows of each part.
+        where: A row per part with the columns in which its rows agree.
+    """
 
     def __init__(self, frame: pd.DataFrame, names: Sequence[str]) -> None:
-        self.code = frame.groupby(list(names), dropna=False).ngroup().to_numpy()  # the part of each row
+        self.code = frame.groupby(list(names), dropna=False).ngroup().to_numpy()
         self.sizes = np.bincount(self.code)
         self._frame = frame
         self._order = np.argsort(self.code, kind="stable")
@@ -94,20 +109,23 @@ class Parts:
         self.where = frame[list(names)].iloc[self._order[self._first]].reset_index(drop=True)
 
     def column(self, name: str) -> Ragged:
-        """What the rows of each part hold."""
+        """The values of a column in each part."""
         return Ragged(self._frame[name].to_numpy()[self._order], self.sizes)
 
     def least(self, name: str) -> NDArray[Any]:
+        """The minimum of a column in each part."""
         return np.minimum.reduceat(self.column(name).values, self._first)
 
     def most(self, name: str) -> NDArray[Any]:
+        """The maximum of a column in each part."""
         return np.maximum.reduceat(self.column(name).values, self._first)
 
     def all(self, name: str) -> NDArray[np.bool_]:
+        """Whether a column is true in all rows of each part."""
         return np.logical_and.reduceat(self.column(name).values, self._first)
 
     def names(self, name: str) -> NDArray[Any]:
-        """The different texts of each part."""
+        """The different texts of a column in each part, joined by "; "."""
         texts, _ = self.column(name)
         code, known = pd.factorize(texts)
         low, high = (by.reduceat(code, self._first) for by in (np.minimum, np.maximum))
@@ -118,7 +136,16 @@ class Parts:
 
 
 def spreads(group: Ragged, name: str) -> dict[str, Floats]:
-    """Of each part mean, deviation and interval over distillation seeds: columns that begin with `name`."""
+    """Mean, standard deviation and 95 % bootstrap interval of each group of seeds.
+
+    Args:
+        group: The values of each group.
+        name: Columns are named NAME_mean, NAME_std, NAME_ci_low and NAME_ci_high.
+
+    Returns:
+        The columns, a number for each group. NaN: the deviation of fewer than two values, the interval of
+        fewer than three.
+    """
     mean, deviation = np.full((2, len(group.sizes)), np.nan)
     for which, (values,) in equal_groups(group):
         n = values.shape[1]
@@ -133,12 +160,19 @@ def spreads(group: Ragged, name: str) -> dict[str, Floats]:
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
-    """One row per method, dataset, ipc, architectures and protocol, over its distillation seeds.
+    """Summarise records: accuracy, storage and costs of each cell over its distillation seeds.
 
-    `exclusive` is true where every job had its device to itself: only then are its seconds comparable.
+    Args:
+        frame: A row per record, as `records.reader.load_frame` reads them.
+
+    Returns:
+        A row per cell, the best of each data set, protocol, architectures and ipc first. `accuracy_mean`,
+        `accuracy_std`, `accuracy_ci_low`, `accuracy_ci_high`: fractions. `n_seeds`, and `n_students` of each.
+        Storage in floats, bytes and the equivalent in ipc; seconds (means over seeds); bytes of peak memory.
+        `exclusive`: every job had its device to itself; only then are its seconds comparable.
     """
     cells = Parts(deduplicate(frame), CELL)
-    # Storage is the same for every seed; if it ever is not, the largest is what has to be stored.
+    # storage is the same for every seed; should it differ, the largest counts
     stored = ("stored_floats", "stored_bytes", "stored_bytes_uint8", "ipc_equivalent")
     return _ranked(
         cells.where.assign(
@@ -157,7 +191,7 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _ranked(table: pd.DataFrame) -> pd.DataFrame:
-    """The best of each cell of the comparison first."""
+    """Sort rows by `SORT`, then the best accuracy first."""
     order = table.assign(_negated=-table["accuracy_mean"])
     order = order.sort_values([*SORT, "_negated", "method"], na_position="last")
     return order.drop(columns="_negated").reset_index(drop=True)
@@ -167,9 +201,14 @@ def _ranked(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def metrics_summary(frame: pd.DataFrame) -> pd.DataFrame:
-    """A row per cell as in `summary`: accuracy, and means of calibration error, agreement and worst class.
+    """Summarise calibration error, agreement and the accuracy of the worst class.
 
-    NaN where a seed lacks it: nothing is filled in.
+    Args:
+        frame: A row per record.
+
+    Returns:
+        A row per cell, as in `summary`: the accuracy, and the means of `MEASURED_COLUMNS` over seeds; NaN
+        where a seed lacks one.
     """
     cells = Parts(deduplicate(frame), CELL)
     return _ranked(
@@ -184,27 +223,47 @@ def metrics_summary(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def training_course(frame: pd.DataFrame) -> pd.DataFrame:
-    """A row per cell and part of the students' training: accuracy after `step` optimiser steps, over seeds.
+    """Accuracy in the course of the students' training.
 
-    The last of a cell is the accuracy that its records hold, at `fraction` 1. Empty where they hold no curve.
+    Args:
+        frame: A row per record.
+
+    Returns:
+        A row per cell and `fraction` of the training: the accuracy after `step` steps of the optimiser, over
+        seeds. At fraction 1 it is that of the records. Empty where the records hold no curve.
     """
     return _course(deduplicate(frame), "curve", ["fraction", "step", "accuracy"], ())
 
 
 def distillation_course(frame: pd.DataFrame) -> pd.DataFrame:
-    """A row per cell and part of the distillation: the accuracy of what it had made by then, over seeds.
+    """Accuracy in the course of the distillation, from its snapshots.
 
-    `step` counts the distillation's; `prepare_s` and `distill_s` are what it had cost, means over seeds. The
-    last of a cell is the set itself. Empty where the records hold no snapshots.
+    Args:
+        frame: A row per record.
+
+    Returns:
+        A row per cell and `fraction` of the distillation: the accuracy of the snapshot over seeds; `step`, of
+        the distillation; `prepare_s` and `distill_s`, the seconds up to it, means over seeds. At fraction 1
+        it is the set itself. Empty where the records hold no snapshots.
     """
-    # those without are left out first: `once` might keep them in the place of those with
+    # records without snapshots are left out first: `deduplicate` might prefer them to those with
     taken = deduplicate(frame[frame["snapshots"].map(len) > 0])
     seconds = ("prepare_s", "distill_s")
     return _course(taken, "snapshots", ["fraction", "step", "distill_s", "accuracy"], seconds)
 
 
 def _course(rows: pd.DataFrame, name: str, of: list[str], averaged: Sequence[str]) -> pd.DataFrame:
-    """A row per cell and `fraction`, from the lists of tuples in a column; `of`: what a tuple holds."""
+    """Summarise a column that holds a list of points per record.
+
+    Args:
+        rows: A row per cell and seed.
+        name: The column.
+        of: The names of the numbers that a point holds.
+        averaged: The columns, of the points or of the rows, of which means over seeds are kept.
+
+    Returns:
+        A row per cell and `fraction`; empty without any point.
+    """
     around = [*CELL, "exempt", "within_budget", *(column for column in averaged if column not in of)]
     lists = rows[name]
     points = rows[around].iloc[np.repeat(np.arange(len(rows)), lists.map(len))]
@@ -221,13 +280,18 @@ def _course(rows: pd.DataFrame, name: str, of: list[str], averaged: Sequence[str
 
 
 def transfer(frame: pd.DataFrame) -> pd.DataFrame:
-    """A row per method, ipc, distillation architecture and protocol: how its sets do on other networks.
+    """Summarise how sets do on architectures other than the one that they were distilled on.
 
-    `transfer`: the mean accuracy over all evaluation architectures of the data set and protocol other than
-    `own_arch`, for each seed first; a seed that lacks one has none. `gap`: the accuracy on `own_arch` less
-    that. `own_arch` is the distillation architecture. What needs no network is taken with the one on which
-    the others were distilled, so that it stands beside them over the same networks; if there are several,
-    or none, it has no transfer.
+    Args:
+        frame: A row per record.
+
+    Returns:
+        A row per method, data set, ipc, distillation architecture and protocol. `own_arch`: the distillation
+        architecture; of a method that needs no network, the one of all other methods, if it is a single one.
+        `transfer`: the mean accuracy over all evaluation architectures of the data set and protocol except
+        `own_arch`, for each seed first; a seed that lacks one of them is left out. `gap`: the accuracy on
+        `own_arch` minus that. Both with standard deviation and interval over seeds, NaN without `own_arch`.
+        `n_archs`: the other architectures. `accuracy_ARCH`: the mean on each.
     """
     found = [
         _transfer(where, compared) for where, compared in parts(deduplicate(frame), ["dataset", "protocol"])
@@ -236,7 +300,7 @@ def transfer(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _transfer(where: dict[str, Any], compared: pd.DataFrame) -> pd.DataFrame:
-    """The transfer of everything that was scored on one dataset under one protocol."""
+    """The rows of `transfer` of one data set and protocol."""
     archs = sorted(compared["eval_arch"].unique())
     sources = set(compared["distill_arch"]) - {"any"}
     common = sources.pop() if len(sources) == 1 else None
@@ -245,7 +309,7 @@ def _transfer(where: dict[str, Any], compared: pd.DataFrame) -> pd.DataFrame:
     accuracy = np.full((len(seeds.sizes), len(archs)), np.nan)
     accuracy[seeds.code, compared["eval_arch"].map(archs.index)] = compared["accuracy"]
 
-    sizes = Parts(seeds.where, row).sizes  # the seeds of each row
+    sizes = Parts(seeds.where, row).sizes  # [rows]: the seeds of each
     own_arch = [common if arch == "any" else arch for arch in found.where["distill_arch"]]
     is_own = np.repeat([[arch == own for arch in archs] for own in own_arch], sizes, axis=0)
     others = ~is_own & np.repeat([[own is not None] for own in own_arch], sizes, axis=0)
@@ -267,6 +331,6 @@ def _transfer(where: dict[str, Any], compared: pd.DataFrame) -> pd.DataFrame:
 
 
 def _mean_where(mask: NDArray[np.bool_], values: Floats) -> Floats:
-    """Of each row; NaN where one is missing, or all are masked."""
+    """The mean [N] over the unmasked values [N,M]; NaN where one of them is NaN, or none is unmasked."""
     count = mask.sum(axis=1)
     return np.where(count, np.where(mask, values, 0).sum(axis=1) / np.maximum(count, 1), np.nan)

@@ -1,12 +1,18 @@
-"""Methods compared over cells: interquartile means, ranks, paired tests. No torch, no drawing.
+"""Methods compared over cells: interquartile means, ranks and paired tests. No torch, no drawing.
 
-A cell is a data set, protocol, ipc and pair of architectures; what a method has there is its mean over
-distillation seeds, students averaged first. What is exempt from the budget does not compete.
+A cell is a data set, protocol, ipc, distillation and evaluation architecture. The accuracy of a method there
+is its mean over distillation seeds, students averaged first. The whole training set, which is exempt from the
+budget, does not compete.
+
+References:
+    Agarwal et al., Deep reinforcement learning at the edge of the statistical precipice, NeurIPS 2021:
+    interquartile mean, stratified bootstrap, probability of improvement.
+    Demšar, Statistical comparisons of classifiers over multiple data sets, JMLR 7, 2006: ranks, tests.
 """
 
 import zlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
@@ -18,33 +24,36 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from bench.analysis.aggregate import deduplicate
+from bench.analysis.best import EXACT_DIGITS, tied_ranks, tied_with_best
 from bench.analysis.intervals import CONFIDENCE, LEAST_SEEDS
 from bench.records.groups import Floats
 from bench.records.naming import CELL
 
-COMPARED_CELL: Final = ["dataset", "protocol", "ipc", "distill_arch", "eval_arch"]  # of the comparison
-TRIM = 0.25  # cut from each end by the interquartile mean
+COMPARED_CELL: Final = ["dataset", "protocol", "ipc", "distill_arch", "eval_arch"]
+TRIM = 0.25  # part of the cells that the interquartile mean leaves out at each end
 SIGNIFICANCE = 0.05
-SEED_RESAMPLES = 1000  # of the seeds within every cell
-EXACT_DIGITS = 12  # digits up to which accuracies are told apart: below is the noise of sums
-ENUMERATED = 13  # differences with ties up to which scipy enumerates, too
+SEED_RESAMPLES = 1000  # bootstrap samples of the seeds of each cell
+ENUMERATED = 13  # number of differences with ties up to which all signs are enumerated, as in scipy
 
 
 @dataclass(frozen=True)
 class AccuracyMatrix:
-    """What each method reached in each cell. A group is the seeds of one method in one cell."""
+    """The accuracy of each method in each cell. A group is the seeds of one method in one cell.
 
-    cells: pd.DataFrame  # the columns UNIT
+    A method that needs no network has the same group in the cells of several distillation architectures.
+    """
+
+    cells: pd.DataFrame  # the columns COMPARED_CELL
     methods: list[str]
-    at: NDArray[np.int64]  # [cells, methods]: its group; -1: missing
+    at: NDArray[np.int64]  # [cells, methods]: the group; -1 where the method lacks the cell
     mean: Floats  # [groups]
-    low: Floats  # [groups], of the interval; NaN below three seeds
-    high: Floats
-    seeds: Floats  # [groups, most seeds]: sorted, then NaN
+    low: Floats  # [groups]: lower end of the interval; NaN below three seeds
+    high: Floats  # [groups]: upper end
+    seeds: Floats  # [groups, most seeds]: accuracies in ascending order, then NaN
 
     @cached_property
     def means(self) -> Floats:
-        """[cells, methods], NaN where missing."""
+        """[cells, methods]: mean accuracies, NaN where missing."""
         return self._where_known(self.mean)
 
     def _where_known(self, values: Floats) -> Floats:
@@ -52,7 +61,7 @@ class AccuracyMatrix:
 
     @cached_property
     def has(self) -> NDArray[np.bool_]:
-        """[cells, methods]."""
+        """[cells, methods]: whether the method has the cell."""
         return self.at >= 0
 
     def _pick(self, cells: NDArray[np.bool_], methods: NDArray[np.bool_]) -> "AccuracyMatrix":
@@ -60,19 +69,26 @@ class AccuracyMatrix:
         return replace(self, cells=self.cells[cells], methods=names, at=self.at[cells][:, methods])
 
     def over(self, cells: NDArray[np.bool_]) -> "AccuracyMatrix":
-        """These cells only, and the methods that have one of them."""
+        """The part with these cells [cells], and the methods that have one of them."""
         return self._pick(cells, np.logical_or.reduce(self.has[cells], axis=0))
 
     def shared(self) -> "AccuracyMatrix":
-        """The cells that all compared methods have: those that are in at least half of the cells."""
+        """The part with the methods in at least half of the cells, and the cells that all of these have."""
         compared = 2 * self.has.sum(axis=0) >= len(self.cells)
         return self._pick(np.logical_and.reduce(self.has[:, compared], axis=1), compared)
 
     def resampled(self, method: int, groups: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Weights [groups, most seeds, RESAMPLES] of each seed in bootstrap samples of each group.
+        """Draw bootstrap samples of the seeds of each group.
 
-        A group is drawn once, whatever cells it stands in, and its draws depend on the method's name and
-        groups alone.
+        A group is drawn once, even if it stands in several cells. Its draws depend only on the name of the
+        method and its groups.
+
+        Args:
+            method: Its position.
+            groups: [G], groups of the method.
+
+        Returns:
+            [G, most seeds, SEED_RESAMPLES]: the part of each sample that is each seed.
         """
         drawn, counts = self._drawn[method]
         where = np.searchsorted(drawn, groups)
@@ -85,7 +101,7 @@ class AccuracyMatrix:
 
 
 class _Draws(dict[int, tuple[NDArray[np.int64], NDArray[np.unsignedinteger[Any]]]]):
-    """By method, made when first asked for: its groups in order, and how often each seed is drawn."""
+    """By method, computed when first used: its groups [G] in order, and how often each seed is drawn."""
 
     def __init__(self, of: AccuracyMatrix) -> None:
         self._of = of
@@ -106,9 +122,13 @@ class _Draws(dict[int, tuple[NDArray[np.int64], NDArray[np.unsignedinteger[Any]]
 
 
 def accuracy_matrix(flat: pd.DataFrame, summary: pd.DataFrame) -> AccuracyMatrix:
-    """From `rows.frame` and its `aggregate.summary`.
+    """Arrange accuracies by cell and method.
 
-    What needs no network to distil stands in the cell of every distillation architecture beside it.
+    A method that needs no network takes part in the cells of every distillation architecture.
+
+    Args:
+        flat: A row per record.
+        summary: `aggregate.summary` of it.
     """
     groups = summary[~summary["exempt"]].reset_index(drop=True)
     placed = _placed(groups.assign(group=groups.index))
@@ -122,17 +142,19 @@ def accuracy_matrix(flat: pd.DataFrame, summary: pd.DataFrame) -> AccuracyMatrix
 
 
 def _placed(groups: pd.DataFrame) -> pd.DataFrame:
+    """A row per group and cell in which it takes part."""
     place = [name for name in COMPARED_CELL if name != "distill_arch"]
     free = groups["distill_arch"] == "any"
     sources = groups.loc[~free, [*place, "distill_arch"]].drop_duplicates()
     beside = groups[free].drop(columns="distill_arch").merge(sources, on=place, how="left")
     rows = pd.concat([groups[~free], beside.fillna({"distill_arch": "any"})])
-    return rows.drop_duplicates(["method", *COMPARED_CELL])  # a method that is both: with the network
+    return rows.drop_duplicates(["method", *COMPARED_CELL])  # a method with and without a network: with it
 
 
 def _seeds(flat: pd.DataFrame, groups: pd.DataFrame) -> Floats:
+    """[groups, most seeds]: accuracies in ascending order, then NaN."""
     rows = deduplicate(flat)[[*CELL, "accuracy"]].merge(groups[CELL].assign(group=groups.index), on=CELL)
-    rows = rows.sort_values(["group", "accuracy"])  # the draws must not depend on the order of the seeds
+    rows = rows.sort_values(["group", "accuracy"])  # draws must not depend on the order of the seeds
     position = rows.groupby("group").cumcount()
     seeds = np.full((len(groups), 1 + position.max() if len(rows) else 1), np.nan)
     seeds[rows["group"], position] = rows["accuracy"].round(EXACT_DIGITS)
@@ -140,7 +162,7 @@ def _seeds(flat: pd.DataFrame, groups: pd.DataFrame) -> Floats:
 
 
 def by_protocol(whole: AccuracyMatrix) -> dict[str, AccuracyMatrix]:
-    """Each protocol under which several methods compete, with its cells."""
+    """The part of each protocol under which several methods compete."""
     protocols = whole.cells["protocol"].to_numpy()
     parts = {str(name): whole.over(protocols == name) for name in sorted(set(protocols))}
     return {name: part for name, part in parts.items() if len(part.methods) > 1}
@@ -149,11 +171,24 @@ def by_protocol(whole: AccuracyMatrix) -> dict[str, AccuracyMatrix]:
 # --- one method over cells ----------------------------------------------------------------------------------
 
 
-def standings(compared: AccuracyMatrix) -> pd.DataFrame:
-    """A row per method, the best first: interquartile mean over shared cells with its interval, mean rank.
+def over_budget(summary: pd.DataFrame, compared: AccuracyMatrix) -> set[str]:
+    """The methods that store more than their ipc allows, on some data set and protocol of the matrix."""
+    rows = summary.merge(compared.cells[["dataset", "protocol"]].drop_duplicates())
+    return set(rows.loc[~rows["exempt"] & ~rows["within_budget"], "method"])
 
-    `n_cells` of the `cells` of the matrix are shared; the method itself has `own_cells`. NaN for a method
-    that is not compared, being in fewer than half of them.
+
+def standings(compared: AccuracyMatrix, over: Collection[str] = ()) -> pd.DataFrame:
+    """Compare the methods of a matrix over the cells that they share.
+
+    Args:
+        compared: One row per cell, one column per method.
+        over: Methods that exceed their budget somewhere: they are listed and ranked, but never the best.
+
+    Returns:
+        A row per method, the best first: `iqm`, the interquartile mean over the shared cells, with its
+        interval; `mean_rank`; `own_cells`, those of the method; `n_cells`, those that are shared; `cells`,
+        all of the matrix; `over_budget`; `best`, ties included. A method in fewer than half of the cells is
+        not compared: its numbers are NaN.
     """
     part = compared.shared()
     ranks = _ranks(part).mean(axis=0) if len(part.cells) else np.full(len(part.methods), np.nan)
@@ -166,6 +201,9 @@ def standings(compared: AccuracyMatrix) -> pd.DataFrame:
     table = table.assign(
         own_cells=compared.has.sum(axis=0), n_cells=len(part.cells), cells=len(compared.cells)
     )
+    table["over_budget"] = table["method"].isin(list(over))
+    bounds = table[["iqm", "iqm_ci_low", "iqm_ci_high"]].where(~table["over_budget"])
+    table["best"] = tied_with_best(*bounds.to_numpy(float).T)
     return table.sort_values(["iqm", "method"], ascending=[False, True]).reset_index(drop=True)
 
 
@@ -180,41 +218,37 @@ def _iqm(part: AccuracyMatrix, method: int) -> tuple[float, float, float]:
 
 
 def _certain(part: AccuracyMatrix, groups: NDArray[np.int64]) -> bool:
-    """Every group has the seeds that an interval needs."""
+    """Whether every group has the seeds that an interval needs."""
     return bool((np.isfinite(part.seeds[groups]).sum(axis=1) >= LEAST_SEEDS).all())
 
 
 def _percentiles(drawn: Any) -> tuple[float, float]:
+    """The ends of the 95 % interval of bootstrap estimates."""
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(drawn, [tail, 1 - tail])
     return float(low), float(high)
 
 
 def _ranks(part: AccuracyMatrix) -> Floats:
-    """[cells, methods], NaN where missing."""
+    """[cells, methods]: ranks in each cell, tied where intervals overlap; NaN where missing."""
     rank = tied_ranks(*(part._where_known(values) for values in (part.mean, part.low, part.high)))
     return np.where(part.has, rank, np.nan)
-
-
-def tied_ranks(mean: Floats, low: Floats, high: Floats) -> Floats:
-    """Ranks along the last axis: 1 + how many lie above, their whole interval above all of mine.
-
-    Where one of two has no interval, their means decide.
-    """
-    mine, theirs = (np.s_[..., None, :], np.s_[..., :, None])
-    certain = np.isfinite(low[mine]) & np.isfinite(low[theirs])
-    above = np.where(certain, low[theirs] > high[mine], mean[theirs] > mean[mine])
-    return 1.0 + above.sum(axis=-2)
 
 
 # --- two methods over cells ---------------------------------------------------------------------------------
 
 
 def test_pairs(compared: AccuracyMatrix, names: Sequence[str]) -> pd.DataFrame:
-    """A row per pair of these methods, in their order, over the cells that both have.
+    """Test each pair of methods over the cells that both have.
 
-    `difference`: mean over cells of first - second; `p`: Wilcoxon's signed-rank test over cells; `p_holm`:
-    the same with Holm's correction for all pairs. NaN where no cell is shared.
+    Args:
+        compared: The matrix.
+        names: Of the methods, in the order of the pairs.
+
+    Returns:
+        A row per pair. `difference`: mean over cells of `first` - `second`. `p`: two-sided, of Wilcoxon's
+        signed-rank test over cells; `p_holm`: with Holm's correction for all pairs. NaN where the two share
+        no cell.
     """
     order = [compared.methods.index(name) for name in names]
     found = [_differences(compared, i, j) for i, j in combinations(order, 2)]
@@ -226,9 +260,15 @@ def test_pairs(compared: AccuracyMatrix, names: Sequence[str]) -> pd.DataFrame:
 
 
 def compare_pairs(compared: AccuracyMatrix, names: Sequence[str]) -> pd.DataFrame:
-    """`tested`, and how probable it is that a seed of the first beats one of the second, mean over cells.
+    """As `test_pairs`, with the probability of improvement.
 
-    `improvement` with `ci_low` and `ci_high`: its 95 % stratified bootstrap interval over seeds.
+    Args:
+        compared: The matrix.
+        names: Of the methods, in the order of the pairs.
+
+    Returns:
+        Three more columns. `improvement`: the probability that a seed of `first` beats one of `second`, mean
+        over cells; `ci_low` and `ci_high`: its 95 % stratified bootstrap interval over seeds.
     """
     order = [compared.methods.index(name) for name in names]
     won = [_improvement(compared, i, j) for i, j in combinations(order, 2)]
@@ -240,7 +280,7 @@ def compare_pairs(compared: AccuracyMatrix, names: Sequence[str]) -> pd.DataFram
 def _groups(compared: AccuracyMatrix, i: int, j: int) -> NDArray[np.int64]:
     """[2, cells]: the groups of two methods in the cells that both have.
 
-    Two that need no network have the same groups beside every distillation architecture: one cell.
+    Two methods that need no network have the same groups for every distillation architecture: one cell.
     """
     both = compared.has[:, i] & compared.has[:, j]
     return np.unique(compared.at[both][:, [i, j]], axis=0).reshape(-1, 2).T
@@ -252,10 +292,17 @@ def _differences(compared: AccuracyMatrix, i: int, j: int) -> Floats:
 
 
 def wilcoxon(samples: Sequence[Floats]) -> Floats:
-    """Two-sided p-values of the signed-rank test of differences; 1 where nothing differs, NaN without any."""
+    """Two-sided p-values of Wilcoxon's signed-rank test.
+
+    Args:
+        samples: The differences [n] of each test.
+
+    Returns:
+        [len(samples)]: 1 where all differences are zero, NaN where there is none.
+    """
     p = np.array([np.nan if not len(d) else 1.0 for d in samples])
     ties = [len(np.unique(np.abs(d))) < len(d) or not d.all() for d in samples]
-    alike: dict[tuple[int, bool], list[int]] = defaultdict(list)  # one call for many; ties choose the method
+    alike: dict[tuple[int, bool], list[int]] = defaultdict(list)  # one call to scipy for many
     for k, d in enumerate(samples):
         if d.any():
             alike[len(d), ties[k]].append(k)
@@ -267,7 +314,7 @@ def wilcoxon(samples: Sequence[Floats]) -> Floats:
 
 
 def _exact(differences: Floats) -> float:
-    """The same of a few with ties, from the ranks under all signs; scipy takes half a second for it."""
+    """The same for few differences with ties: enumerate all signs, for which scipy takes half a second."""
     differences = differences[differences != 0]
     ranks = stats.rankdata(np.abs(differences))
     sums = ranks @ np.indices((2,) * len(ranks)).reshape(len(ranks), -1)
@@ -276,12 +323,12 @@ def _exact(differences: Floats) -> float:
 
 
 def _improvement(compared: AccuracyMatrix, i: int, j: int) -> tuple[float, float, float]:
-    """P(first > second) over all pairs of their seeds, ties half, mean over cells; and its interval."""
+    """P(first > second) over all pairs of seeds, ties count half, mean over cells; and its interval."""
     x, y = _groups(compared, i, j)
     if not len(x):
         return np.nan, np.nan, np.nan
     mine, theirs = compared.seeds[x][:, :, None], compared.seeds[y][:, None, :]
-    won = (mine > theirs) + 0.5 * (mine == theirs)  # [cells, mine, theirs]; NaN wins nothing
+    won = (mine > theirs) + 0.5 * (mine == theirs)  # [cells, mine, theirs]; comparisons with NaN are false
     known = np.isfinite(mine) & np.isfinite(theirs)
     point = float((won.sum(axis=(1, 2)) / known.sum(axis=(1, 2))).mean())
     if not (_certain(compared, x) and _certain(compared, y)):
@@ -292,7 +339,7 @@ def _improvement(compared: AccuracyMatrix, i: int, j: int) -> tuple[float, float
 
 
 def holm(p: Floats) -> Floats:
-    """p-values with Holm's step-down correction for all of them that are not NaN."""
+    """Holm's step-down correction of p-values [N], for those that are not NaN."""
     known = np.flatnonzero(np.isfinite(p))
     order = known[np.argsort(p[known], kind="stable")]
     corrected = np.full(len(p), np.nan)
@@ -304,13 +351,28 @@ def holm(p: Floats) -> Floats:
 
 
 def average_ranks(part: AccuracyMatrix) -> pd.Series:
-    """By method, the best first: mean over cells of the rank of its mean, equal ones sharing theirs."""
+    """Rank methods by their means in each cell, equal ones sharing a rank.
+
+    Args:
+        part: A matrix whose methods have all cells.
+
+    Returns:
+        The mean rank by method, the best first.
+    """
     rank = stats.rankdata(-part.means, axis=1).mean(axis=0)
     return pd.Series(rank, index=part.methods).sort_index().sort_values(kind="stable")
 
 
 def cliques(names: list[str], compared: pd.DataFrame) -> list[tuple[int, int]]:
-    """Positions (first, last) of the longest runs of `names` no two of which `tested` told apart."""
+    """Find the bars of a critical-difference diagram.
+
+    Args:
+        names: Of the methods, in the order of their ranks.
+        compared: The pairs of them, from `test_pairs`.
+
+    Returns:
+        Positions (first, last) of the longest runs of names in which no pair differs significantly.
+    """
     apart = compared[compared["p_holm"] < SIGNIFICANCE]
     different = {frozenset(pair) for pair in zip(apart["first"], apart["second"], strict=True)}
 

@@ -1,4 +1,10 @@
-"""DD-Ranking's scores (arXiv 2505.13300), on fractions; its code applies the formulas to percentages."""
+"""DD-Ranking's scores: HLR, IOR, LRS and ARS of each cell. No torch, no drawing.
+
+Accuracies are fractions here; the authors' code applies the formulas to percentages.
+
+References:
+    Li et al., DD-Ranking: Rethinking the evaluation of dataset distillation, arXiv 2505.13300.
+"""
 
 import math
 from collections import defaultdict
@@ -20,37 +26,38 @@ SCORES: Final = ("hlr", "ior", "lrs", "ars")
 WHOLE_SET, RANDOM_IMAGES = "full", "random_real"
 
 
-# --- the formulas, for accuracies as fractions --------------------------------------------------------------
+# --- the formulas -------------------------------------------------------------------------------------------
 
 
 def hlr(full: Any, synthetic: Any) -> Any:
-    """Hard label recovery: how far students with hard labels stay below the whole set's. Lower is better."""
+    """Hard label recovery: accuracy on the whole set minus that on hard labels. Lower is better."""
     return full - synthetic
 
 
 def ior(synthetic: Any, random: Any) -> Any:
-    """Improvement over as many random real images, each with the labels of the protocol."""
+    """Improvement over random: accuracy minus that on as many random real images."""
     return synthetic - random
 
 
 def dd_score(value: Any) -> Any:
-    """(e^v - e^-1) / (e - e^-1): 0 at -1 and 1 at 1."""
+    """Map a difference from [-1, 1] to [0, 1]: (e^v - e^-1) / (e - e^-1)."""
     return (math.e**value - 1 / math.e) / (math.e - 1 / math.e)
 
 
 def lrs(improvement: Any, recovery: Any, weight: float = SCORE_WEIGHT) -> Any:
-    """Label-robust score of an IOR and an HLR."""
+    """Label-robust score: IOR and HLR weighted."""
     return dd_score(weight * improvement - (1 - weight) * recovery)
 
 
 def ars(augmented: Any, plain: Any, weight: float = SCORE_WEIGHT) -> Any:
-    """Augmentation-robust score of the improvements over random images with and without augmentation."""
+    """Augmentation-robust score: IOR with and without augmentation, weighted."""
     return dd_score(weight * augmented + (1 - weight) * plain)
 
 
-# --- of the records -----------------------------------------------------------------------------------------
-# Both scores are the same in their two accuracies of the method (and of the random images) mixed by weight:
-# these belong to one seed and are drawn together, while methods are drawn independently.
+# --- from records -------------------------------------------------------------------------------------------
+# LRS and ARS are linear, before `dd_score`, in the two accuracies of the method, so that the weighted mean of
+# both can take their place, seed by seed. Both are of one seed and must be drawn together by the bootstrap,
+# while the seeds of different methods are drawn independently. The same holds for random images.
 
 
 def _hlr(synthetic: Any, full: Any) -> Any:
@@ -67,7 +74,7 @@ def _ars(synthetic: Any, random: Any) -> Any:
 
 
 FORMULAS: Final[dict[str, Callable[..., Any]]] = {"hlr": _hlr, "ior": ior, "lrs": _lrs, "ars": _ars}
-ScoredSeeds = dict[int, float]  # accuracy by seed, in their order
+ScoredSeeds = dict[int, float]  # accuracy by seed, in ascending order
 
 
 @dataclass(frozen=True)
@@ -75,44 +82,47 @@ class _Cell:
     """A cell of the summary: its accuracies by seed, and how its students were trained."""
 
     where: dict[str, Any]  # the columns CELL; the ipc of the whole set is None
-    name: str  # the method's, without what tells its variants apart
+    name: str  # of the method, without hyper-parameters
     by_seed: ScoredSeeds
-    training: dict[str, Any]
+    training: dict[str, Any]  # the columns TRAINING_COLUMNS
 
     def at(self, *names: str) -> tuple[Any, ...]:
+        """The values of these columns."""
         return tuple(self.where[name] for name in names)
 
     @property
     def scheme(self) -> str:
-        """Which labels the students saw: hard ones are hard wherever they come from."""
+        """The labels that students were trained on: where soft ones come from, or "hard"."""
         return self.training["labels"] if self.training["soft"] else "hard"
 
     @property
     def plain(self) -> bool:
+        """Whether students were trained without augmentation."""
         return self.training["augment"] == "none" and not self.training["cutmix"]
 
     def alike(self, other: "_Cell", names: Iterable[str]) -> bool:
+        """Whether the students of both were trained alike in these columns."""
         return all(self.training[name] == other.training[name] for name in names)
 
 
-def _one(cells: list[_Cell]) -> _Cell | None:
-    """The only one; of several none can be said to be meant."""
+def _only(cells: list[_Cell]) -> _Cell | None:
+    """The cell if there is exactly one: it would be arbitrary to choose among several."""
     return cells[0] if len(cells) == 1 else None
 
 
 def _partner(cell: _Cell, candidates: list[_Cell]) -> _Cell | None:
     """The only candidate, or the only one among them with as many steps."""
-    return _one(candidates) or _one([c for c in candidates if c.alike(cell, ["steps"])])
+    return _only(candidates) or _only([c for c in candidates if c.alike(cell, ["steps"])])
 
 
 def _mixed(one: _Cell, other: _Cell) -> ScoredSeeds:
-    """Two accuracies of each seed as one; a seed that lacks one of them is left out."""
+    """The weighted mean of two accuracies of each seed, for seeds that have both."""
     both = ((seed, value, other.by_seed.get(seed)) for seed, value in one.by_seed.items())
     return {seed: SCORE_WEIGHT * a + (1 - SCORE_WEIGHT) * b for seed, a, b in both if b is not None}
 
 
 def _cells(frame: pd.DataFrame) -> list[_Cell]:
-    """Those of which is known how they were trained: not by an older ddbench, nor in several ways."""
+    """The cells whose records say how students were trained, all of them alike."""
     rows = deduplicate(frame)
     ways = Parts(rows, TRAINING_COLUMNS)
     rows = rows.assign(way=ways.code, known=rows[TRAINING_COLUMNS].notna().all(axis=1))
@@ -134,7 +144,7 @@ def _cells(frame: pd.DataFrame) -> list[_Cell]:
 
 
 class _Cells:
-    """All that the records say about each cell, by what is asked for."""
+    """All cells, and for each one those that its scores need."""
 
     def __init__(self, frame: pd.DataFrame) -> None:
         self.all = _cells(frame)
@@ -150,17 +160,17 @@ class _Cells:
         return cell.at("method", "dataset", "ipc", "distill_arch", "eval_arch")
 
     def full(self, cell: _Cell) -> _Cell | None:
-        """The whole training set with hard labels, on the same architecture under the same protocol."""
+        """The whole training set with hard labels on the same architecture and protocol."""
         dataset, arch, protocol = cell.at("dataset", "eval_arch", "protocol")
-        found = _one(self._baselines[WHOLE_SET, dataset, None, arch, protocol])
+        found = _only(self._baselines[WHOLE_SET, dataset, None, arch, protocol])
         return found if found is not None and found.scheme == "hard" else None
 
     def random(self, cell: _Cell) -> _Cell | None:
-        """As many random real images, on the same architecture under the same protocol."""
-        return _one(self._baselines[RANDOM_IMAGES, *cell.at("dataset", "ipc", "eval_arch", "protocol")])
+        """As many random real images on the same architecture and protocol."""
+        return _only(self._baselines[RANDOM_IMAGES, *cell.at("dataset", "ipc", "eval_arch", "protocol")])
 
     def hard(self, cell: _Cell) -> _Cell | None:
-        """The same method with hard labels: itself, or under a protocol that differs in the labels only."""
+        """The same method with hard labels: this cell, or under a protocol that differs in labels only."""
         same = ["augment", "cutmix", "preprocess"]
         if cell.scheme == "hard":
             return cell
@@ -168,7 +178,7 @@ class _Cells:
         return _partner(cell, [c for c in others if c.scheme == "hard" and c.alike(cell, same)])
 
     def unaugmented(self, cell: _Cell) -> _Cell | None:
-        """Of what was trained with augmentation: the same method and labels under a protocol without."""
+        """The same method and labels under a protocol without augmentation; None if the cell has none."""
         if cell.plain:
             return None
         others = [c for c in self._protocols[self._method(cell)] if c.plain and c.scheme == cell.scheme]
@@ -176,17 +186,16 @@ class _Cells:
 
 
 @dataclass(frozen=True)
-class _Found:
-    """What can be said about one cell; a score whose pieces are not all there is not."""
+class _Inputs:
+    """What the scores of one cell are computed from; a score that lacks an input is not in it."""
 
-    groups: dict[str, list[ScoredSeeds]] = field(
-        default_factory=dict
-    )  # of each score, as its formula takes them
+    # by score: the accuracies that its formula takes, in its order
+    groups: dict[str, list[ScoredSeeds]] = field(default_factory=dict)
     partners: dict[str, str] = field(default_factory=dict)  # the columns `hlr_protocol` and `ars_protocol`
 
 
-def _find(cell: _Cell, cells: _Cells) -> _Found:
-    found = _Found()
+def _inputs(cell: _Cell, cells: _Cells) -> _Inputs:
+    found = _Inputs()
     hard, random, plain = cells.hard(cell), cells.random(cell), cells.unaugmented(cell)
     full = None if hard is None else cells.full(hard)
     if hard is not None and full is not None:
@@ -197,39 +206,40 @@ def _find(cell: _Cell, cells: _Cells) -> _Found:
     found.groups["ior"] = [cell.by_seed, random.by_seed]
     if hard is not None and full is not None:
         found.groups["lrs"] = [_mixed(cell, hard), random.by_seed, full.by_seed]
-    beside = None if plain is None else cells.random(plain)
-    if plain is not None and beside is not None:
-        found.groups["ars"] = [_mixed(cell, plain), _mixed(random, beside)]
+    random_plain = None if plain is None else cells.random(plain)
+    if plain is not None and random_plain is not None:
+        found.groups["ars"] = [_mixed(cell, plain), _mixed(random, random_plain)]
         if all(found.groups["ars"]):
             found.partners["ars_protocol"] = plain.where["protocol"]
     return found
 
 
-def _estimates(name: str, found: Sequence[_Found]) -> dict[str, Any]:
-    """A score and its bootstrap interval as columns; NaN where it is not, or has a group without a seed."""
+def _estimates(name: str, found: Sequence[_Inputs]) -> dict[str, Any]:
+    """A score of all cells and its interval as columns; NaN where an input is missing or has no seed."""
     columns = np.full((3, len(found)), np.nan)
     which = [i for i, one in enumerate(found) if all(one.groups.get(name, [{}]))]
     if which:
-        groups = [ragged([list(seeds.values()) for seeds in group]) for group in _turned(found, which, name)]
+        by_group = zip(*(found[i].groups[name] for i in which), strict=True)  # each: the seeds of all cells
+        groups = [ragged([list(seeds.values()) for seeds in group]) for group in by_group]
         columns[0, which] = one_by_one(FORMULAS[name], *map(group_means, groups))
         columns[1:, which] = intervals(*groups, combine=FORMULAS[name]).T
     return dict(zip((name, f"{name}_ci_low", f"{name}_ci_high"), columns, strict=True))
 
 
-def _turned(found: Sequence[_Found], which: Sequence[int], name: str) -> Iterable[tuple[ScoredSeeds, ...]]:
-    """Of each group of a score the seeds of all cells."""
-    return zip(*(found[i].groups[name] for i in which), strict=True)
-
-
 def dd_ranking_scores(frame: pd.DataFrame) -> pd.DataFrame:
-    """HLR, IOR, LRS and ARS with 95 % intervals over seeds, a row per cell that has one of them.
+    """Compute HLR, IOR, LRS and ARS, as far as the records hold what they need.
 
-    HLR: under the cell's protocol where its labels are hard, else under `hlr_protocol`, which differs in the
-    labels only. IOR: against `random_real` of the same ipc under the same protocol; random images have none.
-    ARS: with a cell trained with augmentation, and `ars_protocol` trained without.
+    Args:
+        frame: A row per record.
+
+    Returns:
+        A row per cell that has one of the scores, each with its 95 % interval over seeds; NaN where it lacks
+        one. `hlr`: under the protocol of the cell if its labels are hard, else under `hlr_protocol`, which
+        differs in labels only. `ior`: against `random_real` of the same ipc and protocol. `lrs`: of both.
+        `ars`: of a cell trained with augmentation, and the one under `ars_protocol`, trained without.
     """
     cells = _Cells(frame)
-    pairs = [(cell, _find(cell, cells)) for cell in cells.all if cell.name != WHOLE_SET]
+    pairs = [(cell, _inputs(cell, cells)) for cell in cells.all if cell.name != WHOLE_SET]
     pairs = [(cell, found) for cell, found in pairs if found.groups]
     found = [one for _, one in pairs]
     table = pd.DataFrame([cell.where for cell, _ in pairs], columns=CELL)

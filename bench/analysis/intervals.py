@@ -1,9 +1,15 @@
-"""Bootstrap intervals of many cells at once, to the last bit those of `scipy.stats.bootstrap` for each.
+"""Bootstrap intervals of many cells at once, equal to `scipy.stats.bootstrap` for each cell to the last bit.
 
-What is estimated is a function of the means of groups of seeds, and a mean hardly depends on the order in
-which its seeds are drawn: three seeds have 27 resamples, but 10 if the order is left out, and three groups of
-three have 1000 in place of 9999 draws. These are sorted for each cell, and only where an end of its interval
-falls are the draws looked at one by one, since the order does change the last digits.
+The statistic is a function of the means of groups of seeds. Up to rounding, a mean does not depend on the
+order in which its seeds are drawn: three seeds have 27 resamples, but only 10 different sets, and three
+groups of three seeds have 1000 combinations of sets in place of 9999 draws. A kind is all draws of one
+combination.
+
+1. `_draws`: make scipy's draws and group them into kinds. This depends on the sizes of the groups only.
+2. `_Distribution`: for each cell, make one estimate per kind and sort them. Ranks follow from the number of
+   draws of each kind.
+3. Rounding changes the last digits within a kind. So near a rank that is needed, and only there, each draw is
+   evaluated by itself.
 """
 
 import math
@@ -19,27 +25,35 @@ from bench.records.groups import Floats, Ints, Ragged, equal_groups
 CONFIDENCE = 0.95
 LEAST_SEEDS = 3  # below this a spread is shown but no interval is claimed
 MEAN_RESAMPLES = 9999
-ROUNDING = 1e-9  # in proportion to the values; far more than the order of the seeds can change
-ESTIMATES_AT_ONCE = 2**17  # estimates in memory together
+ROUNDING = 1e-9  # relative difference, far more than the order of the seeds can cause
+ESTIMATES_AT_ONCE = 2**17  # estimates in memory at a time
 
-Combine = Callable[..., Any]  # a mean of each group, arrays that broadcast -> the estimate
+Combine = Callable[..., Any]  # the statistic: a mean of each group (arrays that broadcast) -> the estimate
 
 
 def only_mean(only: Any) -> Any:
-    """The estimate is the mean of one group."""
+    """The statistic that is the mean of one group."""
     return only
 
 
 def one_by_one(function: Combine, *columns: Floats) -> Floats:
-    """The function of numbers, as scipy takes it; numpy's power of an array may differ in the last bit."""
+    """Apply a function number by number, as scipy does: on arrays the last bit of a power may differ."""
     return np.array([function(*numbers) for numbers in zip(*columns, strict=True)], dtype=np.float64)
 
 
 def intervals(*groups: Ragged, combine: Combine = only_mean) -> Floats:
-    """95 % BCa intervals [K,2] of a function of the means of groups that are drawn independently.
+    """95 % bootstrap intervals (BCa) of a statistic of groups of seeds that are drawn independently.
 
-    NaN where a group has fewer than three values, the point where all groups are constant; by percentiles
-    where BCa is undefined.
+    Args:
+        *groups: Each with the values of K cells.
+        combine: The statistic, a function of the mean of each group.
+
+    Returns:
+        [K,2], the ends: NaN where a group has fewer than three values, the statistic itself where all groups
+        are constant, those by percentiles where BCa is undefined.
+
+    References:
+        Efron and Tibshirani, An introduction to the bootstrap, 1993, section 14.3.
     """
     found = np.full((len(groups[0].sizes), 2), np.nan)
     for cells, samples in equal_groups(*groups):
@@ -54,26 +68,26 @@ def intervals(*groups: Ragged, combine: Combine = only_mean) -> Floats:
     return found
 
 
-# --- what is drawn ------------------------------------------------------------------------------------------
+# --- the draws ----------------------------------------------------------------------------------------------
 
 
 class _Draws(NamedTuple):
-    """scipy's draws. A kind: all those that have the same seeds, in whatever order."""
+    """scipy's draws, grouped into kinds: a kind has the same seeds in any order."""
 
-    resamples: list[Ints]  # of each group: the different rows [R,n] of indices that are drawn from it
-    some: list[Ints]  # of each group: one resample for each that differs in more than the order
-    rows: list[Ints]  # of each different draw [U]: which resample of each group; those of a kind together
-    counts: Ints  # how often it is drawn [U]
-    first: Ints  # of each kind its first draw, and where the last ends
-    drawn: Ints  # how often each kind is drawn
+    resamples: list[Ints]  # by group: [R,n], the different rows of indices that are drawn from it
+    some: list[Ints]  # by group: one resample of each set of seeds
+    rows: list[Ints]  # by group: [U], the resample of each different draw, sorted by kind
+    counts: Ints  # [U]: how often each different draw occurs
+    first: Ints  # [kinds + 1]: the first draw of each kind, and the end of the last
+    drawn: Ints  # [kinds]: how many draws are of each kind
 
     @property
     def product(self) -> bool:
-        """Every set of seeds of one group with every one of the others is a kind; else each draw is."""
+        """Whether kinds are all combinations of sets of seeds; else each different draw is a kind."""
         return len(self.drawn) == math.prod(map(len, self.some))
 
     def roughly(self, means: list[Floats], combine: Combine) -> Floats:
-        """An estimate [K,kinds] for one draw of each kind, from the means [K,R] of all resamples."""
+        """Estimate one draw of each kind, from the means [K,R] of the resamples of each group: [K,kinds]."""
         if not self.product:
             return combine(*(np.take(m, row, axis=1) for m, row in zip(means, self.rows, strict=True)))
         dims = np.eye(len(means), dtype=int) * (np.array([*map(len, self.some)]) - 1) + 1
@@ -83,6 +97,7 @@ class _Draws(NamedTuple):
 
 @cache
 def _draws(sizes: tuple[int, ...]) -> _Draws:
+    """The draws of groups of these sizes, from the generator that `aggregate.interval` gives to scipy."""
     rng = np.random.default_rng(0)
     resamples, some, rows, sets = [], [], [], []
     for n in sizes:
@@ -101,14 +116,14 @@ def _draws(sizes: tuple[int, ...]) -> _Draws:
 
 
 def _spread_out(begin: Ints, end: Ints) -> tuple[Ints, Ints]:
-    """The numbers of several ranges one after the other, and to which range each belongs."""
+    """Expand ranges: the range that each number belongs to, and the numbers one after the other."""
     sizes = end - begin
     owner = np.repeat(np.arange(len(sizes)), sizes)
     return owner, np.arange(len(owner)) + (begin - np.cumsum(sizes) + sizes)[owner]
 
 
 class _Distribution:
-    """All draws of some cells in ascending order of their estimates, as far as they are looked at."""
+    """The draws of some cells in ascending order of their estimates, exact only where it matters."""
 
     def __init__(self, samples: list[Floats], combine: Combine, draws: _Draws) -> None:
         self.draws, self.combine = draws, combine
@@ -117,15 +132,17 @@ class _Distribution:
         rough = draws.roughly(self.means, combine)
         self.order = np.argsort(rough, axis=1)
         self.rough = np.take_along_axis(rough, self.order, axis=1)
-        self.before = np.append(0, np.cumsum(draws.drawn[self.order]))  # draws, of the cells above too
+        # [positions + 1]: the draws before each position, cells one after the other
+        self.before = np.append(0, np.cumsum(draws.drawn[self.order]))
         largest = np.max([np.abs(m).max(axis=1) for m in (*samples, rough)], axis=0)
-        self.same = ROUNDING * largest[:, None]  # estimates that are no further apart may change places
+        self.same = ROUNDING * largest[:, None]  # estimates closer than this may be in the wrong order
         apart = np.ones(rough.shape, dtype=bool)
         np.greater(np.diff(self.rough, axis=1), self.same, out=apart[:, 1:])
-        self.runs = np.append(np.flatnonzero(apart), rough.size)  # where a run of such estimates begins
+        # the first position of each run of such estimates, and the end
+        self.runs = np.append(np.flatnonzero(apart), rough.size)
 
     def _exactly(self, begin: Ints, end: Ints) -> tuple[Ints, Floats, Ints]:
-        """To which range of positions each different draw belongs, its estimate and how often it is drawn."""
+        """Evaluate each draw in some ranges of positions: its range, its estimate, how often it occurs."""
         owner, position = _spread_out(begin, end)
         cell, kind = position // self.order.shape[1], self.order.ravel()[position]
         which, row = _spread_out(self.draws.first[kind], self.draws.first[kind + 1])
@@ -133,7 +150,7 @@ class _Distribution:
         return owner[which], self.combine(*(m[cell[which], r[row]] for m, r in pairs)), self.draws.counts[row]
 
     def below(self, point: Floats) -> Floats:
-        """The share of the draws below each cell's point [K], half of those at the point."""
+        """The share of draws below the point [K] of each cell; those equal to it count half."""
         start = np.arange(len(point)) * self.order.shape[1]
         begin = start + (self.rough < point[:, None] - self.same).sum(axis=1)
         end = start + (self.rough <= point[:, None] + self.same).sum(axis=1)
@@ -143,7 +160,7 @@ class _Distribution:
         return (2 * (self.before[begin] - self.before[start]) + near) / (2 * MEAN_RESAMPLES)
 
     def at(self, ranks: Floats) -> Floats:
-        """The estimates at these ranks [K,m], which begin at 0."""
+        """The estimates at these ranks [K,m], counted from 0."""
         within = np.clip(ranks, 0, MEAN_RESAMPLES - 1).astype(int)
         wanted = (within + MEAN_RESAMPLES * np.arange(len(ranks))[:, None]).ravel()
         run = np.searchsorted(self.runs, np.searchsorted(self.before, wanted, side="right") - 1, side="right")
@@ -156,10 +173,11 @@ class _Distribution:
         return estimates[order][found].reshape(ranks.shape)
 
 
-# --- one block: all cells have groups of the same sizes -----------------------------------------------------
+# --- cells with groups of the same sizes --------------------------------------------------------------------
 
 
 def _intervals(samples: list[Floats], combine: Combine, draws: _Draws) -> Floats:
+    """Intervals [K,2] of cells from their sorted values [K,n] in each group."""
     drawn = _Distribution(samples, combine, draws)
     with np.errstate(divide="ignore", invalid="ignore"):
         ends = _bca(samples, combine, drawn)
@@ -176,7 +194,7 @@ def _intervals(samples: list[Floats], combine: Combine, draws: _Draws) -> Floats
 
 
 def _bca(samples: list[Floats], combine: Combine, drawn: _Distribution) -> Floats:
-    """Which quantiles of the draws are the ends [K,2] (Efron & Tibshirani 1993, section 14.3)."""
+    """The quantiles of the draws that are the ends of the intervals: [K,2]."""
     means = [sample.mean(-1) for sample in samples]
     bias = ndtri(drawn.below(one_by_one(combine, *means)))[:, None]
     cubes, squares = np.zeros(len(bias)), np.zeros(len(bias))

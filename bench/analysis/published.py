@@ -1,4 +1,4 @@
-"""Published accuracies with their sources, and how they were measured otherwise than here. No torch."""
+"""Published accuracies with their sources, and what differs in how they were measured. No torch."""
 
 import json
 import re
@@ -14,9 +14,9 @@ from bench.planning.presets import preset
 from bench.records.naming import CELL
 
 PUBLISHED_CSV = Path(__file__).parent / "published.csv"
-NORMALISE = "normalise"  # where a preset says nothing of preprocessing
-Paper = Callable[[str, str, int], dict[str, Any]]
-AT_SIGN = ["to_method", "to_dataset", "to_ipc", "to_arch"]  # how a measured cell finds its published figures
+NORMALISE = "normalise"  # the preprocessing of a preset that names none
+Paper = Callable[[str, str, int], dict[str, Any]]  # (method, dataset, ipc) -> hyper-parameters of the paper
+MATCHED = ["to_method", "to_dataset", "to_ipc", "to_arch"]  # a cell and a published figure agree in these
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class PublishedNetwork:
     """A published architecture: its name here without the width, and its width."""
 
     name: str
-    width: int | None = None  # None: it has none to choose
+    width: int | None = None  # None: fixed
 
 
 NETWORKS: Final = {
@@ -44,11 +44,11 @@ NETWORKS: Final = {
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How published students were trained: the protocols here that do as much, and what still differs."""
+    """How published students were trained."""
 
-    protocols: tuple[str, ...]
-    about: str
-    still: str = ""
+    protocols: tuple[str, ...]  # those here that train them alike
+    about: str  # what it is, for a cell under another protocol
+    still: str = ""  # what differs even under these protocols
 
 
 _BEST = "published: the best of many evaluations on the test set"
@@ -68,17 +68,18 @@ DC_BENCH: Final = {
     "mean over augmentations": Evaluation((), "DC-BENCH's, the mean of several augmentations"),
 }
 UNSTATED = Evaluation((), "a recipe that the table does not state")
-COPIES: Final = {"511a870f652c3359a4d06530ec08a256": "data set of JPEG copies"}  # by fingerprint
+# data sets that are not the original files, by fingerprint
+COPIES: Final = {"511a870f652c3359a4d06530ec08a256": "data set of JPEG copies"}
 
 
 def _plain(name: str) -> str:
-    """`K-Center` and `k_center` are the same."""
+    """A name without case and punctuation: `K-Center` and `k_center` are the same."""
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 @cache
 def published() -> pd.DataFrame:
-    """The published figures, as fractions, with the columns AT."""
+    """The published figures, accuracies as fractions, with the columns `MATCHED`."""
     table = pd.read_csv(PUBLISHED_CSV, dtype={"ipc": "str", "source": "str"})
     table[["accuracy_mean", "accuracy_std"]] /= 100
     return table.assign(
@@ -89,10 +90,11 @@ def published() -> pd.DataFrame:
     )
 
 
-# --- what a measured cell is called there -------------------------------------------------------------------
+# --- names of a measured cell in the table ------------------------------------------------------------------
 
 
 def _their_name(method: str, values: dict[str, Any]) -> str:
+    """The published name of a method with these hyper-parameters; empty where there is none."""
     if method == "idc":
         return "IDC-I" if values.get("factor") == 1 else "IDC"
     if method == "rtp":
@@ -101,19 +103,26 @@ def _their_name(method: str, values: dict[str, Any]) -> str:
 
 
 def split_setting(architecture: str) -> tuple[str, int | None]:
-    """`convnet-w32-batch` as its name without the width, and the width where it is not the default."""
+    """Split `convnet-w32-batch` into its name without the width, and the width; None: the default."""
     family, *parts = architecture.split("-")
-    widths = [int(part[1:]) for part in parts if re.fullmatch(r"w\d+", part)]
-    return "-".join([family, *(part for part in parts if not re.fullmatch(r"w\d+", part))]), (*widths, None)[
-        0
-    ]
+    widths = [part for part in parts if re.fullmatch(r"w\d+", part)]
+    name = "-".join([family, *(part for part in parts if part not in widths)])
+    return name, int(widths[0][1:]) if widths else None
 
 
 def match_published(flat: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
-    """A row per cell of the summary and figure published for it; of `rows.frame` and `aggregate.summary`.
+    """Match cells with the figures that were published for them.
 
-    For it: the same method, data set, ipc and networks but for their width. What else differs is named in
-    `differs`; the figure's columns end in `_published` where the summary has the same.
+    They agree in method, data set, ipc and architectures, except for their width.
+
+    Args:
+        flat: A row per record.
+        summary: `aggregate.summary` of it.
+
+    Returns:
+        A row per cell and figure, with the columns of both; those of the figure end in `_published` where the
+        summary has the same. `difference`: measured minus published, a fraction. `differs`: what else differs
+        in how they were measured, joined by "; ".
     """
     kept = ["method_name", "hyperparameters", "protocol_name", "dataset_name", "dataset_fingerprint"]
     cells = summary.merge(flat.drop_duplicates(CELL)[[*CELL, *kept, "preprocess"]], on=CELL)
@@ -125,17 +134,17 @@ def match_published(flat: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
         to_ipc=["full" if pd.isna(ipc) else str(ipc) for ipc in cells["ipc"]],
         to_arch=[split_setting(arch)[0] for arch in cells["eval_arch"]],
     )
-    found = keyed.merge(published(), on=AT_SIGN, suffixes=("", "_published"))
+    found = keyed.merge(published(), on=MATCHED, suffixes=("", "_published"))
     same = [_same_source(row) for row in found.to_dict("records")]
     found = found[pd.Series(same, index=found.index, dtype=bool)].reset_index(drop=True)
     found["difference"] = found["accuracy_mean"] - found["accuracy_mean_published"]
-    paper = cache(preset)  # a file is read once
+    paper = cache(preset)  # each file is read once
     found["differs"] = ["; ".join(_differences(row, paper)) for row in found.to_dict("records")]
-    return found.drop(columns=[*AT_SIGN, *kept, "preprocess"])
+    return found.drop(columns=[*MATCHED, *kept, "preprocess"])
 
 
 def _same_source(row: dict[Any, Any]) -> bool:
-    """Distilled on the same network but for its width; what either side distils on none can be compared."""
+    """Whether both were distilled on the same architecture but for its width, or one of them on none."""
     theirs = row["architecture_distill"]
     if pd.isna(theirs) or row["distill_arch"] == "any":
         return True
@@ -156,7 +165,7 @@ def _differences(row: dict[Any, Any], paper: Paper) -> list[str]:
 
 
 def _widths(row: dict[Any, Any]) -> str:
-    """Of the students, which is that of the distillation too in all but transfer."""
+    """A difference in the width of the students, which is usually that of the distillation network too."""
     network = NETWORKS[row["architecture_eval"]]
     default = next(n.width for n in NETWORKS.values() if n.name == network.name)
     ours = split_setting(row["eval_arch"])[1] or default
@@ -164,6 +173,7 @@ def _widths(row: dict[Any, Any]) -> str:
 
 
 def _protocol(row: dict[Any, Any]) -> str:
+    """A difference in how the students were trained."""
     theirs = EVALUATIONS.get(row["method_published"], UNSTATED)
     if "DC-BENCH re-evaluation" in row["source"]:
         theirs = next((e for words, e in DC_BENCH.items() if words in row["source"]), UNSTATED)
@@ -173,7 +183,7 @@ def _protocol(row: dict[Any, Any]) -> str:
 
 
 def _distillation(row: dict[Any, Any], paper: Paper) -> list[str]:
-    """Hyper-parameters that are not the paper's, as far as configs/methods has these."""
+    """Hyper-parameters that differ from the paper's, as far as configs/methods has those."""
     if pd.isna(row["ipc"]):
         return []
     theirs = {"preprocess": NORMALISE} | paper(row["method_name"], row["dataset_name"], int(row["ipc"]))

@@ -1,4 +1,4 @@
-"""What moved between two result sets, beyond the noise of their seeds. No torch, no drawing."""
+"""What changed between two result sets, A and B, beyond the noise of their seeds. No torch, no drawing."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -11,26 +11,33 @@ from bench.analysis.aggregate import deduplicate, interval
 from bench.analysis.comparison import SIGNIFICANCE, holm
 from bench.analysis.intervals import LEAST_SEEDS
 from bench.core.errors import UserError
-from bench.records.columns import record_frame
+from bench.records.columns import record_rows, record_table
 from bench.records.groups import Floats
-from bench.records.naming import CELL
+from bench.records.naming import CELL, labelled
 from bench.records.schema import Record
 
 LABEL_NAMES: Final = {"method": "method_name", "dataset": "dataset_name", "protocol": "protocol_name"}
 REGRESSED, IMPROVED, TOO_FEW_SEEDS = "regressed", "improved", "too few seeds"
 STORES_MORE, STORES_LESS = "stores more", "stores less"
-MOST_NAMES_IN_NOTE = 3  # names in a note
+MOST_NAMES_IN_NOTE = 3
 
 
-def label_alike(a: Sequence[Record], b: Sequence[Record]) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
-    """The flat frames of A and B under the same labels, and a note on each name that is not the same in both.
+def label_alike(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
+    """Label the rows of A and B such that what is to be compared has one `method`, `dataset` and `protocol`.
 
-    Where both sides have the same labels of a name, each by itself, they are matched by these: a new version
-    of a method, or one with another setting, is what is to be compared. Otherwise the labels of both sets
+    Where each side, labelled by itself, has the same labels for a name, these are kept: a new version of a
+    method, or one with other hyper-parameters, is compared with the old. Otherwise the labels of both sides
     together keep apart what differs.
+
+    Args:
+        a: A flat frame, a row per record; labels that it has are replaced.
+        b: Another.
+
+    Returns:
+        The two frames with their labels, and a note for each name that does not mean the same in both.
     """
-    alone = record_frame(a), record_frame(b)
-    together = record_frame([*a, *b])
+    alone = labelled(a.reset_index(drop=True)), labelled(b.reset_index(drop=True))
+    together = labelled(pd.concat([a, b], ignore_index=True))
     both = together.iloc[: len(a)].reset_index(drop=True), together.iloc[len(a) :].reset_index(drop=True)
     notes = []
     for label, name in LABEL_NAMES.items():
@@ -48,17 +55,26 @@ def label_alike(a: Sequence[Record], b: Sequence[Record]) -> tuple[pd.DataFrame,
 
 
 def _some(names: set[str]) -> str:
+    """The first of these names, and how many more there are."""
     shown = sorted(names)[:MOST_NAMES_IN_NOTE]
     more = len(names) - len(shown)
     return ", ".join(shown) + (f" and {more} more" if more else "")
 
 
 def moved_cells(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
-    """A row per cell of either frame: means, B - A with its interval, p, costs and a verdict.
+    """Test for every cell whether its accuracy changed from A to B.
 
-    The interval is a bootstrap over seeds, those of A and B drawn independently: two runs of one seed do not
-    share their noise. `p_holm`: Welch's t-test, with Holm's correction over cells. `verdict`: regressed or
-    improved where the interval leaves 0 out and `p_holm` is under 0.05. `storage`: more or fewer bytes.
+    Seeds of A and B are drawn independently: two runs of one seed do not share their noise.
+
+    Args:
+        a: A flat frame labelled by `label_alike`.
+        b: The other.
+
+    Returns:
+        A row per cell of either frame. `mean_a`, `mean_b`: fractions. `difference`: B - A, with `ci_low` and
+        `ci_high`, its 95 % bootstrap interval over seeds. `p`: Welch's t-test; `p_holm`: with Holm's
+        correction over cells. `verdict`: regressed or improved where the interval leaves 0 out and `p_holm`
+        is under 0.05. `storage`: whether B stores more or fewer bytes. Seconds and bytes of both sides.
     """
     table = _cells(a).merge(_cells(b), on=CELL, how="outer", suffixes=("_a", "_b"))
     tested = [_test(x, y) for x, y in zip(table["seeds_a"], table["seeds_b"], strict=True)]
@@ -74,7 +90,7 @@ def moved_cells(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
 
 
 def _cells(side: pd.DataFrame) -> pd.DataFrame:
-    """A row per cell: its seeds' accuracies, seconds to prepare and distil, stored bytes."""
+    """A row per cell: the accuracies of its seeds, seconds to prepare and distil, stored bytes."""
     rows = deduplicate(side)
     found = rows.assign(seconds=rows["prepare_s"] + rows["distill_s"]).groupby(CELL, dropna=False)
     return found.agg(
@@ -99,7 +115,7 @@ def _test(a: Any, b: Any) -> tuple[float, ...]:
 
 
 def _welch(x: Floats, y: Floats) -> float:
-    """Two-sided p of Welch's t-test; NaN where no interval is claimed either."""
+    """Two-sided p of Welch's t-test; NaN below the seeds that an interval needs."""
     if min(len(x), len(y)) < LEAST_SEEDS:
         return float("nan")
     if np.ptp(x) == np.ptp(y) == 0:
@@ -116,8 +132,19 @@ def _verdict(row: dict[Any, Any]) -> str:
     return REGRESSED if certain and row["ci_high"] < 0 else IMPROVED if certain and row["ci_low"] > 0 else ""
 
 
-def compare_records(a: Sequence[Record], b: Sequence[Record]) -> tuple[pd.DataFrame, list[str]]:
-    """`moved` and the notes of `sides`. Raises UserError where the two have no cell in common."""
+def compare_frames(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Compare two flat frames, as `records.reader.load_frame` reads them.
+
+    Args:
+        a: The results before, a row per record.
+        b: The results after.
+
+    Returns:
+        The table of `moved_cells`, and the notes of `label_alike`.
+
+    Raises:
+        UserError: The two have no cell in common.
+    """
     *flat, notes = label_alike(a, b)
     table = moved_cells(*flat)
     if table["difference"].isna().all():
@@ -128,6 +155,11 @@ def compare_records(a: Sequence[Record], b: Sequence[Record]) -> tuple[pd.DataFr
     return table, notes
 
 
+def compare_records(a: Sequence[Record], b: Sequence[Record]) -> tuple[pd.DataFrame, list[str]]:
+    """As `compare_frames`, from records."""
+    return compare_frames(record_rows(record_table(a)), record_rows(record_table(b)))
+
+
 def any_regressed(table: pd.DataFrame) -> bool:
-    """Some cell lost accuracy beyond noise, or stores more than it did."""
+    """Whether some cell lost accuracy beyond noise, or stores more than before."""
     return bool((table["verdict"] == REGRESSED).any() or (table["storage"] == STORES_MORE).any())

@@ -57,5 +57,5 @@ def _page(built: "Report", to: Path) -> Path:
     from bench.report.images.thumbnails import thumbnails_of
 
     view = built.view
-    page = render_page(view, built.exhibits, to / "plots", thumbnails_of(view.folders))
+    page = render_page(view, built.sections, to / "plots", thumbnails_of(view.folders))
     return write_atomic(to / "index.html", page)

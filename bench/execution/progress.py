@@ -121,6 +121,7 @@ class _Bars(rich_progress.Progress):
 
     def __init__(self, shown: Progress) -> None:
         self._shown = shown  # first: the base class draws while it is made
+        self._updating = False
         self._kinds: dict[str, rich_progress.TaskID] = {}
         self._steps: dict[str, rich_progress.TaskID] = {}
         super().__init__(
@@ -142,7 +143,15 @@ class _Bars(rich_progress.Progress):
         yield from super().get_renderables()
 
     def _bring_up_to_date(self) -> None:
-        shown = self._shown
+        if self._updating:  # adding a task draws, which comes back here
+            return
+        self._updating = True
+        try:
+            self._update_tasks(self._shown)
+        finally:
+            self._updating = False
+
+    def _update_tasks(self, shown: Progress) -> None:
         for kind, task in self._kinds.items():
             self.update(task, completed=shown.done[kind], note=shown.note(kind), refresh=False)
         reports = shown.reports()

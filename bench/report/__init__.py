@@ -1,1 +1,1 @@
-"""From frames to what people look at: tables, plots, images, the page."""
+"""The report: tables, plots, pictures and the HTML page, made from the frames of the analysis."""

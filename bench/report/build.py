@@ -1,4 +1,4 @@
-"""Tables and plots: a pure function of the records. Delete them, build again, and get the same bytes."""
+"""Build a report: tables and plots are a pure function of the records, and have the same bytes every time."""
 
 import tempfile
 from dataclasses import dataclass, field
@@ -11,119 +11,159 @@ from bench.core.errors import UserError
 from bench.core.io import write_atomic
 from bench.records.merge import merge_folders
 from bench.records.reader import uncollected
-from bench.report.images import section
-from bench.report.plots import critical_difference, curves, heatmap, pareto, seconds, style
+from bench.report.images.section import pictures_section
+from bench.report.plots import style
+from bench.report.plots.critical_difference import critical_difference_section
+from bench.report.plots.curves import distillation_curve_section, training_curve_section
+from bench.report.plots.heatmap import cross_architecture_section
+from bench.report.plots.pareto import pareto_section
+from bench.report.plots.seconds import seconds_section
 from bench.report.sections import MakeSection, RecordsView, Section
-from bench.report.tables import composition, equal_storage, metrics, published, render, standings, summary
+from bench.report.tables import render
+from bench.report.tables.composition import composition_section
+from bench.report.tables.equal_storage import equal_storage_section
+from bench.report.tables.metrics import metrics_section
+from bench.report.tables.published import published_section
+from bench.report.tables.standings import pairs_section, standings_section
+from bench.report.tables.summary import summary_section
 
 MOST_PRINTED_ROWS = 2000  # in a terminal
 
 SECTIONS: tuple[MakeSection, ...] = (
-    *(
-        summary.summary_section,
-        equal_storage.equal_storage_section,
-        heatmap.cross_architecture_section,
-        composition.composition_section,
-        metrics.metrics_section,
-    ),
-    *(
-        standings.standings_section,
-        standings.pairs_section,
-        critical_difference.critical_difference_section,
-        published.published_section,
-    ),
-    *(
-        pareto.pareto_section,
-        seconds.seconds_section,
-        curves.training_curve_section,
-        curves.distillation_curve_section,
-        section.pictures_section,
-    ),
+    summary_section,
+    equal_storage_section,
+    cross_architecture_section,
+    composition_section,
+    metrics_section,
+    standings_section,
+    pairs_section,
+    critical_difference_section,
+    published_section,
+    pareto_section,
+    seconds_section,
+    training_curve_section,
+    distillation_curve_section,
+    pictures_section,
 )
 
-# What is taken away where the records do not hold it any more: what these exhibits write, and nothing else.
-TABLES = (
-    *("summary", "equal_storage", "cross_architecture", "composition", "metrics", "standings", "pairs"),
-    *("critical_difference", "published", "curve", "progress"),
-)
-PLOTS = (
-    *("accuracy_vs_ipc", "accuracy_vs_seconds", "accuracy_vs_bytes", "breakdown", "cross_architecture"),
-    *("critical_difference*", "curve", "progress_steps", "progress_seconds"),
-)
+# Files of an earlier report are deleted if this one does not write them: those with these stems, no others.
+TABLES = [
+    "summary",
+    "equal_storage",
+    "cross_architecture",
+    "composition",
+    "metrics",
+    "standings",
+    "pairs",
+    "critical_difference",
+    "published",
+    "curve",
+    "progress",
+]
+PLOTS = [
+    "accuracy_vs_ipc",
+    "accuracy_vs_seconds",
+    "accuracy_vs_bytes",
+    "breakdown",
+    "cross_architecture",
+    "critical_difference*",
+    "curve",
+    "progress_steps",
+    "progress_seconds",
+]
 PICTURES = "pictures"
 SUFFIXES = {"tables": (".csv", ".md", ".tex"), "plots": tuple(f".{kind}" for kind in style.PLOT_FORMATS)}
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was built, from what could be read."""
+    """What was built."""
 
     view: RecordsView
-    exhibits: list[Section]
+    sections: list[Section]
     written: list[Path]
     problems: list[str]  # a line per record that could not be used
-    undrawn: list[str] = field(default_factory=list)  # a line per plot of more than a figure can show
+    undrawn: list[str] = field(default_factory=list)  # a line per plot with too much for one figure
 
 
 def build_report(*directories: Path, out: Path | None = None) -> Report:
-    """Read the `records` of these folders, write `tables` and `plots` under `out`, by default the first one.
+    """Read records and write tables and plots.
 
     Tables and plots of what the records do not hold (several architectures, metrics, curves) are not written,
-    and those of an earlier report are taken away.
+    and those of an earlier report are deleted.
+
+    Args:
+        *directories: Result folders; their `records` are merged.
+        out: Where `tables` and `plots` are written; by default the first folder.
+
+    Raises:
+        UserError: A folder has no records, or `out` cannot be written.
     """
     to = out or directories[0]
     with uncollected():
         flat, problems = merge_folders(directories)
         _check_writable(to)
         view = RecordsView(flat, directories)
-        exhibits = [shown for exhibitor in SECTIONS if (shown := exhibitor(view)) is not None]
-        written = [path for shown in exhibits for path in _write(shown, to)]
+        sections = make_sections(view)
+        written = [path for section in sections for path in _write(section, to)]
     undrawn: list[str] = []
-    written += [path for shown in exhibits for path in _draw(shown, to, undrawn)]
-    _take_away(to, set(written))
-    return Report(view, exhibits, written, problems, undrawn)
+    for section in sections:
+        paths, too_large = _draw(section, to)
+        written += paths
+        undrawn += too_large
+    _delete_stale(to, set(written))
+    return Report(view, sections, written, problems, undrawn)
 
 
-def _take_away(directory: Path, written: set[Path]) -> None:
-    """The files of an earlier report that this one has not; pictures only if it has some of its own.
+def make_sections(view: RecordsView) -> list[Section]:
+    """The sections for which the records hold something, in the order of the report."""
+    made = (make_section(view) for make_section in SECTIONS)
+    return [section for section in made if section is not None]
 
-    Artifacts are often kept elsewhere: without them nobody could draw the pictures again.
+
+def _delete_stale(directory: Path, written: set[Path]) -> None:
+    """Delete files of an earlier report that this one did not write; pictures only if it has some of its own.
+
+    Artifacts are often kept elsewhere: without them the pictures could not be drawn again.
     """
     names = {"tables": TABLES, "plots": PLOTS}
     if directory / "tables" / f"{PICTURES}.csv" in written:
-        names = {"tables": (*TABLES, PICTURES), "plots": (*PLOTS, f"{PICTURES}_*")}
+        names = {"tables": [*TABLES, PICTURES], "plots": [*PLOTS, f"{PICTURES}_*"]}
     for folder, patterns in names.items():
         for path in (path for pattern in patterns for path in (directory / folder).glob(f"{pattern}.*")):
             if path.suffix in SUFFIXES[folder] and path not in written:
                 path.unlink(missing_ok=True)
 
 
-def _write(shown: Section, directory: Path) -> list[Path]:
-    stem = directory / "tables" / shown.stem
-    return [write_atomic(stem.with_suffix(suffix), text) for suffix, text in texts(shown).items()]
+def _write(section: Section, directory: Path) -> list[Path]:
+    stem = directory / "tables" / section.stem
+    return [write_atomic(stem.with_suffix(suffix), text) for suffix, text in texts(section).items()]
 
 
-def _draw(shown: Section, directory: Path, undrawn: list[str]) -> list[Path]:
+def _draw(section: Section, directory: Path) -> tuple[list[Path], list[str]]:
+    """Write plots and pictures; the paths, and a line per plot with too much for one figure."""
     written: list[Path] = []
-    for name, figure in shown.plots.items():
+    undrawn: list[str] = []
+    for name, figure in section.plots.items():
         try:
             written += style.save_plot(figure, directory / "plots" / name)
         except style.TooMuchToDraw as error:
             undrawn.append(f"plots/{name}: {error}; a folder with a part of the records has them")
-    written += [write(directory / "plots" / f"{name}.png") for name, write in shown.pictures.items()]
-    return written
+    for name, write in section.pictures.items():
+        written.append(write(directory / "plots" / f"{name}.png"))
+    return written, undrawn
 
 
-def texts(shown: Section) -> dict[str, str]:
-    """Its tables: the content of each file by its suffix."""
-    found = {} if shown.frame is None else {".csv": _csv(shown.frame)}
-    if shown.comparisons:
-        found |= {".md": render.markdown(shown.comparisons), ".tex": render.latex(shown.comparisons)}
+def texts(section: Section) -> dict[str, str]:
+    """The tables of a section: the content of each file by its suffix."""
+    found = {} if section.frame is None else {".csv": _csv(section.frame)}
+    if section.comparisons:
+        found |= {".md": render.markdown(section.comparisons), ".tex": render.latex(section.comparisons)}
     return found
 
 
 def _csv(table: pd.DataFrame) -> str:
-    # digits first, by column: pandas asks of each number by itself whether it is one, in thrice the time
+    # formatted by column first: to_csv would look at each number by itself and take three times as long
     digits = {
         str(name): [f"{value:.6g}" if value == value else "" for value in table[name].tolist()]
         for name in table.select_dtypes("float64")
@@ -143,8 +183,8 @@ def _check_writable(directory: Path) -> None:
 
 
 def print_tables(report: Report, console: Console) -> None:
-    """The comparison tables and those across architectures, fitted to the terminal's width; not very many."""
-    printed = [table for shown in report.exhibits if shown.printed for table in shown.comparisons]
+    """Print the main tables (`Section.printed`), unless they have more than `MOST_PRINTED_ROWS` rows."""
+    printed = [table for section in report.sections if section.printed for table in section.comparisons]
     rows = sum(len(group) for table in printed for group in table.groups)
     if rows > MOST_PRINTED_ROWS:
         console.print(f"{len(printed)} tables with {rows:,} rows: more than a terminal shows, see tables/.")

@@ -1,4 +1,4 @@
-"""Aggregation: golden statistics, labels that keep apart what differs, records that do not count."""
+"""Aggregation: statistics computed by hand, labels of records that differ, records that do not count."""
 
 import json
 import math
@@ -81,7 +81,7 @@ def test_an_undefined_bca_falls_back_to_percentiles() -> None:
         assert interval(values) == pytest.approx((0.5, 0.5))
 
 
-def test_interval_is_reproducible_and_blind_to_order() -> None:
+def test_interval_is_reproducible_in_any_order() -> None:
     values = (0.1, 0.4, 0.2, 0.3)
     first = interval(values)
     aggregate._interval.cache_clear()
@@ -195,7 +195,7 @@ def test_a_seed_scored_again_with_more_students_counts_once() -> None:
 
 
 def scored(seed: int, accuracy: float, agreement: float | None = 0.8, **fields: Any) -> Record:
-    """Two students; the second knows its worst class by 0.1 less, and errs by 0.02 more."""
+    """Two students; the worst class of the second is 0.1 lower, its calibration error 0.02 higher."""
     classes = [[accuracy, 0.3 + accuracy / 2, None], [0.2 + accuracy / 2, None, 1.0]]
     ends = [CurvePoint(fraction=f, step=int(100 * f), accuracies=[f * accuracy, f]) for f in (0.1, 0.5)]
     metrics = Metrics(
@@ -274,13 +274,13 @@ def test_an_architecture_that_was_not_run_leaves_no_transfer() -> None:
     assert math.isnan(single["transfer_mean"])
 
 
-def test_what_was_not_scored_on_its_own_architecture_has_a_transfer_and_no_gap() -> None:
+def test_a_set_not_scored_on_its_own_architecture_has_a_transfer_and_no_gap() -> None:
     row = transfers(on({"mlp": 0.5, "vit": 0.3}))["dm", "convnet"]
     assert row["transfer_mean"] == pytest.approx(0.4)
     assert math.isnan(row["gap_mean"])
 
 
-def test_what_needs_no_network_is_taken_with_the_only_source() -> None:
+def test_a_method_without_network_takes_the_only_distillation_architecture() -> None:
     both = {"convnet": 0.6, "mlp": 0.5}
     records = on(both) + on(both, "random_real") + on({"convnet": 0.9, "mlp": 0.7}, "full", ipc=None)
     rows = transfers(records)

@@ -1,4 +1,4 @@
-"""Methods compared over cells: hand-computed numbers, and what must not depend on names and orders."""
+"""Methods compared over cells: numbers computed by hand, and independence of names and orders."""
 
 import math
 from collections.abc import Sequence
@@ -21,7 +21,6 @@ from bench.analysis.comparison import (
     compare_pairs,
     holm,
     standings,
-    tied_ranks,
     wilcoxon,
 )
 from bench.records.columns import record_frame
@@ -80,7 +79,7 @@ def test_cells_and_what_does_not_compete() -> None:
     assert found.means == pytest.approx(np.array([[0.2, np.nan], [np.nan, 0.5]]), nan_ok=True)
 
 
-def test_what_needs_no_network_stands_beside_every_network_but_counts_once() -> None:
+def test_a_method_without_network_is_in_every_cell_but_counts_once() -> None:
     records = [*seeds("random_real", [0.5, 0.6]), *seeds("herding", [0.4, 0.5])]  # both: any
     for arch in ("convnet", "mlp"):
         records += seeds("dm", [0.7], distill_arch=arch)
@@ -127,15 +126,6 @@ def test_interval_of_the_interquartile_mean() -> None:
     shown = by_method(made(table({"a": [[0.0, 0.0, 0.3], [0.5] * 3], "b": [[0.2] * 3] * 2})))
     assert shown.loc["a", ["iqm", "iqm_ci_low", "iqm_ci_high"]].tolist() == pytest.approx([0.3, 0.25, 0.4])
     assert shown.loc["b", ["iqm", "iqm_ci_low", "iqm_ci_high"]].tolist() == pytest.approx([0.2] * 3)
-
-
-def test_ranks_tie_where_intervals_overlap() -> None:
-    """[0.7, 0.9] and [0.6, 0.8] overlap; [0.1, 0.2] lies under both; without an interval the means decide."""
-    nan = math.nan
-    mean, low, high = np.array([[0.8, 0.7, 0.15], [0.8, 0.7, 0.7]]), np.empty((2, 3)), np.empty((2, 3))
-    low[0], high[0] = (0.7, 0.6, 0.1), (0.9, 0.8, 0.2)
-    low[1], high[1] = (0.7, nan, nan), (0.9, nan, nan)
-    assert tied_ranks(mean, low, high).tolist() == [[1, 1, 3], [1, 2, 2]]
 
 
 def test_mean_rank_over_shared_cells() -> None:
@@ -211,7 +201,7 @@ def test_wilcoxon_of_many_is_that_of_each_alone(n: int, each: int) -> None:
 
 
 def test_few_tied_cells_are_not_left_to_scipy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It takes half a second for each pair of 13: twenty methods took minutes."""
+    """scipy takes half a second for a pair with 13 cells, so minutes for twenty methods."""
     samples = [*np.random.default_rng(0).integers(-2, 3, (20, 13)).astype(float)]
     monkeypatch.setattr(stats, "wilcoxon", None)
     assert ((wilcoxon(samples) > 0) & (wilcoxon(samples) <= 1)).all()
@@ -244,7 +234,7 @@ def test_pairs_are_corrected_together() -> None:
         ([], [(0, 3)]),
         (["ad"], [(0, 2), (1, 3)]),
         (["ab", "ac", "ad"], [(1, 3)]),
-        (["ac"], [(0, 1), (1, 3)]),  # b is like both; a and d alone would be no run
+        (["ac"], [(0, 1), (1, 3)]),  # b differs from neither; a and d alone are no run
         (["ab", "bc", "cd"], []),
     ],
 )
@@ -264,10 +254,8 @@ def test_cliques_are_the_longest_runs_without_a_difference(apart: list[str], bar
     st.lists(st.tuples(*[st.lists(ACCURACY, min_size=1, max_size=4)] * 2), min_size=1, max_size=4),
     st.randoms(),
 )
-def test_antisymmetric_and_blind_to_orders(
-    cells: list[tuple[list[float], list[float]]], shuffle: Any
-) -> None:
-    """What a has against b, b lacks; the order of records and the numbers of seeds do not matter."""
+def test_antisymmetric_in_any_order(cells: list[tuple[list[float], list[float]]], shuffle: Any) -> None:
+    """Swapping a and b changes the sign only; the order of records and seeds does not matter."""
     values = {"a": [x for x, _ in cells], "b": [y for _, y in cells]}
     records = table(values)
     found = made(records)

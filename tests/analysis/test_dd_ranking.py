@@ -1,4 +1,4 @@
-"""DD-Ranking's scores: the published formulas on fractions, and which records they are made of."""
+"""DD-Ranking's scores: the published formulas on fractions, and the records that they are computed from."""
 
 import math
 from typing import Any
@@ -39,7 +39,7 @@ def test_a_published_example_on_fractions() -> None:
 
 @given(st.tuples(FRACTION, FRACTION, FRACTION, FRACTION), FRACTION)
 def test_two_accuracies_of_a_seed_may_be_mixed_first(accuracies: tuple[float, ...], weight: float) -> None:
-    """What the intervals rest on: alpha and beta are linear in the accuracies."""
+    """The intervals rely on it: both scores are linear in the accuracies before `dd_score`."""
     own, hard, random, full = accuracies
     mixed = weight * own + (1 - weight) * hard
     alpha = weight * ior(own, random) - (1 - weight) * hlr(full, hard)
@@ -61,7 +61,7 @@ def test_groups_are_resampled_independently() -> None:
 
 
 def cell(method: str, *, gain: float = 0.0, **fields: Any) -> list[Record]:
-    """Three seeds of a method; `gain` is added to what SEEDS says."""
+    """Three seeds of a method; `gain` is added to its SEEDS."""
     ipc = None if method == "full" else 1
     given: dict[str, Any] = {"ipc": ipc, "training": AUGMENTED} | fields
     return [make(method, accuracies=(a + gain,), seed=s, **given) for s, a in enumerate(SEEDS[method])]
@@ -129,7 +129,7 @@ def test_robustness_pairs_a_protocol_with_augmentation_and_one_without() -> None
     assert known(found([r.model_copy(update={"training": mixed}) for r in records])["dm", "quick"]) == ["ior"]
 
 
-def test_of_several_partners_the_one_with_as_many_steps_is_meant() -> None:
+def test_of_several_partners_the_one_with_as_many_steps_is_taken() -> None:
     def without(steps: int) -> list[Record]:
         training = trained(steps=steps)
         return [r for m in ("dm", "random_real") for r in cell(m, protocol=f"s{steps}", training=training)]

@@ -43,7 +43,7 @@ def ours(cells: Sequence[Cell], combine: Callable[..., Any]) -> Floats:
 
 
 def seeds(n: int) -> st.SearchStrategy[list[float]]:
-    """Accuracies as test splits of 20 and of 10,000 images give them, and any: with ties and without."""
+    """Accuracies on test splits of 20 and of 10,000 images, and any fraction: with and without ties."""
     some = [st.integers(0, 20).map(lambda k: k / 20), st.integers(0, 30_000).map(lambda k: k / 30_000)]
     return st.one_of(*(st.lists(one, min_size=n, max_size=n) for one in [*some, st.floats(0, 1)]))
 

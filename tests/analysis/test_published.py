@@ -1,4 +1,4 @@
-"""Published figures: the file that comes with the program, which cells they stand beside, what differs."""
+"""Published figures: the file of the package, the cells that they match, and what differs."""
 
 import tomllib
 from pathlib import Path
@@ -29,7 +29,7 @@ def matched(*records: Record) -> list[dict[Any, Any]]:
 
 
 def differs(record: Record, source: str) -> str:
-    """What is said to differ from the figure of this source."""
+    """The differences from the figure of this source."""
     (found,) = {row["differs"] for row in matched(record) if row["source"].startswith(source)}
     return str(found)
 

@@ -1,17 +1,25 @@
-"""`ddbench compare`: what moved beyond noise, what is matched with what, and how the command ends."""
+"""`ddbench compare`: changes beyond noise, what is matched with what, and exit codes."""
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from helpers.cli import ddbench
 from helpers.record import make, write
 from scipy import stats
 
-from bench.analysis.regression import any_regressed, compare_records, label_alike, moved_cells
+from bench.analysis.regression import (
+    any_regressed,
+    compare_frames,
+    compare_records,
+    label_alike,
+    moved_cells,
+)
 from bench.core.errors import UserError
+from bench.records.columns import record_frame
 from bench.records.schema import Record
 from bench.report.tables.regression import regression_tables, tally_moved
 
@@ -81,7 +89,7 @@ def test_verdicts() -> None:
 
 
 def test_one_certain_cell_among_many_needs_more() -> None:
-    """p of about 0.04 is a difference alone, and noise among six cells."""
+    """p of about 0.04 is significant in a single cell, and not among six."""
     a, b = [0.50, 0.52, 0.54], [0.55, 0.57, 0.59]
     assert 0.02 < stats.ttest_ind(a, b, equal_var=False).pvalue < 0.05
     assert verdicts(cell(a), cell(b)) == {("dm", 1): "improved"}
@@ -143,7 +151,7 @@ def test_variants_are_matched_with_themselves() -> None:
 
 
 def test_frames_keep_their_sides() -> None:
-    a, b, _ = label_alike(cell(GOOD), cell(BAD, "dsa"))
+    a, b, _ = label_alike(record_frame(cell(GOOD)), record_frame(cell(BAD, "dsa")))
     assert list(a["method"].unique()) == ["dm"]
     assert list(b["method"].unique()) == ["dsa"]
     assert moved_cells(a, b)["verdict"].tolist() == ["only in A", "only in B"]
@@ -151,6 +159,25 @@ def test_frames_keep_their_sides() -> None:
         UserError, match=r"^no cell in common: A has dm, digits, 1, .* B has dsa, digits, 1, "
     ):
         compare_records(cell(GOOD), cell(BAD, "dsa"))
+
+
+def test_frames_are_compared_as_their_records() -> None:
+    a = cell(GOOD, hyperparameters={"steps": 1}) + cell(GOOD, "dsa")
+    b = cell(BAD, hyperparameters={"steps": 2}, protocol_version=2) + cell(GOOD, "dsa", protocol_version=2)
+    expected, notes = compare_records(a, b)
+    table, same_notes = compare_frames(record_frame(a), record_frame(b))
+    pd.testing.assert_frame_equal(table, expected)
+    assert same_notes == notes
+
+
+def test_two_variants_of_one_frame_are_compared() -> None:
+    """Labels are made again: parts of one frame would not have the same ones."""
+    both = [cell(values, hyperparameters={"steps": i}) for i, values in enumerate((GOOD, BAD))]
+    whole = record_frame([record for records in both for record in records])
+    a, b = (whole[whole["method"] == f"dm[steps={steps}]"] for steps in (0, 1))
+    table, notes = compare_frames(a, b)
+    assert table["verdict"].tolist() == ["regressed"]
+    assert notes == ["Matched by name: dm[steps=0] in A, dm[steps=1] in B."]
 
 
 # --- shown --------------------------------------------------------------------------------------------------
@@ -202,4 +229,4 @@ def test_bad_input(folders: tuple[Path, Path], tmp_path: Path) -> None:
     assert partial.code == 1
     assert "records/half.json is not readable as JSON" in partial.text
     (folders[0] / "records" / "half.json").write_text("{")
-    assert ddbench("compare", folders[0], folders[0]).code == 2  # not green: what regressed may be left out
+    assert ddbench("compare", folders[0], folders[0]).code == 2  # an unreadable record may have regressed

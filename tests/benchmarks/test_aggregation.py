@@ -138,16 +138,16 @@ def aggregate(directory: Path) -> dict[str, Any]:
     with uncollected():  # as `report.build` does
         view = RecordsView(load_frame(directory)[0], (directory,))
         seconds["read"] = time.perf_counter() - start
-        for exhibitor in SECTIONS:
+        for make_section in SECTIONS:
             began = time.perf_counter()
-            shown = exhibitor(view)
+            shown = make_section(view)
             if shown is not None and texts(shown):
                 rows[shown.stem] = 0 if shown.frame is None else len(shown.frame)
                 seconds[shown.stem] = time.perf_counter() - began
     seconds["all"] = time.perf_counter() - start
     status = Path(
         "/proc/self/status"
-    ).read_text()  # getrusage would tell the peak of who started this process
+    ).read_text()  # getrusage would give the peak of the parent of this process
     own = int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) / 1024
     worker = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     return {"rows": rows, "seconds": seconds, "peak_mib": {"own": own, "largest worker": worker}}

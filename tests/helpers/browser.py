@@ -1,4 +1,4 @@
-"""Chromium without a window, for the tests of the page; they are skipped where it, or playwright, is not."""
+"""Headless Chromium for the tests of the page; they are skipped if it or playwright is not installed."""
 
 import shutil
 from collections.abc import Iterator
@@ -12,8 +12,14 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 FLAGS = [
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
 ]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 INSIDE = ("file:", "data:", "blob:")
@@ -21,7 +27,7 @@ INSIDE = ("file:", "data:", "blob:")
 
 @contextmanager
 def chromium() -> Iterator["Browser"]:
-    """A browser, or a skipped test that says what is missing."""
+    """Start a browser, or skip the test and say what is missing."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if CHROMIUM is None:
         pytest.skip("no Chromium in the PATH")
@@ -35,17 +41,17 @@ def chromium() -> Iterator["Browser"]:
 
 @contextmanager
 def opened(browser: "Browser", path: Path, **context: Any) -> Iterator["Page"]:
-    """The page in a window of its own; at the end it has said nothing and asked nobody."""
+    """Open a page in its own window; check at the end that it logged nothing and requested nothing."""
     window = browser.new_context(**{"viewport": {"width": 1440, "height": 1000}, **context})
-    page, said, asked = window.new_page(), list[str](), list[str]()
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("request", lambda request: asked.append(request.url))
+    page, logged, requested = window.new_page(), list[str](), list[str]()
+    page.on("console", lambda message: logged.append(message.text))
+    page.on("pageerror", lambda error: logged.append(str(error)))
+    page.on("request", lambda request: requested.append(request.url))
     page.goto(path.as_uri())
     page.wait_for_selector("#board tbody th")
     try:
         yield page
-        assert said == []
-        assert [url for url in asked if not url.startswith(INSIDE)] == []
+        assert logged == []
+        assert [url for url in requested if not url.startswith(INSIDE)] == []
     finally:
         window.close()

@@ -1,4 +1,4 @@
-"""Records made by hand, for the tests of what is made of records."""
+"""Records made by hand, for the tests of analysis and report."""
 
 import math
 from pathlib import Path
@@ -23,7 +23,7 @@ def make(
     cost: dict[str, Any] | None = None,
     **fields: Any,
 ) -> Record:
-    """One record of a digits-like set; keyword arguments replace any field."""
+    """Make one record of a digits-like data set; keyword arguments replace any field."""
     storage = Storage(
         floats=floats, bytes=4 * floats, bytes_uint8=floats, ipc_equivalent=floats / 640,
         within_budget=within_budget, exempt=ipc is None,
@@ -52,7 +52,7 @@ def sweep(
     seeds: int = 3,
     **fields: Any,
 ) -> list[Record]:
-    """What a small sweep leaves behind: every method at every ipc on every architecture, seeded noise."""
+    """The records of a small sweep: every method at every ipc on every architecture, with seeded noise."""
     rng = np.random.default_rng(0)
     records = []
     for method in methods:

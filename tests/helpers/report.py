@@ -1,4 +1,4 @@
-"""What the tests of reports share: its files, the columns of its summary, a sweep that has it all."""
+"""What the tests of reports share: file names, the columns of the summary, a sweep with everything."""
 
 from typing import Any
 
@@ -6,36 +6,50 @@ from bench.records.schema import CurvePoint, Metrics, Record
 from helpers.record import sweep, trained
 
 COLUMNS = [
-    *("method", "dataset", "ipc", "distill_arch", "eval_arch", "protocol"),
-    *("accuracy_mean", "accuracy_std", "accuracy_ci_low", "accuracy_ci_high", "n_seeds", "n_students"),
-    *("stored_floats", "stored_bytes", "stored_bytes_uint8", "ipc_equivalent", "within_budget", "exempt"),
-    *("prepare_s", "distill_s", "evaluate_s", "peak_memory_bytes", "device", "exclusive"),
+    "method",
+    "dataset",
+    "ipc",
+    "distill_arch",
+    "eval_arch",
+    "protocol",
+    "accuracy_mean",
+    "accuracy_std",
+    "accuracy_ci_low",
+    "accuracy_ci_high",
+    "n_seeds",
+    "n_students",
+    "stored_floats",
+    "stored_bytes",
+    "stored_bytes_uint8",
+    "ipc_equivalent",
+    "within_budget",
+    "exempt",
+    "prepare_s",
+    "distill_s",
+    "evaluate_s",
+    "peak_memory_bytes",
+    "device",
+    "exclusive",
 ]
 
-FILES = {
-    *("tables/summary.csv", "tables/summary.md", "tables/summary.tex"),
-    *(
-        f"plots/{name}.{kind}"
-        for name in ("accuracy_vs_ipc", "accuracy_vs_seconds", "accuracy_vs_bytes", "breakdown")
-        for kind in ("png", "svg")
-    ),
-}
+
+def table_files(*stems: str) -> set[str]:
+    """The files of these tables."""
+    return {f"tables/{stem}.{kind}" for stem in stems for kind in ("csv", "md", "tex")}
 
 
-TWO = {  # what there is when two methods compete
-    *("tables/standings.csv", "tables/standings.md", "tables/standings.tex"),
-    *("tables/pairs.csv", "tables/pairs.md", "tables/pairs.tex"),
-    *("tables/equal_storage.csv", "tables/equal_storage.md", "tables/equal_storage.tex"),
-}
-DIAGRAM = (
-    "tables/critical_difference.csv",
-    *(f"plots/critical_difference_digits_quick.{kind}" for kind in ("png", "svg")),
+def plot_files(*stems: str) -> set[str]:
+    """The files of these plots."""
+    return {f"plots/{stem}.{kind}" for stem in stems for kind in ("png", "svg")}
+
+
+FILES = table_files("summary") | plot_files(
+    "accuracy_vs_ipc", "accuracy_vs_seconds", "accuracy_vs_bytes", "breakdown"
 )
-THREE = TWO.union(DIAGRAM)
-CROSS = {
-    *(f"tables/cross_architecture.{kind}" for kind in ("csv", "md", "tex")),
-    *(f"plots/cross_architecture.{kind}" for kind in ("png", "svg")),
-}
+TWO = table_files("standings", "pairs", "equal_storage")  # written when two methods compete
+DIAGRAM = {"tables/critical_difference.csv"} | plot_files("critical_difference_digits_quick")
+THREE = TWO | DIAGRAM
+CROSS = table_files("cross_architecture") | plot_files("cross_architecture")
 
 
 def rich_sweep(**fields: Any) -> list[Record]:

@@ -1,4 +1,4 @@
-"""The report: what is in the files, that they are a pure function of the records, that they can be read."""
+"""The report: the content of its files, that they depend on the records only, and that they are readable."""
 
 # ruff: noqa: RUF001  (a table is set with real dashes and multiplication signs)
 
@@ -15,6 +15,7 @@ from helpers.report import COLUMNS, CROSS, FILES, THREE
 from rich.console import Console
 
 from bench.analysis.aggregate import summary
+from bench.analysis.best import rank_cells
 from bench.core.errors import UserError
 from bench.core.io import write_atomic
 from bench.records.columns import record_frame
@@ -47,7 +48,7 @@ def _seeds(method: str, accuracies: list[float], **fields: Any) -> list[Record]:
 
 
 def _comparisons(records: list[Record]) -> list[Comparison]:
-    return summary_tables(summary(record_frame(records)))
+    return summary_tables(rank_cells(summary(record_frame(records))))
 
 
 def _texts(comparison: Comparison) -> dict[str, list[str]]:
@@ -64,7 +65,7 @@ def _bold(comparison: Comparison) -> set[tuple[str, int]]:
 # --- build --------------------------------------------------------------------------------------------------
 
 
-def test_build_writes_everything_and_tells_what_it_could_not_read(built: tuple[Path, Report]) -> None:
+def test_build_writes_everything_and_names_what_it_could_not_read(built: tuple[Path, Report]) -> None:
     directory, report = built
     assert {str(path.relative_to(directory)) for path in report.written} == FILES | CROSS | THREE
     found = {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
@@ -117,7 +118,7 @@ def test_csv_has_fractions_in_the_documented_columns(built: tuple[Path, Report])
 
 
 def test_layout_groups_ranks_marks_and_missing_cells(built: tuple[Path, Report]) -> None:
-    (table,) = summary_tables(built[1].view.summary)
+    (table,) = summary_tables(built[1].view.ranked)
     assert table.title == "digits, protocol quick, distilled on convnet"
     headers = [column.header for column in table.columns]
     assert headers[:4] == ["ipc", "method", "convnet", "mlp"]  # the architecture it was distilled on first
@@ -246,7 +247,7 @@ def test_terminal_keeps_accuracies_whole(built: tuple[Path, Report], width: int)
     assert "—" in text
     assert "random_real" in text
     assert ("peak" in text.split("Accuracy in percent")[0]) == (width == 140)
-    assert ("Not shown for want of width" in text) == (width < 140)
+    assert ("The terminal is too narrow for" in text) == (width < 140)
     assert ("distill" in text.split("Accuracy in percent")[0].split("\n", 1)[1]) == (width >= 80)
 
 
@@ -281,7 +282,7 @@ def test_a_method_looks_the_same_everywhere_and_unlike_the_others() -> None:
     assert len({(style.colour, style.marker, style.hollow) for style in look.values()}) == 25
 
 
-def test_panels_show_what_needs_no_network_next_to_every_source() -> None:
+def test_panels_show_methods_without_network_beside_every_distillation_architecture() -> None:
     records = [make(), make(distill_arch="mlp"), make("herding"), make("herding", eval_arch="mlp")]
     found = make_panels(summary(record_frame(records)))
     assert [(p.row, p.column, list(p.rows["method"])) for p in found] == [

@@ -18,7 +18,7 @@ from bench.report.plots import critical_difference
 from bench.report.plots.style import PLOT_STYLE, method_looks
 from bench.report.sections import RecordsView, Section
 from bench.report.tables import composition, equal_storage, standings
-from bench.report.tables.table import Comparison, tied
+from bench.report.tables.table import Comparison
 
 
 def view(records: list[Record]) -> RecordsView:
@@ -29,9 +29,9 @@ def seeds(method: str, values: Sequence[float], ipc: int = 1, **fields: Any) -> 
     return [make(method, ipc, (value,), seed=seed, **fields) for seed, value in enumerate(values)]
 
 
-def shown(exhibit: Section | None) -> Section:
-    assert exhibit is not None
-    return exhibit
+def shown(section: Section | None) -> Section:
+    assert section is not None
+    return section
 
 
 def lines(table: Comparison) -> list[list[str]]:
@@ -40,18 +40,6 @@ def lines(table: Comparison) -> list[list[str]]:
 
 def bold(table: Comparison) -> list[str]:
     return [cell.text for group in table.groups for row in group for cell in row if cell.bold]
-
-
-def test_ties_with_the_best() -> None:
-    nan = float("nan")
-    assert tied([(0.5, 0.4, 0.6), (0.7, 0.6, 0.8), (0.3, 0.2, 0.5), (nan, nan, nan)]) == [
-        True,
-        True,
-        False,
-        False,
-    ]
-    assert tied([(0.5, nan, nan), (0.5, nan, nan), (0.4, 0.3, 0.9)]) == [True, True, False]
-    assert tied([(nan, nan, nan)]) == [False]
 
 
 # --- over cells ---------------------------------------------------------------------------------------------
@@ -63,8 +51,8 @@ TWO = [
 
 
 def test_standings() -> None:
-    exhibit = shown(standings.standings_section(view(TWO)))
-    (table,) = exhibit.comparisons
+    section = shown(standings.standings_section(view(TWO)))
+    (table,) = section.comparisons
     assert table.title == "Over cells: digits, protocol quick"
     assert lines(table) == [
         ["haba ‡", "90.0 [90.0, 90.0]", "1.00", "2"],
@@ -73,8 +61,8 @@ def test_standings() -> None:
     ]
     assert bold(table) == ["70.0 [70.0, 70.0]"]  # haba is over budget in one of its cells
     assert "the 2 of 2 that all methods compared here have" in table.notes[0]
-    assert exhibit.frame is not None
-    assert exhibit.frame["iqm"].tolist() == pytest.approx([0.9, 0.7, 0.6])
+    assert section.frame is not None
+    assert section.frame["iqm"].tolist() == pytest.approx([0.9, 0.7, 0.6])
 
 
 def test_pairs_say_when_there_are_too_few_cells() -> None:
@@ -92,11 +80,11 @@ def test_pairs_say_when_there_are_too_few_cells() -> None:
 
 def test_only_the_best_are_paired_and_one_is_not() -> None:
     records = [r for i in range(standings.MOST_PAIRED + 2) for r in seeds(f"m{i:02}", [0.1 + 0.01 * i])]
-    exhibit = shown(standings.pairs_section(view(records)))
-    assert exhibit.frame is not None
-    assert len(exhibit.frame) == standings.MOST_PAIRED * (standings.MOST_PAIRED - 1) // 2
-    assert "m00" not in set(exhibit.frame["second"])
-    assert exhibit.comparisons[0].notes[-1].endswith("; 2 more are left out.")
+    section = shown(standings.pairs_section(view(records)))
+    assert section.frame is not None
+    assert len(section.frame) == standings.MOST_PAIRED * (standings.MOST_PAIRED - 1) // 2
+    assert "m00" not in set(section.frame["second"])
+    assert section.comparisons[0].notes[-1].endswith("; 2 more are left out.")
     assert standings.pairs_section(view([*seeds("a", [0.5]), make("full", None)])) is None
     assert standings.standings_section(view(records)) is None  # one cell: the summary says it
 
@@ -134,10 +122,10 @@ def test_diagram_bars_and_average_ranks() -> None:
     assert diagram.ranks.to_dict() == {"a": 1.5, "b": 1.5, "c": 3.0}
     assert diagram.bars == [(0, 1)]
     assert diagram.note == "bars: not told apart (Wilcoxon over cells, Holm, 0.05)"
-    exhibit = shown(critical_difference.critical_difference_section(view(records)))
-    assert list(exhibit.plots) == ["critical_difference_digits_quick"]
-    assert exhibit.frame is not None
-    assert exhibit.frame["n_cells"].tolist() == [12] * 3
+    section = shown(critical_difference.critical_difference_section(view(records)))
+    assert list(section.plots) == ["critical_difference_digits_quick"]
+    assert section.frame is not None
+    assert section.frame["n_cells"].tolist() == [12] * 3
 
 
 def test_diagram_of_few_cells_says_so_and_names_stay_inside() -> None:
@@ -172,13 +160,13 @@ def test_equal_storage_ranks_what_fits_and_names_the_rest() -> None:
         *seeds("worse", [0.50, 0.51, 0.52]),
         *seeds("haba", [0.9] * 3, within_budget=False, floats=1088), make("full", None, (0.99,)),
     ]  # fmt: skip
-    exhibit = shown(equal_storage.equal_storage_section(view(records)))
-    (table,) = exhibit.comparisons
+    section = shown(equal_storage.equal_storage_section(view(records)))
+    (table,) = section.comparisons
     assert [row[:3] for row in lines(table)] == [["1", "1", "best"], ["1", "1", "tied"], ["1", "3", "worse"]]
     assert [text[:4] for text in bold(table)] == ["72.0", "71.0"]
     assert table.notes[-1] == "Left out, with the ipc that it stores: haba (1.7 at ipc 1)."
-    assert exhibit.frame is not None
-    assert exhibit.frame.set_index("method")["rank"].to_dict() == {"best": 1, "tied": 1, "worse": 3}
+    assert section.frame is not None
+    assert section.frame.set_index("method")["rank"].to_dict() == {"best": 1, "tied": 1, "worse": 3}
     assert equal_storage.equal_storage_section(view(records[:3])) is None
 
 
@@ -210,13 +198,13 @@ GRID = [compose("pixels", "dm", 0.5), compose("pixels", "mtt", 0.4), compose("ba
 
 
 def test_composition_matrix() -> None:
-    exhibit = shown(composition.composition_section(view([*GRID, make("dm")])))
-    (table,) = exhibit.comparisons
+    section = shown(composition.composition_section(view([*GRID, make("dm")])))
+    (table,) = section.comparisons
     assert [column.header for column in table.columns] == ["ipc", "parameterisation", "dm", "mtt"]
     assert lines(table) == [["1", "bases", "60.0", "—"], ["1", "pixels", "50.0", "40.0"]]
     assert bold(table) == ["60.0"]
-    assert exhibit.frame is not None
-    assert len(exhibit.frame) == 3
+    assert section.frame is not None
+    assert len(section.frame) == 3
     assert composition.composition_section(view([GRID[0], make("dm")])) is None
 
 

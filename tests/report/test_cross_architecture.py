@@ -1,4 +1,4 @@
-"""Tables and pictures of what newer records hold: architectures, metrics and scores, curves."""
+"""Tables and plots across architectures, of metrics and scores, and of curves."""
 
 import csv
 import io
@@ -77,7 +77,13 @@ def test_the_matrix_of_distillation_and_evaluation_architectures() -> None:
     table = matrix(pair(0.8, 0.5) + pair(0.6, 0.7, distill_arch="mlp") + pair(0.4, 0.3, "herding"))
     rows = texts(table)
     assert [column.header for column in table.columns] == [
-        *("ipc", "method", "distilled on", "transfer", "gap", "convnet", "mlp")
+        "ipc",
+        "method",
+        "distilled on",
+        "transfer",
+        "gap",
+        "convnet",
+        "mlp",
     ]
     assert list(rows["1 dm convnet"].values())[3:] == ["50.0", "30.0", "80.0", "50.0"]
     assert list(rows["1 dm mlp"].values())[3:] == ["60.0", "10.0", "60.0", "70.0"]
@@ -169,8 +175,17 @@ def test_metrics_and_scores_stand_beside_the_accuracy() -> None:
     plain, quick = gathered([r for r in rich_sweep() if r.eval_arch == "mlp"])
     headers = [column.header for column in quick.columns]
     assert headers == [
-        *("ipc", "method", "evaluated on", "accuracy", "ECE", "agreement", "worst class"),
-        *("HLR", "IOR", "LRS", "ARS"),
+        "ipc",
+        "method",
+        "evaluated on",
+        "accuracy",
+        "ECE",
+        "agreement",
+        "worst class",
+        "HLR",
+        "IOR",
+        "LRS",
+        "ARS",
     ]
     assert "ARS" not in [column.header for column in plain.columns]
     row = texts(quick)["1 dm"]

@@ -1,4 +1,4 @@
-"""Pictures of distilled sets: what is on a sheet, and which sheets a result folder gives."""
+"""Pictures of distilled sets: what is on a sheet, and the sheets of a result folder."""
 
 import json
 import shutil
@@ -120,7 +120,7 @@ def test_few_images_stand_under_their_class_and_many_beside_it(
     assert not np.isnan(few.images[1, 9]).any()
 
 
-def test_a_memory_shows_its_bases(make_problem: MakeProblem, tmp_path: Path) -> None:
+def test_linear_bases_are_shown(make_problem: MakeProblem, tmp_path: Path) -> None:
     problem = make_problem(ipc=10)
     memory = LinearBases.start(problem, torch.Generator().manual_seed(0), bases=12, downsample=1)
     found = stored(memory, tmp_path)

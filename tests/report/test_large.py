@@ -1,4 +1,4 @@
-"""Reports of more than a figure or a terminal can show."""
+"""Reports with more than a figure or a terminal can show."""
 
 import io
 from pathlib import Path

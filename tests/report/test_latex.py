@@ -1,4 +1,4 @@
-"""LaTeX: every table compiles as it is under the preamble that it names, and its columns fit its rows."""
+"""LaTeX: every table compiles under the preamble that it names, and has as many cells as columns."""
 
 # ruff: noqa: RUF001  (a table is set with real dashes and multiplication signs)
 
@@ -13,7 +13,7 @@ from helpers.report import rich_sweep
 
 from bench.records.columns import record_frame
 from bench.records.schema import Record
-from bench.report.build import SECTIONS
+from bench.report.build import make_sections
 from bench.report.sections import RecordsView
 from bench.report.tables import render
 from bench.report.tables.table import Comparison, TableCell, TableColumn
@@ -44,10 +44,9 @@ def records() -> list[Record]:
 
 @pytest.fixture(scope="module")
 def texts() -> dict[str, str]:
-    """The LaTeX of every exhibit that has tables, by stem."""
+    """The LaTeX of every section that has tables, by stem."""
     view = RecordsView(record_frame(records()), ())
-    exhibits = [shown for exhibitor in SECTIONS if (shown := exhibitor(view)) is not None]
-    return {shown.stem: render.latex(shown.comparisons) for shown in exhibits if shown.comparisons}
+    return {shown.stem: render.latex(shown.comparisons) for shown in make_sections(view) if shown.comparisons}
 
 
 def document(texts: dict[str, str]) -> str:
@@ -60,7 +59,13 @@ def document(texts: dict[str, str]) -> str:
 
 def test_every_kind_of_table_is_there(texts: dict[str, str]) -> None:
     assert set(texts) >= {
-        *("summary", "cross_architecture", "metrics", "standings", "pairs", "composition", "equal_storage"),
+        "summary",
+        "cross_architecture",
+        "metrics",
+        "standings",
+        "pairs",
+        "composition",
+        "equal_storage",
         "published",
     }
 
@@ -81,7 +86,7 @@ def test_every_table_compiles_as_it_is(texts: dict[str, str], tmp_path: Path) ->
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex")
 def test_labels_of_any_characters_compile(tmp_path: Path) -> None:
-    """Those of the fonts' encoding and beyond, and what LaTeX would take for an argument of the row's end."""
+    """Characters in and beyond the fonts' encoding, and those read as an argument of the row's end."""
     rows = [[TableCell(f"{start}] {chr(code)}"), TableCell("x")] for code in range(0x180) for start in "[*"]
     table = Comparison(
         "t", [TableColumn("first", left=True), TableColumn("x")], [rows], ["«note»"], grouped=False

@@ -1,4 +1,4 @@
-"""The page in a browser: sorted, filtered, opened, read by who sees little, and asking nobody."""
+"""The page in a browser: sorting, filters, details, accessibility, and that nothing is requested."""
 
 # ruff: noqa: RUF001  (a table is set with real dashes and multiplication signs)
 
@@ -16,8 +16,22 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
 
 HEADERS = [
-    *("details", "method", "ipc", "accuracy %", "distilled on", "evaluated on", "dataset", "protocol"),
-    *("budget", "seeds × students", "stored ipc", "KiB", "prepare s", "distill s", "evaluate s", "peak MiB"),
+    "details",
+    "method",
+    "ipc",
+    "accuracy %",
+    "distilled on",
+    "evaluated on",
+    "dataset",
+    "protocol",
+    "budget",
+    "seeds × students",
+    "stored ipc",
+    "KiB",
+    "prepare s",
+    "distill s",
+    "evaluate s",
+    "peak MiB",
 ]
 METHODS = ("full", "random_real", "herding", "dm", "haba")
 
@@ -30,7 +44,7 @@ def browser() -> Iterator["Browser"]:
 
 @pytest.fixture(scope="module")
 def site(browser: "Browser", tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the page of records by hand, and of a run with its artifacts. Needs a browser."""
+    """A folder with a page of handmade records and of a run with its artifacts. Needs a browser."""
     folder = tmp_path_factory.mktemp("site")
     write(folder / "by_hand", sweep(METHODS, dataset="shapes", dataset_fingerprint="99"))
     one = {"methods": [{"name": "dm", "steps": 2}], "ipc": [2]}
@@ -47,7 +61,7 @@ def page(browser: "Browser", site: Path) -> Iterator["Page"]:
 
 
 def column(page: "Page", name: str) -> list[str]:
-    """What stands in it on the page that is shown, from the top."""
+    """The texts of a column on the current page of the table, from the top."""
     return page.locator(f"#board > tbody > tr > :nth-child({1 + HEADERS.index(name)})").all_inner_texts()
 
 
@@ -56,7 +70,7 @@ def choose(page: "Page", name: str, value: str) -> None:
 
 
 def order(page: "Page", name: str) -> "Locator":
-    """The button of a header."""
+    """The button in a column's header that sorts by it."""
     return page.locator("#board thead th", has_text=name).locator(".dt-column-order")
 
 
@@ -208,7 +222,7 @@ def test_phone_needs_no_scrolling_sideways(browser: "Browser", site: Path) -> No
 
 
 def test_names_are_text_whatever_they_hold(browser: "Browser", tmp_path: Path) -> None:
-    """Records are contributed: nothing of it may run or be fetched; `opened` sees what is said or asked."""
+    """Records may come from others: no text of theirs may run or load anything, which `opened` checks."""
     evil = "<img src=x onerror=\"document.title='ran'\">&amp;</script><script>document.title='ran'</script>"
     fields = {"dataset": evil, "protocol": evil, "eval_arch": evil, "dataset_fingerprint": evil}
     record = make(evil, hyperparameters={evil: evil}, versions={evil: evil}, **fields)
@@ -228,7 +242,7 @@ def test_names_are_text_whatever_they_hold(browser: "Browser", tmp_path: Path) -
 
 
 def test_paper_cuts_nothing_off(browser: "Browser", site: Path) -> None:
-    """Nobody scrolls a sheet of A4: wide tables wrap, figures shrink."""
+    """On paper nothing can be scrolled: wide tables wrap, figures shrink."""
     with opened(browser, site / "index.html", viewport={"width": 718, "height": 1000}) as page:
         page.emulate_media(media="print")
         over = "(box) => [box.ariaLabel ?? box.innerText.slice(0, 40), box.scrollWidth - box.clientWidth]"
@@ -239,7 +253,7 @@ def test_paper_cuts_nothing_off(browser: "Browser", site: Path) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_that_axe_complains_of(browser: "Browser", site: Path, scheme: str) -> None:
+def test_axe_finds_no_violation(browser: "Browser", site: Path, scheme: str) -> None:
     """Contrast included."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
     with opened(browser, site / "index.html", color_scheme=scheme) as page:

@@ -30,7 +30,7 @@ def spent(method: str, seconds: float | None, accuracy: float, **fields: object)
 
 
 def rings(figure: style.Figure, panel: int = 0) -> list[tuple[float, float]]:
-    """Where a panel has its rings: x, and percent."""
+    """The positions of the rings in a panel: x, and percent."""
     (line,) = [one for one in figure.axes[panel].lines if one.get_markersize() == pareto.RING["markersize"]]
     return list(zip(np.asarray(line.get_xdata()), np.asarray(line.get_ydata()), strict=True))
 
@@ -76,7 +76,7 @@ def test_on_seconds_sets_of_one_ipc_within_their_budget_compete() -> None:
         spent("dm", 5.0, 0.7),
         spent("dc", 9.0, 0.65),
         spent("haba", 2.0, 0.8, within_budget=False),
-        spent("file", None, 0.9),  # distilled elsewhere: nobody measured it
+        spent("file", None, 0.9),  # distilled elsewhere: not measured
         spent("dc", 9.0, 0.9, ipc=10),
         make("full", None, (0.99,)),
     )
@@ -120,7 +120,7 @@ def test_log_axes_have_a_few_round_ticks(values: tuple[float, float], ticks: lis
     assert 2 <= len(found) <= style.MOST_TICKS
 
 
-def test_what_has_no_seconds_is_said_to_have_none() -> None:
+def test_the_legend_names_methods_without_seconds() -> None:
     found = table(spent("file", None, 0.9), spent("dm", 1.0, 0.5), spent("full", None, 0.9, ipc=None))
     names = {
         draw: [text.get_text() for text in draw(found).legends[0].get_texts()]
@@ -154,7 +154,7 @@ def test_bars_are_stacked_in_order_and_numbers_stand_beside_them(tmp_path: Path)
     style.save_plot(lambda: figure, tmp_path / "breakdown")
 
 
-def test_what_nobody_measured_is_a_dash() -> None:
+def test_unmeasured_seconds_are_a_dash() -> None:
     figure = seconds_breakdown(table(spent("file", None, 0.9)))
     assert [text.get_text() for text in figure.axes[0].texts][:4] == ["prepare", "0", "distil", "—"]
     assert [text.get_text() for text in figure.axes[0].texts][-2:] == ["total", "—"]  # not that of the rest

@@ -1,4 +1,4 @@
-"""Snapshots scored: as the set itself is, outside of its seconds, and what is made of them."""
+"""Scored snapshots: like the set itself, not counted in its seconds; their tables and plots."""
 
 import json
 from pathlib import Path
@@ -65,7 +65,7 @@ def test_a_method_without_steps_has_none(out: Path) -> None:
 
 
 def test_asking_later_distils_nothing_and_changes_nothing_else(out: Path, tmp_path: Path) -> None:
-    """Without them, and with false, the key is what it always was."""
+    """Without snapshots the key of an evaluation is the same whether the option is false or missing."""
     for wanted in (None, False):
         assert swept(tmp_path, tmp_path / "out", wanted).code == 0
     before = written(tmp_path / "out", "artifacts")
@@ -105,7 +105,7 @@ def test_the_plan_expects_what_they_cost(digits: Dataset, tmp_path: Path) -> Non
 
 
 def snapped(seed: int, accuracy: float, **fields: Any) -> Record:
-    """Half of the accuracy after half of the steps; two students that differ by 0.1."""
+    """A record with half of the accuracy after half of the steps; two students that differ by 0.1."""
     ends = []
     for f in (0.5, 1.0):
         scores = [f * accuracy, f * accuracy + 0.1]
@@ -136,7 +136,7 @@ def test_progress_is_over_seeds() -> None:
     assert distillation_course(record_frame([make()])).empty
 
 
-def test_a_record_without_them_does_not_stand_in_the_place_of_one_with() -> None:
+def test_a_record_without_snapshots_does_not_replace_one_with() -> None:
     later = make(accuracies=(0.9,) * 5, seed=0)  # more students: it counts in the tables
     assert list(
         distillation_course(record_frame([snapped(0, 0.4), later]))["accuracy_mean"]
@@ -162,7 +162,7 @@ def test_progress_is_drawn_with_the_colours_of_all_plots(tmp_path: Path) -> None
     names = {f"plots/progress_{unit}.{kind}" for unit in ("steps", "seconds") for kind in ("png", "svg")}
     files = {str(path.relative_to(tmp_path)) for path in built.written}
     assert names | {"tables/progress.csv"} <= files
-    plots = {name: draw for shown in built.exhibits for name, draw in shown.plots.items()}
+    plots = {name: draw for shown in built.sections for name, draw in shown.plots.items()}
     for name in ("progress_steps", "progress_seconds", "accuracy_vs_ipc"):
         handles = plots[name]().legends[0].legend_handles
         (colour,) = [h.get_color() for h in handles if h is not None and h.get_label() == "dm"]

@@ -1,4 +1,4 @@
-"""A report leaves no table or plot of records that are gone, and nothing else is touched."""
+"""A report deletes tables and plots of records that are gone, and nothing else."""
 
 import shutil
 from pathlib import Path
@@ -13,7 +13,7 @@ from bench.report.tables.table import distinct_names
 
 
 def everything() -> list[Record]:
-    """Records that every exhibit but the pictures has something of."""
+    """Records that fill every section except the pictures."""
     metrics = Metrics(
         class_accuracies=[[0.5]],
         calibration_errors=[0.1],
@@ -35,9 +35,9 @@ def listing(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def test_what_the_records_no_longer_hold_is_taken_away(tmp_path: Path) -> None:
+def test_tables_of_what_the_records_no_longer_hold_are_deleted(tmp_path: Path) -> None:
     folder = write(tmp_path / "out", everything())
-    shown = build_report(folder).exhibits
+    shown = build_report(folder).sections
     assert len(shown) == len(SECTIONS) - 1  # all but pictures
     own = [folder / name for name in ("tables/mine.tex", "plots/mine.png", "tables/summary.txt", "notes.md")]
     for path in own:
@@ -55,7 +55,7 @@ def test_what_the_records_no_longer_hold_is_taken_away(tmp_path: Path) -> None:
 
 
 def test_pictures_stay_where_none_can_be_drawn(tmp_path: Path) -> None:
-    """Their artifacts are often kept elsewhere, or not at all."""
+    """Artifacts are often kept elsewhere, or not at all."""
     folder = write(tmp_path / "out", [make()])
     for name in ("plots/pictures_digits_dm_ipc1.png", "tables/pictures.csv"):
         (folder / name).parent.mkdir(exist_ok=True)

@@ -1,1 +1,1 @@
-"""One page that shows everything: a leaderboard, the other sections, the records to take away."""
+"""The HTML page of a report: a leaderboard, the other sections, and the records to download."""

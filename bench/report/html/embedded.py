@@ -1,4 +1,4 @@
-"""What travels inside the page, compressed."""
+"""Data that the page holds, compressed."""
 
 import base64
 import gzip
@@ -10,14 +10,19 @@ from bench.records.schema import load_record
 
 
 def pack(text: str) -> str:
-    """gzip, as base64: the same text gives the same bytes."""
+    """Compress text by gzip, as base64; the same text gives the same bytes."""
     return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
 
 
 def record_lines(keys: Iterable[str], folders: Sequence[Path]) -> list[str]:
-    """The files of these records, each on one line, from the first folder where it is readable.
+    """Read record files as a line of JSON each.
 
-    Raises ValueError for a record that is in none.
+    Args:
+        keys: Of the records.
+        folders: Result folders; a record is read from the first where it is readable.
+
+    Raises:
+        ValueError: A record is in none of the folders.
     """
     return [_line(key, [folder / "records" / f"{key}.json" for folder in folders]) for key in keys]
 
@@ -26,8 +31,8 @@ def _line(key: str, paths: Sequence[Path]) -> str:
     for path in paths:
         try:
             load_record(path)
-        except ValueError:  # not there, or damaged: the report names it
+        except ValueError:  # not there, or damaged: the report has said so
             continue
-        content = json.loads(path.read_text(), parse_constant=lambda _: None)  # NaN is no JSON in a browser
+        content = json.loads(path.read_text(), parse_constant=lambda _: None)  # browsers read no NaN
         return json.dumps(content, separators=(",", ":"))
-    raise ValueError(f"no record {key}: it was taken away while the page was built")
+    raise ValueError(f"no record {key}: it was deleted while the page was built")

@@ -1,4 +1,4 @@
-"""The rows of the leaderboard: what stands in each cell, and what a row opens to."""
+"""The leaderboard: its columns and rows, and the details that a row opens to."""
 
 # ruff: noqa: RUF001  (a multiplication sign)
 
@@ -19,7 +19,7 @@ from bench.report.sections import RecordsView
 from bench.report.tables import table
 from bench.report.tables.table import short_number
 
-ShownCell = str | list[Any]  # text, or [text, what it is sorted by]
+ShownCell = str | list[Any]  # text, or [text, value to sort by]
 WITHIN, OVER, EXEMPT = "within", "‡ over", "† exempt"
 
 
@@ -28,9 +28,9 @@ class LeaderboardColumn:
     """A column of the leaderboard."""
 
     header: str
-    read: Callable[[Row], ShownCell]
+    read: Callable[[Row], ShownCell]  # the cell of a row of the summary
     numeric: bool = False
-    filtered: bool = False  # has a choice of its own above the table
+    filtered: bool = False  # has a filter above the table
 
 
 def _rule(row: Row) -> str:
@@ -46,7 +46,7 @@ def _runs(row: Row) -> ShownCell:
 
 
 def _measured(name: str, unit: float = 1) -> Callable[[Row], ShownCell]:
-    """A number, sorted by its value; a dash, sorted as less than any, for what nobody measured."""
+    """A number in some unit; NaN is a dash, and sorted below all numbers."""
 
     def read(row: Row) -> ShownCell:
         value = float(row[name]) / unit
@@ -55,7 +55,7 @@ def _measured(name: str, unit: float = 1) -> Callable[[Row], ShownCell]:
     return read
 
 
-LEADERBOARD_COLUMNS: tuple[LeaderboardColumn, ...] = (  # what a phone does not show stands at the right
+LEADERBOARD_COLUMNS: tuple[LeaderboardColumn, ...] = (  # a phone does not show those at the right
     LeaderboardColumn("method", lambda row: table.marked_method(row).text),
     LeaderboardColumn("ipc", _ipc, numeric=True, filtered=True),
     LeaderboardColumn(
@@ -83,8 +83,8 @@ class LeaderboardRow:
     """A row of the leaderboard, and the records that it is made of."""
 
     cells: list[ShownCell]
-    label: str  # in words, for who does not see where it stands
-    records: list[Row]  # rows of `rows.frame`, by seed
+    label: str  # the row in words, for screen readers
+    records: list[Row]  # rows of the flat frame, sorted by seed
 
     @property
     def lowest(self) -> Row:
@@ -93,7 +93,7 @@ class LeaderboardRow:
 
 
 def leaderboard_rows(view: RecordsView) -> list[LeaderboardRow]:
-    """A row for each of the summary, in its order."""
+    """A row for each row of the summary, in its order."""
     held: dict[tuple[Any, ...], list[Row]] = {}
     for record in cast(list[Row], deduplicate(view.flat).to_dict("records")):
         held.setdefault(_where(record), []).append(record)
@@ -105,6 +105,7 @@ def leaderboard_rows(view: RecordsView) -> list[LeaderboardRow]:
 
 
 def _where(row: Row) -> tuple[Any, ...]:
+    """The cell of a row, as a key."""
     return tuple(None if name == "ipc" and pd.isna(row[name]) else row[name] for name in CELL)
 
 
@@ -121,13 +122,18 @@ def _label(row: Row) -> str:
 
 
 def row_command(entry: LeaderboardRow, specs: Mapping[str, Mapping[str, Any]]) -> str:
-    """How to make all records of a row again."""
+    """The commands that make all records of a row again.
+
+    Args:
+        entry: The row.
+        specs: The data set of each artifact, by its key, as `dataset_specs` finds them.
+    """
     parts = rows_by_sweep(entry.records)
     return "\n\n".join(reproducing_command(rows, specs.get(rows[0]["artifact"])) for rows in parts)
 
 
 def dataset_specs(found: Sequence[LeaderboardRow], folders: Sequence[Path]) -> dict[str, Mapping[str, Any]]:
-    """By artifact, for those that are still there: which data set it was distilled from."""
+    """The data set that each artifact was distilled from, by its key, for artifacts that still exist."""
     artifacts = {record["artifact"] for entry in found for record in entry.records}
     held = [folder / "artifacts" for folder in reversed(folders) if (folder / "artifacts").is_dir()]
     known = ((key, _spec(folder / key / "meta.json")) for folder in held for key in artifacts)
@@ -135,7 +141,7 @@ def dataset_specs(found: Sequence[LeaderboardRow], folders: Sequence[Path]) -> d
 
 
 def _spec(path: Path) -> Mapping[str, Any] | None:
-    """None where the file is not there, is damaged, or is from before it was kept."""
+    """None where the file is missing or damaged, or does not say."""
     try:
         return cast(Mapping[str, Any], json.loads(path.read_text())["dataset_spec"])
     except (OSError, ValueError, KeyError, TypeError):

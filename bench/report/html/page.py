@@ -1,4 +1,4 @@
-"""The page: one file that opens from the disk and asks nobody for anything."""
+"""The page of a report: one HTML file that opens from the disk and loads nothing from a network."""
 
 import base64
 import json
@@ -18,20 +18,20 @@ PAGE_FILES = Path(__file__).parent / "assets"
 MOST_TABLE_ROWS = 200  # of a table outside the leaderboard: a page of tens of thousands of cells is slow
 MOST_PICTURES = 200
 
-Picture = Callable[[str], bytes | None]  # of an artifact, as a small PNG; None where there is none
+Picture = Callable[[str], bytes | None]  # artifact key -> a small PNG, or None
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A plot, as the address of an image that is its own content."""
+    """A plot or picture, embedded."""
 
-    address: str
+    address: str  # a data: URL
     alt: str
 
 
 @dataclass(frozen=True)
 class PageSection:
-    """One exhibit."""
+    """A section of the report, for the template."""
 
     anchor: str
     heading: str
@@ -39,8 +39,18 @@ class PageSection:
     tables: list[Comparison]
 
 
-def render_page(view: RecordsView, exhibits: Sequence[Section], plots: Path, picture: Picture) -> str:
-    """The page of these exhibits, whose plots are drawn already in the folder `plots`."""
+def render_page(view: RecordsView, sections: Sequence[Section], plots: Path, picture: Picture) -> str:
+    """Render the page of a report.
+
+    Args:
+        view: The records.
+        sections: What the report shows.
+        plots: The folder in which the plots and pictures of the sections are drawn already.
+        picture: Draws an artifact for the details of a row.
+
+    Returns:
+        HTML.
+    """
     entries = leaderboard.leaderboard_rows(view)
     keys = sorted(view.flat["key"])
     position = {key: i for i, key in enumerate(keys)}
@@ -58,7 +68,9 @@ def render_page(view: RecordsView, exhibits: Sequence[Section], plots: Path, pic
         columns=leaderboard.LEADERBOARD_COLUMNS,
         notes=_notes(view),
         sections=[
-            _section(shown, plots) for shown in exhibits if shown.comparisons or shown.plots or shown.pictures
+            _page_section(section, plots)
+            for section in sections
+            if section.comparisons or section.plots or section.pictures
         ],
         rows=[entry.cells for entry in entries],
         details=pack(_lines(map(json.dumps, details))),
@@ -90,7 +102,7 @@ def _lines(lines: Any) -> str:
 
 
 def _counts(view: RecordsView, rows: int) -> list[tuple[str, str]]:
-    """How much there is of what."""
+    """What the records hold, as (name, number) for the head of the page."""
     flat = view.flat
     counted = {
         "records": len(flat),
@@ -104,7 +116,7 @@ def _counts(view: RecordsView, rows: int) -> list[tuple[str, str]]:
 
 
 def _notes(view: RecordsView) -> list[str]:
-    """What the figures and the marks are."""
+    """What the numbers and the marks mean."""
     notes = [
         "Accuracy in percent, students averaged first; [low, high]: 95 % bootstrap interval over the "
         "distillation seeds, ±: standard deviation of two; no interval is claimed below three seeds.",
@@ -112,31 +124,31 @@ def _notes(view: RecordsView) -> list[str]:
         EXEMPT,
         OVER_BUDGET,
     ]
-    shared = not view.summary["exclusive"].all()
-    side = ["Some jobs ran side by side on their device: their seconds compare only roughly."]
-    return notes + (side if shared else [])
+    if not view.summary["exclusive"].all():
+        notes.append("Some jobs ran side by side on their device: their seconds compare only roughly.")
+    return notes
 
 
-# --- the other exhibits -------------------------------------------------------------------------------------
+# --- the other sections -------------------------------------------------------------------------------------
 
 
-def _section(shown: Section, plots: Path) -> PageSection:
-    heading = shown.stem.replace("_", " ").capitalize()
-    where = "the tables of this section have" if shown.comparisons else "the records have"
+def _page_section(section: Section, plots: Path) -> PageSection:
+    heading = section.stem.replace("_", " ").capitalize()
+    where = "the tables of this section have" if section.comparisons else "the records have"
     figures = [
         Figure(_address(plots, name), f"Plot: {name.replace('_', ' ')}; {where} its numbers.")
-        for name in shown.plots
-        if (plots / f"{name}.png").exists()  # else it would have been too much
+        for name in section.plots
+        if (plots / f"{name}.png").exists()  # not where it was too much for a figure
     ]
     figures += [
         Figure(_data("png", plots / f"{name}.png"), f"Picture: {name.replace('_', ' ')}")
-        for name in shown.pictures
+        for name in section.pictures
     ]
-    return PageSection(f"of-{shown.stem}", heading, figures, list(map(_cut, shown.comparisons)))
+    return PageSection(f"of-{section.stem}", heading, figures, list(map(_cut, section.comparisons)))
 
 
 def _address(plots: Path, name: str) -> str:
-    """The smaller of the two files of a plot."""
+    """The data URL of the smaller of the two files of a plot."""
     kinds = {"svg+xml": plots / f"{name}.svg", "png": plots / f"{name}.png"}
     kind, path = min(kinds.items(), key=lambda item: item[1].stat().st_size)
     return _data(kind, path)
@@ -147,7 +159,7 @@ def _data(kind: str, path: Path) -> str:
 
 
 def _cut(table: Comparison) -> Comparison:
-    """Its first rows, with a note that says so."""
+    """The first rows of a long table, with a note that says so."""
     n = sum(map(len, table.groups))
     if n <= MOST_TABLE_ROWS:
         return table
@@ -160,7 +172,7 @@ def _cut(table: Comparison) -> Comparison:
 
 
 def _pictures(entries: Sequence[leaderboard.LeaderboardRow], picture: Picture) -> dict[str, str]:
-    """By artifact, of the lowest seed of each row, until there are enough."""
+    """Pictures by artifact key: the lowest seed of each row, at most `MOST_PICTURES`."""
     found: dict[str, str] = {}
     for key in dict.fromkeys(entry.lowest["artifact"] for entry in entries):
         if len(found) < MOST_PICTURES and (png := picture(key)) is not None:

@@ -1,1 +1,1 @@
-"""Pictures of what distilled sets decode to."""
+"""Pictures of the images that distilled sets decode to."""

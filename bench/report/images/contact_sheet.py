@@ -1,4 +1,4 @@
-"""A sheet of small images with names around it, as a PNG. No torch."""
+"""Contact sheets: small images in rows and columns with names around them, as a PNG. No torch."""
 
 import math
 from dataclasses import dataclass, field
@@ -18,33 +18,38 @@ LEAST_SIDE = 48  # pixels on paper for the shorter side of an image: 8x8 digits 
 IMAGE_GAP = 4
 DPI = 100
 MARGIN = 8
-SHORT = 5  # characters of a head that stand above one image; longer ones are turned
+SHORT = 5  # characters of a column's heading that fit above one image; longer ones are rotated
 SHEET_STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",
     "text.parse_math": False,
 }  # a name may hold a dollar
-OUTLIERS = (1, 99)  # percentiles of an image's values between which it is scaled
+OUTLIERS = (1, 99)  # percentiles of an image's values that are scaled to 0 and 1
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """Images [rows,columns,C,H,W] in [0,1], NaN where there is none, and what is written around them."""
+    """Images in rows and columns, and the text around them."""
 
     title: str
-    images: Floats
+    images: Floats  # [rows,columns,C,H,W] in [0,1]; NaN where there is none
     names: list[str]  # of the rows
     heads: list[str] = field(default_factory=list)  # of the columns
     notes: list[str] = field(default_factory=list)
 
 
 def _by_image(images: Floats, values: Floats) -> Floats:
+    """Values [N] in the shape [N,1,...] that broadcasts with the images."""
     return values.reshape(-1, *[1] * (images.ndim - 1))
 
 
 def into_range(images: Floats) -> tuple[Floats, list[str]]:
-    """Pixels [N,C,H,W] as they can be shown, and a note where some leave [0, 1].
+    """Scale images whose pixels leave [0, 1] into it, each by itself; all others stay as they are.
 
-    Those are scaled into it, each image by itself; all others stay as they are.
+    Args:
+        images: Pixels [N,C,H,W].
+
+    Returns:
+        Images of the same shape, and a note if some were scaled.
     """
     flat = images.reshape(len(images), -1)
     low, high = np.percentile(flat, OUTLIERS, axis=1)
@@ -57,14 +62,24 @@ def into_range(images: Floats) -> tuple[Floats, list[str]]:
 
 
 def around_zero(images: Floats) -> tuple[Floats, list[str]]:
-    """What are no pixels [N,C,H,W], each scaled by its largest size: grey is 0."""
+    """Scale arrays [N,C,H,W] that are no pixels, each by its largest absolute value, so that grey is 0."""
     largest = np.abs(images).reshape(len(images), -1).max(axis=1)
     shown = 0.5 + images / (2 * _by_image(images, np.maximum(largest, 1e-12)))
     return shown, ["each scaled by itself; grey is 0"]
 
 
 def in_rows(images: Floats, rows: NDArray[np.integer], n_rows: int, columns: int) -> Floats:
-    """[N,C,H,W] as [n_rows,columns,C,H,W]: the first of each row, in their order; NaN behind the last."""
+    """Arrange images in rows.
+
+    Args:
+        images: [N,C,H,W].
+        rows: [N], the row of each image.
+        n_rows: How many rows there are.
+        columns: How many images of a row are kept, the first ones.
+
+    Returns:
+        [n_rows,columns,C,H,W], NaN where a row has fewer images.
+    """
     sheet = np.full((n_rows, columns, *images.shape[1:]), np.nan)
     for row in range(n_rows):
         first = images[rows == row][:columns]
@@ -73,7 +88,7 @@ def in_rows(images: Floats, rows: NDArray[np.integer], n_rows: int, columns: int
 
 
 def sheet_canvas(images: Floats) -> Floats:
-    """[rows,columns,C,H,W] as one picture [height,width,3] on white, every pixel a square of it."""
+    """Join images [rows,columns,C,H,W] to one picture [height,width,3] on white; small ones are enlarged."""
     rows, columns, channels, *side = images.shape
     if channels not in (1, 3):
         raise ValueError(f"a grid shows 1 or 3 channels, not {channels}")
@@ -86,7 +101,7 @@ def sheet_canvas(images: Floats) -> Floats:
 
 
 def _heads(axes: Axes, heads: list[str], pitch: float) -> float:
-    """Write them above the columns, turned if one is long; the height they take, in pixels."""
+    """Write headings above the columns, rotated if one is long; return the height they take, in pixels."""
     turned = max(map(len, heads), default=0) > SHORT
     how: dict[str, Any] = {"rotation": 45, "ha": "left"} if turned else {"ha": "center"}
     for column, head in enumerate(heads):
@@ -96,7 +111,7 @@ def _heads(axes: Axes, heads: list[str], pitch: float) -> float:
 
 
 def _figure(sheet: Sheet) -> Figure:
-    """The sheet pixel for pixel; what is written around it grows the picture when it is saved."""
+    """The sheet pixel for pixel; the text around it enlarges the picture when it is saved."""
     picture = sheet_canvas(sheet.images)
     height, width, _ = picture.shape
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
@@ -114,7 +129,7 @@ def _figure(sheet: Sheet) -> Figure:
 
 
 def save_sheet(sheet: Sheet, path: Path) -> Path:
-    """Write the PNG, the same bytes for the same sheet."""
+    """Write a sheet as PNG, the same bytes for the same sheet; return the path."""
     with rc_context(cast(Any, SHEET_STYLE)), replacing(path) as temporary:
         _figure(sheet).savefig(
             temporary, format="png", bbox_inches="tight", pad_inches=0.1, metadata={"Software": None}

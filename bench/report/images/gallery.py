@@ -1,4 +1,4 @@
-"""Pictures of what artifacts decode to."""
+"""Sheets of the artifacts of a result folder, written to files."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +10,18 @@ from bench.report.images.sheets import artifact_sheets
 
 
 def draw_artifacts(directory: Path, identity: str | None) -> Iterator[tuple[str, Path]]:
-    """Write the sheets of one artifact, or of one for each method, ipc and network; yields (label, path)."""
+    """Write the sheets of one artifact, or of one artifact for each data set, method, ipc and architecture.
+
+    Args:
+        directory: A result folder; sheets are written to its `grids`.
+        identity: The key of an artifact, or its beginning; None: one artifact for each combination.
+
+    Yields:
+        The title of a sheet, and its path.
+
+    Raises:
+        UserError: The folder has no artifacts, or one is damaged.
+    """
     store = Store(directory)
     if not store.artifacts.is_dir():
         raise UserError(f"no artifacts in {directory}: run `ddbench run SWEEP.yaml --out {directory}` first")
@@ -22,7 +33,7 @@ def draw_artifacts(directory: Path, identity: str | None) -> Iterator[tuple[str,
 
 
 def _one_of_each(store: Store) -> list[str]:
-    """Distilled sets, the lowest seed of each method, data set, ipc and architecture."""
+    """The keys of distilled sets: the lowest seed of each data set, method, ipc and architecture."""
     found: dict[tuple[object, ...], tuple[int, str]] = {}
     for path in sorted(p for p in store.artifacts.iterdir() if not p.name.startswith(".")):
         try:

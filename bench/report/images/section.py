@@ -1,4 +1,4 @@
-"""What the sets look like, where the folders of the records hold their artifacts."""
+"""The section of pictures: what the sets look like, where the result folders hold their artifacts."""
 
 import contextlib
 import re
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from bench.core.errors import UserError
 from bench.report.sections import RecordsView, Section
 from bench.report.tables.table import distinct_names
 
@@ -15,7 +16,11 @@ PICTURES_OF = ["dataset", "method", "ipc"]
 
 
 def chosen_artifacts(view: RecordsView) -> pd.DataFrame:
-    """The artifact, its `folder` beside it, of the lowest seed that is there, for each row of `OF`."""
+    """Choose the artifact of the lowest seed for each data set, method and ipc.
+
+    Returns:
+        A row per artifact that exists: the columns `PICTURES_OF`, its key `artifact` and its result `folder`.
+    """
     found = {
         path.name: folder
         for folder in reversed(view.folders)
@@ -27,17 +32,14 @@ def chosen_artifacts(view: RecordsView) -> pd.DataFrame:
 
 
 def picture_stem(*words: object) -> str:
-    """A file's name from labels, which may hold anything."""
+    """A file name from labels with any characters."""
     return "_".join(re.sub(r"[^A-Za-z0-9.]+", "-", str(word)).strip("-") for word in words)
 
 
 def _pictures(rows: pd.DataFrame) -> Iterator[tuple[dict[str, object], Callable[[Path], Path]]]:
-    """What a picture shows, and how it is written."""
-    from bench.core.errors import UserError
-    from bench.execution.store import (
-        Store,
-        verified_meta,  # torch takes two seconds to import
-    )
+    """Yield what a picture shows, a row of the table, and a function that writes it."""
+    # imported here: torch takes two seconds, and most reports have no pictures
+    from bench.execution.store import Store, verified_meta
     from bench.report.images import contact_sheet
     from bench.report.images.sheets import artifact_sheets
 
@@ -46,7 +48,7 @@ def _pictures(rows: pd.DataFrame) -> Iterator[tuple[dict[str, object], Callable[
     ]
     for row, first in zip(rows.to_dict("records"), distinct_names(of_sets), strict=True):
         store, key = Store(row["folder"]), row["artifact"]
-        with contextlib.suppress(UserError):  # damaged, or of a plug-in that is not here; `show` tells
+        with contextlib.suppress(UserError):  # damaged, or of a missing plug-in; `ddbench show` says so
             for kind, sheet in artifact_sheets(store.artifact(key), verified_meta(store, key)):
                 name = first if kind == "images" else f"{first}_{kind}"
                 shown = {

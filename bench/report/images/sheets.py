@@ -1,4 +1,4 @@
-"""What a distilled set is made of, as sheets: its images, bases, variants of a basis, and how it evolved."""
+"""Sheets of a distilled set: its images, its bases, the variants of a basis, and how it evolved."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,10 +21,17 @@ MOST_BASES = 100
 
 @torch.no_grad()
 def artifact_sheets(folder: Path, meta: dict[str, Any]) -> Iterator[tuple[str, Sheet]]:
-    """(kind, sheet) of the set that is stored in `folder`: "images", and what else there is.
+    """Make the sheets of a stored set.
 
-    "bases" where the images are made from bases, "variants" where each basis makes several, and "evolution"
-    where snapshots are kept. By their names: a set from elsewhere may have them too.
+    Bases and hallucinators are found by the names of their attributes: sets from elsewhere may have them too.
+
+    Args:
+        folder: The artifact.
+        meta: Its `meta.json`.
+
+    Yields:
+        The kind of a sheet, and the sheet: "images"; "bases" where the images are made from bases; "variants"
+        where each basis makes several images; "evolution" where snapshots are kept.
     """
     distilled = load_distilled(folder / WEIGHTS)
     title, classes = f"{meta['label']}  {folder.name}", list(meta["classes"])
@@ -60,7 +67,7 @@ def _by_class(title: str, pixels: Floats, labels: np.ndarray, classes: list[str]
 
 
 def _bases(title: str, bases: Floats) -> Sheet:
-    """All of them, ten in a row, in the order in which they are stored."""
+    """Bases [N,C,H,W], ten in a row, in the order in which they are stored."""
     scaled, notes = around_zero(bases[:MOST_BASES])
     notes += [f"{len(scaled)} of {len(bases)} bases"] if len(bases) > len(scaled) else []
     place = np.arange(len(scaled)) // PER_CLASS
@@ -70,7 +77,7 @@ def _bases(title: str, bases: Floats) -> Sheet:
 
 
 def _variants(title: str, distilled: Any, pixels: Floats, classes: list[str]) -> Sheet:
-    """The first basis of each class, and what every hallucinator makes of it."""
+    """The first basis of each class, and the image that each hallucinator makes of it."""
     shown, count = min(len(classes), PER_CLASS), min(int(distilled.hallucinators), PER_CLASS)
     first = torch.arange(shown) * distilled.bases_per_class
     made = torch.stack([distilled.pair(first, torch.tensor([j])) for j in range(count)], 1).flatten()
@@ -84,7 +91,7 @@ def _variants(title: str, distilled: Any, pixels: Floats, classes: list[str]) ->
 
 
 def _first_of_each(labels: Tensor) -> Tensor:
-    """The first item of each of the first classes that have one."""
+    """The position of the first item of each class, for the first ten classes."""
     found = [(labels == c).nonzero()[:1, 0] for c in range(min(PER_CLASS, int(labels.max()) + 1))]
     return torch.cat(found)
 
@@ -92,7 +99,7 @@ def _first_of_each(labels: Tensor) -> Tensor:
 def _evolution(
     title: str, folder: Path, taken: list[dict[str, Any]], first: Tensor, classes: list[str]
 ) -> Sheet:
-    """One image of each class, a row for each part of the steps."""
+    """One image of each class, a row for each snapshot."""
     decoded = [_decode(load_distilled(folder / one["file"]), first) for one in taken]
     pixels = np.stack([images for images, _ in decoded], axis=0)
     scaled, notes = into_range(pixels.reshape(-1, *pixels.shape[2:]))
@@ -102,6 +109,7 @@ def _evolution(
 
 
 def _decode(distilled: DistilledDataset, items: Tensor) -> tuple[Floats, list[int]]:
+    """The pixels [N,C,H,W] and classes of these items."""
     images, targets = distilled.decode(items)
     labels = targets if targets.ndim == 1 else targets.argmax(1)
     return distilled.preprocess.invert(images).numpy(), labels.tolist()

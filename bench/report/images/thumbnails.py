@@ -1,4 +1,4 @@
-"""Pictures of artifacts that are small enough to travel inside a page."""
+"""Pictures of artifacts, small enough to be embedded in the page."""
 
 import io
 import tempfile
@@ -15,21 +15,21 @@ MOST_COLOURS = 128
 
 
 def thumbnails_of(folders: Sequence[Path]) -> Picture:
-    """Draws an artifact of these result folders, from the first that has it whole."""
+    """Make a function that draws an artifact by its key, from the first folder that has it undamaged."""
 
     def picture(key: str) -> bytes | None:
-        there = (folder for folder in folders if (folder / "artifacts" / key).is_dir())
-        return next((drawn for folder in there if (drawn := _images(folder, key)) is not None), None)
+        for folder in folders:
+            if (folder / "artifacts" / key).is_dir() and (drawn := _images(folder, key)) is not None:
+                return drawn
+        return None
 
     return picture
 
 
 def _images(folder: Path, key: str) -> bytes | None:
-    """Of one artifact; None where it is damaged."""
-    from bench.execution.store import (
-        Store,
-        verified_meta,  # with torch: most reports are made of records alone
-    )
+    """A small PNG of one artifact; None where it is damaged."""
+    # imported here: they load torch, and most reports are made of records alone
+    from bench.execution.store import Store, verified_meta
     from bench.report.images import contact_sheet
     from bench.report.images.sheets import artifact_sheets
 
@@ -38,12 +38,12 @@ def _images(folder: Path, key: str) -> bytes | None:
         _, sheet = next(artifact_sheets(store.artifact(key), verified_meta(store, key)))
     except UserError:
         return None
-    with tempfile.TemporaryDirectory() as aside:
-        return _small(contact_sheet.save_sheet(sheet, Path(aside) / "images.png"))
+    with tempfile.TemporaryDirectory() as directory:
+        return _small(contact_sheet.save_sheet(sheet, Path(directory) / "images.png"))
 
 
 def _small(path: Path) -> bytes:
-    """The picture, made smaller where it is large, with few colours."""
+    """A picture as PNG with few colours, scaled down if it is large."""
     with Image.open(path) as opened:
         image = opened.convert("RGB")
     image.thumbnail(MOST_PIXELS)

@@ -1,1 +1,1 @@
-"""Plots; a method has one colour and one marker in all of them."""
+"""Plots. A method has the same colour and marker in all of them."""

@@ -1,4 +1,4 @@
-"""Accuracy against images per class: a line for each method."""
+"""Accuracy against images per class."""
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -16,14 +16,14 @@ from bench.report.plots.style import (
     make_panels,
     method_lines,
     method_looks,
-    note_aside,
+    side_by_side_factor,
 )
 
 
 def _against_ipc(axes: Axes, rows: pd.DataFrame, look: dict[str, Look]) -> None:
     lines = method_lines(rows, look)
     for i, (style, group) in enumerate(lines):
-        draw_points(axes, group["ipc"].astype(float) * note_aside(i, len(lines)), group, style, "-")
+        draw_points(axes, group["ipc"].astype(float) * side_by_side_factor(i, len(lines)), group, style, "-")
 
 
 def _ipc_axis(axes: Axes, ipcs: list[int]) -> None:
@@ -33,7 +33,7 @@ def _ipc_axis(axes: Axes, ipcs: list[int]) -> None:
 
 
 def accuracy_vs_ipc(summary: pd.DataFrame) -> Figure:
-    """A line per method with its bootstrap intervals."""
+    """Draw a line per method with its bootstrap intervals, from the frame of `aggregate.summary`."""
     look = method_looks(summary)
 
     def draw(axes: Axes, panel: Panel) -> None:

@@ -1,4 +1,9 @@
-"""Critical-difference diagrams: average ranks on an axis, bars over what no test tells apart."""
+"""Critical-difference diagrams: average ranks on an axis, and bars over methods that no test tells apart.
+
+References:
+    Demšar, Statistical comparisons of classifiers over multiple data sets, JMLR 7, 2006; with Wilcoxon's test
+    and Holm's correction in place of Nemenyi's test.
+"""
 
 import re
 from collections.abc import Callable
@@ -11,10 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
 
-from bench.analysis.comparison import SIGNIFICANCE, average_ranks, cliques, test_pairs
+from bench.analysis.comparison import SIGNIFICANCE, average_ranks, cliques, over_budget, test_pairs
 from bench.report.plots.style import Look, method_looks
 from bench.report.sections import RecordsView, Section
-from bench.report.tables.standings import over_budget
 from bench.report.tables.table import distinct_names
 
 LEAST_METHODS, LEAST_CELLS = 3, 2
@@ -28,45 +32,48 @@ ABOVE, BELOW = 0.55, 0.4  # inches, for the title and the note
 
 @dataclass(frozen=True)
 class Diagram:
-    """What is drawn of one data set and protocol."""
+    """What the diagram of one data set and protocol shows."""
 
     dataset: str
     protocol: str
     ranks: pd.Series  # by method, the best first
-    bars: list[tuple[int, int]]  # positions in `ranks`: first and last of what is not told apart
+    bars: list[tuple[int, int]]  # positions in `ranks`: the first and last of methods not told apart
     n_cells: int
     over: set[str]  # methods over their budget
 
     @property
     def title(self) -> str:
+        """What stands above the axis."""
         cells = f"average rank over {self.n_cells} cells"
         return f"{self.dataset}, protocol {self.protocol}: {cells} (1 is best)"
 
     @property
     def stem(self) -> str:
-        """Of its files."""
+        """The name of its files."""
         return "critical_difference_" + re.sub(r"[^\w.-]+", "-", f"{self.dataset}_{self.protocol}")
 
     @property
     def note(self) -> str:
-        """What a bar says, and why it may say nothing."""
+        """What a bar means, and whether the test could have told anything apart."""
         text = f"bars: not told apart (Wilcoxon over cells, Holm, {SIGNIFICANCE})"
         k = len(self.ranks)
-        few = 2.0 ** (1 - self.n_cells) * (k * (k - 1) // 2) >= SIGNIFICANCE
-        return f"{text}; too few cells to tell any apart" if few else text
+        n_pairs = k * (k - 1) // 2
+        least_p = 2.0 ** (1 - self.n_cells) * n_pairs  # where all differences have one sign, after Holm
+        return f"{text}; too few cells to tell any apart" if least_p >= SIGNIFICANCE else text
 
     @property
     def half(self) -> int:
-        """How many names stand to the left: the best ones."""
+        """How many names stand at the left, the best ones."""
         return (len(self.ranks) + 1) // 2
 
     def name(self, position: int) -> str:
+        """The method of this rank, with a note if it is over its budget."""
         method = str(self.ranks.index[position])
         return method + (" (over budget)" if method in self.over else "")
 
 
 def diagrams(view: RecordsView) -> list[Diagram]:
-    """One for each data set and protocol under which enough methods share enough cells."""
+    """A diagram for each data set and protocol under which enough methods share enough cells."""
     found = []
     for (dataset, protocol), rows in view.matrix.cells.groupby(["dataset", "protocol"]):
         part = view.matrix.over(view.matrix.cells.index.isin(rows.index)).shared()
@@ -74,7 +81,7 @@ def diagrams(view: RecordsView) -> list[Diagram]:
             continue
         ranks = average_ranks(part)
         bars = cliques(list(ranks.index), test_pairs(part, list(ranks.index)))
-        over = over_budget(view, part)
+        over = over_budget(view.summary, part)
         found.append(Diagram(str(dataset), str(protocol), ranks, bars, len(part.cells), over))
     return found
 
@@ -83,7 +90,7 @@ def diagrams(view: RecordsView) -> list[Diagram]:
 
 
 def _below(diagram: Diagram) -> float:
-    """Where the first name stands: under all bars."""
+    """Where the first name stands, under all bars."""
     return 0.22 + BAR_HEIGHT * len(diagram.bars)
 
 
@@ -106,7 +113,7 @@ def _names(axes: Axes, diagram: Diagram, look: dict[str, Look], width: float) ->
 
 
 def _panel(axes: Axes, diagram: Diagram, look: dict[str, Look], gap: float) -> None:
-    """`gap`: between the axis' ends and the names, as a part of the axis."""
+    """Draw axis, bars and names; `gap`: between the ends of the axis and the names, as a part of the axis."""
     k = len(diagram.ranks)
     width = gap * (k - 1)
     axes.set(xlim=(1 - width, k + width), ylim=(_height(diagram), 0), yticks=[])
@@ -136,7 +143,7 @@ def _margin(diagram: Diagram) -> float:
 
 
 def draw_diagram(diagram: Diagram, look: dict[str, Look]) -> Figure:
-    """The axis on top, bars below it, the names under them at both sides."""
+    """Draw the axis on top, bars below it, and the names under them at both sides."""
     margin, height = _margin(diagram), _height(diagram)
     axis = max(3.0, NARROWEST - 2 * margin, 0.3 * len(diagram.ranks))
     size = (axis + 2 * margin, height + ABOVE + BELOW)

@@ -1,4 +1,4 @@
-"""Accuracy in the course of the students' training, and of the distillation (from its snapshots)."""
+"""Accuracy in the course of the students' training, and of the distillation from its snapshots."""
 
 from functools import partial
 
@@ -21,7 +21,12 @@ from bench.report.sections import RecordsView, Section
 
 
 def accuracy_vs_training(curve: pd.DataFrame, look: dict[str, Look]) -> Figure:
-    """A line per method with its bootstrap intervals, over the part of the optimiser's steps."""
+    """Draw a line per method with its bootstrap intervals over the part of the optimiser's steps.
+
+    Args:
+        curve: The frame of `aggregate.training_course`.
+        look: Of each method.
+    """
 
     def draw(axes: Axes, panel: Panel) -> None:
         rows = panel.rows.sort_values("fraction")
@@ -46,7 +51,14 @@ def accuracy_vs_training(curve: pd.DataFrame, look: dict[str, Look]) -> Figure:
 def accuracy_vs_progress(
     progress: pd.DataFrame, spent: pd.Series, look: dict[str, Look], xlabel: str
 ) -> Figure:
-    """A line per method over what its distillation had `spent` by each of the rows, its snapshots."""
+    """Draw a line per method over the steps or seconds of its distillation.
+
+    Args:
+        progress: The frame of `aggregate.distillation_course`.
+        spent: The steps or seconds up to each row of it.
+        look: Of each method.
+        xlabel: What is spent.
+    """
 
     def draw(axes: Axes, panel: Panel) -> None:
         rows = panel.rows.sort_values("fraction")
@@ -58,13 +70,14 @@ def accuracy_vs_progress(
 
 
 def training_curve_section(view: RecordsView) -> Section | None:
-    ends = view.curve
-    plot = {"curve": lambda: accuracy_vs_training(ends, method_looks(view.summary))}
-    return Section("curve", ends, plots=plot) if len(ends) else None
+    """Accuracy in the course of the students' training, where the records hold curves."""
+    curve = view.curve
+    plot = {"curve": lambda: accuracy_vs_training(curve, method_looks(view.summary))}
+    return Section("curve", curve, plots=plot) if len(curve) else None
 
 
 def distillation_curve_section(view: RecordsView) -> Section | None:
-    """What the sets were worth after parts of their distillation, where snapshots were scored."""
+    """Accuracy in the course of the distillation, where snapshots were scored."""
     progress = view.progress
     if not len(progress):
         return None

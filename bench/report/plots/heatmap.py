@@ -1,4 +1,4 @@
-"""The cross-architecture table as a picture, drawn from `aggregate.transfer`."""
+"""Heat maps of the accuracy across architectures."""
 
 import numpy as np
 import pandas as pd
@@ -19,27 +19,27 @@ from bench.report.tables.cross_architecture import (
 )
 
 BOX = (0.75, 0.28)  # inches of one number
-MAP = "cividis"  # read alike with and without colour vision
-OWN = "#d55e00"
+MAP = "cividis"  # looks the same with and without colour vision
+OWN = "#d55e00"  # frames the distillation architecture
 MOST_BOXES = 2000  # of one figure
 DARK = 0.179  # luminance below which white text stands out more than black (WCAG 2)
 
 
 def _names(rows: pd.DataFrame) -> pd.Series:
-    """What stands at the left of each row: the method, and what it was distilled on where that tells."""
+    """The name of each row: the method, and its distillation architecture if there are several."""
     if rows["own_arch"].nunique() < 2 and not rows.duplicated(["ipc", "method"]).any():
         return rows["method"]
     return rows["method"] + rows["distill_arch"].map(lambda arch: "" if arch == "any" else f" ({arch})")
 
 
 def _panel(axes: Axes, rows: pd.DataFrame, names: list[str], archs: list[str], colours: Normalize) -> None:
-    """Percent by method and evaluation architecture; a frame where it is the method's own."""
+    """Draw percent by method and evaluation architecture; a frame marks the distillation architecture."""
     colours_of = ScalarMappable(colours, MAP).to_rgba
     cells = rows.set_index("name")[[ACCURACY_PREFIX + arch for arch in archs]].reindex(names) * 100
     text = cells.map(lambda value: "" if pd.isna(value) else f"{value:.1f}")
     shown = {"cmap": MAP, "vmin": colours.vmin, "vmax": colours.vmax, "cbar": False, "linewidths": 0.5}
     sns.heatmap(cells, annot=text, fmt="", ax=axes, yticklabels=names, xticklabels=archs, **shown)
-    written = cells.to_numpy()[cells.notna()]  # nothing where nothing was run
+    written = cells.to_numpy()[cells.notna()]  # seaborn writes no label where a value is missing
     for label, value in zip(axes.texts, written, strict=True):
         label.set_color("white" if relative_luminance(colours_of(value)) < DARK else "0.1")
     axes.set(xlabel="", ylabel="", facecolor="0.93")
@@ -53,9 +53,13 @@ def _panel(axes: Axes, rows: pd.DataFrame, names: list[str], archs: list[str], c
 
 
 def cross_architecture_heatmap(transfer: pd.DataFrame) -> Figure:
-    """A row of heat maps for each dataset and protocol with several architectures, one for each ipc.
+    """Draw a row of heat maps, one for each ipc, for each data set and protocol with several architectures.
 
-    Raises TooMuch.
+    Args:
+        transfer: The frame of `aggregate.transfer`.
+
+    Raises:
+        TooMuchToDraw: There are more than `MOST_BOXES` numbers.
     """
     parts = [
         part for _, part in transfer.groupby(["dataset", "protocol"]) if len(transfer_architectures(part)) > 1
@@ -93,7 +97,7 @@ def cross_architecture_heatmap(transfer: pd.DataFrame) -> Figure:
 
 
 def cross_architecture_section(view: RecordsView) -> Section | None:
-    """The tables and the picture, where the records hold several evaluation architectures."""
+    """Tables and heat maps, where the records hold several evaluation architectures."""
     transfer = view.transfer
     if not (tables := cross_architecture_tables(transfer)):
         return None

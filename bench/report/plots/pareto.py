@@ -1,4 +1,4 @@
-"""Accuracy against what it costs, seconds or bytes, and the front of those that nothing beats in both."""
+"""Accuracy against seconds and against bytes, with the Pareto front."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,15 +20,15 @@ from bench.report.plots.style import (
     log_axis,
     method_lines,
     method_looks,
-    note_aside,
-    own_rows,
     panel_by_ipc,
+    panel_by_row,
+    side_by_side_factor,
 )
 from bench.report.sections import RecordsView, Section
 
 LEAST_SECONDS = 1e-3
 FRONT: dict[str, Any] = {"color": "0.2", "linewidth": 0.7, "linestyle": "-"}
-ALIKE = 1.1  # sizes with less between them stand side by side
+ALIKE = 1.1  # sizes with a lower ratio are drawn side by side
 RING: dict[str, Any] = {
     "marker": "o",
     "markersize": PANEL_SIZE + 4.5,
@@ -39,9 +39,14 @@ RING: dict[str, Any] = {
 
 
 def pareto_front(cost: ArrayLike, accuracy: ArrayLike) -> NDArray[np.bool_]:
-    """Which points no other one beats: is at least as good in both, and better in one.
+    """Mark the points that no other one dominates, being at least as good in both and better in one.
 
-    Equal points do not beat each other. A point with an unknown (NaN) cost is not on the front.
+    Args:
+        cost: [N], lower is better; a NaN is not on the front.
+        accuracy: [N], higher is better.
+
+    Returns:
+        [N]; of equal points on the front all are marked.
     """
     c, a = np.asarray(cost, dtype=np.float64), np.asarray(accuracy, dtype=np.float64)
     as_good = (c[None] <= c[:, None]) & (a[None] >= a[:, None])  # [i,j]: j is as good as i
@@ -51,27 +56,32 @@ def pareto_front(cost: ArrayLike, accuracy: ArrayLike) -> NDArray[np.bool_]:
 
 
 def _draw_front(axes: Axes, rivals: pd.DataFrame) -> None:
-    """Rings around the best, and the steps under which all others are: the rows have `cost`, drawn at `x`."""
+    """Draw rings around the points on the front, and steps above all others.
+
+    Args:
+        axes: With its limits set.
+        rivals: Rows of the summary with their `cost`, and `x`, where they are drawn.
+    """
     best = rivals[pareto_front(rivals["cost"], rivals["accuracy_mean"])].sort_values(["cost", "x"])
     y = 100 * best["accuracy_mean"]
     axes.plot(best["x"], y, linestyle="", zorder=4, **RING)
-    # to the right end of the axes: what costs more and is no better is beaten
+    # to the right end of the axes: what costs more and is no better is dominated
     ends = [*best["x"], axes.get_xlim()[1]], [*y, *y.iloc[-1:]]
     if len(best):
         axes.plot(*ends, drawstyle="steps-post", zorder=1, **FRONT)
 
 
 def _side_by_side(size: pd.Series) -> pd.Series:
-    """Where to draw these sizes on a log axis: those that are nearly alike beside each other, in order."""
+    """Where to draw sizes on a log axis: nearly equal ones beside each other, in order."""
     placed = size.sort_values(kind="stable")
     cluster = (placed.div(placed.shift()) > ALIKE).cumsum()
     together = placed.groupby(cluster)
     i, n = together.cumcount(), together.transform("size")
-    return together.transform("mean") * [note_aside(*where) for where in zip(i, n, strict=True)]
+    return together.transform("mean") * [side_by_side_factor(*where) for where in zip(i, n, strict=True)]
 
 
 def _figure(
-    found: list[Panel],
+    panels: list[Panel],
     summary: pd.DataFrame,
     cost: pd.Series,
     xlabel: str,
@@ -79,7 +89,16 @@ def _figure(
     *,
     all_compete: bool,
 ) -> Figure:
-    """`place`: where costs are drawn; `all_compete`: what is over its budget may be on the front too."""
+    """Draw accuracy against cost.
+
+    Args:
+        panels: With the rows of the summary that each shows.
+        summary: All rows, for the legend.
+        cost: Of each row of the summary.
+        xlabel: What the cost is.
+        place: Where costs are drawn on the axis.
+        all_compete: Methods over their budget may be on the front too.
+    """
     look = method_looks(summary)
     drawn = cost[~summary["exempt"] & summary["ipc"].notna()]
 
@@ -96,7 +115,7 @@ def _figure(
     distilled = summary.loc[~summary["exempt"], "method"]
     unmeasured = set(distilled) - set(distilled[cost[distilled.index].notna()])
     return arrange_panels(
-        found,
+        panels,
         [
             *draw_legend(summary, look, unmeasured),
             Line2D([], [], label="Pareto front (of the means)", **FRONT, **RING),
@@ -107,7 +126,10 @@ def _figure(
 
 
 def accuracy_vs_seconds(summary: pd.DataFrame) -> Figure:
-    """A panel for each ipc, as only sets of one size compete, and those within their budget."""
+    """Draw accuracy against seconds to prepare and distil.
+
+    A panel for each ipc: sets of one size compete, those that fit their budget.
+    """
     seconds = summary["prepare_s"] + summary["distill_s"]
     clipped = ", below 1 ms drawn at 1 ms" if (seconds[~summary["exempt"]] < LEAST_SECONDS).any() else ""
     label = f"seconds to prepare and distil (log scale{clipped})"
@@ -122,14 +144,17 @@ def accuracy_vs_seconds(summary: pd.DataFrame) -> Figure:
 
 
 def accuracy_vs_bytes(summary: pd.DataFrame) -> Figure:
-    """All ipc in one panel; what is over the budget of its ipc competes too, as size is the axis."""
+    """Draw accuracy against stored bytes, all ipc in one panel.
+
+    Methods over their budget compete too, as size is the axis.
+    """
     kib = summary["stored_bytes"] / 1024
     label = "KiB stored, all numbers at fp32 (log scale)\nsets of nearly one size stand side by side"
-    return _figure(own_rows(summary), summary, kib, label, _side_by_side, all_compete=True)
+    return _figure(panel_by_row(summary), summary, kib, label, _side_by_side, all_compete=True)
 
 
 def pareto_section(view: RecordsView) -> Section:
-    """Both plots, from the same rows as the comparison tables."""
+    """Accuracy against seconds and against bytes, from the same rows as the summary table."""
     summary = view.summary
     return Section(
         "pareto",

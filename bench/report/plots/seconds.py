@@ -1,9 +1,9 @@
-"""Where the seconds go: a bar per method, and each phase as a number beside it.
+"""Seconds by phase: a stacked bar per method, with the numbers beside it.
 
-Bars are stacked, so the axis is linear and starts at zero; what is too short to be seen is a number.
+Stacked bars need a linear axis that starts at zero; a phase too short to be seen can be read as a number.
 """
 
-from typing import Any, cast
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -11,32 +11,35 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from bench.analysis.aggregate import SECONDS
-from bench.records.columns import Row
 from bench.report.plots.style import Panel, limit_names, panel_by_ipc
 from bench.report.sections import RecordsView, Section
-from bench.report.tables.table import budget_mark, mark_notes, short_number
+from bench.report.tables.table import budget_mark, frame_rows, mark_notes, short_number
 
-# dark, middle and light: told apart in grey print and without colour vision
+# dark, middle and light: they differ in grey print and without colour vision
 PHASES = dict(zip(SECONDS, ("#1f3b73", "#de8f05", "#d3d3d3"), strict=True))
 PHASE_HATCHES = dict(zip(SECONDS, ("", "////", ""), strict=True))
 PHASE_NAMES = dict(zip(SECONDS, ("prepare", "distil", "evaluate"), strict=True))
 MOST_BARS = 400
 BAR, WIDTH = 0.21, 3.2  # inches
-COLUMN = 0.68  # of a column of numbers
-HEAD, FOOT, LINE = 0.5, 0.3, 0.17  # of what stands above and below a panel, and of a note
+COLUMN = 0.68  # inches of a column of numbers
+HEAD, FOOT, LINE = 0.5, 0.3, 0.17  # inches above and below a panel, and of a note
 
 
-def slowest_first(rows: pd.DataFrame) -> pd.DataFrame:
-    """A row per method, quickest first, the unmeasured last; several sources have a row each, by `name`."""
+def quickest_first(rows: pd.DataFrame) -> pd.DataFrame:
+    """Sort rows by their `total` seconds, quickest first, unmeasured ones last, and give each a `name`.
+
+    The name has the distillation architecture where a method has several rows.
+    """
     several = rows.duplicated("method").any()
     source = rows["distill_arch"].map(lambda arch: f" ({arch})" if several and arch != "any" else "")
-    marks = [budget_mark(*flags) for flags in zip(rows["exempt"], ~rows["within_budget"], strict=True)]
+    flags = zip(rows["exempt"], ~rows["within_budget"], strict=True)
+    marks = [budget_mark(exempt=exempt, over_budget=over) for exempt, over in flags]
     named = rows.assign(name=rows["method"] + source + marks, total=rows[SECONDS].sum(axis=1, skipna=False))
     return named.sort_values(["total", "name"], kind="stable")
 
 
 def _panel(axes: Axes, panel: Panel) -> None:
-    rows = slowest_first(panel.rows)
+    rows = quickest_first(panel.rows)
     names = list(rows["name"])
     left = pd.Series(0.0, index=rows.index)
     for phase, colour in PHASES.items():
@@ -55,7 +58,7 @@ def _panel(axes: Axes, panel: Panel) -> None:
 
 
 def _numbers(axes: Axes, rows: pd.DataFrame) -> None:
-    """The columns at the right: seconds by phase, and their sum."""
+    """Write the columns at the right: seconds by phase, and their sum."""
     columns = {**{phase: PHASE_NAMES[phase] for phase in SECONDS}, "total": "total"}
     for i, (column, header) in enumerate(columns.items()):
         x = 1 + (i + 1) * COLUMN / WIDTH
@@ -71,12 +74,18 @@ def _numbers(axes: Axes, rows: pd.DataFrame) -> None:
 
 
 def seconds_breakdown(summary: pd.DataFrame) -> Figure:
-    """A panel for each data set, protocol, distillation architecture and ipc, on the own architecture.
+    """Draw a panel for each data set, protocol, distillation architecture and ipc.
 
-    Raises TooMuch.
+    The seconds to evaluate are those on the distillation architecture.
+
+    Args:
+        summary: The frame of `aggregate.summary`.
+
+    Raises:
+        TooMuchToDraw: There are more than `MOST_BARS` bars.
     """
     found = sorted(panel_by_ipc(summary), key=lambda panel: (panel.row, panel.column))
-    names = [name for panel in found for name in slowest_first(panel.rows)["name"]]
+    names = [name for panel in found for name in quickest_first(panel.rows)["name"]]
     limit_names(len(names), "bars", MOST_BARS)
     notes = _notes(summary)
     left, below = 0.075 * max(map(len, names)) + 0.2, 0.45 + LINE * len(notes)
@@ -108,17 +117,14 @@ def seconds_breakdown(summary: pd.DataFrame) -> Figure:
 
 
 def _notes(summary: pd.DataFrame) -> list[str]:
-    """What the figures are, and each mark that occurs."""
-    shared = (
-        [] if summary["exclusive"].all() else ["Jobs ran side by side: their seconds compare only roughly."]
-    )
-    return [
-        "Seconds, means over seeds; what is prepared once is charged to each method that uses it.",
-        *shared,
-        *mark_notes(cast(list[Row], summary.to_dict("records"))),
-    ]
+    """What the numbers are, and each mark that occurs."""
+    notes = ["Seconds, means over seeds; what is prepared once is charged to each method that uses it."]
+    if not summary["exclusive"].all():
+        notes.append("Jobs ran side by side: their seconds compare only roughly.")
+    return notes + mark_notes(frame_rows(summary))
 
 
 def seconds_section(view: RecordsView) -> Section:
+    """Seconds by phase, from the same rows as the summary table."""
     summary = view.summary
     return Section("breakdown", plots={"breakdown": lambda: seconds_breakdown(summary)})

@@ -1,4 +1,4 @@
-"""What all plots share. A method has one colour and marker in every plot."""
+"""What all plots share: the looks of methods, panels, axes, legend and saving."""
 
 import math
 import re
@@ -20,21 +20,19 @@ from numpy.typing import NDArray
 
 from bench.core.io import replacing
 
-# Those of seaborn's colour-blind-safe palette that white paper does not swallow: no pale pink, no yellow.
+# seaborn's colour-blind-safe palette without pale pink and yellow, which are too light on white paper
 COLOURS = [sns.color_palette("colorblind")[i] for i in (0, 1, 2, 3, 4, 5, 7, 9)]
-MARKERS = "osD^vP*X<>pHd"  # 13 and 8 colours: 104 pairs before one comes twice
+MARKERS = "osD^vP*X<>pHd"  # 13, with 8 colours: 104 pairs before one repeats
 DASHES = ["--", ":", "-.", (0, (5, 1, 1, 1, 1, 1))]
-PANEL, ALONE = (2.7, 2.4), (4.2, 3.2)  # inches; of the only one there is
+PANEL, ALONE = (2.7, 2.4), (4.2, 3.2)  # inches of a panel, and of a single one
 MOST_TICKS = 5
-PLOT_FORMATS: dict[str, dict[str, Any]] = {
-    "png": {"Software": None},
-    "svg": {"Date": None},
-}  # without clock or version
+# file formats and their metadata: no date or version, so that the same figure has the same bytes
+PLOT_FORMATS: dict[str, dict[str, Any]] = {"png": {"Software": None}, "svg": {"Date": None}}
 ABREAST = 3  # panels of a single column, side by side
 PANEL_SIZE = 4.5  # of a marker, in points
-LARGER = {"*": 1.6, "P": 1.3, "X": 1.3, "d": 1.2}  # those that cover little of their box
+LARGER = {"*": 1.6, "P": 1.3, "X": 1.3, "d": 1.2}  # markers that cover little of their box
 MOST_NAMES = 45  # in a legend
-MOST_PANELS = 100  # of one figure; more are neither read nor drawn in a minute
+MOST_PANELS = 100  # of one figure; more would take over a minute to draw
 
 PLOT_STYLE: dict[str, Any] = {
     **sns.axes_style("whitegrid"),
@@ -49,25 +47,27 @@ PLOT_STYLE: dict[str, Any] = {
 
 
 class TooMuchToDraw(Exception):
-    """More than one figure can show; says what."""
+    """There is more than one figure can show."""
 
 
 def limit_names(n: int, what: str, most: int) -> None:
-    """Raises TooMuch for more than a figure can show."""
+    """Raise TooMuchToDraw if there are more than `most` of something."""
     if n > most:
         raise TooMuchToDraw(f"{n} {what}, at most {most} are drawn")
 
 
 @dataclass(frozen=True)
 class Look:
+    """How a method is drawn."""
+
     colour: Any
     marker: str
     dash: Any
-    hollow: bool = False  # the second time round the colours: told apart in grey print too
+    hollow: bool = False  # the second time that a colour is used: differs in grey print too
 
     @property
     def face(self) -> dict[str, Any]:
-        """Its markers, for `Line2D`."""
+        """Its marker, as arguments of `Line2D`."""
         inside, edge = ("white", self.colour) if self.hollow else (self.colour, "white")
         size = PANEL_SIZE * LARGER.get(self.marker, 1)
         return {
@@ -81,7 +81,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Panel:
-    """The rows of a summary that are drawn into one pair of axes."""
+    """Rows of a summary that are drawn into one pair of axes, and its place in the figure."""
 
     title: str
     row: int
@@ -98,7 +98,10 @@ def natural_order(name: str) -> list[tuple[int, str]]:
 
 
 def method_looks(summary: pd.DataFrame) -> dict[str, Look]:
-    """By method, in the order of the legend: from all methods of the summary, so the same in every plot."""
+    """The look of each method, in the order of the legend.
+
+    It depends on all methods of the summary: pass the whole one, so that all plots agree.
+    """
     n = len(COLOURS)
     exempt = sorted(summary.loc[summary["exempt"], "method"].unique(), key=natural_order)
     distilled = sorted(set(summary["method"]) - set(exempt), key=natural_order)
@@ -111,9 +114,9 @@ def method_looks(summary: pd.DataFrame) -> dict[str, Look]:
 
 
 def make_panels(summary: pd.DataFrame) -> list[Panel]:
-    """A row per dataset, protocol and distillation architecture, a column per evaluation architecture.
+    """Make a row per data set, protocol and distillation architecture, a column per evaluation architecture.
 
-    What needs no network to distil ("any") is drawn next to every distillation architecture.
+    Methods that need no network ("any") are drawn beside every distillation architecture.
     """
     archs = sorted(summary["eval_arch"].unique())
     protocols = summary["protocol"].nunique() > 1
@@ -133,8 +136,8 @@ def make_panels(summary: pd.DataFrame) -> list[Panel]:
     return found
 
 
-def own_rows(frame: pd.DataFrame) -> list[Panel]:
-    """A panel for each row of the plots: on its distillation architecture, or on the first without that."""
+def panel_by_row(frame: pd.DataFrame) -> list[Panel]:
+    """Keep one panel of each row: evaluated on its distillation architecture, else on the first one."""
 
     def rank(panel: Panel) -> tuple[bool, int]:
         return not (panel.rows["distill_arch"] == panel.rows["eval_arch"]).any(), panel.column
@@ -146,8 +149,8 @@ def own_rows(frame: pd.DataFrame) -> list[Panel]:
 
 
 def panel_by_ipc(frame: pd.DataFrame) -> list[Panel]:
-    """A column for each ipc; the whole set is drawn into each."""
-    whole = 0  # its own column, if there is nothing else
+    """As `panel_by_row`, with a column for each ipc; the whole training set is drawn into each."""
+    whole = 0  # the column of the whole training set, if there is nothing else
     ipcs = ipcs_in(frame) or [whole]
     return [
         replace(
@@ -156,19 +159,20 @@ def panel_by_ipc(frame: pd.DataFrame) -> list[Panel]:
             column=ipcs.index(ipc),
             rows=panel.rows[panel.rows["ipc"].isna() | (panel.rows["ipc"] == ipc)],
         )
-        for panel in own_rows(frame)
+        for panel in panel_by_row(frame)
         for ipc in ipcs_in(panel.rows) or [whole]
     ]
 
 
 def _errors(rows: pd.DataFrame) -> NDArray[np.float64]:
-    """Distances to the ends of the interval in percent, for `errorbar`; nothing where none is claimed."""
+    """Distances [2,N] to the ends of the interval in percent, for `errorbar`; NaN where there is none."""
     low = rows["accuracy_mean"] - rows["accuracy_ci_low"]
     high = rows["accuracy_ci_high"] - rows["accuracy_mean"]
     return np.array([low, high], dtype=np.float64).clip(min=0) * 100
 
 
 def ipcs_in(rows: pd.DataFrame) -> list[int]:
+    """The ipc in these rows, sorted, without the whole training set."""
     return sorted(int(ipc) for ipc in rows["ipc"].dropna().unique())
 
 
@@ -176,7 +180,7 @@ def ipcs_in(rows: pd.DataFrame) -> list[int]:
 
 
 def draw_ceiling(axes: Axes, rows: pd.DataFrame, look: dict[str, Look]) -> None:
-    """What no budget applies to, as lines across."""
+    """Draw the accuracy on the whole training set as a horizontal line."""
     for method, group in rows[rows["exempt"]].groupby("method"):
         style = look[str(method)]
         level = 100 * group["accuracy_mean"].mean()
@@ -188,14 +192,22 @@ def _distilled(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def method_lines(rows: pd.DataFrame, look: dict[str, Look]) -> list[tuple[Look, pd.DataFrame]]:
-    """The points of each method, in the order of the legend."""
+    """The rows of each method with its look, in the order of the legend, without the whole training set."""
     distilled = _distilled(rows)
     by_method = {name: distilled[distilled["method"] == name] for name in look}
     return [(look[name], group) for name, group in by_method.items() if len(group)]
 
 
 def draw_points(axes: Axes, x: pd.Series, rows: pd.DataFrame, style: Look, line: str) -> None:
-    """Markers on a line, each with its interval."""
+    """Draw accuracies as markers with their intervals.
+
+    Args:
+        axes: What is drawn on.
+        x: Where the rows are drawn.
+        rows: Of one method, with `accuracy_mean`, `accuracy_ci_low` and `accuracy_ci_high`.
+        style: Of the method.
+        line: The style of the line between them; "" for none.
+    """
     y = 100 * rows["accuracy_mean"]
     bar: dict[str, Any] = {"capsize": 2, "capthick": 0.8, "elinewidth": 0.8}
     axes.errorbar(x, y, yerr=_errors(rows), fmt="none", ecolor=style.colour, **bar)
@@ -203,20 +215,20 @@ def draw_points(axes: Axes, x: pd.Series, rows: pd.DataFrame, style: Look, line:
     axes.plot(x, y, color=style.colour, linestyle="", zorder=3, **style.face)
 
 
-def note_aside(i: int, count: int) -> float:
-    """By what the i-th of so many points at one place of a log axis is moved: they stand side by side."""
+def side_by_side_factor(i: int, count: int) -> float:
+    """The factor that moves the i-th of `count` points at one place of a log axis beside the others."""
     return float(min(1.08, 1.8 ** (1 / count)) ** (i - (count - 1) / 2))
 
 
 def draw_ticks(axes: Axes, values: Sequence[float]) -> None:
-    """These and no others on the x axis, as plain numbers."""
+    """Set the ticks of the x axis to these values, as plain numbers."""
     axes.xaxis.set_major_locator(FixedLocator(values))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.10g}"))
 
 
 def log_axis(axes: Axes, values: pd.Series) -> None:
-    """A log scale for these values, with a few round numbers."""
+    """Set a log scale for these values, with a few round numbers as ticks."""
     drawn = values[values > 0]
     low, high = (drawn.min() / 1.6, drawn.max() * 1.6) if len(drawn) else (1, 10)
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
@@ -231,7 +243,13 @@ def log_axis(axes: Axes, values: pd.Series) -> None:
 
 
 def draw_legend(frame: pd.DataFrame, look: dict[str, Look], unmeasured: Collection[str] = ()) -> list[Line2D]:
-    """Every method of the frame, what makes it no comparison at equal storage, and who has no point."""
+    """Make the legend: the methods of the frame, those that do not compete at equal storage with a note.
+
+    Args:
+        frame: The rows that are drawn.
+        look: Of each method, in the order of the legend.
+        unmeasured: Methods without a point, which the legend says.
+    """
     exempt = set(frame.loc[frame["exempt"], "method"])
     over = set(frame.loc[~frame["exempt"] & ~frame["within_budget"], "method"])
     present = set(frame["method"])
@@ -249,10 +267,18 @@ def draw_legend(frame: pd.DataFrame, look: dict[str, Look], unmeasured: Collecti
 def arrange_panels(
     found: list[Panel], handles: list[Line2D], draw: Callable[[Axes, Panel], None], xlabel: str
 ) -> Figure:
-    """All panels in a grid, the legend to its right; a combination without records stays empty.
+    """Draw panels in a grid, with the legend to the right; a place without a panel stays empty.
 
-    The panels of a row share their scale. A single column is wrapped, and each panel keeps its own. Raises
-    TooMuch.
+    The panels of a row share their scale. A single column is wrapped, and each panel has its own scale.
+
+    Args:
+        found: The panels.
+        handles: The legend.
+        draw: Draws one panel.
+        xlabel: Of the figure.
+
+    Raises:
+        TooMuchToDraw: There are more than `MOST_PANELS` panels or `MOST_NAMES` names.
     """
     limit_names(len(found), "panels", MOST_PANELS)
     limit_names(len(handles), "names in the legend", MOST_NAMES)
@@ -282,12 +308,12 @@ def arrange_panels(
 
 
 def save_plot(draw: Callable[[], Figure], stem: Path) -> list[Path]:
-    """Draw and write `stem.png` and `stem.svg`, the same bytes for the same figure."""
+    """Draw a figure and write it to STEM.png and STEM.svg, the same bytes for the same figure."""
     written = []
     with rc_context(cast(Any, PLOT_STYLE)):
         figure = draw()
         figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # laid out once; again for each file would double the time
+        figure.set_layout_engine("none")  # the layout is computed once, not again for each file
         for kind, metadata in PLOT_FORMATS.items():
             path = stem.with_suffix(f".{kind}")
             with replacing(path) as temporary:

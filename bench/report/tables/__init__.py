@@ -1,1 +1,1 @@
-"""Tables as rows and columns of text, and how they are drawn for Markdown, LaTeX and the terminal."""
+"""Tables of text, and how they are written as Markdown and LaTeX and printed in the terminal."""

@@ -1,4 +1,4 @@
-"""Across architectures: what each method's sets are worth on networks other than their own, and a picture."""
+"""Accuracy across architectures: how distilled sets do on networks other than their own."""
 
 import pandas as pd
 
@@ -6,13 +6,11 @@ from bench.records.columns import Row
 from bench.report.tables import table
 from bench.report.tables.table import MISSING, Comparison, Reader, TableCell, TableColumn, percent_cell
 
-ACCURACY_PREFIX = (
-    "accuracy_"  # of the columns of `aggregate.transfer` that hold one evaluation architecture each
-)
+ACCURACY_PREFIX = "accuracy_"  # `aggregate.transfer` has a column accuracy_ARCH for each architecture
 
 
 def transfer_architectures(transfer: pd.DataFrame) -> list[str]:
-    """Those on which something in these rows was scored, in the order of their columns."""
+    """The evaluation architectures that have a score in these rows, in the order of their columns."""
     found = transfer.filter(like=ACCURACY_PREFIX).dropna(axis="columns", how="all").columns
     return table.familiar_first(
         (name.removeprefix(ACCURACY_PREFIX) for name in found), list(transfer["distill_arch"])
@@ -20,6 +18,8 @@ def transfer_architectures(transfer: pd.DataFrame) -> list[str]:
 
 
 def _on(arch: str) -> Reader:
+    """The accuracy on one architecture, bold where the set was distilled on it."""
+
     def read(row: Row) -> TableCell:
         value = row[ACCURACY_PREFIX + arch]
         return TableCell(MISSING if pd.isna(value) else f"{100 * value:.1f}", row["distill_arch"] == arch)
@@ -45,7 +45,11 @@ def _notes(rows: list[Row], protocol: str, distilled: list[str]) -> list[str]:
 
 
 def cross_architecture_tables(transfer: pd.DataFrame) -> list[Comparison]:
-    """A table for every dataset and protocol with several evaluation architectures, from that frame."""
+    """A table for every data set and protocol with several evaluation architectures.
+
+    Args:
+        transfer: The frame of `aggregate.transfer`.
+    """
     tables = []
     for dataset, protocol, part, rows in table.by_dataset_and_protocol(transfer):
         if len(archs := transfer_architectures(part)) < 2:
@@ -58,5 +62,5 @@ def cross_architecture_tables(transfer: pd.DataFrame) -> list[Comparison]:
             *((TableColumn(arch, accuracy=True), _on(arch)) for arch in archs),
         ]
         title = "Across architectures: " + table.table_title(dataset, protocol, distilled)
-        tables.append(table.lay_out(title, columns, rows, _notes(rows, protocol, distilled)))
+        tables.append(table.table_by_ipc(title, columns, rows, _notes(rows, protocol, distilled)))
     return tables

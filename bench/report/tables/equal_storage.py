@@ -1,9 +1,7 @@
-"""Equal storage only: what fits the budget of its ipc, ranked."""
+"""Methods ranked at equal storage: only those that fit the budget of their ipc."""
 
 import numpy as np
-import pandas as pd
 
-from bench.analysis.comparison import EXACT_DIGITS, tied_ranks
 from bench.records.columns import Row
 from bench.report.sections import RecordsView, Section
 from bench.report.tables.table import (
@@ -16,31 +14,19 @@ from bench.report.tables.table import (
     by_dataset_and_protocol,
     distillation_architectures,
     familiar_first,
-    lay_out,
     method_columns,
     percent_cell,
     short_number,
+    table_by_ipc,
     table_title,
-    tied,
 )
-
-COMPARED = ["dataset", "protocol", "ipc", "eval_arch"]  # what is ranked together
-BOUNDS = ["accuracy_mean", "accuracy_ci_low", "accuracy_ci_high"]
-
-
-def rank_at_equal_storage(summary: pd.DataFrame) -> pd.DataFrame:
-    """What competes at equal storage, its `rank` in the cell, and whether it is `best`, ties included."""
-    fair = summary[summary["within_budget"] & ~summary["exempt"]].reset_index(drop=True)
-    rank, best = np.zeros(len(fair)), np.zeros(len(fair), bool)
-    for rows in fair.groupby(COMPARED).indices.values():
-        values = fair.loc[rows, BOUNDS].round(EXACT_DIGITS)
-        rank[rows] = tied_ranks(*values.to_numpy(float).T)
-        best[rows] = tied([(m, low, high) for m, low, high in values.itertuples(index=False)])
-    return fair.assign(rank=rank.astype(int), best=best)
 
 
 def _lines(rows: list[Row], archs: list[str]) -> list[Row]:
-    """A row per method, ipc and distillation architecture, `accuracy` by evaluation architecture."""
+    """A row per method, ipc and distillation architecture, the best rank first.
+
+    `on`: its rows by evaluation architecture. `rank`: their mean rank; NaN if one architecture is missing.
+    """
     found: dict[tuple[int, str, str], Row] = {}
     for row in rows:
         line = found.setdefault((row["ipc"], row["method"], row["distill_arch"]), {**row, "on": {}})
@@ -70,7 +56,7 @@ def _rank(digits: int) -> Reader:
 
 
 def _left_out(rows: list[Row]) -> list[str]:
-    """What stores more than it may, by method."""
+    """A note that names the methods over their budget, with what they store."""
     stored: dict[str, dict[int, float]] = {}
     for row in rows:
         if not row["exempt"] and not row["within_budget"]:
@@ -103,18 +89,17 @@ def _comparison(dataset: str, protocol: str, rows: list[Row], all_rows: list[Row
         *_left_out(all_rows),
     ]
     title = f"Equal storage: {table_title(dataset, protocol, distilled)}"
-    return lay_out(title, columns, _lines(rows, archs), notes)
+    return table_by_ipc(title, columns, _lines(rows, archs), notes)
 
 
 def equal_storage_section(view: RecordsView) -> Section | None:
     """A table for each data set and protocol under which several methods fit their budget."""
-    table = rank_at_equal_storage(view.summary)
+    fair = view.ranked[view.ranked["competes"]].drop(columns=["competes", "summary_best"])
+    fair = fair.astype({"rank": int}).reset_index(drop=True)
     everything = {(d, p): rows for d, p, _, rows in by_dataset_and_protocol(view.summary)}
     found = [
         _comparison(dataset, protocol, rows, everything[dataset, protocol])
-        for dataset, protocol, part, rows in by_dataset_and_protocol(table)
+        for dataset, protocol, part, rows in by_dataset_and_protocol(fair)
         if part["method"].nunique() > 1
     ]
-    shown = ["rank", "best"]
-    ordered = table[[*table.columns.drop(shown), *shown]]
-    return Section("equal_storage", ordered, found) if found else None
+    return Section("equal_storage", fair, found) if found else None

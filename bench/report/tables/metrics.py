@@ -1,4 +1,4 @@
-"""More than the accuracy: calibration, agreement, the worst class, and DD-Ranking's scores."""
+"""Further metrics: calibration error, agreement, the worst class, and DD-Ranking's scores."""
 
 import pandas as pd
 
@@ -13,10 +13,10 @@ from bench.report.tables.table import (
     TableColumn,
     by_dataset_and_protocol,
     distillation_architectures,
-    lay_out,
     mark_notes,
     method_columns,
     percent_cell,
+    table_by_ipc,
     table_title,
     with_interval,
 )
@@ -34,14 +34,19 @@ MEANING = {
 
 
 def metrics_frame(measured: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
-    """All that is known of each cell but its accuracy; no row where nothing is known."""
+    """Join metrics and DD-Ranking's scores by cell; empty where the records hold none.
+
+    Args:
+        measured: The frame of `aggregate.metrics_summary`.
+        scores: The frame of `dd_ranking.dd_ranking_scores`.
+    """
     table = measured.merge(scores.astype({"ipc": "Int64"}), on=CELL, how="left")
     known = table[[*MEASURED_COLUMNS, *SCORES]].notna().any(axis=None)
     return table if known else table.iloc[:0]
 
 
 def _value(name: str) -> Reader:
-    """A mean in percent, or a score with its interval: HLR and IOR in points, LRS and ARS as they are."""
+    """A mean in percent, or a score with its interval: HLR and IOR in points, LRS and ARS as fractions."""
 
     def read(row: Row) -> TableCell:
         if name in MEASURED_COLUMNS:
@@ -71,7 +76,7 @@ def _notes(rows: list[Row], protocol: str, known: list[str]) -> list[str]:
 
 
 def metrics_tables(table: pd.DataFrame) -> list[Comparison]:
-    """A table for every dataset and protocol of what `gather` found; what no row has gets no column."""
+    """A table for every data set and protocol of `metrics_frame`; a metric that no row has gets no column."""
     tables = []
     for dataset, protocol, part, rows in by_dataset_and_protocol(table):
         known = [name for name in (*MEASURED_COLUMNS, *SCORES) if part[name].notna().any()]
@@ -88,10 +93,11 @@ def metrics_tables(table: pd.DataFrame) -> list[Comparison]:
             ),
         ]
         title = f"Further metrics: {table_title(dataset, protocol, distilled)}"
-        tables.append(lay_out(title, columns, rows, _notes(rows, protocol, known)))
+        tables.append(table_by_ipc(title, columns, rows, _notes(rows, protocol, known)))
     return tables
 
 
 def metrics_section(view: RecordsView) -> Section | None:
-    known = metrics_frame(view.measured, view.scores)
-    return Section("metrics", known, metrics_tables(known)) if len(known) else None
+    """The tables, where the records hold metrics or what DD-Ranking's scores need."""
+    table = metrics_frame(view.measured, view.scores)
+    return Section("metrics", table, metrics_tables(table)) if len(table) else None

@@ -1,4 +1,4 @@
-"""Measured less published, with the source of each figure and what differs in how it was made."""
+"""Measured accuracies against published ones: their sources, and what differs in how they were measured."""
 
 # ruff: noqa: RUF001  (a table is set with real dashes and multiplication signs)
 
@@ -23,13 +23,10 @@ from bench.report.tables.table import (
 
 
 def _letters(texts: Iterable[str]) -> dict[str, str]:
-    """a, b, ... z, aa, ab, ... by text, in order of first appearance; none for no text."""
+    """Name each text by a letter, a to z, then aa, ab, ..., in order of first appearance."""
     distinct = [text for text in dict.fromkeys(texts) if text]
-    n = len(ascii_lowercase)
-    return {
-        text: ascii_lowercase[i // n - 1] * (i >= n) + ascii_lowercase[i % n]
-        for i, text in enumerate(distinct)
-    }
+    pairs = (first + second for first in ["", *ascii_lowercase] for second in ascii_lowercase)
+    return dict(zip(distinct, pairs, strict=False))
 
 
 def _published(row: Row) -> TableCell:
@@ -39,7 +36,7 @@ def _published(row: Row) -> TableCell:
 
 
 def _difference(row: Row) -> TableCell:
-    """With the interval of what was measured: nobody knows that of what was published."""
+    """With the interval of the measured accuracy only: that of the published one is unknown."""
     mean, low, high = (
         row[f"accuracy_{end}"] - row["accuracy_mean_published"] for end in ("mean", "ci_low", "ci_high")
     )
@@ -47,13 +44,14 @@ def _difference(row: Row) -> TableCell:
 
 
 def _lettered(letters: dict[str, dict[str, str]], name: str) -> Reader:
-    """Every difference of a row by its letter; numbers for sources."""
+    """The letters of the differences of a row, or the number of its source."""
     return lambda row: TableCell(
         ", ".join(sorted(letters[name][text] for text in _parts(row, name))) or MISSING
     )
 
 
 def _parts(row: Row, name: str) -> list[str]:
+    """The texts of a column: several differences, or one source."""
     return [text for text in str(row[name]).split("; ") if text] if name == "differs" else [str(row[name])]
 
 
@@ -81,11 +79,11 @@ def _comparison(dataset: str, protocol: str, rows: list[Row]) -> Comparison:
         *table.mark_notes(rows),
     ]
     title = f"Against published figures: {table.table_title(dataset, protocol, distilled)}"
-    return table.lay_out(title, columns, rows, notes)
+    return table.table_by_ipc(title, columns, rows, notes)
 
 
 def published_section(view: RecordsView) -> Section | None:
-    """A table for each data set and protocol with a cell for which there is a published figure."""
+    """A table for each data set and protocol with a cell for which an accuracy was published."""
     found = published.match_published(view.flat, view.summary)
     tables = [
         _comparison(dataset, protocol, rows)

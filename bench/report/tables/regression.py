@@ -1,4 +1,4 @@
-"""What moved between two result sets, as tables."""
+"""Tables of what changed between two result sets, A and B."""
 
 # ruff: noqa: RUF001  (a table is set with real dashes and multiplication signs)
 
@@ -16,11 +16,11 @@ from bench.report.tables.table import (
     TableColumn,
     by_dataset_and_protocol,
     distillation_architectures,
-    lay_out,
     mark_notes,
     method_columns,
     percent_points,
     short_number,
+    table_by_ipc,
     table_title,
 )
 
@@ -43,7 +43,7 @@ def _difference(row: Row) -> TableCell:
 
 
 def _change(name: str, scale: float) -> Reader:
-    """`12 → 14`, or one number where they look alike."""
+    """`12 → 14`, or one number where both are written alike."""
 
     def read(row: Row) -> TableCell:
         before, after = (short_number(row[f"{name}_{side}"] / scale) for side in ("a", "b"))
@@ -58,7 +58,12 @@ def _verdict(row: Row) -> TableCell:
 
 
 def regression_tables(table: pd.DataFrame, notes: list[str]) -> list[Comparison]:
-    """A table for every data set and protocol of what `compare.moved` found."""
+    """A table for every data set and protocol.
+
+    Args:
+        table: The frame of `analysis.regression.moved_cells`.
+        notes: Those of `label_alike`, added to each table.
+    """
     tested = int(table["p_holm"].notna().sum())
     found = []
     for dataset, protocol, part, rows in by_dataset_and_protocol(table):
@@ -78,12 +83,12 @@ def regression_tables(table: pd.DataFrame, notes: list[str]) -> list[Comparison]
         ]
         said = [note.format(tested=tested) for note in NOTES] + notes + mark_notes(rows)
         title = f"B against A: {table_title(dataset, protocol, distilled)}"
-        found.append(lay_out(title, columns, rows, said))
+        found.append(table_by_ipc(title, columns, rows, said))
     return found
 
 
 def tally_moved(table: pd.DataFrame) -> str:
-    """`12 cells in both: 1 regressed, 0 improved, 11 within noise; 2 only in A`."""
+    """Count the verdicts: `12 cells in both: 1 regressed, 0 improved, 11 within noise; 2 only in A`."""
     verdicts = table["verdict"].value_counts()
     both = int(table["difference"].notna().sum())
     parts = [f"{verdicts.get(name, 0)} {name}" for name in (REGRESSED, IMPROVED)]

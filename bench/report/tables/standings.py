@@ -7,7 +7,6 @@ import pandas as pd
 
 from bench.analysis.comparison import SIGNIFICANCE, AccuracyMatrix, compare_pairs
 from bench.core.words import count
-from bench.records.columns import Row
 from bench.report.sections import RecordsView, Section
 from bench.report.tables.table import (
     MISSING,
@@ -19,40 +18,28 @@ from bench.report.tables.table import (
     frame_rows,
     percent_points,
     short_number,
-    tied,
 )
 
 MOST_PAIRED = 20  # methods whose pairs are tested: 190 pairs
-MakeTables = Callable[[RecordsView, str, AccuracyMatrix, pd.DataFrame], Comparison]
+NOT_WRITTEN = ["over_budget", "best"]  # columns for marks and bold that standings.csv leaves out
+
+# protocol, its cells, its standings, the frame that is shown
+MakeTable = Callable[[str, AccuracyMatrix, pd.DataFrame, pd.DataFrame], Comparison]
 
 
 def _heading(what: str, protocol: str, part: AccuracyMatrix) -> str:
     return f"{what}: {', '.join(sorted(part.cells['dataset'].unique()))}, protocol {protocol}"
 
 
-def over_budget(view: RecordsView, part: AccuracyMatrix) -> set[str]:
-    """The methods that store more than their ipc allows in one of these cells."""
-    rows = view.summary.merge(part.cells[["dataset", "protocol"]].drop_duplicates())
-    return set(rows.loc[~rows["exempt"] & ~rows["within_budget"], "method"])
-
-
-def _budget_notes(over: set[str], part: AccuracyMatrix) -> list[str]:
-    return [OVER_BUDGET] if over & set(part.methods) else []
+def _budget_notes(standings: pd.DataFrame) -> list[str]:
+    return [OVER_BUDGET] if standings["over_budget"].any() else []
 
 
 # --- each method --------------------------------------------------------------------------------------------
 
 
-def _best(rows: list[Row], over: set[str]) -> set[str]:
-    """The best at equal storage, and what cannot be told from it."""
-    fair = [row for row in rows if row["method"] not in over]
-    best = tied([(row["iqm"], row["iqm_ci_low"], row["iqm_ci_high"]) for row in fair])
-    return {row["method"] for row, is_best in zip(fair, best, strict=True) if is_best}
-
-
-def _standing_notes(part: AccuracyMatrix, table: pd.DataFrame) -> list[str]:
-    shared, cells = table.iloc[0][["n_cells", "cells"]]
-    several = part.cells["dataset"].nunique() > 1
+def _standing_notes(part: AccuracyMatrix, standings: pd.DataFrame) -> list[str]:
+    shared, cells = standings.iloc[0][["n_cells", "cells"]]
     notes = [
         "IQM: interquartile mean of the accuracy in percent over cells (data set, ipc, architectures): the "
         f"{shared} of {cells} that all methods compared here have; students averaged first.",
@@ -61,57 +48,54 @@ def _standing_notes(part: AccuracyMatrix, table: pd.DataFrame) -> list[str]:
         "mean rank: over the same cells; a rank is 1 + the number of methods whose interval lies above; "
         "without intervals means decide.",
     ]
-    if several:
+    if part.cells["dataset"].nunique() > 1:
         notes.append("Accuracies of different data sets are averaged as they are.")
     if not shared:
         notes.append("No cell is shared by all: nothing is averaged.")
-    elif table["iqm"].isna().any():
+    elif standings["iqm"].isna().any():
         notes.append(f"{MISSING}: in fewer than half of the cells, and so not compared.")
-    return notes
+    return notes + _budget_notes(standings)
 
 
-def _standing(view: RecordsView, protocol: str, part: AccuracyMatrix, table: pd.DataFrame) -> Comparison:
-    over = over_budget(view, part)
-    rows = frame_rows(table)
-    best = _best(rows, over)
+def _standing(
+    protocol: str, part: AccuracyMatrix, standings: pd.DataFrame, shown: pd.DataFrame
+) -> Comparison:
     columns = [
         TableColumn("method", left=True),
         TableColumn("IQM", left=True),
         TableColumn("mean rank"),
         TableColumn("cells"),
     ]
-    drawn = [
+    rows = [
         [
-            TableCell(row["method"] + budget_mark(False, row["method"] in over)),
-            TableCell(
-                percent_points(row["iqm"], row["iqm_ci_low"], row["iqm_ci_high"]),
-                row["method"] in best,
-            ),
+            TableCell(row["method"] + budget_mark(exempt=False, over_budget=row["over_budget"])),
+            TableCell(percent_points(row["iqm"], row["iqm_ci_low"], row["iqm_ci_high"]), row["best"]),
             TableCell(MISSING if pd.isna(row["mean_rank"]) else f"{row['mean_rank']:.2f}"),
             TableCell(str(row["own_cells"])),
         ]
-        for row in rows
+        for row in frame_rows(shown)
     ]
-    notes = _standing_notes(part, table) + _budget_notes(over, part)
-    return Comparison(_heading("Over cells", protocol, part), columns, [drawn], notes, grouped=False)
+    title = _heading("Over cells", protocol, part)
+    return Comparison(title, columns, [rows], _standing_notes(part, standings), grouped=False)
 
 
 # --- each pair ----------------------------------------------------------------------------------------------
 
 
-def _pair_notes(table: pd.DataFrame, left_out: int) -> list[str]:
-    least, most = 2.0 ** (1 - table["n_cells"].max()), len(table)
+def _pair_notes(pairs: pd.DataFrame, left_out: int) -> list[str]:
+    most_cells = pairs["n_cells"].max()
+    least_p = 2.0 ** (1 - most_cells)  # of the signed-rank test, where all differences have one sign
     notes = [
         "difference: mean over the cells that both have, in points. P: the probability that a seed of the "
         "first method beats one of the second, in percent, mean over cells; [low, high]: 95 % bootstrap "
         "interval over seeds, drawn anew in each cell.",
         "p: Wilcoxon's signed-rank test over cells, two-sided; Holm: corrected for "
-        f"{count(most, 'pair')}; bold: under {SIGNIFICANCE}.",
+        f"{count(len(pairs), 'pair')}; bold: under {SIGNIFICANCE}.",
     ]
-    if least * most >= SIGNIFICANCE:
+    if least_p * len(pairs) >= SIGNIFICANCE:
         notes.append(
-            f"Too few cells for that test: with {table['n_cells'].max()} no p is under "
-            f"{short_number(least)}, and no corrected one under {SIGNIFICANCE}."
+            f"Too few cells for that test: with {most_cells} no p is under "
+            f"{short_number(least_p)}, and no corrected one under {SIGNIFICANCE}."
         )
     if left_out:
         notes.append(
@@ -120,12 +104,14 @@ def _pair_notes(table: pd.DataFrame, left_out: int) -> list[str]:
     return notes
 
 
-def _pair_rows(table: pd.DataFrame, over: set[str]) -> list[list[list[TableCell]]]:
+def _pair_rows(pairs: pd.DataFrame, over: set[str]) -> list[list[list[TableCell]]]:
+    """The rows of the table, a group for each first method."""
+
     def name(method: str) -> TableCell:
-        return TableCell(method + budget_mark(False, method in over))
+        return TableCell(method + budget_mark(exempt=False, over_budget=method in over))
 
     groups: dict[str, list[list[TableCell]]] = {}
-    for row in frame_rows(table):
+    for row in frame_rows(pairs):
         difference = percent_points(row["difference"], math.nan, math.nan, signed=True)
         groups.setdefault(row["first"], []).append([
             name(row["first"]),
@@ -139,47 +125,48 @@ def _pair_rows(table: pd.DataFrame, over: set[str]) -> list[list[list[TableCell]
     return list(groups.values())
 
 
-def _pairs(view: RecordsView, protocol: str, part: AccuracyMatrix, table: pd.DataFrame) -> Comparison:
-    over = over_budget(view, part)
+def _pairs(protocol: str, part: AccuracyMatrix, standings: pd.DataFrame, shown: pd.DataFrame) -> Comparison:
     columns = [
         TableColumn("first", left=True),
         TableColumn("second", left=True),
         TableColumn("cells", rank=2),
-    ]
-    columns += [
         TableColumn("difference"),
         TableColumn("P(first > second)", left=True),
         TableColumn("p", rank=1),
         TableColumn("Holm"),
     ]
-    notes = _pair_notes(table, max(0, len(part.methods) - MOST_PAIRED)) + _budget_notes(over, part)
-    return Comparison(_heading("Pairs", protocol, part), columns, _pair_rows(table, over), notes)
+    over = set(standings.loc[standings["over_budget"], "method"])
+    notes = _pair_notes(shown, left_out=max(0, len(part.methods) - MOST_PAIRED))
+    title = _heading("Pairs", protocol, part)
+    return Comparison(title, columns, _pair_rows(shown, over), notes + _budget_notes(standings))
 
 
-# --- exhibits -----------------------------------------------------------------------------------------------
+# --- sections -----------------------------------------------------------------------------------------------
 
 
-def _exhibit(
-    view: RecordsView, stem: str, tables: list[tuple[str, AccuracyMatrix, pd.DataFrame]], draw: MakeTables
+def _section(
+    view: RecordsView, stem: str, frames: dict[str, pd.DataFrame], make_table: MakeTable
 ) -> Section | None:
-    if not tables:
+    """A section with a table for each protocol in `frames`; None without any."""
+    if not frames:
         return None
-    frame = pd.concat([table.assign(protocol=protocol) for protocol, _, table in tables])
-    drawn = [draw(view, protocol, part, table) for protocol, part, table in tables]
-    return Section(stem, frame, drawn, printed=stem == "standings")
+    tables = [make_table(protocol, *view.standings[protocol], shown) for protocol, shown in frames.items()]
+    written = pd.concat([shown.assign(protocol=protocol) for protocol, shown in frames.items()])
+    return Section(
+        stem, written.drop(columns=NOT_WRITTEN, errors="ignore"), tables, printed=stem == "standings"
+    )
 
 
 def standings_section(view: RecordsView) -> Section | None:
     """Each method over the cells of a protocol that has several."""
-    found = view.standings.items()
-    tables = [(protocol, part, table) for protocol, (part, table) in found if len(part.cells) > 1]
-    return _exhibit(view, "standings", tables, _standing)
+    found = {p: standings for p, (part, standings) in view.standings.items() if len(part.cells) > 1}
+    return _section(view, "standings", found, _standing)
 
 
 def pairs_section(view: RecordsView) -> Section | None:
     """Each pair of methods over the cells of a protocol, the better one first."""
-    tables = [
-        (protocol, part, compare_pairs(part, list(table["method"][:MOST_PAIRED])))
-        for protocol, (part, table) in view.standings.items()
-    ]
-    return _exhibit(view, "pairs", tables, _pairs)
+    found = {
+        protocol: compare_pairs(part, list(standings["method"][:MOST_PAIRED]))
+        for protocol, (part, standings) in view.standings.items()
+    }
+    return _section(view, "pairs", found, _pairs)

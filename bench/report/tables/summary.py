@@ -1,4 +1,4 @@
-"""The comparison table: methods by ipc, accuracy by evaluation architecture, and what it cost."""
+"""The summary table: methods by ipc, accuracy by evaluation architecture, and costs."""
 
 # ruff: noqa: RUF001  (a table is set with real dashes and multiplication signs)
 
@@ -26,26 +26,24 @@ from bench.report.tables.table import (
 
 @dataclass(frozen=True)
 class SummaryRow:
-    """One row of a comparison: a method at one ipc, distilled on one architecture."""
+    """A row of the table: a method at one ipc, distilled on one architecture."""
 
     method: str
     distill_arch: str
-    by_arch: dict[str, Row]  # keyed by evaluation architecture; what was not run is not there
+    by_arch: dict[str, Row]  # rows of the summary by evaluation architecture, those that were run
 
     def values(self, name: str) -> list[Any]:
+        """This column of the summary, for every architecture."""
         return [row[name] for row in self.by_arch.values()]
 
     @property
     def exempt(self) -> bool:
+        """Whether this is the whole training set."""
         return all(self.values("exempt"))
 
     @property
-    def competes(self) -> bool:
-        """Fits its budget: a comparison at equal storage."""
-        return not self.exempt and not self.over_budget
-
-    @property
     def over_budget(self) -> bool:
+        """Whether it stores more than its ipc allows."""
         return not self.exempt and not all(self.values("within_budget"))
 
 
@@ -76,30 +74,11 @@ COST_CELLS: list[tuple[TableColumn, Callable[[SummaryRow], str]]] = [
 ]
 
 
-# --- layout -------------------------------------------------------------------------------------------------
-
-
-def best_of(group: list[SummaryRow], arch: str) -> Row | None:
-    """The row with the best accuracy at equal storage."""
-    rows = [e.by_arch[arch] for e in group if arch in e.by_arch and e.competes]
-    return max(rows, key=lambda row: float(row["accuracy_mean"]), default=None)
-
-
-def is_best(entry: SummaryRow, arch: str, best: Row | None) -> bool:
-    """The best of its ipc at equal storage, or not to be told from it: the intervals overlap."""
-    if best is None or not entry.competes or arch not in entry.by_arch:
-        return False
-    mine = entry.by_arch[arch]
-    # A comparison with NaN is false: without intervals there are no ties but equal means.
-    overlap = (
-        mine["accuracy_ci_high"] >= best["accuracy_ci_low"]
-        and mine["accuracy_ci_low"] <= best["accuracy_ci_high"]
-    )
-    return bool(overlap or table.nearly_equal(mine["accuracy_mean"], best["accuracy_mean"]))
+# --- the table ----------------------------------------------------------------------------------------------
 
 
 def _entries(rows: list[Row], first: str) -> list[SummaryRow]:
-    """The rows of one ipc by method, the best on the first architecture first, what it lacks last."""
+    """The rows of one ipc, the best on the architecture `first` first, those without it last."""
     found: dict[tuple[str, str], dict[str, Row]] = {}
     for row in rows:
         found.setdefault((row["method"], row["distill_arch"]), {})[row["eval_arch"]] = row
@@ -112,18 +91,21 @@ def _entries(rows: list[Row], first: str) -> list[SummaryRow]:
     return sorted(entries, key=order)
 
 
-def _cells(entry: SummaryRow, ipc: str, best: dict[str, Row | None], distilled: bool) -> list[TableCell]:
-    cells = [TableCell(ipc), TableCell(entry.method + table.budget_mark(entry.exempt, entry.over_budget))]
+def _cells(entry: SummaryRow, ipc: str, archs: list[str], distilled: bool) -> list[TableCell]:
+    mark = table.budget_mark(exempt=entry.exempt, over_budget=entry.over_budget)
+    cells = [TableCell(ipc), TableCell(entry.method + mark)]
     if distilled:
         cells.append(table.distilled_on_cell(entry.distill_arch))
-    for arch, row in best.items():
-        text = percent_cell(entry.by_arch[arch], "accuracy") if arch in entry.by_arch else MISSING
-        cells.append(TableCell(text, is_best(entry, arch, row)))
+    for arch in archs:
+        row = entry.by_arch.get(arch)
+        cells.append(
+            TableCell(percent_cell(row, "accuracy"), row["summary_best"]) if row else TableCell(MISSING)
+        )
     return cells + [TableCell(text(entry)) for _, text in COST_CELLS]
 
 
 def _notes(rows: list[Row], entries: list[SummaryRow], protocol: str) -> list[str]:
-    """What the figures are, and each mark that occurs."""
+    """What the numbers are, and each mark that occurs."""
     text = f"Accuracy in percent under protocol {protocol}, students averaged first"
     certain = [row["n_seeds"] for row in rows if not math.isnan(row["accuracy_ci_low"])]
     if certain:
@@ -150,10 +132,9 @@ def _comparison(rows: list[Row], dataset: str, protocol: str) -> Comparison:
     distilled = table.distillation_architectures(rows)
     archs = table.familiar_first({row["eval_arch"] for row in rows}, distilled)
     grouped = {ipc: _entries(group, archs[0]) for ipc, group in table.rows_by_ipc(rows).items()}
-    groups = []
-    for ipc, group in grouped.items():
-        best = {arch: best_of(group, arch) for arch in archs}
-        groups.append([_cells(entry, ipc, best, len(distilled) > 1) for entry in group])
+    groups = [
+        [_cells(entry, ipc, archs, len(distilled) > 1) for entry in group] for ipc, group in grouped.items()
+    ]
     columns = [TableColumn("ipc"), TableColumn("method", left=True)]
     columns += [TableColumn("distilled on", left=True)] if len(distilled) > 1 else []
     columns += [TableColumn(arch, left=True, accuracy=True) for arch in archs]
@@ -163,11 +144,11 @@ def _comparison(rows: list[Row], dataset: str, protocol: str) -> Comparison:
     return Comparison(title, columns, groups, _notes(rows, entries, protocol))
 
 
-def summary_tables(summary: pd.DataFrame) -> list[Comparison]:
-    """A table for every dataset and protocol of a summary."""
+def summary_tables(ranked: pd.DataFrame) -> list[Comparison]:
+    """A table for every data set and protocol, from a summary with the columns of `best.rank_cells`."""
     return [
         _comparison(rows, dataset, protocol)
-        for dataset, protocol, _, rows in table.by_dataset_and_protocol(summary)
+        for dataset, protocol, _, rows in table.by_dataset_and_protocol(ranked)
     ]
 
 
@@ -177,9 +158,7 @@ def summary_section(view: RecordsView) -> Section:
     return Section(
         "summary",
         summary,
-        summary_tables(summary),
-        {
-            "accuracy_vs_ipc": lambda: accuracy_vs_ipc(summary),
-        },
+        summary_tables(view.ranked),
+        {"accuracy_vs_ipc": lambda: accuracy_vs_ipc(summary)},
         printed=True,
     )

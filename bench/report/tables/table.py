@@ -1,16 +1,15 @@
-"""What a table is made of: rows, columns, cells, and numbers as text."""
+"""Tables of text: their columns, cells and groups of rows, and numbers as text."""
 
 # ruff: noqa: RUF001  (a table is set with real dashes and multiplication signs)
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, count
 from typing import cast
 
 import pandas as pd
 
-from bench.analysis.comparison import EXACT_DIGITS
 from bench.records.columns import Row
 
 MISSING = "—"
@@ -22,26 +21,30 @@ ACCURACY = (
     "Accuracy in percent, students averaged first; [low, high]: 95 % bootstrap interval over distillation "
     "seeds, none below 3."
 )
-Reader = Callable[[Row], "TableCell"]
+Reader = Callable[[Row], "TableCell"]  # of one column: gives the cell of a row
 
 
 @dataclass(frozen=True)
 class TableColumn:
+    """A column: its header and how it is drawn."""
+
     header: str
-    left: bool = False  # text and accuracies start at the left, other numbers end at the right
+    left: bool = False  # aligned to the left: text, and accuracies with their intervals
     rank: int = 0  # a narrow terminal drops the highest rank first, and never 0
-    accuracy: bool = False
+    accuracy: bool = False  # of one evaluation architecture, under a common heading in LaTeX
 
 
 @dataclass(frozen=True)
 class TableCell:
+    """A cell: its text, and whether it is bold."""
+
     text: str
     bold: bool = False
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One table: what was scored on one dataset under one protocol."""
+    """One table, usually of what was scored on one data set under one protocol."""
 
     title: str
     columns: list[TableColumn]
@@ -54,7 +57,7 @@ class Comparison:
 
 
 def short_number(value: float) -> str:
-    """Two or three digits that matter: 0.012, 3.4, 120, 4,500; a dash for what nobody measured."""
+    """Two or three significant digits: 0.012, 3.4, 120, 4,500; a dash for NaN."""
     if math.isnan(value):
         return MISSING
     if value == 0:
@@ -67,13 +70,18 @@ def short_number(value: float) -> str:
 
 
 def number_range(values: Iterable[int]) -> str:
-    """`3`, or `2–3` where they differ."""
+    """`3` where all values are equal, `2–3` where they differ."""
     low, high = min(values := list(values)), max(values)
     return str(low) if low == high else f"{low}–{high}"
 
 
 def percent_cell(row: Row, name: str) -> str:
-    """A mean over seeds with its interval, with the deviation of two seeds, or alone for one."""
+    """A mean over seeds in percent: with its interval, with the standard deviation of two seeds, or alone.
+
+    Args:
+        row: Has the fractions `NAME_mean`, `NAME_std`, `NAME_ci_low` and `NAME_ci_high`.
+        name: For example "accuracy".
+    """
     mean, deviation, low, high = (row[f"{name}_{part}"] for part in ("mean", "std", "ci_low", "ci_high"))
     if math.isnan(mean):
         return MISSING
@@ -82,7 +90,7 @@ def percent_cell(row: Row, name: str) -> str:
 
 
 def with_interval(value: float, low: float, high: float, digits: int) -> str:
-    """`93.1 [92.6, 93.5]`; without the interval where there is none, a dash where there is no value."""
+    """`93.1 [92.6, 93.5]`; without the interval if it is NaN, a dash if the value is NaN."""
     if math.isnan(value):
         return MISSING
     text = f"{value:z.{digits}f}"  # z: no minus before a zero
@@ -90,13 +98,13 @@ def with_interval(value: float, low: float, high: float, digits: int) -> str:
 
 
 def percent_points(value: float, low: float, high: float, *, signed: bool = False) -> str:
-    """A fraction and its interval in percent; `signed`: a plus too."""
+    """A fraction and its interval in percent; `signed`: positive ones begin with a plus."""
     text = with_interval(100 * value, 100 * low, 100 * high, 1)
     return f"+{text}" if signed and not text.startswith(("-", MISSING)) else text
 
 
 def distinct_names(names: Iterable[str]) -> list[str]:
-    """For files and references: `name-2` for the second of a name, and none longer than a file may have."""
+    """Make names of files and references distinct, `name-2` for a second one, and short enough for a file."""
     found: dict[str, None] = {}
     for name in (name[:LONGEST_NAME] for name in names):
         again = (f"{name}-{i}" for i in count(2))
@@ -108,75 +116,54 @@ def distinct_names(names: Iterable[str]) -> list[str]:
 
 
 def frame_rows(frame: pd.DataFrame) -> list[Row]:
-    """The rows of a frame."""
+    """The rows of a frame as dictionaries."""
     return cast(list[Row], frame.to_dict("records"))
 
 
-def nearly_equal(one: float, other: float) -> bool:
-    """But for the noise of sums."""
-    return round(one, EXACT_DIGITS) == round(other, EXACT_DIGITS)
-
-
-def tied(values: Sequence[tuple[float, float, float]]) -> list[bool]:
-    """Which of these (mean, low, high) are the best or not to be told from it: the intervals overlap.
-
-    Without intervals (NaN) there are no ties but equal means; a missing mean (NaN) is not the best.
-    """
-    best = max((value for value in values if not math.isnan(value[0])), default=None)
-    if best is None:
-        return [False] * len(values)
-    return [
-        nearly_equal(mean, best[0]) or (high >= best[1] and low <= best[2])  # a comparison with NaN is false
-        for mean, low, high in values
-    ]
-
-
-def competes(row: Row) -> bool:
-    """Fits its budget: a comparison at equal storage."""
-    return bool(row["within_budget"]) and not row["exempt"]
-
-
-def budget_mark(exempt: bool, over_budget: bool) -> str:
-    """What stands behind a method's name if it does not compete."""
+def budget_mark(*, exempt: bool, over_budget: bool) -> str:
+    """The mark behind the name of a method that does not compete at equal storage."""
     return " †" if exempt else " ‡" if over_budget else ""
 
 
 def marked_method(row: Row) -> TableCell:
-    """The method's name with its mark."""
-    return TableCell(row["method"] + budget_mark(row["exempt"], not row["within_budget"]))
+    """The name of the method with its mark."""
+    return TableCell(row["method"] + budget_mark(exempt=row["exempt"], over_budget=not row["within_budget"]))
 
 
 def mark_notes(rows: Iterable[Row]) -> list[str]:
-    """What the marks of these rows mean."""
+    """A note for each mark that occurs in these rows."""
     rows = list(rows)
-    exempt = [EXEMPT] if any(row["exempt"] for row in rows) else []
-    over = any(not row["exempt"] and not row["within_budget"] for row in rows)
-    return exempt + ([OVER_BUDGET] if over else [])
+    notes = []
+    if any(row["exempt"] for row in rows):
+        notes.append(EXEMPT)
+    if any(not row["exempt"] and not row["within_budget"] for row in rows):
+        notes.append(OVER_BUDGET)
+    return notes
 
 
 def distilled_on_cell(distill_arch: str) -> TableCell:
-    """The distillation architecture, if the method needs one."""
+    """The distillation architecture; a dash for a method that needs none."""
     return TableCell(NO_NETWORK if distill_arch == "any" else distill_arch)
 
 
 def distillation_architectures(rows: Iterable[Row]) -> list[str]:
-    """The distillation architectures."""
+    """The distillation architectures in these rows, sorted."""
     return sorted({row["distill_arch"] for row in rows} - {"any"})
 
 
 def table_title(dataset: str, protocol: str, distilled: list[str]) -> str:
-    """A table's heading; several distillation architectures have a column instead."""
+    """The title of a table. It names the distillation architecture if there is one; several have a column."""
     on = f", distilled on {distilled[0]}" if len(distilled) == 1 else ""
     return f"{dataset}, protocol {protocol}{on}"
 
 
 def familiar_first(archs: Iterable[str], distilled: list[str]) -> list[str]:
-    """Evaluation architectures in the order of their columns: those that were distilled on first."""
+    """Evaluation architectures in the order of their columns: distillation architectures first."""
     return sorted(archs, key=lambda arch: (arch not in distilled, arch))
 
 
 def rows_by_ipc(rows: Iterable[Row]) -> dict[str, list[Row]]:
-    """The rows of each ipc, otherwise in their order; the whole set, "all", on top."""
+    """The rows of each ipc in ascending order; the whole training set, "all", comes first."""
     found: dict[str, list[Row]] = {}
     for row in sorted(rows, key=lambda row: -1 if pd.isna(row["ipc"]) else int(row["ipc"])):
         found.setdefault("all" if pd.isna(row["ipc"]) else str(int(row["ipc"])), []).append(row)
@@ -184,13 +171,13 @@ def rows_by_ipc(rows: Iterable[Row]) -> dict[str, list[Row]]:
 
 
 def by_dataset_and_protocol(frame: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame, list[Row]]]:
-    """What goes into one table: dataset, protocol, and its part of the frame, also as rows."""
+    """Yield (dataset, protocol, part, rows): what goes into one table, as a frame and as dictionaries."""
     for (dataset, protocol), part in frame.groupby(["dataset", "protocol"]):
         yield str(dataset), str(protocol), part, frame_rows(part)
 
 
 def method_columns(distilled: list[str]) -> list[tuple[TableColumn, Reader]]:
-    """The columns that name a row: the method, and what it was distilled on if that differs."""
+    """The columns that name a row: the method, and the distillation architecture if there are several."""
     named: list[tuple[TableColumn, Reader]] = [(TableColumn("method", left=True), marked_method)]
     if len(distilled) > 1:
         named.append(
@@ -199,12 +186,19 @@ def method_columns(distilled: list[str]) -> list[tuple[TableColumn, Reader]]:
     return named
 
 
-def lay_out(
-    heading: str, columns: list[tuple[TableColumn, Reader]], rows: list[Row], notes: list[str]
+def table_by_ipc(
+    title: str, columns: list[tuple[TableColumn, Reader]], rows: list[Row], notes: list[str]
 ) -> Comparison:
-    """A table whose columns, after the ipc, are read off each row."""
+    """Make a table with a group of rows for each ipc.
+
+    Args:
+        title: The heading.
+        columns: Those after the ipc, each with a function that gives its cell of a row.
+        rows: The rows of the table, in their order within an ipc.
+        notes: What stands below the table.
+    """
     groups = [
         [[TableCell(ipc), *(read(row) for _, read in columns)] for row in group]
         for ipc, group in rows_by_ipc(rows).items()
     ]
-    return Comparison(heading, [TableColumn("ipc"), *(column for column, _ in columns)], groups, notes)
+    return Comparison(title, [TableColumn("ipc"), *(column for column, _ in columns)], groups, notes)

@@ -5,7 +5,7 @@
   const head = [...byId("board").tHead.rows[0].cells].slice(1);
   const headers = head.map((cell) => cell.textContent.trim());
 
-  // --- what is packed into the page: unpacked once, when it is first wanted ---------------------------------
+  // --- compressed data of the page, unpacked when it is first used ------------------------------------------
 
   const packed = new Map();
   const unpack = (id) => {
@@ -37,7 +37,7 @@
   const seconds = (value) => value === null ? "—" : value === 0 ? "0" : value < 0.001 ? "<0.001"
     : value < 0.995 ? String(Number(value.toPrecision(2))) : value.toFixed(1);
   const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
-  // one value where all seeds agree, all of them where they do not
+  // the value if it is the same for all seeds, else all values
   const common = (records, read) => [...new Set(records.map((record) => plain(read(record))))].join("; ");
 
   const table = (caption, names, rows) => {
@@ -55,7 +55,7 @@
     ...pairs.flatMap(([name, value]) => [make("dt", { textContent: name }), make("dd", { textContent: value })])));
   const key = (text) => make("code", { textContent: text });
 
-  // --- what a row opens to ------------------------------------------------------------------------------------
+  // --- the details of a row -----------------------------------------------------------------------------------
 
   const seeds = (records) => table("Seeds", ["seed", "mean %", "students %", "record", "artifact"],
     records.map((record) => [String(record.seed), percent(mean(record.accuracies)),
@@ -75,9 +75,9 @@
   };
   const training = (records) => {
     const names = Object.keys(records[0].training ?? {}).filter((name) => name !== "holdout_scores");
-    const told = names.map((name) => [name.replaceAll("_", " "), common(records, (r) => r.training?.[name] ?? "—")]);
+    const values = names.map((name) => [name.replaceAll("_", " "), common(records, (r) => r.training?.[name] ?? "—")]);
     return list("Students", [["protocol", common(records, (r) => `${r.protocol}, version ${r.protocol_version}`)],
-      ["network", common(records, (r) => r.eval_arch)], ...told]);
+      ["network", common(records, (r) => r.eval_arch)], ...values]);
   };
   const provenance = (records) => {
     const names = [...new Set(records.flatMap((record) => Object.keys(record.versions)))];
@@ -96,7 +96,7 @@
     text.setAttribute("role", "group");
     text.setAttribute("aria-label", "Commands to reproduce this row");
     button.addEventListener("click", async () => {
-      getSelection().selectAllChildren(text); // stays, so that it can be copied by hand
+      getSelection().selectAllChildren(text); // stays selected, to be copied by hand
       await navigator.clipboard?.writeText(command).then(() => say("Copied."), () => say("Selected: copy it."));
     });
     return make("div", {}, make("h3", { textContent: "Reproduce" }), text, button);
@@ -113,8 +113,8 @@
     const { label, records: held, command } = JSON.parse(described[index]);
     const records = held.map((line) => JSON.parse(recorded[line]));
     const pairs = make("div", { className: "pairs" }, config(records), training(records), provenance(records));
-    const told = make("div", {}, seeds(records), make("br"), costs(records));
-    const beside = make("div", { className: "beside" }, told, ...picture(records, label));
+    const numbers = make("div", {}, seeds(records), make("br"), costs(records));
+    const beside = make("div", { className: "beside" }, numbers, ...picture(records, label));
     return make("div", { className: "inside" }, beside, pairs, reproduce(command));
   };
 
@@ -122,7 +122,7 @@
 
   const rows = read("rows").map((cells, index) => [index, ...cells]);
   const escape = DataTable.util.escapeHtml;
-  // a method's variant is quieter than its name, and breaks where its parts end
+  // the hyper-parameters of a method are less prominent than its name; lines may break after each
   const method = (name) => escape(name).replace(/[,=_]/g, "$&<wbr>").replace(/\[.*\]/, '<span class="variant">$&</span>');
   const columns = head.map((cell, i) => {
     const numeric = cell.classList.contains("number");
@@ -132,7 +132,7 @@
       className: numeric ? "number" : "",
       type: numeric ? "num" : "string",
       orderSequence: numeric ? ["desc", "asc"] : ["asc", "desc"],
-      // what is searched is read as HTML too, so that it must be escaped as what is shown
+      // the library reads text for its search as HTML, so it is escaped like text that is shown
       render: numeric ? (data, kind) => data[kind === "sort" || kind === "type" ? 1 : 0]
         : (data, kind) => kind === "filter" || (kind === "display" && i) ? escape(data)
           : kind === "display" ? method(data) : data,
