@@ -11,12 +11,11 @@ import torch
 import yaml
 
 from bench.core.method import Problem
-from bench.core.networks.architecture import parse_architecture
-from bench.core.preprocess import Preprocess
 from bench.data.cache import prepare_dataset, read_dataset
 from bench.data.dataset import Dataset
 from bench.data.spec import DatasetSpec
 from bench.planning import protocols
+from bench.testing.contract import tiny_problem
 
 MakeProblem = Callable[..., Problem]
 WriteProtocol = Callable[..., None]
@@ -50,30 +49,7 @@ def make_problem(digits: Dataset) -> MakeProblem:
     def make(
         method: object = None, *, ipc: int = 1, seed: int = 0, architecture: str = "convnet-d2-w16"
     ) -> Problem:
-        parsed = parse_architecture(architecture)
-
-        def problem(prepared: dict[str, dict[str, torch.Tensor]]) -> Problem:
-            return Problem(
-                images=digits.train.images.clone(),
-                labels=digits.train.labels.clone(),
-                n_classes=digits.n_classes,
-                ipc=ipc,
-                preprocess=Preprocess(digits.mean, digits.std),
-                make_net=lambda generator: parsed.build(digits.image_shape, digits.n_classes, generator),
-                seed=seed,
-                prepared=prepared,
-            )
-
-        built: dict[object, dict[str, torch.Tensor]] = {}  # what several stand on is built once
-
-        def prepare(user: Any) -> dict[str, dict[str, torch.Tensor]]:
-            required = user.requires()
-            for block in required.values():
-                if block not in built:
-                    built[block] = block.build(problem(prepare(block)))
-            return {role: built[block] for role, block in required.items()}
-
-        return problem({} if method is None else prepare(method))
+        return tiny_problem(method, digits, ipc=ipc, seed=seed, architecture=architecture)
 
     return make
 

@@ -9,7 +9,7 @@ from bench.cli.console import out, write_report
 from bench.core.errors import UserError
 
 if TYPE_CHECKING:
-    from bench.report.build import Report
+    pass
 
 HtmlOption = Annotated[bool, typer.Option("--html", help="Write index.html too: all of it in one page.")]
 FoldersArgument = Annotated[
@@ -28,13 +28,15 @@ def report_command(
     ] = False,
 ) -> None:
     """Rebuild every table and plot from the records alone; several folders become one report."""
+    from bench.report.html.write import write_page
+
     folders = _with_records(directories)
     if len(folders) > 1 and out_dir is None:
         raise UserError(f"{len(folders)} result folders become one report: say where with --out DIR")
     to = out_dir or folders[0]
     built = write_report(*folders, to=to)
     if html:
-        out.print(f"  {_page(built, to)}", highlight=False, markup=False, soft_wrap=True)
+        out.print(f"  {write_page(built, to)}", highlight=False, markup=False, soft_wrap=True)
     raise typer.Exit(1 if built.problems else 0)
 
 
@@ -49,13 +51,3 @@ def _with_records(directories: list[Path]) -> list[Path]:
         if found and path not in found:
             out.print(f"passed over: {path} has no records", highlight=False, markup=False, soft_wrap=True)
     return found or named[:1]  # whose report says what to do
-
-
-def _page(built: "Report", to: Path) -> Path:
-    from bench.core.io import write_atomic
-    from bench.report.html.page import render_page
-    from bench.report.images.thumbnails import thumbnails_of
-
-    view = built.view
-    page = render_page(view, built.sections, to / "plots", thumbnails_of(view.folders))
-    return write_atomic(to / "index.html", page)

@@ -36,7 +36,7 @@ class DataSource:
     read: Callable[[], DecodedSplits]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
     """A data set ready for use.
 
@@ -52,6 +52,11 @@ class Dataset:
     fingerprint: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.image_shape))
+        counts = f"{len(self.train.labels):,} training and {self.n_test:,} test images"
+        return f"<Dataset {self.label}: {self.n_classes} classes of {shape} pixels, {counts}>"
 
     @property
     def n_classes(self) -> int:

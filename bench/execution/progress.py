@@ -1,9 +1,11 @@
 """What is seen while a sweep runs: jobs by kind, the time left, and how far each distillation is."""
 
+import contextlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from types import TracebackType
 
 from rich import progress as rich_progress
@@ -116,6 +118,14 @@ class Progress:
         return Text("  ".join(parts), style="red" if self.failed else "")
 
 
+_COLUMNS = (
+    rich_progress.TextColumn("{task.description}"),
+    rich_progress.BarColumn(bar_width=24),
+    rich_progress.MofNCompleteColumn(),
+    rich_progress.TextColumn("{task.fields[note]}"),
+)
+
+
 class _Bars(rich_progress.Progress):
     """A bar for each kind of job and for each running distillation, brought up to date when it is drawn."""
 
@@ -124,15 +134,7 @@ class _Bars(rich_progress.Progress):
         self._updating = False
         self._kinds: dict[str, rich_progress.TaskID] = {}
         self._steps: dict[str, rich_progress.TaskID] = {}
-        super().__init__(
-            rich_progress.TextColumn("{task.description}"),
-            rich_progress.BarColumn(bar_width=24),
-            rich_progress.MofNCompleteColumn(),
-            rich_progress.TextColumn("{task.fields[note]}"),
-            console=shown.console,
-            transient=True,
-            refresh_per_second=2,
-        )
+        super().__init__(*_COLUMNS, console=shown.console, transient=True, refresh_per_second=2)
         for kind in JOB_KINDS:
             if shown.total[kind]:
                 self._kinds[kind] = self.add_task(kind, total=shown.total[kind], note="")
@@ -161,6 +163,33 @@ class _Bars(rich_progress.Progress):
             if key not in self._steps:
                 self._steps[key] = self.add_task(f"  {shown.jobs[key].label}", total=report.total, note="")
             self.update(self._steps[key], completed=report.step, note=_pace(report), refresh=False)
+
+
+@contextlib.contextmanager
+def show_steps(folder: Path, label: str, console: Console) -> Iterator[None]:
+    """Show how far the distillation is that keeps its loop in `folder`: a bar on a terminal, else nothing."""
+    if not console.is_terminal:
+        yield
+        return
+    with _StepBar(folder, label, console):
+        yield
+
+
+class _StepBar(rich_progress.Progress):
+    """One distillation, read from its folder whenever it is drawn."""
+
+    def __init__(self, folder: Path, label: str, console: Console) -> None:
+        self._folder = folder
+        super().__init__(*_COLUMNS, console=console, transient=True, refresh_per_second=2)
+        self._steps = self.add_task(label, total=None, note="")
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        report = read_step_report(self._folder)
+        if report:
+            self.update(
+                self._steps, total=report.total, completed=report.step, note=_pace(report), refresh=False
+            )
+        yield from super().get_renderables()
 
 
 def describe_step(report: StepReport) -> str:

@@ -103,7 +103,7 @@ def plan_sweep(
                 for architecture in sweep.distill.architectures:
                     cells = [Cell(datasets[spec.label], ipc, architecture, s) for s in sweep.distill.seeds]
                     distilled_on = [dataclasses.replace(cell, preprocess=preprocess) for cell in cells]
-                    sets = [_distill(jobs, entry.name, method, cell) for cell in distilled_on]
+                    sets = [plan_distillation(jobs, entry.name, method, cell) for cell in distilled_on]
                     for evaluation in evaluations:
                         plan_evaluations(jobs, evaluation, cells, sets)
     return jobs
@@ -116,7 +116,8 @@ def _describe(axes: Mapping[str, Any]) -> str:
     return " ".join([*words, f"seed {axes['seed']}"])
 
 
-def _distill(jobs: dict[str, Job], name: str, method: Method, cell: Cell) -> Job:
+def plan_distillation(jobs: dict[str, Job], name: str, method: Method, cell: Cell) -> Job:
+    """Plan one distillation and what it stands on; returns its job, the last that is added to `jobs`."""
     inputs = _prepare(jobs, method.requires(), cell) | _whitening(jobs, cell)
     axes = cell.axes(method.depends_on)
     identity = {
@@ -174,7 +175,7 @@ def plan_evaluations(
 
     A learning rate is chosen once, on the first set; a teacher once for all methods.
     """
-    shared = _teacher(jobs, spec, cells[0])
+    shared = plan_teacher(jobs, spec, cells[0])
     if spec.protocol.rates:
         identity = spec.identity(cells[0]) | {"fraction": HOLDOUT}
         label = f"learning rate of {sets[0].label} on {spec.student.label}"
@@ -191,7 +192,7 @@ def plan_evaluations(
         jobs[job.key] = job
 
 
-def _teacher(jobs: dict[str, Job], spec: EvaluationSpec, cell: Cell) -> dict[str, str]:
+def plan_teacher(jobs: dict[str, Job], spec: EvaluationSpec, cell: Cell) -> dict[str, str]:
     """{"teacher": key} where the protocol has one: a network of the student's architecture."""
     if spec.protocol.teacher is None:
         return {}

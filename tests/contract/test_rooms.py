@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 ROOMS = (  # a room imports only what stands before it
     *("core", "data", "records", "planning", "evaluation", "execution"),
-    *("analysis", "report", "interop", "tools", "cli"),
+    *("analysis", "report", "interop", "tools", "testing", "api", "cli"),
 )
 FRONT = ("bench.__main__",)  # in no room
 

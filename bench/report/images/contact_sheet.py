@@ -110,7 +110,7 @@ def _heads(axes: Axes, heads: list[str], pitch: float) -> float:
     return (9.0 * max(map(len, heads)) * 0.75 + 14 if turned else 20.0) if heads else 0.0
 
 
-def _figure(sheet: Sheet) -> Figure:
+def sheet_figure(sheet: Sheet) -> Figure:
     """The sheet pixel for pixel; the text around it enlarges the picture when it is saved."""
     picture = sheet_canvas(sheet.images)
     height, width, _ = picture.shape
@@ -131,7 +131,7 @@ def _figure(sheet: Sheet) -> Figure:
 def save_sheet(sheet: Sheet, path: Path) -> Path:
     """Write a sheet as PNG, the same bytes for the same sheet; return the path."""
     with rc_context(cast(Any, SHEET_STYLE)), replacing(path) as temporary:
-        _figure(sheet).savefig(
+        sheet_figure(sheet).savefig(
             temporary, format="png", bbox_inches="tight", pad_inches=0.1, metadata={"Software": None}
         )
     return path

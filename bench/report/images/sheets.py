@@ -49,6 +49,14 @@ def artifact_sheets(folder: Path, meta: dict[str, Any]) -> Iterator[tuple[str, S
         yield "evolution", _evolution(f"evolution of {title}", folder, taken, first, classes)
 
 
+@torch.no_grad()
+def images_sheet(distilled: DistilledDataset, title: str, classes: list[str]) -> Sheet:
+    """The images of a set that is in memory, by class."""
+    images, targets = (tensor.cpu() for tensor in distilled.decode())
+    labels = targets if targets.ndim == 1 else targets.argmax(1)
+    return _by_class(title, distilled.preprocess.invert(images).numpy(), labels.numpy(), classes)
+
+
 def _by_class(title: str, pixels: Floats, labels: np.ndarray, classes: list[str]) -> Sheet:
     """A row per class, or a column where they have few images."""
     shown = min(len(classes), MOST_CLASSES)

@@ -1,0 +1,22 @@
+"""The contract of the methods that other packages and files bring: `pytest --pyargs bench.testing`.
+
+DDBENCH_CHECK="mine yours" names others. Numbers of steps are cut to 2, so that it takes seconds.
+"""
+
+import dataclasses
+import os
+
+import pytest
+
+from bench.core.registry import method_class, method_names
+from bench.testing.contract import check_method
+
+_NAMED = os.environ.get("DDBENCH_CHECK", "").split()
+METHODS = _NAMED or sorted(name for name, where in method_names().items() if not where.startswith("methods."))
+_STEPS = ("steps", "iterations", "inner_steps")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_contract(name: str) -> None:
+    takes = {field.name for field in dataclasses.fields(method_class(name))}
+    check_method(name, **{step: 2 for step in _STEPS if step in takes})
