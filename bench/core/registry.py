@@ -16,13 +16,31 @@ from typing import Any
 from bench.core.errors import UserError
 
 
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """ " (did you mean NEAREST?)" for the known name most like `name` in any case, or an empty text."""
+    by_lower = {choice.lower(): choice for choice in known}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=1)
+    return f" (did you mean {by_lower[near[0]]}?)" if near else ""
+
+
 def choose(kind: str, name: str, known: Iterable[str]) -> str:
-    """`name` if it is known; otherwise a UserError that lists the choices and the nearest one."""
+    """Check that a name is known.
+
+    Args:
+        kind: what is named, for the message: "method", "protocol".
+        name: the name as the user gave it; its case matters.
+        known: the valid names.
+
+    Returns:
+        `name`, unchanged.
+
+    Raises:
+        UserError: for an unknown name; the message lists the choices and suggests the nearest one.
+    """
     choices = sorted(known)
     if name in choices:
         return name
-    near = difflib.get_close_matches(name, choices, n=1)
-    hint = f" (did you mean {near[0]}?)" if near else ""
+    hint = did_you_mean(name, choices)
     raise UserError(f"no {kind} named {name!r}{hint}; choose from: {', '.join(choices)}")
 
 

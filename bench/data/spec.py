@@ -1,10 +1,13 @@
-"""The `dataset` entry of a config."""
+"""The entry of a data set in a sweep file."""
 
-import difflib
+import os
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+
+from bench.core.registry import did_you_mean
+from bench.core.strict import Strict
 
 DATASETS: dict[str, str] = {
     "digits": "scikit-learn's digits: 8x8 grey, 10 classes, 1,437 train / 360 test; needs no files",
@@ -28,26 +31,66 @@ _HOLDOUT = "-holdout"  # at the end of the label, so that no table shows a hold-
 _REQUIRED = {"path": "the folder that holds train/ and test/", "data_dir": "the folder that holds its files"}
 
 
-class DatasetSpec(BaseModel):
-    """Which data set, where its files are, and which of its classes, relabelled in the order given.
+def _class_name(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError(f"a class is a name or a position, not {value!r}")
+    return value
 
-    With `holdout` the test split is that fraction of the training set, a fixed one with all classes in
-    proportion; the training set is the rest, and nothing reads the data set's own test split.
-    Paths are made absolute against the working folder.
+
+ClassName = Annotated[int | str, BeforeValidator(_class_name)]
+
+
+class DatasetSpec(Strict):
+    """Which data set, where its files are, and which of its classes are used.
+
+    Paths are made absolute against the working folder. A text alone is the name of a data set, or the path of
+    a folder of images.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str
-    path: Path | None = Field(default=None, validate_default=True)
-    image_size: int | None = Field(default=None, gt=0)  # pixels
-    data_dir: Path | None = Field(default=None, validate_default=True)
-    download: bool = False
-    classes: tuple[StrictInt | StrictStr, ...] | None = (
-        None  # names or positions, in their new order; None: all
+    name: str = Field(description="a data set, in any spelling: CIFAR-10 is cifar10")
+    path: Path | None = Field(
+        default=None,
+        validate_default=True,
+        description="the folder that holds train/ and test/; required by image_folder, and only there",
     )
-    holdout: float | None = Field(default=None, gt=0, le=0.5)  # of each class
-    label: str = Field(default="", validate_default=True)  # shown in tables
+    image_size: int | None = Field(
+        default=None,
+        gt=0,
+        description="image_folder only: side in pixels to which images are resized and cropped",
+    )
+    data_dir: Path | None = Field(
+        default=None,
+        validate_default=True,
+        description="the folder that holds the files; required by torchvision's data sets, and only there",
+    )
+    download: bool = Field(default=False, description="fetch missing files of torchvision into data_dir")
+    classes: tuple[ClassName, ...] | None = Field(
+        default=None,
+        description="classes to use, by name or position from 0; relabelled in this order; all by default",
+    )
+    holdout: float | None = Field(
+        default=None,
+        gt=0,
+        le=0.5,
+        description="fraction of each class of the training set that takes the place of the test split, "
+        "which is then not read",
+    )
+    label: str = Field(
+        default="",
+        validate_default=True,
+        description="name in tables; made of name, path and classes by default",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        """A text is a data set's name, or the path of a folder of images."""
+        if not isinstance(value, str):
+            return value
+        known = _plain(value) in map(_plain, DATASETS)
+        if not known and (os.sep in value or Path(value).is_dir()):
+            return {"name": "image_folder", "path": value}
+        return {"name": value}
 
     @field_validator("name")
     @classmethod
@@ -73,9 +116,7 @@ class DatasetSpec(BaseModel):
     @classmethod
     def _several(cls, classes: tuple[int | str, ...] | None) -> tuple[int | str, ...] | None:
         if classes is not None and len(classes) < 2:
-            raise ValueError(
-                "fewer than two leave nothing to tell apart: name at least two, or leave the key out"
-            )
+            raise ValueError("a classifier needs two: name at least two classes, or leave the key out")
         return classes
 
     @field_validator("label")
@@ -88,12 +129,12 @@ class DatasetSpec(BaseModel):
 
     @property
     def preset_name(self) -> str:
-        """Whose presets it gets: a folder is what its label says, so that one may get those of cifar10."""
+        """The data set whose presets hold; for a folder its label, so that one may have those of cifar10."""
         return self.label.removesuffix(_HOLDOUT) if self.name == "image_folder" else self.name
 
     @property
     def whole(self) -> "DatasetSpec":
-        """The same data set with all of its classes, under its own name, and with the same hold-out."""
+        """The same data set with all of its classes, its default label, and the same hold-out."""
         return self._without("classes") if self.classes else self
 
     @property
@@ -105,15 +146,19 @@ class DatasetSpec(BaseModel):
         return DatasetSpec(**self.model_dump(exclude={key, "label"}))
 
 
-def _canonical(name: str) -> str:
-    """The key of DATASETS that `name` spells in any case, with "-", "_" or nothing between words.
+def _plain(name: str) -> str:
+    """The name without its case, and without "-" and "_" between words."""
+    return name.lower().replace("_", "").replace("-", "")
 
-    Raises ValueError for an unknown name, with the valid ones.
+
+def _canonical(name: str) -> str:
+    """The key of DATASETS that `name` spells.
+
+    Raises:
+        ValueError: for an unknown name; the message lists the valid ones.
     """
-    plain = {key.replace("_", ""): key for key in DATASETS}
-    wanted = name.lower().replace("_", "").replace("-", "")
-    if wanted in plain:
-        return plain[wanted]
-    close = difflib.get_close_matches(wanted, plain, n=1)
-    hint = f" (did you mean {plain[close[0]]}?)" if close else ""
+    plain = {_plain(key): key for key in DATASETS}
+    if _plain(name) in plain:
+        return plain[_plain(name)]
+    hint = did_you_mean(name, DATASETS)
     raise ValueError(f"unknown data set {name!r}{hint}: choose one of {', '.join(DATASETS)}")

@@ -1,11 +1,11 @@
 """A data set restricted to some of its classes, or with classes joined into groups."""
 
-import difflib
 from collections.abc import Sequence
 
 import torch
 
 from bench.core.errors import UserError
+from bench.core.registry import did_you_mean
 from bench.data.dataset import DecodedSplits, Split
 
 _SHOWN = 20  # class names in a message
@@ -19,7 +19,7 @@ def class_positions(chosen: Sequence[str | int], classes: Sequence[str]) -> list
     found = [_position(str(name), classes) for name in chosen]
     twice = next((c for i, c in enumerate(found) if c in found[:i]), None)
     if twice is not None:
-        raise UserError(f"class {classes[twice]!r} stands there twice: name it once")
+        raise UserError(f"class {classes[twice]!r} is given twice: name it once")
     return found
 
 
@@ -28,8 +28,7 @@ def _position(name: str, classes: Sequence[str]) -> int:
         return classes.index(name)
     if name.isdecimal() and int(name) < len(classes):
         return int(name)
-    near = [] if name.isdecimal() else difflib.get_close_matches(name, classes, n=1)
-    hint = f" (did you mean {near[0]}?)" if near else ""
+    hint = "" if name.isdecimal() else did_you_mean(name, classes)
     more = f" and {len(classes) - _SHOWN} more" if len(classes) > _SHOWN else ""
     raise UserError(f"no class {name!r}{hint}; choose from: {', '.join(classes[:_SHOWN])}{more}")
 

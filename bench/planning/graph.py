@@ -15,6 +15,7 @@ from bench.core.registry import block_class
 from bench.data.dataset import Dataset
 from bench.planning.protocols import Protocol
 from bench.planning.sweep import Sweep
+from bench.planning.yaml_schema import describe_faults
 from bench.records.naming import ANY_ARCHITECTURE
 
 KEY_SCHEMA = 1
@@ -200,23 +201,35 @@ def _teacher(jobs: dict[str, Job], spec: EvaluationSpec, cell: Cell) -> dict[str
 
 
 def check_data(sweep: Sweep, datasets: Mapping[str, Dataset]) -> None:
-    """What only the data can tell. Raises UserError: a budget over a class, a network too deep."""
+    """Check what depends on the data.
+
+    Args:
+        sweep: the checked sweep file.
+        datasets: its data sets by label.
+
+    Raises:
+        UserError: for a data set given under two labels, a budget larger than a class, and a network too deep
+            for the images; all of them at once.
+    """
+    faults = []
     labels: dict[str, str] = {}
     for label, data in datasets.items():
         if data.fingerprint in labels:
-            raise UserError(
-                f"datasets: {labels[data.fingerprint]} and {label} hold the same images: keep one"
-            )
+            first = labels[data.fingerprint]
+            faults.append(f"datasets: {first} and {label} hold the same images: keep one")
         labels[data.fingerprint] = label
         counts = data.train.labels.bincount(minlength=data.n_classes)
-        size, smallest = int(counts.min()), int(counts.argmin())
-        for ipc in sweep.ipc:
-            if ipc > size:
-                name = data.classes[smallest]
-                raise UserError(f"ipc: {ipc} is more than class {name!r} of {label} has; use 1 to {size}")
+        size, smallest = int(counts.min()), data.classes[int(counts.argmin())]
+        faults += [
+            f"ipc: {ipc} is more than class {smallest!r} of {label} has; use 1 to {size}"
+            for ipc in sweep.ipc
+            if ipc > size
+        ]
         for key, wanted in (("distill", sweep.distill), ("evaluate", sweep.evaluate)):
             for architecture in wanted.architectures:
                 try:
                     architecture.check(data.image_shape)
                 except UserError as error:
-                    raise UserError(f"{key}.architectures: {error} ({label})") from None
+                    faults.append(f"{key}.architectures: {error} ({label})")
+    if faults:
+        raise UserError(describe_faults(faults))

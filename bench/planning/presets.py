@@ -2,19 +2,20 @@
 
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from bench.core.errors import UserError
-from bench.planning.yaml_schema import CONFIGS, Strict, first_complaint, read_yaml
+from bench.core.strict import Strict
+from bench.planning.yaml_schema import CONFIGS, describe_faults, list_faults, read_yaml
 
 
 class Preset(Strict):
     """Hyper-parameters that hold for some data sets and budgets, and where they come from."""
 
-    datasets: tuple[str, ...] | None = None  # None: all
-    ipc: tuple[int, ...] | None = None
-    values: dict[str, Any]
-    source: str
+    datasets: tuple[str, ...] | None = Field(default=None, description="data sets for which it holds")
+    ipc: tuple[int, ...] | None = Field(default=None, description="images per class for which it holds")
+    values: dict[str, Any] = Field(description="hyper-parameters of the method, and `preprocess`")
+    source: str = Field(description="the paper, or the file of its authors' code, that gives the values")
 
 
 def preset(method: str, dataset: str, ipc: int) -> dict[str, Any]:
@@ -25,7 +26,7 @@ def preset(method: str, dataset: str, ipc: int) -> dict[str, Any]:
         try:
             rows = TypeAdapter(list[Preset]).validate_python(read_yaml(path))
         except ValidationError as error:
-            raise UserError(f"{path}: {first_complaint(error)}") from None
+            raise UserError(f"{path}: {describe_faults(list_faults(error))}") from None
         for row in rows:
             if (row.datasets is None or dataset in row.datasets) and (row.ipc is None or ipc in row.ipc):
                 values |= row.values

@@ -7,28 +7,40 @@ from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, mode
 
 from bench.core.errors import UserError
 from bench.core.registry import choose
+from bench.core.strict import Distinct, Strict
 from bench.core.training import Recipe
-from bench.planning.yaml_schema import CONFIGS, Positive, Strict, check_distinct, first_complaint, read_yaml
+from bench.planning.yaml_schema import CONFIGS, Positive, describe_faults, list_faults, read_yaml
 
 
 class TeacherConfig(Strict):
     """A network of the student's architecture, trained on the real training set; it labels every batch."""
 
-    recipe: Recipe
-    temperature: float = Field(default=1.0, gt=0)
+    recipe: Recipe = Field(description="how the teacher is trained")
+    temperature: float = Field(default=1.0, gt=0, description="divides the logits of teacher and student")
 
 
 class Protocol(Strict):
-    """How a distilled set is scored; the version is bumped when the numbers may move."""
+    """How a distilled set is scored."""
 
-    name: str
-    version: Positive
-    about: str
-    recipe: Recipe
-    labels: Literal["stored", "hard", "teacher"] = "stored"
-    teacher: TeacherConfig | None = None
-    learned_lr: bool = False  # train with the step size that the artifact learned, where it has one
-    rates: tuple[Annotated[float, Field(gt=0)], ...] = ()  # one is chosen on a hold-out of the training set
+    name: str = Field(description="from the file's name: FILE or FILE.VARIANT")
+    version: Positive = Field(description="raised when the numbers may change; part of every record")
+    about: str = Field(description="one line for `ddbench list protocols`")
+    recipe: Recipe = Field(description="how each student is trained")
+    labels: Literal["stored", "hard", "teacher"] = Field(
+        default="stored",
+        description="what students learn: the set's own labels, the class alone, or a teacher's predictions",
+    )
+    teacher: TeacherConfig | None = Field(
+        default=None, description="for `labels: teacher` only, which needs it"
+    )
+    learned_lr: bool = Field(
+        default=False,
+        description="train with the learning rate that the set itself stores, if it does",
+    )
+    rates: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Distinct] = Field(
+        default=(),
+        description="learning rates, of which a hold-out of the training set chooses one for each method",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> "Protocol":
@@ -38,7 +50,6 @@ class Protocol(Strict):
             raise UserError("rates: recipe.lr, which wins where they tie, must be one of them")
         if self.rates and self.learned_lr:
             raise UserError("rates and learned_lr: give one of them")
-        check_distinct("rates", self.rates)
         return self
 
     @model_serializer(mode="wrap")
@@ -81,7 +92,7 @@ def load_protocols(name: str) -> list[Protocol]:
     try:
         return [Protocol.model_validate(_varied(content, stem, v, change)) for v, change in variants.items()]
     except ValidationError as error:
-        raise UserError(f"{path}: {first_complaint(error)}") from None
+        raise UserError(f"{path}: {describe_faults(list_faults(error))}") from None
 
 
 def _varied(content: dict[str, Any], stem: str, variant: str, changes: dict[str, Any]) -> dict[str, Any]:

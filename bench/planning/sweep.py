@@ -1,4 +1,4 @@
-"""Sweep files: read, check, freeze."""
+"""Sweep files: read, checked, and frozen."""
 
 import dataclasses
 import math
@@ -8,12 +8,15 @@ from typing import Annotated, Any
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
     TypeAdapter,
     ValidationError,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 
@@ -21,11 +24,13 @@ from bench.core.errors import UserError
 from bench.core.method import Method
 from bench.core.networks.architecture import Architecture, parse_architecture
 from bench.core.preprocess import NORMALISE, ZCA
-from bench.core.registry import choose, method_class, method_names
+from bench.core.registry import choose, did_you_mean, method_class, method_names
+from bench.core.strict import Distinct, Strict, check_distinct, faults_error
 from bench.data.spec import DatasetSpec
 from bench.planning.presets import preset
 from bench.planning.protocols import protocol_names
-from bench.planning.yaml_schema import Positive, Strict, check_distinct, first_complaint, read_yaml
+from bench.planning.yaml_schema import Positive, describe_faults, list_faults, read_yaml
+from bench.records.to_sweep import sweep_name
 
 
 def _architecture(value: Any) -> Architecture:
@@ -36,15 +41,17 @@ def _architecture(value: Any) -> Architecture:
     return parse_architecture(value)
 
 
-def _dataset(value: Any) -> Any:
-    return {"name": value} if isinstance(value, str) else value
-
-
-def _several(value: Any) -> Any:
+def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-Architectures = tuple[Annotated[Architecture, BeforeValidator(_architecture)], ...]
+def _protocol(name: str) -> str:
+    return choose("protocol", name, protocol_names())
+
+
+Architectures = Annotated[tuple[Annotated[Architecture, BeforeValidator(_architecture)], ...], Distinct]
+ProtocolName = Annotated[str, AfterValidator(_protocol)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
 class MethodEntry(BaseModel):
@@ -62,119 +69,176 @@ class MethodEntry(BaseModel):
             raise UserError("a method is a name or a mapping with a name")
         name = choose("method", entry["name"], method_names())
         values = {k: v for k, v in entry.items() if k != "name"}
-        build_method(name, values)  # refuse bad hyper-parameters here, where the file and the key are known
+        # refuse bad hyper-parameters here, where the file and the key are known
+        if faults := _build(name, values)[1]:
+            raise faults_error(cls.__name__, faults)
         return {"name": name, "values": values}
 
     def resolve(self, dataset: str, ipc: int) -> Method:
-        """Defaults < presets of configs/methods by data set and ipc < the sweep's own values."""
+        """The method with its hyper-parameters: defaults < presets of configs/methods < the sweep's values.
+
+        Args:
+            dataset: whose presets hold.
+            ipc: images per class.
+        """
         return build_method(self.name, preset(self.name, dataset, ipc) | self.values)
 
     def preprocess(self, dataset: str, ipc: int) -> str:
-        """What it distils on, normalised or whitened images, resolved alike."""
+        """What it distils on, resolved in the same order: "normalise" or "zca"."""
         return _preprocess(preset(self.name, dataset, ipc) | self.values)
 
 
 def _preprocess(values: Mapping[str, Any]) -> str:
-    """The key beside a method's own hyper-parameters. Raises UserError for what it cannot be."""
     return choose("preprocess", str(values.get("preprocess", NORMALISE)), (NORMALISE, ZCA))
 
 
 def build_method(name: str, values: Mapping[str, Any]) -> Method:
-    """A method with these hyper-parameters; `preprocess` may stand beside them, and is checked only.
+    """Make a method with these hyper-parameters.
 
-    Raises UserError that names what the method takes.
+    Args:
+        name: of the method.
+        values: its hyper-parameters; `preprocess` may be among them, and is checked only.
+
+    Raises:
+        UserError: for an unknown method or hyper-parameter and for a bad value; all faults in one line.
     """
-    _preprocess(values)
-    values = {key: value for key, value in values.items() if key != "preprocess"}
-    cls = method_class(name)
-    known = [f.name for f in dataclasses.fields(cls)]
-    for key in values:
-        if key not in known:
-            takes = f"it takes {', '.join(known)}" if known else "it takes none"
-            raise UserError(f"method {name} does not take the parameter {key!r}; {takes}")
-    try:
-        built: Method = TypeAdapter(cls).validate_python(values)
-    except ValidationError as error:
-        raise UserError(f"method {name}: {first_complaint(error)}") from None
-    for key in values:
-        value = getattr(built, key)
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"method {name}: {key}: a finite number, not {value!r}")
+    built, faults = _build(name, values)
+    if built is None or faults:
+        raise UserError("; ".join(faults))
     return built
 
 
+def _build(name: str, values: Mapping[str, Any]) -> tuple[Method | None, list[str]]:
+    """The method, where it can be built, and the faults of its hyper-parameters."""
+    cls = method_class(name)
+    known = [f.name for f in dataclasses.fields(cls)]
+    takes = f"it takes {', '.join(known)}" if known else "it takes none"
+    faults = [
+        f"method {name} does not take the parameter {key!r}{did_you_mean(str(key), known)}; {takes}"
+        for key in values
+        if key not in known and key != "preprocess"
+    ]
+    try:
+        _preprocess(values)
+    except UserError as error:
+        faults.append(str(error))
+    values = {key: value for key, value in values.items() if key in known}
+    try:
+        built: Method = TypeAdapter(cls).validate_python(values)
+    except ValidationError as error:
+        return None, faults + [f"method {name}: {fault}" for fault in list_faults(error)]
+    for key in values:
+        value = getattr(built, key)
+        if isinstance(value, float) and not math.isfinite(value):
+            faults.append(f"method {name}: {key}: a finite number, not {value!r}")
+    return built, faults
+
+
 class DistillConfig(Strict):
-    architectures: Architectures = Field(min_length=1)
-    seeds: tuple[Annotated[int, Field(ge=0, lt=2**63, strict=True)], ...] = Field(min_length=1)
+    """What the sets are distilled with."""
 
-    @model_validator(mode="after")
-    def _check(self) -> "DistillConfig":
-        check_distinct("architectures", self.architectures)
-        check_distinct("seeds", self.seeds)
-        return self
-
-
-Fraction = Annotated[float, Field(gt=0, lt=1)]
+    architectures: Architectures = Field(
+        default=("convnet",),
+        validate_default=True,
+        min_length=1,
+        description="architectures to distil with, each a name or a mapping",
+    )
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**63, strict=True)], ...], Distinct] = Field(
+        default=(0, 1, 2), min_length=1, description="seeds; each gives a set of its own"
+    )
 
 
 class EvaluateConfig(Strict):
-    architectures: Architectures = Field(min_length=1)
-    students: Positive = 5
-    protocol: Annotated[tuple[str, ...], BeforeValidator(_several)] = Field(min_length=1)  # one or several
-    curve: tuple[Fraction, ...] = ()  # parts of the training after which accuracy is told as well
-    snapshots: bool = Field(default=False, strict=True)  # score what parts of the distillation had made, too
+    """How the sets are scored."""
 
-    @model_validator(mode="after")
-    def _check(self) -> "EvaluateConfig":
-        check_distinct("architectures", self.architectures)
-        check_distinct("protocol", self.protocol)
-        check_distinct("curve", self.curve)
-        for name in self.protocol:
-            choose("protocol", name, protocol_names())
-        return self
+    architectures: Architectures = Field(
+        default=(), min_length=1, description="architectures of the students, each a name or a mapping"
+    )
+    students: Positive = Field(default=5, description="students trained on each set and averaged")
+    protocol: Annotated[tuple[ProtocolName, ...], BeforeValidator(_as_list), Distinct] = Field(
+        default=("standard",),
+        min_length=1,
+        description="a protocol of configs/protocols, or a list",
+    )
+    curve: Annotated[tuple[Fraction, ...], Distinct] = Field(
+        default=(),
+        description="fractions of the training at which accuracy is recorded too",
+    )
+    snapshots: bool = Field(
+        default=False,
+        strict=True,
+        description="score also the sets as they were after parts of the distillation",
+    )
 
 
 class Resources(Strict):
-    """Per job."""
+    """What each job gets."""
 
-    cpus: Positive = 1
-    gpus: float = Field(default=0, ge=0, le=1)
+    cpus: Positive = Field(default=1, description="CPU cores for each job")
+    gpus: float = Field(default=0, ge=0, le=1, description="GPUs for each job; a part lets several share one")
 
 
 class Sweep(Strict):
-    """A checked sweep file."""
+    """A checked sweep file: every method x data set x ipc x architecture x seed, scored in the same ways."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
-    datasets: tuple[Annotated[DatasetSpec, BeforeValidator(_dataset)], ...] = Field(min_length=1)
-    methods: tuple[MethodEntry, ...] = Field(min_length=1)
-    ipc: tuple[Positive, ...] = Field(min_length=1)
-    distill: DistillConfig
-    evaluate: EvaluateConfig
-    resources: Resources = Resources()
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
+        description="the results folder is results/NAME",
+    )
+    datasets: tuple[DatasetSpec, ...] = Field(
+        min_length=1, description="data sets, each a name, the path of a folder of images, or a mapping"
+    )
+    methods: Annotated[tuple[MethodEntry, ...], Distinct] = Field(
+        min_length=1, description="methods, each a name, or a mapping of name and hyper-parameters"
+    )
+    ipc: Annotated[tuple[Positive, ...], Distinct] = Field(
+        min_length=1, description="numbers of images per class"
+    )
+    distill: DistillConfig = Field(default=DistillConfig(), description="what the sets are distilled with")
+    evaluate: EvaluateConfig = Field(
+        default=EvaluateConfig(), validate_default=True, description="how the sets are scored"
+    )
+    resources: Resources = Field(default=Resources(), description="what each job gets")
 
-    @model_validator(mode="after")
-    def _check(self) -> "Sweep":
-        check_distinct("datasets", [d.label for d in self.datasets])
-        check_distinct("methods", self.methods)
-        check_distinct("ipc", self.ipc)
-        return self
+    @field_validator("datasets")
+    @classmethod
+    def _distinct_labels(cls, datasets: tuple[DatasetSpec, ...]) -> tuple[DatasetSpec, ...]:
+        check_distinct([spec.label for spec in datasets])
+        return datasets
+
+    @field_validator("evaluate")
+    @classmethod
+    def _same_architectures(cls, evaluate: EvaluateConfig, info: ValidationInfo) -> EvaluateConfig:
+        """Without architectures of their own, students have those that the sets were distilled with."""
+        if evaluate.architectures or "distill" not in info.data:
+            return evaluate
+        return evaluate.model_copy(update={"architectures": info.data["distill"].architectures})
 
 
 def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
-    """Read a sweep file. Raises UserError in one line that names the file, the key and the valid choices."""
+    """Read a sweep file; its name is that of the file where it gives none.
+
+    Args:
+        path: of the YAML file.
+        overrides: KEY=VALUE, with KEY a dotted path into the file.
+
+    Raises:
+        UserError: names the file and all faults, each with its key and the valid choices.
+    """
     content = read_yaml(path)
     if not isinstance(content, dict):
         raise UserError(f"{path}: a sweep file is a mapping with {', '.join(Sweep.model_fields)}")
+    content = {"name": sweep_name(path.stem), **content}
     for override in overrides:
         _override(content, override)
     try:
         return Sweep.model_validate(content)
     except ValidationError as error:
-        raise UserError(f"{path}: {first_complaint(error)}") from None
+        raise UserError(f"{path}: {describe_faults(list_faults(error))}") from None
 
 
 def _override(content: Any, override: str) -> None:
-    """Apply KEY=VALUE, where KEY is a dotted path; a list's entry is reached by its position or its name."""
+    """Set one key in place. KEY is a dotted path; a list's entry is given by its position or its name."""
     key, sign, text = override.partition("=")
     *parents, last = key.split(".")
     if not sign or not all([*parents, last]):

@@ -1,38 +1,16 @@
-"""Files that people write: YAML, read strictly, and refused in one line."""
+"""YAML files that people write: read strictly, with all their faults named at once."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError
 
 from bench.core.errors import UserError
-from bench.core.registry import choose
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 Positive = Annotated[int, Field(gt=0, strict=True)]
-
-
-class Strict(BaseModel):
-    """Refuses unknown keys and names the known ones."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known_keys(cls, value: Any) -> Any:
-        if isinstance(value, Mapping):
-            for key in value:
-                choose("key", str(key), cls.model_fields)
-        return value
-
-
-def check_distinct(key: str, values: Sequence[Any]) -> None:
-    twice = [v for i, v in enumerate(values) if v in values[:i]]
-    if twice:
-        name = getattr(twice[0], "label", getattr(twice[0], "name", twice[0]))
-        raise UserError(f"{key}: {name} stands there twice")
 
 
 _PLAIN = {  # pydantic's error types in the words of a config file
@@ -45,33 +23,50 @@ _PLAIN = {  # pydantic's error types in the words of a config file
 }
 
 
-def first_complaint(error: ValidationError) -> str:
-    """The first complaint of pydantic in one line: where, what."""
-    first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"] if not str(part).startswith("function-"))
-    kind = first["type"]
+def list_faults(error: ValidationError) -> list[str]:
+    """All faults that pydantic found, a line each: where, what."""
+    faults = error.errors(include_url=False)
+    # pydantic does not count the bad entries of a list, and may call it too short because of them
+    return [_fault(fault) for fault in faults if fault["type"] != "too_short" or not fault["input"]]
+
+
+def _fault(fault: Mapping[str, Any]) -> str:
+    where = ".".join(str(part) for part in fault["loc"] if not str(part).startswith("function-"))
+    kind = fault["type"]
     if kind == "missing":
         what = "is missing"
     elif kind == "value_error":  # one of ours
-        what = first["msg"].removeprefix("Value error, ")
+        what = fault["msg"].removeprefix("Value error, ")
     else:
-        what = _PLAIN.get(kind, first["msg"].replace("Input should be", "must be"))
-        what += f", not {first['input']!r}"
+        what = _PLAIN.get(kind, fault["msg"].replace("Input should be", "must be"))
+        what += f", not {fault['input']!r}"
     return f"{where}: {what}" if where else what
 
 
+def describe_faults(faults: Sequence[str]) -> str:
+    """One fault as it is; several as "3 things to mend:" and an indented line each."""
+    if len(faults) == 1:
+        return faults[0]
+    return "\n  ".join([f"{len(faults)} things to mend:", *faults])
+
+
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands in a mapping twice; YAML would take the last one silently."""
+    """Refuses a key that a mapping has twice; YAML would silently take the last one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for key in keys:
             if keys.count(key) > 1:
-                raise yaml.YAMLError(f"the key {key!r} stands there twice, {node.start_mark}")
+                raise yaml.YAMLError(f"the key {key!r} is given twice, {node.start_mark}")
         return super().construct_mapping(node, deep)
 
 
 def read_yaml(path: Path) -> Any:
+    """Read a YAML file.
+
+    Raises:
+        UserError: for a file that is missing, unreadable or not YAML, and for a key given twice.
+    """
     try:
         return yaml.load(path.read_text(), _Loader)
     except FileNotFoundError:

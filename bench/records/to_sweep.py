@@ -56,7 +56,7 @@ def sweep_of(rows: Sequence[Row], entry: Mapping[str, Any]) -> dict[str, Any]:
     ipc: int = 1 if pd.isna(row["ipc"]) else int(row["ipc"])
     curve, gpus = _curve(row), float(row["gpus"])
     return {
-        "name": _slug(f"{row['method_name']}-{row['dataset_name']}-ipc{ipc}"),
+        "name": sweep_name(f"{row['method_name']}-{row['dataset_name']}-ipc{ipc}"),
         "datasets": [dict(entry)],
         # a preset may ask for whitening: what the record does not name was not whitened
         "methods": [
@@ -115,6 +115,6 @@ def _flow(value: str) -> str:
     return str(yaml.dump(json.loads(value), Dumper=dumper, **style)).removesuffix("\n").removesuffix("\n...")
 
 
-def _slug(text: str) -> str:
-    """Letters, digits, dots, dashes and underscores, as the name of a sweep must be."""
+def sweep_name(text: str) -> str:
+    """The text as the name of a sweep: letters, digits, dots, dashes and underscores."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-.") or "sweep"

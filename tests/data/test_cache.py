@@ -54,13 +54,19 @@ def test_unknown_name_lists_the_choices() -> None:
         ({"name": "image_folder", "path": "x", "image_size": 0}, "image_size"),
         ({"name": "image_folder"}, "path"),
         ({"name": "cifar10"}, "data_dir"),
-        ({"name": "digits", "sise": 3}, "sise"),
     ],
 )
 def test_wrong_keys_are_reported_by_name(keys: dict[str, object], key: str) -> None:
     with pytest.raises(ValidationError) as caught:
         DatasetSpec.model_validate(keys)
     assert caught.value.errors()[0]["loc"] == (key,)
+
+
+def test_unknown_keys_name_the_known_ones() -> None:
+    with pytest.raises(
+        ValidationError, match=r"no key named 'lable' \(did you mean label\?\); choose from: "
+    ):
+        DatasetSpec.model_validate({"name": "digits", "lable": "d"})
 
 
 def test_labels_and_round_trip(tmp_path: Path) -> None:

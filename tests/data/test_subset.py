@@ -142,7 +142,7 @@ def test_a_name_is_not_read_as_a_position() -> None:
         (["7"], "no class '7'; choose from: cat, dog, bird"),
         ([-1], "no class '-1'"),
         (["Cat"], "did you mean cat?"),
-        (["cat", "dog", 0], "class 'cat' stands there twice"),
+        (["cat", "dog", 0], "class 'cat' is given twice"),
     ],
 )
 def test_bad_classes(chosen: list[str | int], message: str) -> None:
@@ -172,8 +172,8 @@ def test_a_sweep_on_some_classes(tmp_path: Path) -> None:
     ("classes", "message"),
     [
         ([0, 11], "classes of digits-2-classes: no class '11'; choose from: 0, 1"),
-        ([0, "0"], "classes of digits-2-classes: class '0' stands there twice"),
-        ([3], "datasets.0.classes: fewer than two leave nothing to tell apart"),
+        ([0, "0"], "classes of digits-2-classes: class '0' is given twice"),
+        ([3], "datasets.0.classes: a classifier needs two"),
         (3, "datasets.0.classes: must be a list"),
         ([True, 0], "datasets.0.classes.0"),
     ],

@@ -1,4 +1,4 @@
-"""Sweep files: what is wrong is said in one line with the file, the key and the choices."""
+"""Sweep files: every fault is reported with the file, the key and the choices."""
 
 import copy
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
+from helpers.cli import ddbench, sweep_file
 
 from bench.core.errors import UserError
 from bench.core.networks.architecture import parse_architecture
@@ -111,21 +112,21 @@ def test_defaults(file: Path) -> None:
         ("ipc", 0, ["ipc", "not 0"]),
         ("ipc", "1", ["ipc", "not '1'"]),
         ("ipc", [], ["ipc", "at least one, not []"]),
-        ("ipc", [1, 2, 1], ["ipc: 1 stands there twice"]),
-        ("methods", ["dm", "dm"], ["methods: dm stands there twice"]),
-        ("datasets", ["digits", "Digits"], ["datasets: digits stands there twice"]),
+        ("ipc", [1, 2, 1], ["ipc: 1 is given twice"]),
+        ("methods", ["dm", "dm"], ["methods: dm is given twice"]),
+        ("datasets", ["digits", "Digits"], ["datasets: digits is given twice"]),
         ("distill.seeds", [-1], ["distill.seeds.0", "greater than or equal to 0", "not -1"]),
         ("distill.seeds", [2**63], ["distill.seeds.0", "less than 9223372036854775808"]),
-        ("distill.seeds", [0, 0], ["distill", "seeds: 0 stands there twice"]),
+        ("distill.seeds", [0, 0], ["distill", "seeds: 0 is given twice"]),
         ("distill.seeds", ["a"], ["distill.seeds.0", "not 'a'"]),
         ("distill.architectures", [], ["distill.architectures", "at least one, not []"]),
-        ("distill.architectures", ["mlp", "mlp-w128"], ["distill", "architectures: mlp stands there twice"]),
+        ("distill.architectures", ["mlp", "mlp-w128"], ["distill", "architectures: mlp is given twice"]),
         ("distill.architectures", [3], ["distill.architectures.0", "a name or a mapping"]),
         ("distill.architectures", "mlp", ["distill.architectures", "not 'mlp'"]),
         (
             "evaluate.architectures",
             ["mlp", {"name": "mlp"}],
-            ["evaluate", "architectures: mlp stands there twice"],
+            ["evaluate", "architectures: mlp is given twice"],
         ),
         ("evaluate.students", 0, ["evaluate.students", "greater than 0", "not 0"]),
         ("evaluate.students", "2", ["evaluate.students", "not '2'"]),
@@ -141,9 +142,9 @@ def test_defaults(file: Path) -> None:
         ("distill", [1], ["distill", "not [1]"]),
         ("distill", None, ["distill", "not None"]),
         # keys that are missing
-        *((key, DELETE, [key, "is missing"]) for key in GOOD if key != "resources"),
-        ("distill.seeds", DELETE, ["distill.seeds", "is missing"]),
-        ("evaluate.protocol", DELETE, ["evaluate.protocol", "is missing"]),
+        ("datasets", DELETE, ["datasets", "is missing"]),
+        ("methods", DELETE, ["methods", "is missing"]),
+        ("ipc", DELETE, ["ipc", "is missing"]),
         ("datasets.0", {"path": "x"}, ["datasets.0", "name"]),
         ("datasets.0", {"name": "image_folder"}, ["datasets.0.path", "needs path"]),
     ],
@@ -166,8 +167,8 @@ def test_bad_entries_are_named(file: Path, path: str, value: Any, words: list[st
         ("", "a sweep file is a mapping with name, datasets"),
         ("- 1", "a sweep file is a mapping with name, datasets"),
         ("hello", "a sweep file is a mapping with name, datasets"),
-        ("{1: 2}", "no key named '1'"),
-        ("name: a\nname: b", "the key 'name' stands there twice"),
+        ("{1: 2, datasets: [digits], methods: [dm], ipc: [1]}", "no key named '1'"),
+        ("name: a\nname: b", "the key 'name' is given twice"),
     ],
 )
 def test_files_that_are_no_sweep(file: Path, text: str, words: str) -> None:
@@ -182,6 +183,114 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     assert refused(tmp_path).startswith(f"{tmp_path}: cannot be read")
     (tmp_path / "binary").write_bytes(b"\xff\xfe\xfa")
     assert refused(tmp_path / "binary").startswith(f"{tmp_path}/binary: ")
+
+
+# --- all faults at once ---------------------------------------------------------------------------
+
+
+def test_all_faults_are_reported_at_once(file: Path) -> None:
+    content = changed(
+        "methods", ["random_rael", {"name": "dm", "stepz": 3, "lr": "high", "preprocess": "zac"}]
+    )
+    content |= {"datasets": ["digit", {"name": "digits", "sise": 8}], "ipc": [1, 1], "resource": {}}
+    content["evaluate"] = {"architectures": ["mlpp"], "protocol": ["quik", "slow"], "students": 0}
+    file.write_text(yaml.safe_dump(content))
+    with pytest.raises(UserError) as caught:
+        load_sweep(file)
+    first, *lines = str(caught.value).splitlines()
+    assert first == f"{file}: 12 things to mend:"
+    starts = [
+        "no key named 'resource' (did you mean resources?)",
+        "datasets.0.name: unknown data set 'digit' (did you mean digits?)",
+        "datasets.1: no key named 'sise'",
+        "methods.0: no method named 'random_rael' (did you mean random_real?)",
+        "methods.1: method dm does not take the parameter 'stepz' (did you mean steps?)",
+        "methods.1: no preprocess named 'zac' (did you mean zca?)",
+        "methods.1: method dm: lr: ",
+        "ipc: 1 is given twice",
+        "evaluate.architectures.0: no architecture named 'mlpp' (did you mean mlp?)",
+        "evaluate.students: must be greater than 0, not 0",
+        "evaluate.protocol.0: no protocol named 'quik' (did you mean quick?)",
+        "evaluate.protocol.1: no protocol named 'slow'",
+    ]
+    assert [
+        line for line, start in zip(lines, starts, strict=True) if not line.startswith(f"  {start}")
+    ] == []
+
+
+def test_the_command_line_prints_them_all(tmp_path: Path) -> None:
+    sweep = sweep_file(tmp_path, ipc=[1, 500], distill={"architectures": ["convnet-d5"], "seeds": [0]})
+    ended = ddbench("plan", sweep)
+    assert ended.code == 2
+    first, *lines = ended.err.splitlines()
+    assert first == f"error: {sweep}: 2 things to mend:"
+    assert lines[0].startswith("  ipc: 500 is more than class ")
+    assert lines[1].startswith("  distill.architectures: ")
+    sweep = sweep_file(tmp_path, ipc=[0], name="a/b")
+    assert ddbench("plan", sweep).err.splitlines() == [
+        f"error: {sweep}: 2 things to mend:",
+        "  name: must be letters, digits, dots, dashes and underscores, not 'a/b'",
+        "  ipc.0: must be greater than 0, not 0",
+    ]
+
+
+def test_a_misspelled_key_is_one_fault(file: Path) -> None:
+    content = changed("ipc", DELETE) | {"IPC": [1]}
+    file.write_text(yaml.safe_dump(content))
+    assert "no key named 'IPC' (did you mean ipc?)" in refused(file)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "hint"),
+    [
+        ("methods.0", "Random_Real", "did you mean random_real?"),
+        ("methods.1", {"name": "dm", "STEPS": 3}, "did you mean steps?"),
+        ("evaluate.protocol", "QUICK", "did you mean quick?"),
+        ("distill.architectures.0", "ConvNet", "did you mean convnet?"),
+        ("Evaluate", {}, "did you mean evaluate?"),
+        ("datasets.0", "CIFAR-11", "did you mean cifar10?"),
+        ("datasets.0", {"name": "digits", "Classes": [1, 2]}, "did you mean classes?"),
+    ],
+)
+def test_suggestions_ignore_case(file: Path, path: str, value: Any, hint: str) -> None:
+    file.write_text(yaml.safe_dump(changed(path, value)))
+    assert hint in refused(file)
+
+
+# --- defaults -------------------------------------------------------------------------------------
+
+
+def test_a_sweep_needs_data_methods_and_budgets_only(tmp_path: Path) -> None:
+    path = tmp_path / "my first sweep.yaml"
+    path.write_text("datasets: [digits]\nmethods: [dm]\nipc: [1]\n")
+    convnet = (parse_architecture("convnet"),)
+    sweep = load_sweep(path)
+    assert sweep.name == "my-first-sweep"
+    assert (sweep.distill.architectures, sweep.distill.seeds) == (convnet, (0, 1, 2))
+    assert (sweep.evaluate.architectures, sweep.evaluate.students) == (convnet, 5)
+    assert sweep.evaluate.protocol == ("standard",)
+    assert load_sweep(path, ["name=other"]).name == "other"
+
+
+def test_students_have_the_architectures_of_the_sets_by_default(file: Path) -> None:
+    file.write_text(yaml.safe_dump(changed("evaluate", {"protocol": "quick"})))
+    sweep = load_sweep(file)
+    assert sweep.evaluate.architectures == sweep.distill.architectures
+    file.write_text(yaml.safe_dump(changed("distill", {"architectures": ["mlp"]})))
+    sweep = load_sweep(file)
+    assert sweep.distill.seeds == (0, 1, 2)
+    assert [a.label for a in sweep.evaluate.architectures] == ["convnet-d2-w8", "mlp"]
+
+
+def test_a_data_set_may_be_the_path_of_a_folder(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(file.parent)
+    (file.parent / "pets").mkdir()
+    (file.parent / "digits").mkdir()  # a data set of that name comes first
+    file.write_text(yaml.safe_dump(changed("datasets", ["pets", "./new", "digits"])))
+    pets, new, digits = load_sweep(file).datasets
+    assert (pets.name, pets.path, pets.label) == ("image_folder", file.parent / "pets", "pets")
+    assert (new.name, new.path, new.label) == ("image_folder", file.parent / "new", "new")
+    assert digits.name == "digits"
 
 
 # --- overrides ------------------------------------------------------------------------------------
