@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import torch
 import torch.nn.functional as F
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import ConfigDict, SerializerFunctionWrapHandler, TypeAdapter, model_serializer
+from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, TypeAdapter, model_serializer
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
@@ -20,17 +20,23 @@ from bench.core.preprocess import Preprocess
 class Recipe:
     """SGD with momentum and steps of the learning rate; `steps` or `epochs`, not both."""
 
-    batch_size: Annotated[int, Gt(0)]
-    lr: Annotated[float, Gt(0)]
-    momentum: Annotated[float, Ge(0)] = 0.9
-    weight_decay: Annotated[float, Ge(0)] = 5e-4
-    steps: Annotated[int, Gt(0)] | None = None
-    epochs: Annotated[int, Gt(0)] | None = None
-    # fractions of the training after which the rate is multiplied by gamma
-    milestones: tuple[Annotated[float, Gt(0), Lt(1)], ...] = ()
-    gamma: Annotated[float, Gt(0)] = 0.1
-    augment: str = "none"  # a strategy of bench.core.augment.dsa, drawn per image
-    cutmix: Annotated[float, Ge(0), Le(1)] = 0.0  # the probability that a batch is mixed
+    batch_size: Annotated[int, Gt(0), Field(description="images per step")]
+    lr: Annotated[float, Gt(0), Field(description="learning rate")]
+    momentum: Annotated[float, Ge(0), Field(description="of the optimiser")] = 0.9
+    weight_decay: Annotated[float, Ge(0), Field(description="of the optimiser")] = 5e-4
+    steps: Annotated[Annotated[int, Gt(0)] | None, Field(description="optimiser steps")] = None
+    epochs: Annotated[Annotated[int, Gt(0)] | None, Field(description="passes over the images")] = None
+    milestones: Annotated[
+        tuple[Annotated[float, Gt(0), Lt(1)], ...],
+        Field(description="fractions of the training after which the learning rate is multiplied by gamma"),
+    ] = ()
+    gamma: Annotated[float, Gt(0), Field(description="factor of the learning rate at each milestone")] = 0.1
+    augment: Annotated[
+        str, Field(description="augmentation, drawn for each image: a DSA strategy or a policy by name")
+    ] = "none"
+    cutmix: Annotated[
+        float, Ge(0), Le(1), Field(description="probability that a batch is mixed by CutMix")
+    ] = 0.0
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.epochs is None):

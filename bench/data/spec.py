@@ -66,7 +66,7 @@ class DatasetSpec(Strict):
     download: bool = Field(default=False, description="fetch missing files of torchvision into data_dir")
     classes: tuple[ClassName, ...] | None = Field(
         default=None,
-        description="classes to use, by name or position from 0; relabelled in this order; all by default",
+        description="classes to use, by name or position from 0; relabelled in this order; by default all",
     )
     holdout: float | None = Field(
         default=None,
@@ -78,7 +78,7 @@ class DatasetSpec(Strict):
     label: str = Field(
         default="",
         validate_default=True,
-        description="name in tables; made of name, path and classes by default",
+        description="name in tables; by default made of name, path and classes",
     )
 
     @model_validator(mode="before")

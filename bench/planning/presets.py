@@ -12,8 +12,12 @@ from bench.planning.yaml_schema import CONFIGS, describe_faults, list_faults, re
 class Preset(Strict):
     """Hyper-parameters that hold for some data sets and budgets, and where they come from."""
 
-    datasets: tuple[str, ...] | None = Field(default=None, description="data sets for which it holds")
-    ipc: tuple[int, ...] | None = Field(default=None, description="images per class for which it holds")
+    datasets: tuple[str, ...] | None = Field(
+        default=None, description="data sets it holds for; by default all"
+    )
+    ipc: tuple[int, ...] | None = Field(
+        default=None, description="images per class it holds for; by default all"
+    )
     values: dict[str, Any] = Field(description="hyper-parameters of the method, and `preprocess`")
     source: str = Field(description="the paper, or the file of its authors' code, that gives the values")
 

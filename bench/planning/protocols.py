@@ -24,7 +24,7 @@ class Protocol(Strict):
 
     name: str = Field(description="from the file's name: FILE or FILE.VARIANT")
     version: Positive = Field(description="raised when the numbers may change; part of every record")
-    about: str = Field(description="one line for `ddbench list protocols`")
+    about: str = Field(description="what it is, in one line")
     recipe: Recipe = Field(description="how each student is trained")
     labels: Literal["stored", "hard", "teacher"] = Field(
         default="stored",

@@ -141,7 +141,7 @@ class DistillConfig(Strict):
         default=("convnet",),
         validate_default=True,
         min_length=1,
-        description="architectures to distil with, each a name or a mapping",
+        description="architectures of the networks that distil",
     )
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**63, strict=True)], ...], Distinct] = Field(
         default=(0, 1, 2), min_length=1, description="seeds; each gives a set of its own"
@@ -152,7 +152,7 @@ class EvaluateConfig(Strict):
     """How the sets are scored."""
 
     architectures: Architectures = Field(
-        default=(), min_length=1, description="architectures of the students, each a name or a mapping"
+        default=(), min_length=1, description="architectures of the students; by default those of `distill`"
     )
     students: Positive = Field(default=5, description="students trained on each set and averaged")
     protocol: Annotated[tuple[ProtocolName, ...], BeforeValidator(_as_list), Distinct] = Field(
@@ -167,7 +167,7 @@ class EvaluateConfig(Strict):
     snapshots: bool = Field(
         default=False,
         strict=True,
-        description="score also the sets as they were after parts of the distillation",
+        description="also score the sets as they were at 10, 20, 50 and 100 % of the distillation",
     )
 
 
@@ -175,7 +175,9 @@ class Resources(Strict):
     """What each job gets."""
 
     cpus: Positive = Field(default=1, description="CPU cores for each job")
-    gpus: float = Field(default=0, ge=0, le=1, description="GPUs for each job; a part lets several share one")
+    gpus: float = Field(
+        default=0, ge=0, le=1, description="GPUs for each job; a fraction lets several jobs share one"
+    )
 
 
 class Sweep(Strict):
@@ -183,7 +185,7 @@ class Sweep(Strict):
 
     name: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
-        description="the results folder is results/NAME",
+        description="names the folder results/NAME; by default the file's name",
     )
     datasets: tuple[DatasetSpec, ...] = Field(
         min_length=1, description="data sets, each a name, the path of a folder of images, or a mapping"
