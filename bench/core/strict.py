@@ -1,5 +1,6 @@
 """Models of the files that people write: unknown keys are refused, and all faults are reported at once."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Self, TypeVar
 
@@ -83,3 +84,8 @@ def check_distinct(values: Values) -> Values:
 
 
 Distinct = AfterValidator(check_distinct)  # of a list: no entry is given twice
+
+
+def valid_name(text: str) -> str:
+    """The text as the name of a sweep: letters, digits, dots, dashes and underscores."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-.") or "sweep"

@@ -25,12 +25,11 @@ from bench.core.method import Method
 from bench.core.networks.architecture import Architecture, parse_architecture
 from bench.core.preprocess import NORMALISE, ZCA
 from bench.core.registry import choose, did_you_mean, method_class, method_names
-from bench.core.strict import Distinct, Strict, check_distinct, faults_error
+from bench.core.strict import Distinct, Strict, check_distinct, faults_error, valid_name
 from bench.data.spec import DatasetSpec
 from bench.planning.presets import preset
 from bench.planning.protocols import protocol_names
 from bench.planning.yaml_schema import Positive, describe_faults, list_faults, read_yaml
-from bench.records.to_sweep import sweep_name
 
 
 def _architecture(value: Any) -> Architecture:
@@ -230,7 +229,7 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
     content = read_yaml(path)
     if not isinstance(content, dict):
         raise UserError(f"{path}: a sweep file is a mapping with {', '.join(Sweep.model_fields)}")
-    content = {"name": sweep_name(path.stem), **content}
+    content = {"name": valid_name(path.stem), **content}
     for override in overrides:
         _override(content, override)
     try:

@@ -1,7 +1,6 @@
 """The sweep file that plans a record, made from the record: how to run the same again."""
 
 import json
-import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
@@ -10,6 +9,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from bench.core.strict import valid_name
 from bench.records.columns import Row
 from bench.records.naming import ANY_ARCHITECTURE
 
@@ -56,7 +56,7 @@ def sweep_of(rows: Sequence[Row], entry: Mapping[str, Any]) -> dict[str, Any]:
     ipc: int = 1 if pd.isna(row["ipc"]) else int(row["ipc"])
     curve, gpus = _curve(row), float(row["gpus"])
     return {
-        "name": sweep_name(f"{row['method_name']}-{row['dataset_name']}-ipc{ipc}"),
+        "name": valid_name(f"{row['method_name']}-{row['dataset_name']}-ipc{ipc}"),
         "datasets": [dict(entry)],
         # a preset may ask for whitening: what the record does not name was not whitened
         "methods": [
@@ -113,8 +113,3 @@ def _flow(value: str) -> str:
     dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
     style: dict[str, Any] = {"default_flow_style": True, "width": 2**30, "sort_keys": False}
     return str(yaml.dump(json.loads(value), Dumper=dumper, **style)).removesuffix("\n").removesuffix("\n...")
-
-
-def sweep_name(text: str) -> str:
-    """The text as the name of a sweep: letters, digits, dots, dashes and underscores."""
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-.") or "sweep"
