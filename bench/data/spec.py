@@ -27,7 +27,7 @@ _APPLIES: dict[str, set[str]] = {
     "data_dir": set(DATASETS) - _LOCAL,
     "download": set(DATASETS) - _LOCAL,
 }
-_HOLDOUT = "-holdout"  # at the end of the label, so that no table shows a hold-out as the test split
+_HOLDOUT = "-holdout"  # ends the label, so that no table shows results on a hold-out as test results
 _REQUIRED = {"path": "the folder that holds train/ and test/", "data_dir": "the folder that holds its files"}
 
 
@@ -100,11 +100,11 @@ class DatasetSpec(Strict):
     @field_validator("path", "image_size", "data_dir", "download")
     @classmethod
     def _applies(cls, value: Any, info: ValidationInfo) -> Any:
-        """Refuse a key that the data set does not have, and the absence of one that it must have."""
+        """Refuse a key that does not apply to the data set, and the lack of one that it needs."""
         key, name = info.field_name, info.data.get("name")
-        if key is None or name is None:  # the name's own error is reported instead
+        if key is None or name is None:  # the name is wrong, which is reported already
             return value
-        # The default is let through, so that a dumped spec validates again.
+        # Defaults are allowed, so that a dumped spec is valid.
         if value not in (None, False) and name not in _APPLIES[key]:
             owners = ", ".join(sorted(_APPLIES[key]))
             raise ValueError(f"{key} does not apply to {name}, only to {owners}: remove it")
