@@ -1,4 +1,4 @@
-"""The papers' hyper-parameters: the files of configs/methods. No torch."""
+"""Presets: the papers' hyper-parameters, from the files of configs/methods. No torch."""
 
 from typing import Any
 
@@ -23,7 +23,19 @@ class Preset(Strict):
 
 
 def preset(method: str, dataset: str, ipc: int) -> dict[str, Any]:
-    """Hyper-parameters from configs/methods/<method>.yaml; later rows win over earlier ones."""
+    """Hyper-parameters from configs/methods/METHOD.yaml.
+
+    Args:
+        method: its name.
+        dataset: `DatasetSpec.preset_name` of the data set.
+        ipc: images per class.
+
+    Returns:
+        The values of all rows that hold for them; later rows win. Empty without a file.
+
+    Raises:
+        UserError: for a bad file.
+    """
     path = CONFIGS / "methods" / f"{method}.yaml"
     values: dict[str, Any] = {}
     if path.exists():

@@ -1,5 +1,6 @@
-"""How a distilled set is scored: the files of configs/protocols."""
+"""Protocols: how a distilled set is scored, from the files of configs/protocols."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -45,23 +46,23 @@ class Protocol(Strict):
     @model_validator(mode="after")
     def _check(self) -> "Protocol":
         if (self.labels == "teacher") == (self.teacher is None):
-            raise UserError("teacher: belongs to labels: teacher, and that needs it")
+            raise UserError("teacher: `labels: teacher` needs it, and nothing else may have it")
         if self.rates and self.recipe.lr not in self.rates:
-            raise UserError("rates: recipe.lr, which wins where they tie, must be one of them")
+            raise UserError("rates: must contain recipe.lr, which is taken if several are equally good")
         if self.rates and self.learned_lr:
             raise UserError("rates and learned_lr: give one of them")
         return self
 
     @model_serializer(mode="wrap")
     def _dump(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """What is at its default stays out, so that the keys of records hold when an option is added."""
+        """Leave defaults out, so that job keys stay the same when an option is added."""
         values: dict[str, Any] = handler(self)
         defaults = {name: field.get_default() for name, field in type(self).model_fields.items()}
         return {k: v for k, v in values.items() if getattr(self, k) != defaults[k]}
 
 
 def protocol_names() -> list[str]:
-    """Every name that a sweep may give: of a file, and of a file's variant."""
+    """All names that a sweep may give: FILE and FILE.VARIANT."""
     names = []
     for path in sorted((CONFIGS / "protocols").glob("*.yaml")):
         names += [path.stem, *(f"{path.stem}.{variant}" for variant in _file(path)[1])]
@@ -69,18 +70,32 @@ def protocol_names() -> list[str]:
 
 
 def _file(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """What a file says, and the changes of its variants."""
+    """The content of a file without its variants, and {variant: changed keys}."""
     content = read_yaml(path)
-    if not isinstance(content, dict) or not isinstance(content.get("recipe", {}), dict):
+    if not isinstance(content, dict) or not _has_recipe_mapping(content):
         raise UserError(f"{path}: a protocol is a mapping with {', '.join(Protocol.model_fields)}")
-    return content, content.pop("variants", {})
+    variants = content.pop("variants", {})
+    if not isinstance(variants, dict) or not all(map(_has_recipe_mapping, variants.values())):
+        raise UserError(f"{path}: variants: must be a mapping of names to changed keys, not {variants!r}")
+    return content, variants
+
+
+def _has_recipe_mapping(content: Any) -> bool:
+    """Whether this is a mapping whose recipe, if it has one, is a mapping too."""
+    return isinstance(content, Mapping) and isinstance(content.get("recipe", {}), Mapping)
 
 
 def load_protocols(name: str) -> list[Protocol]:
-    """The protocol of this name; all variants, where the file's own recipe lacks its length (`dc_bench`).
+    """Load the protocols that a name stands for.
 
-    A variant, `standard.hard`, is the file's protocol with some keys changed. Raises UserError for an unknown
-    name.
+    Args:
+        name: FILE, or FILE.VARIANT for the file's protocol with some keys changed.
+
+    Returns:
+        One protocol; all variants for a FILE whose own recipe has neither steps nor epochs (`dc_bench`).
+
+    Raises:
+        UserError: for an unknown name and a bad file.
     """
     stem, _, wanted = choose("protocol", name, protocol_names()).partition(".")
     path = CONFIGS / "protocols" / f"{stem}.yaml"
@@ -98,19 +113,25 @@ def load_protocols(name: str) -> list[Protocol]:
 def _varied(content: dict[str, Any], stem: str, variant: str, changes: dict[str, Any]) -> dict[str, Any]:
     varied = content | changes
     varied["recipe"] = content.get("recipe", {}) | changes.get("recipe", {})
-    if variant:
+    if variant and "about" in content:
         varied["about"] = f"{content['about']}; {variant}"
     return {"name": f"{stem}.{variant}" if variant else stem, **varied}
 
 
 def load_protocol(name: str, *, taught: bool = True) -> Protocol:
-    """The one protocol of this name.
+    """Load one protocol.
 
-    Raises UserError for an unknown name, for that of several, and without `taught` for one with a teacher.
+    Args:
+        name: FILE or FILE.VARIANT.
+        taught: whether a protocol with a teacher is allowed.
+
+    Raises:
+        UserError: for an unknown name, for one that stands for several protocols, and for a teacher that is
+            not allowed.
     """
     found = load_protocols(name)
     if len(found) > 1:
-        raise UserError(f"protocol {name} is several: name one of {', '.join(p.name for p in found)}")
+        raise UserError(f"protocol {name} stands for several: name one of {', '.join(p.name for p in found)}")
     if found[0].teacher is not None and not taught:
         raise UserError(f"protocol {name}: only `run` and `evaluate` train its teacher; name another")
     return found[0]
