@@ -84,13 +84,13 @@ def _curve(records: Sequence[Record]) -> list[list[tuple[float, int, float]]]:
     """(fraction of the training, step, accuracy), the last at its end; empty for records without a curve."""
     points = [[] if metrics is None else metrics.curve for metrics in _metrics(records)]
     scored = iter(_means([point.accuracies for curve in points for point in curve]).tolist())
-    last = _accuracy(records).tolist()
-    return [
-        [*((p.fraction, p.step, next(scored)) for p in curve), (1.0, r.training.steps, end)]
-        if r.training is not None and curve
-        else []
-        for r, curve, end in zip(records, points, last, strict=True)
-    ]
+    curves = []
+    for record, points_of_one, final in zip(records, points, _accuracy(records).tolist(), strict=True):
+        curve = [(point.fraction, point.step, next(scored)) for point in points_of_one]
+        if curve and record.training is not None:
+            curve.append((1.0, record.training.steps, final))
+        curves.append(curve)
+    return curves
 
 
 def _snapshots(records: Sequence[Record]) -> list[list[tuple[float, int, float, float]]]:

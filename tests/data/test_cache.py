@@ -131,7 +131,7 @@ def test_damaged_cache_is_refused(tmp_path: Path) -> None:
         "empty": b"",
         "reshaped": whole.replace(b"[1437,1,8,8]", b"[1437,8,1,8]"),
         "schema": whole.replace(b'\\"schema\\": 1', b'\\"schema\\": 0'),
-        "foreign": whole.replace(b'"ddbench"', b'"other__"'),
+        "of another program": whole.replace(b'"ddbench"', b'"other__"'),
     }
     for name, content in damaged.items():
         assert content != whole, name
@@ -205,10 +205,10 @@ def test_sampler_draws_each_class_without_replacement(per_class: int, counts: tu
             times = torch.bincount(draw, minlength=len(labels))
             assert times.sum() == times[members].sum()
             assert times[members].max() - times[members].min() <= 1  # none twice before each has come once
-        whole = len(members) // per_class  # draws of one walk
+        whole = len(members) // per_class  # draws of one epoch
         if whole > 1:
-            walks = draws[: 40 // whole * whole, c].reshape(-1, whole * per_class)
-            assert all(len(walk.unique()) == whole * per_class for walk in walks)
+            epochs = draws[: 40 // whole * whole, c].reshape(-1, whole * per_class)
+            assert all(len(epoch.unique()) == whole * per_class for epoch in epochs)
     again = ClassSampler(index, per_class, seeded())
     assert torch.equal(draws[0], again.next())
 

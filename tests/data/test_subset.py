@@ -1,4 +1,4 @@
-"""Some classes of a data set, and classes joined into groups: a data set with a fingerprint of its own."""
+"""Data sets of some classes, and of classes joined into groups, have fingerprints of their own."""
 
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ def subset(*classes: str | int, **more: Any) -> Dataset:
 
 
 def raw(n_classes: int, n: int = 40) -> DecodedSplits:
-    """Images that are numbered, so that one tells where it comes from."""
+    """Images whose pixels are their numbers, so that each can be traced."""
     generator = torch.Generator().manual_seed(n_classes)
 
     def split(first: int) -> Split:

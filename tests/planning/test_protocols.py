@@ -103,7 +103,7 @@ def test_a_variant_without_about_names_its_file(mine: Path) -> None:
         load_protocol("mine.hard")
 
 
-def test_an_unknown_protocol_is_told_its_neighbours(mine: Path) -> None:
+def test_an_unknown_protocol_gets_suggestions(mine: Path) -> None:
     mine.write_text(yaml.safe_dump({**QUICK, "variants": {"hard": {"labels": "hard"}}}))
     assert load_protocol("mine.hard").labels == "hard"
     with pytest.raises(UserError, match=r"no protocol named 'mien' \(did you mean mine\?\)"):
