@@ -71,7 +71,7 @@ def test_other_versions_may_score_otherwise(tmp_path: Path) -> None:
     assert (flat["accuracy"].tolist(), problems) == ([0.5], [])
 
 
-def test_what_an_older_ddbench_did_not_tell_is_no_disagreement(tmp_path: Path) -> None:
+def test_missing_metrics_are_no_disagreement(tmp_path: Path) -> None:
     """The record with metrics is kept, whichever folder it is in."""
     older, newer = make("dm", 1, (0.5,)), make("dm", 1, (0.5,), training=trained())
     folders = [write(tmp_path / "a", [older]), write(tmp_path / "b", [newer])]
