@@ -83,7 +83,7 @@ class MethodEntry(BaseModel):
         return build_method(self.name, preset(self.name, dataset, ipc) | self.values)
 
     def preprocess(self, dataset: str, ipc: int) -> str:
-        """What it distils on, resolved in the same order: "normalise" or "zca"."""
+        """What it distills on, resolved in the same order: "normalise" or "zca"."""
         return _preprocess(preset(self.name, dataset, ipc) | self.values)
 
 
@@ -140,7 +140,7 @@ class DistillConfig(Strict):
         default=("convnet",),
         validate_default=True,
         min_length=1,
-        description="architectures of the networks that distil",
+        description="architectures of the networks that distill",
     )
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**63, strict=True)], ...], Distinct] = Field(
         default=(0, 1, 2), min_length=1, description="seeds; each gives a set of its own"
