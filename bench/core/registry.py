@@ -25,17 +25,31 @@ PLUGINS = "DDBENCH_PLUGINS"  # the files of `load_plugin`, for the processes tha
 _OWN = Path(__file__).resolve().parents[2] / "methods"
 
 
-def choose(kind: str, name: str, known: Iterable[str]) -> str:
-    """`name` if it is known.
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """ " (did you mean NEAREST?)" for the known name most like `name` in any case, or an empty text."""
+    by_lower = {choice.lower(): choice for choice in known}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=1)
+    return f" (did you mean {by_lower[near[0]]}?)" if near else ""
 
-    Raises UserError with the choices and the one whose spelling is nearest, whatever its case.
+
+def choose(kind: str, name: str, known: Iterable[str]) -> str:
+    """Check that a name is known.
+
+    Args:
+        kind: what is named, for the message: "method", "protocol".
+        name: the name as the user gave it; its case matters.
+        known: the valid names.
+
+    Returns:
+        `name`, unchanged.
+
+    Raises:
+        UserError: for an unknown name; the message lists the choices and suggests the nearest one.
     """
     choices = sorted(known)
     if name in choices:
         return name
-    spelled = {choice.lower(): choice for choice in choices}
-    near = difflib.get_close_matches(name.lower(), spelled, n=1)
-    hint = f" (did you mean {spelled[near[0]]}?)" if near else ""
+    hint = did_you_mean(name, choices)
     raise UserError(f"no {kind} named {name!r}{hint}; choose from: {', '.join(choices)}")
 
 

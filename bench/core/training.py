@@ -20,22 +20,22 @@ from bench.core.preprocess import Preprocess
 class Recipe:
     """SGD with momentum and steps of the learning rate; `steps` or `epochs`, not both."""
 
-    batch_size: Annotated[int, Gt(0), Field(description="images of a batch")]
+    batch_size: Annotated[int, Gt(0), Field(description="images per step")]
     lr: Annotated[float, Gt(0), Field(description="learning rate")]
-    momentum: Annotated[float, Ge(0), Field(description="of SGD")] = 0.9
-    weight_decay: Annotated[float, Ge(0), Field(description="of SGD")] = 5e-4
-    steps: Annotated[Annotated[int, Gt(0)] | None, Field(description="optimiser steps, or")] = None
-    epochs: Annotated[Annotated[int, Gt(0)] | None, Field(description="passes over the set")] = None
+    momentum: Annotated[float, Ge(0), Field(description="of the optimiser")] = 0.9
+    weight_decay: Annotated[float, Ge(0), Field(description="of the optimiser")] = 5e-4
+    steps: Annotated[Annotated[int, Gt(0)] | None, Field(description="optimiser steps")] = None
+    epochs: Annotated[Annotated[int, Gt(0)] | None, Field(description="passes over the images")] = None
     milestones: Annotated[
         tuple[Annotated[float, Gt(0), Lt(1)], ...],
-        Field(description="fractions of the training after which the rate is multiplied by gamma"),
+        Field(description="fractions of the training after which the learning rate is multiplied by gamma"),
     ] = ()
-    gamma: Annotated[float, Gt(0), Field(description="what the rate is multiplied by")] = 0.1
+    gamma: Annotated[float, Gt(0), Field(description="factor of the learning rate at each milestone")] = 0.1
     augment: Annotated[
-        str, Field(description="`none`, or operations drawn per image: `color_crop_flip`, `color+crop`, ...")
+        str, Field(description="augmentation, drawn for each image: a DSA strategy or a policy by name")
     ] = "none"
     cutmix: Annotated[
-        float, Ge(0), Le(1), Field(description="the probability that a batch is mixed by CutMix")
+        float, Ge(0), Le(1), Field(description="probability that a batch is mixed by CutMix")
     ] = 0.0
 
     def __post_init__(self) -> None:

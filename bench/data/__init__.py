@@ -1,1 +1,1 @@
-"""Data sets: what a config may ask for, decoded once into a cache file, loaded by mapping that file."""
+"""Data sets: named by a sweep file, decoded once into a cache file, loaded by mapping that file."""

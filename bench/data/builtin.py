@@ -1,4 +1,4 @@
-"""The sources that come with a library: scikit-learn's digits and torchvision's data sets."""
+"""Data sets that come with a library: scikit-learn's digits and those of torchvision."""
 
 import contextlib
 import json
@@ -19,9 +19,9 @@ from bench.data.spec import DatasetSpec
 
 
 class _Set(NamedTuple):
-    kind: str  # torchvision's class
-    files: str  # what it looks for under its root
-    by_name: bool = False  # it takes split="train", not train=True
+    kind: str  # the class in torchvision.datasets
+    files: str  # the path under its root at which it looks for files
+    by_name: bool = False  # it takes split="train" instead of train=True
 
 
 _SETS = {
@@ -36,7 +36,11 @@ _SETS = {
 
 
 def open_source(spec: DatasetSpec) -> DataSource:
-    """The source of a data set, not read yet. Raises UserError for a badly laid out folder of images."""
+    """The source of a data set, not yet read.
+
+    Raises:
+        UserError: for a folder of images that is not laid out as expected.
+    """
     if spec.name == "digits":
         return DataSource(version("scikit-learn"), read_digits)
     if spec.name == "image_folder":
@@ -45,8 +49,8 @@ def open_source(spec: DatasetSpec) -> DataSource:
 
 
 def read_digits() -> DecodedSplits:
-    """1,437 training and 360 test images [1, 8, 8], a fixed stratified split."""
-    # here, because scikit-learn takes two seconds to import and the cache makes it needed once
+    """Read scikit-learn's digits: 1,437 training and 360 test images [1,8,8], a fixed stratified split."""
+    # imported here: scikit-learn takes two seconds to import and is needed only until the cache is written
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -59,18 +63,22 @@ def read_digits() -> DecodedSplits:
 
 
 def read_torchvision(spec: DatasetSpec) -> DecodedSplits:
-    """Read a torchvision set. Raises UserError for missing or damaged files and a failed download."""
+    """Read a data set of torchvision.
+
+    Raises:
+        UserError: for missing or damaged files and a failed download.
+    """
     module = import_torchvision("datasets")
     print(f"reading {spec.label} from {spec.data_dir} (once; cached afterwards)", file=sys.stderr)
     parts = [_read_part(module, spec, split) for split in ("train", "test")]
-    classes = getattr(parts[0], "classes", None) or [str(c) for c in range(10)]  # SVHN names none
+    classes = getattr(parts[0], "classes", None) or [str(c) for c in range(10)]  # SVHN has no class names
     return DecodedSplits(_split(parts[0]), _split(parts[1]), tuple(classes))
 
 
 def _read_part(module: Any, spec: DatasetSpec, split: str) -> Any:
     entry = _SETS[spec.name]
     root = spec.data_dir
-    assert root is not None  # DatasetSpec requires it of these sets
+    assert root is not None  # DatasetSpec requires it for these data sets
     which = {"split": split} if entry.by_name else {"train": split == "train"}
     files = root / entry.files.format(split=split)
     if not spec.download and not files.exists():
@@ -79,10 +87,10 @@ def _read_part(module: Any, spec: DatasetSpec, split: str) -> Any:
             "to fetch them, or data_dir to the folder that holds them"
         )
     try:
-        # torchvision prints its progress to stdout, which belongs to the results.
+        # torchvision prints its progress to stdout, which is for results
         with contextlib.redirect_stdout(sys.stderr):
             return getattr(module, entry.kind)(str(root), download=spec.download, **which)
-    except Exception as error:  # what the archive readers raise runs from EOFError to UnpicklingError
+    except Exception as error:  # archive readers raise anything from EOFError to UnpicklingError
         raise UserError(_failure(spec, files, error)) from error
 
 
@@ -99,7 +107,7 @@ def _failure(spec: DatasetSpec, files: Path, error: Exception) -> str:
 
 
 def _split(part: Any) -> Split:
-    """A Split from a torchvision data set, whichever of its three layouts it has."""
+    """A Split from a torchvision data set, in any of its three layouts."""
     images = torch.as_tensor(part.data)
     if images.ndim == 3:  # the MNIST family: [N, H, W]
         images = images[:, None]

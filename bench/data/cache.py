@@ -1,4 +1,4 @@
-"""The cache: one safetensors file per data set, written once and mapped by every process that loads it."""
+"""The cache: one safetensors file per data set, written once and memory-mapped by every process."""
 
 import hashlib
 import json
@@ -27,22 +27,27 @@ from bench.data.spec import DatasetSpec
 from bench.data.subset import class_positions, regroup
 
 CACHE_SCHEMA = 1  # raise it when the decoding or the layout of the file changes
-_STD_FLOOR = 1 / 255  # one grey level: a constant channel must not divide by zero
-_CHUNK = 512  # images in float64 at a time
+_STD_FLOOR = 1 / 255  # one grey level, so that a constant channel does not lead to division by zero
+_CHUNK = 512  # images converted to float64 at a time
 
 
 def cache_dir() -> Path:
-    """$DDBENCH_CACHE, or the user's cache folder of the operating system."""
+    """The cache folder: $DDBENCH_CACHE, or the user's cache folder of the operating system."""
     folder = os.environ.get("DDBENCH_CACHE") or platformdirs.user_cache_dir("ddbench")
     return Path(folder).expanduser().absolute()
 
 
 def prepare_dataset(spec: DatasetSpec) -> Path:
-    """Decode (or download) the data set once; return its cache file. A later call only finds the file.
+    """Decode (or download) a data set, unless its cache file exists already.
 
-    A hold-out, and some classes of a data set, have a cache file of their own, made from that of the whole.
-    Raises UserError for missing or damaged sources, unknown classes, a class too small to hold out, and a
-    cache folder that cannot be written.
+    A hold-out or a subset of the classes has a cache file of its own, made from that of the whole data set.
+
+    Returns:
+        The path of the cache file, for `read_dataset`.
+
+    Raises:
+        UserError: for missing or damaged sources, unknown classes, a class too small for the hold-out, and a
+            cache folder that cannot be written.
     """
     source = _source(spec)
     path = cache_dir() / "datasets" / _file_name(spec, source.key)
@@ -55,11 +60,13 @@ def prepare_dataset(spec: DatasetSpec) -> Path:
 
 
 def read_dataset(path: Path) -> Dataset:
-    """Map a cache file.
+    """Memory-map a cache file.
 
-    The tensors are private copy-on-write maps of the file: they cost no memory until read, processes share
-    the pages, and a write in place changes neither the file nor any other load of it, in this process or
-    another. Raises UserError for a file that is missing, truncated or altered.
+    The tensors are private copy-on-write maps: they take no memory until they are read, processes share their
+    pages, and an in-place write changes neither the file nor what any other process or call reads.
+
+    Raises:
+        UserError: for a file that is missing, truncated or altered.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -85,7 +92,13 @@ def read_dataset(path: Path) -> Dataset:
 
 
 def regroup_dataset(whole: Dataset, groups: Sequence[Sequence[int]], label: str) -> Dataset:
-    """A new task: `groups[j]` are the classes that become class j, on both splits; the rest is left out."""
+    """Make a data set of some classes, alone or joined.
+
+    Args:
+        whole: the data set.
+        groups: `groups[j]` are the classes of `whole` that become class j; other classes are left out.
+        label: of the new data set.
+    """
     raw = regroup(_raw(whole), groups)
     mean, std = channel_stats(raw.train.images.numpy())
     fingerprint = content_fingerprint(raw)
@@ -97,14 +110,18 @@ def _raw(data: Dataset) -> DecodedSplits:
 
 
 def _source(spec: DatasetSpec) -> DataSource:
-    """Hold out first, then restrict: so a subset holds out what the whole does, and recall may use both."""
+    """The source of a data set, with its hold-out and subset.
+
+    The hold-out comes first, so that a subset holds out the same images as the whole data set (recall uses
+    both).
+    """
     if spec.classes:
         return _subset(spec, spec.classes)
     return _with_holdout(spec, spec.holdout) if spec.holdout else open_source(spec)
 
 
 def _with_holdout(spec: DatasetSpec, fraction: float) -> DataSource:
-    """The source of a hold-out: the cache file of the published data set."""
+    """A hold-out, read from the cache file of the published data set."""
     path = prepare_dataset(spec.published)
 
     def read() -> DecodedSplits:
@@ -117,7 +134,7 @@ def _with_holdout(spec: DatasetSpec, fraction: float) -> DataSource:
 
 
 def _subset(spec: DatasetSpec, classes: Sequence[str | int]) -> DataSource:
-    """The source of some classes: the cache file of the whole data set, decoded once for all subsets."""
+    """Some classes, read from the cache file of the whole data set, which is decoded once for all subsets."""
     path = prepare_dataset(spec.whole)
     whole = read_dataset(path)
     try:
@@ -128,7 +145,7 @@ def _subset(spec: DatasetSpec, classes: Sequence[str | int]) -> DataSource:
 
 
 def _locked(path: Path) -> AbstractContextManager[object]:
-    """The lock of a cache file, held until its `with` block is left. Makes the folder."""
+    """Hold the lock of a cache file for a `with` block; makes the folder."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return FileLock(path.with_suffix(".lock")).acquire()
@@ -154,7 +171,7 @@ def _tensors(raw: DecodedSplits) -> dict[str, Tensor]:
 
 
 def _write(path: Path, spec: DatasetSpec, raw: DecodedSplits) -> None:
-    """Write the cache file whole or not at all."""
+    """Write the cache file, completely or not at all."""
     tensors = _tensors(raw)
     mean, std = channel_stats(raw.train.images.numpy())
     meta = {
@@ -170,7 +187,7 @@ def _write(path: Path, spec: DatasetSpec, raw: DecodedSplits) -> None:
     try:
         with replacing(path) as unfinished:
             save_file(tensors, unfinished, metadata={"ddbench": json.dumps(meta)})
-            unfinished.chmod(0o644)  # safetensors makes private files; a cache folder may be shared
+            unfinished.chmod(0o644)  # safetensors makes files private, but a cache folder may be shared
     except (OSError, SafetensorError) as error:
         raise UserError(
             f"cannot write the cache file {path} ({error}): make room there, or set "
@@ -179,7 +196,7 @@ def _write(path: Path, spec: DatasetSpec, raw: DecodedSplits) -> None:
 
 
 def content_fingerprint(raw: DecodedSplits) -> str:
-    """32 hex digits of sha256 over shapes, pixels, labels and class names: the same on every machine."""
+    """The data set's fingerprint: 32 hex digits of sha256 over shapes, pixels, labels and class names."""
     digest = hashlib.sha256(json.dumps(raw.classes).encode())
     for name, tensor in _tensors(raw).items():
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
@@ -188,14 +205,14 @@ def content_fingerprint(raw: DecodedSplits) -> str:
 
 
 def channel_stats(images: npt.NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel of images [N, C, H, W], in [0, 1] units."""
+    """Mean and standard deviation of each channel of uint8 images [N,C,H,W], scaled to [0, 1]."""
     total = np.zeros(images.shape[1])
     squares = np.zeros(images.shape[1])
     for start in range(0, len(images), _CHUNK):
         chunk = images[start : start + _CHUNK].astype(np.float64)
         total += chunk.sum(axis=(0, 2, 3))
         squares += np.einsum("nchw,nchw->c", chunk, chunk)
-    # Both sums are whole numbers below 2**53, so they are exact.
+    # Both sums are exact: they are whole numbers below 2**53.
     count = images.size / images.shape[1]
     mean = total / count
     std = np.sqrt(np.maximum(squares / count - mean**2, 0.0))
@@ -203,7 +220,7 @@ def channel_stats(images: npt.NDArray[np.uint8]) -> tuple[tuple[float, ...], tup
 
 
 def _check(meta: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    """Raise ValueError where the tensors are not those that the metadata describes."""
+    """Raise ValueError if the tensors do not agree with the metadata."""
     if meta["schema"] != CACHE_SCHEMA:
         raise ValueError(f"its schema is {meta['schema']}, not {CACHE_SCHEMA}")
     for name, tensor in tensors.items():

@@ -1,4 +1,4 @@
-"""The values that the data package hands out."""
+"""Data sets in memory."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,19 +9,19 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images uint8 [N, C, H, W] and their labels int64 [N]."""
+    """Images uint8 [N,C,H,W] and their labels int64 [N]."""
 
     images: Tensor
     labels: Tensor
 
     def to(self, device: torch.device | str) -> "Split":
-        """The same split on `device`; no copy where it is there already."""
+        """The same split on `device`, without a copy if it is there already."""
         return Split(self.images.to(device), self.labels.to(device))
 
 
 @dataclass(frozen=True, eq=False)
 class DecodedSplits:
-    """A decoded data set, as a source gives it."""
+    """A data set as its source decodes it."""
 
     train: Split
     test: Split
@@ -30,28 +30,24 @@ class DecodedSplits:
 
 @dataclass(frozen=True)
 class DataSource:
-    """Where a data set comes from: `key` changes when the source does; `read` decodes it (slow)."""
+    """Where a data set comes from."""
 
-    key: str
-    read: Callable[[], DecodedSplits]
+    key: str  # changes when the source does
+    read: Callable[[], DecodedSplits]  # decodes it, which is slow
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
-    """A data set ready for use.
+    """A data set, ready for use."""
 
-    `fingerprint` depends on the pixels, labels and class names alone. `mean` and `std` are per channel,
-    over the training images scaled to [0, 1].
-    """
-
-    name: str
-    label: str
+    name: str  # as in DATASETS
+    label: str  # as in tables
     train: Split
     test: Split
     classes: tuple[str, ...]
-    fingerprint: str
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    fingerprint: str  # of pixels, labels and class names alone, the same on every machine
+    mean: tuple[float, ...]  # per channel, over the training images scaled to [0, 1]
+    std: tuple[float, ...]  # likewise
 
     def __repr__(self) -> str:
         shape = "x".join(map(str, self.image_shape))
@@ -60,14 +56,16 @@ class Dataset:
 
     @property
     def n_classes(self) -> int:
+        """The number of classes."""
         return len(self.classes)
 
     @property
     def n_test(self) -> int:
+        """The number of test images."""
         return len(self.test.labels)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W)"""
+        """(C, H, W) of an image."""
         channels, height, width = self.train.images.shape[1:]
         return channels, height, width

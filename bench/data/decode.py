@@ -1,6 +1,6 @@
-"""Image files to one uint8 array.
+"""Image files decoded to one uint8 array.
 
-Not in bench.data, which imports torch: the decoding processes shall start in a fraction of a second.
+Imports no torch, so that decoding processes start in a fraction of a second.
 """
 
 import os
@@ -21,25 +21,34 @@ from rich.progress import Progress
 from bench.core.errors import UserError
 
 _CHUNK = 64  # files per task
-# Processes, because on small images two threads that share the interpreter lock were measured slower than
-# one (275 against 230 microseconds for a 32x32 JPEG). Fewer files than this are decoded
-# before a pool has started.
+# Files from which a pool of processes is used; fewer are decoded before it has started. Not threads: on small
+# images two threads were slower than one (275 against 230 microseconds for a 32x32 JPEG), because they share
+# the interpreter lock.
 _POOL_FROM = 4000
 _GREY = {"1", "L", "LA", "La", "I;16", "I;16B", "I;16L", "I;16N"}
-_TOO_DEEP = {"I", "F"}  # 32 bits per pixel: no range of values that would be known to be white
+_TOO_DEEP = {"I", "F"}  # 32 bits per pixel: the value of white is not known
 
 
 class Decoded(NamedTuple):
-    pixels: npt.NDArray[np.uint8]  # [H, W, 3]
-    grey: bool
+    """A decoded image file."""
+
+    pixels: npt.NDArray[np.uint8]  # [H,W,3]
+    grey: bool  # the file has no colours
     size: tuple[int, int]  # (width, height) of the file
 
 
 def decode_all(files: list[Path], image_size: int | None) -> npt.NDArray[np.uint8]:
-    """Decode at least one file: uint8 [N, 1, S, S] where every image is grey, else RGB [N, 3, S, S].
+    """Decode image files; shows a progress bar if stderr is a terminal.
 
-    S is `image_size`, or the size that all files share. Shows a bar where stderr is a terminal. Raises
-    UserError naming a file that cannot be decoded or has another size.
+    Args:
+        files: at least one.
+        image_size: S, to which images are resized and cropped; None requires equal, square images.
+
+    Returns:
+        uint8 [N,1,S,S] if every image is grey, else RGB [N,3,S,S].
+
+    Raises:
+        UserError: names a file that cannot be decoded or has another size.
     """
     first = decode(files[0], image_size)
     _check_size(files[0], first.size, files[0], first.size, image_size)
@@ -53,7 +62,15 @@ def decode_all(files: list[Path], image_size: int | None) -> npt.NDArray[np.uint
 
 
 def decode(file: Path, image_size: int | None) -> Decoded:
-    """Decode one file as 8-bit RGB; with `image_size`, resize the shorter side and crop the centre."""
+    """Decode one file as 8-bit RGB.
+
+    Args:
+        file: the image file.
+        image_size: to which its shorter side is resized and its centre cropped; None leaves it as it is.
+
+    Raises:
+        UserError: for a file that cannot be decoded.
+    """
     try:
         with Image.open(file) as opened:
             mode, size = opened.mode, opened.size
@@ -68,14 +85,14 @@ def decode(file: Path, image_size: int | None) -> Decoded:
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
-    """PIL clips 16-bit greys at 255 where it should scale them, so scale them here."""
+    """Scale 16-bit greys to 8 bits; PIL would clip them at 255."""
     if not image.mode.startswith("I;16"):
         return image
     return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
 
 
 def _decoded(files: list[Path], image_size: int | None) -> Iterator[Decoded]:
-    """Every file decoded, in order."""
+    """Decode the files, in order."""
     workers = (os.cpu_count() or 1) if len(files) >= _POOL_FROM else 1
     chunks = [files[start : start + _CHUNK] for start in range(0, len(files), _CHUNK)]
     progress = Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
@@ -98,7 +115,7 @@ def _decode_chunk(files: list[Path], image_size: int | None) -> list[Decoded]:
 def _check_size(
     file: Path, size: tuple[int, int], first: Path, expected: tuple[int, int], image_size: int | None
 ) -> None:
-    """Without an image_size, refuse what is not square or not of the first file's size (width, height)."""
+    """Without an image_size, refuse an image that is not square or not of the first file's size."""
     if image_size is not None:
         return
     if size != expected:

@@ -1,4 +1,4 @@
-"""A hold-out of the training set, so that choices need not look at the test split."""
+"""A hold-out of the training set, on which choices are made without the test split."""
 
 import torch
 from torch import Tensor
@@ -12,11 +12,21 @@ from bench.data.dataset import DecodedSplits, Split
 def held_out(
     labels: Tensor, n_classes: int, fraction: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """A stratified part of the images, at random: the indices of the rest and of the part, int64, ascending.
+    """Draw a stratified random hold-out.
 
-    `labels` int64 [N] on the CPU. The part has the fraction of each class, rounded, and both sides have at
-    least one image of it. The part of a larger fraction holds that of a smaller. Raises UserError for a
-    class with fewer than two images, and for a label outside 0..n_classes-1.
+    The hold-out of a larger fraction contains that of a smaller one from the same generator state.
+
+    Args:
+        labels: int64 [N], on the CPU.
+        n_classes: number of classes.
+        fraction: of each class to hold out, rounded to images; each side gets at least one.
+        generator: on the CPU.
+
+    Returns:
+        The indices of the remaining and of the held-out images, each int64 and ascending.
+
+    Raises:
+        UserError: for a class with fewer than two images, and a label outside 0..n_classes-1.
     """
     order = torch.randperm(len(labels), generator=generator)
     index = ClassIndex.of(labels[order], n_classes)
@@ -34,7 +44,15 @@ def held_out(
 
 
 def hold_out(raw: DecodedSplits, fraction: float) -> DecodedSplits:
-    """The data set whose test split is a fixed hold-out of its training split; its own test split is gone."""
+    """Replace the test split by a fixed hold-out of the training split.
+
+    Args:
+        raw: the data set; its own test split is dropped.
+        fraction: of each class to hold out.
+
+    Raises:
+        UserError: for a class with fewer than two training images.
+    """
     train = raw.train
     parts = held_out(train.labels, len(raw.classes), fraction, random.generator(0, "holdout"))
     rest, held = (Split(train.images[rows], train.labels[rows]) for rows in parts)

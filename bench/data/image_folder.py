@@ -21,6 +21,8 @@ _LAYOUT = "expected train/<class>/*.png (or .jpg, ...) and test/<class>/*.png (o
 
 
 class ImageFile(NamedTuple):
+    """An image file and what tells whether it has changed."""
+
     path: str
     size: int  # bytes
     mtime_ns: int
@@ -28,7 +30,7 @@ class ImageFile(NamedTuple):
 
 @dataclass(frozen=True)
 class ImageTree:
-    """The image files of each split, class by class in the order of `classes`, by name inside a class."""
+    """The image files of each split: a list per class, in the order of `classes`, sorted by name."""
 
     root: Path
     classes: tuple[str, ...]
@@ -36,14 +38,19 @@ class ImageTree:
     test: list[list[ImageFile]]
 
     def files(self) -> list[ImageFile]:
+        """All files: those of the training split, then those of the test split."""
         return [file for members in self.train + self.test for file in members]
 
 
 def open_folder(spec: DatasetSpec) -> DataSource:
-    """Look at the tree without decoding it. Raises UserError where it is not well laid out."""
-    assert spec.path is not None  # DatasetSpec requires it of this data set
+    """The source of a folder of images, whose files are listed but not decoded.
+
+    Raises:
+        UserError: for a folder that is not laid out as expected.
+    """
+    assert spec.path is not None  # DatasetSpec requires it for this data set
     tree = scan(spec.path)
-    # The path is part of the key: two folders may hold files of equal names, sizes and (unpacked) times.
+    # The path is part of the key: two folders may have files of equal names, sizes and (unpacked) times.
     digest = hashlib.sha256(f"{tree.root}\n{spec.image_size}\n".encode())
     for file in sorted(tree.files()):
         digest.update(f"{file.path}\0{file.size}\0{file.mtime_ns}\n".encode(errors="surrogateescape"))
@@ -51,7 +58,11 @@ def open_folder(spec: DatasetSpec) -> DataSource:
 
 
 def scan(root: Path) -> ImageTree:
-    """Find the image files. Raises UserError naming what is missing, and the expected layout."""
+    """Find the image files of a folder.
+
+    Raises:
+        UserError: names what is missing, and the expected layout.
+    """
     train_folder = root / "train"
     if not root.is_dir():
         raise UserError(f"no folder {root}: set path in the dataset entry to the folder of images; {_LAYOUT}")
@@ -74,14 +85,18 @@ def scan(root: Path) -> ImageTree:
 
 
 def class_order(names: list[str]) -> tuple[str, ...]:
-    """Sorted by name, or by number if every name is one."""
+    """The class names sorted as text, or as numbers if all of them are numbers."""
     if all(name.isdecimal() for name in names):
         return tuple(sorted(names, key=lambda name: (int(name), name)))
     return tuple(sorted(names))
 
 
 def read_tree(tree: ImageTree, spec: DatasetSpec) -> DecodedSplits:
-    """Decode every file. Raises UserError naming a file that cannot be used."""
+    """Decode all files.
+
+    Raises:
+        UserError: names a file that cannot be used.
+    """
     files = [Path(file.path) for file in tree.files()]
     print(f"decoding {len(files):,} images of {spec.label} (once; cached afterwards)", file=sys.stderr)
     images = torch.from_numpy(decode_all(files, spec.image_size))
@@ -93,7 +108,7 @@ def read_tree(tree: ImageTree, spec: DatasetSpec) -> DecodedSplits:
 
 
 def _scan_split(folder: Path) -> dict[str, list[ImageFile]]:
-    """The image files of each class folder. Raises UserError where there is no class, or an empty one."""
+    """The image files of each class folder. Raises UserError if there is no class, or an empty one."""
     with os.scandir(folder) as entries:
         names = [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
     if not names:

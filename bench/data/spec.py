@@ -1,11 +1,13 @@
-"""The `dataset` entry of a config."""
+"""The entry of a data set in a sweep file."""
 
-import difflib
 import os
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+
+from bench.core.registry import did_you_mean
+from bench.core.strict import Strict
 
 DATASETS: dict[str, str] = {
     "digits": "scikit-learn's digits: 8x8 grey, 10 classes, 1,437 train / 360 test; needs no files",
@@ -25,47 +27,70 @@ _APPLIES: dict[str, set[str]] = {
     "data_dir": set(DATASETS) - _LOCAL,
     "download": set(DATASETS) - _LOCAL,
 }
-_HOLDOUT = "-holdout"  # at the end of the label, so that no table shows a hold-out as the test split
+_HOLDOUT = "-holdout"  # ends the label, so that no table shows results on a hold-out as test results
 _REQUIRED = {"path": "the folder that holds train/ and test/", "data_dir": "the folder that holds its files"}
 
 
-class DatasetSpec(BaseModel):
-    """Which data set, where its files are, and which of its classes, relabelled in the order given.
+def _class_name(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError(f"a class is a name or a position, not {value!r}")
+    return value
 
-    With `holdout` the test split is that fraction of the training set, a fixed one with all classes in
-    proportion; the training set is the rest, and nothing reads the data set's own test split.
-    Paths are made absolute against the working folder.
+
+ClassName = Annotated[int | str, BeforeValidator(_class_name)]
+
+
+class DatasetSpec(Strict):
+    """Which data set, where its files are, and which of its classes are used.
+
+    Paths are made absolute against the working folder. A text alone is the name of a data set, or the path of
+    a folder of images.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str = Field(description=f"one of {', '.join(DATASETS)}")
+    name: str = Field(description="a data set, in any spelling: CIFAR-10 is cifar10")
     path: Path | None = Field(
         default=None,
         validate_default=True,
-        description="image_folder: the folder of train/ and test/ (or val/), with a folder for each class",
+        description="the folder that holds train/ and test/; required by image_folder, and only there",
     )
     image_size: int | None = Field(
         default=None,
         gt=0,
-        description="image_folder: pixels a side; the shorter side is resized, the centre cropped",
+        description="image_folder only: side in pixels to which images are resized and cropped",
     )
     data_dir: Path | None = Field(
-        default=None, validate_default=True, description="data sets of torchvision: the folder of their files"
+        default=None,
+        validate_default=True,
+        description="the folder that holds the files; required by torchvision's data sets, and only there",
     )
-    download: bool = Field(default=False, description="data sets of torchvision: fetch the files if absent")
-    classes: tuple[StrictInt | StrictStr, ...] | None = Field(
-        default=None, description="only these classes, by name or position, in their new order"
+    download: bool = Field(default=False, description="fetch missing files of torchvision into data_dir")
+    classes: tuple[ClassName, ...] | None = Field(
+        default=None,
+        description="classes to use, by name or position from 0; relabelled in this order; by default all",
     )
     holdout: float | None = Field(
         default=None,
         gt=0,
         le=0.5,
-        description="score on this fraction of the training set, and not on the test set; to choose settings",
+        description="fraction of each class of the training set that takes the place of the test split, "
+        "which is then not read",
     )
     label: str = Field(
-        default="", validate_default=True, description="the name in tables; by default that of set or folder"
+        default="",
+        validate_default=True,
+        description="name in tables; by default made of name, path and classes",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        """A text is a data set's name, or the path of a folder of images."""
+        if not isinstance(value, str):
+            return value
+        known = _plain(value) in map(_plain, DATASETS)
+        if not known and (os.sep in value or Path(value).is_dir()):
+            return {"name": "image_folder", "path": value}
+        return {"name": value}
 
     @field_validator("name")
     @classmethod
@@ -75,11 +100,11 @@ class DatasetSpec(BaseModel):
     @field_validator("path", "image_size", "data_dir", "download")
     @classmethod
     def _applies(cls, value: Any, info: ValidationInfo) -> Any:
-        """Refuse a key that the data set does not have, and the absence of one that it must have."""
+        """Refuse a key that does not apply to the data set, and the lack of one that it needs."""
         key, name = info.field_name, info.data.get("name")
-        if key is None or name is None:  # the name's own error is reported instead
+        if key is None or name is None:  # the name is wrong, which is reported already
             return value
-        # The default is let through, so that a dumped spec validates again.
+        # Defaults are allowed, so that a dumped spec is valid.
         if value not in (None, False) and name not in _APPLIES[key]:
             owners = ", ".join(sorted(_APPLIES[key]))
             raise ValueError(f"{key} does not apply to {name}, only to {owners}: remove it")
@@ -91,9 +116,7 @@ class DatasetSpec(BaseModel):
     @classmethod
     def _several(cls, classes: tuple[int | str, ...] | None) -> tuple[int | str, ...] | None:
         if classes is not None and len(classes) < 2:
-            raise ValueError(
-                "fewer than two leave nothing to tell apart: name at least two, or leave the key out"
-            )
+            raise ValueError("a classifier needs two: name at least two classes, or leave the key out")
         return classes
 
     @field_validator("label")
@@ -106,12 +129,12 @@ class DatasetSpec(BaseModel):
 
     @property
     def preset_name(self) -> str:
-        """Whose presets it gets: a folder is what its label says, so that one may get those of cifar10."""
+        """The data set whose presets hold; for a folder its label, so that one may have those of cifar10."""
         return self.label.removesuffix(_HOLDOUT) if self.name == "image_folder" else self.name
 
     @property
     def whole(self) -> "DatasetSpec":
-        """The same data set with all of its classes, under its own name, and with the same hold-out."""
+        """The same data set with all of its classes, its default label, and the same hold-out."""
         return self._without("classes") if self.classes else self
 
     @property
@@ -123,25 +146,19 @@ class DatasetSpec(BaseModel):
         return DatasetSpec(**self.model_dump(exclude={key, "label"}))
 
 
-def read_entry(value: Any) -> Any:
-    """The mapping of an entry of `datasets` that may be a name, a folder of images, or a mapping already."""
-    if not isinstance(value, str):
-        return value
-    known = value.lower().replace("_", "").replace("-", "") in {key.replace("_", "") for key in DATASETS}
-    if not known and (os.sep in value or Path(value).expanduser().is_dir()):
-        return {"name": "image_folder", "path": value}
-    return {"name": value}
+def _plain(name: str) -> str:
+    """The name without its case, and without "-" and "_" between words."""
+    return name.lower().replace("_", "").replace("-", "")
 
 
 def _canonical(name: str) -> str:
-    """The key of DATASETS that `name` spells in any case, with "-", "_" or nothing between words.
+    """The key of DATASETS that `name` spells.
 
-    Raises ValueError for an unknown name, with the valid ones.
+    Raises:
+        ValueError: for an unknown name; the message lists the valid ones.
     """
-    plain = {key.replace("_", ""): key for key in DATASETS}
-    wanted = name.lower().replace("_", "").replace("-", "")
-    if wanted in plain:
-        return plain[wanted]
-    close = difflib.get_close_matches(wanted, plain, n=1)
-    hint = f" (did you mean {plain[close[0]]}?)" if close else ""
+    plain = {_plain(key): key for key in DATASETS}
+    if _plain(name) in plain:
+        return plain[_plain(name)]
+    hint = did_you_mean(name, DATASETS)
     raise ValueError(f"unknown data set {name!r}{hint}: choose one of {', '.join(DATASETS)}")

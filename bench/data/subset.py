@@ -1,25 +1,30 @@
 """A data set restricted to some of its classes, or with classes joined into groups."""
 
-import difflib
 from collections.abc import Sequence
 
 import torch
 
 from bench.core.errors import UserError
+from bench.core.registry import did_you_mean
 from bench.data.dataset import DecodedSplits, Split
 
 _SHOWN = 20  # class names in a message
 
 
 def class_positions(chosen: Sequence[str | int], classes: Sequence[str]) -> list[int]:
-    """Where the chosen classes stand in `classes`. A class is given by its name, or by its position from 0.
+    """The positions of chosen classes.
 
-    What is a name is never read as a position. Raises UserError for an unknown class and for one given twice.
+    Args:
+        chosen: classes by name or by position from 0; what is a name is never read as a position.
+        classes: all class names.
+
+    Raises:
+        UserError: for an unknown class and for one given twice.
     """
     found = [_position(str(name), classes) for name in chosen]
     twice = next((c for i, c in enumerate(found) if c in found[:i]), None)
     if twice is not None:
-        raise UserError(f"class {classes[twice]!r} is named twice: name it once")
+        raise UserError(f"class {classes[twice]!r} is given twice: name it once")
     return found
 
 
@@ -28,16 +33,18 @@ def _position(name: str, classes: Sequence[str]) -> int:
         return classes.index(name)
     if name.isdecimal() and int(name) < len(classes):
         return int(name)
-    near = [] if name.isdecimal() else difflib.get_close_matches(name, classes, n=1)
-    hint = f" (did you mean {near[0]}?)" if near else ""
+    hint = "" if name.isdecimal() else did_you_mean(name, classes)
     more = f" and {len(classes) - _SHOWN} more" if len(classes) > _SHOWN else ""
     raise UserError(f"no class {name!r}{hint}; choose from: {', '.join(classes[:_SHOWN])}{more}")
 
 
 def regroup(whole: DecodedSplits, groups: Sequence[Sequence[int]]) -> DecodedSplits:
-    """The images of the grouped classes alone, in data-set order, labelled by their group.
+    """Keep the images of some classes, in their order, labelled by the group of their class.
 
-    `groups[j]` holds the classes that become class j; its name joins theirs with "+". No class stands twice.
+    Args:
+        whole: the data set.
+        groups: `groups[j]` are the classes that become class j, named with "+" between their names; no class
+            is in two groups.
     """
     group_of = torch.full((len(whole.classes),), -1)
     for j, members in enumerate(groups):

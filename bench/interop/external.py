@@ -25,8 +25,8 @@ from bench.interop.importers.request import Imported, ImportRequest
 from bench.planning.graph import Cell, EvaluationSpec, Job, make_job, plan_evaluations
 from bench.planning.protocols import load_protocols
 from bench.planning.sweep import Resources
-from bench.planning.yaml_schema import faults, refusal
-from bench.records.schema import ANY_ARCHITECTURE
+from bench.planning.yaml_schema import describe_faults, list_faults
+from bench.records.naming import ANY_ARCHITECTURE
 
 ADOPTION_VERSION = 1  # of how such a set becomes an artifact
 
@@ -53,7 +53,7 @@ class NamedDataset:
                 f"--dataset {text!r}: write a name, a folder or {{name: ..., path: ...}}"
             ) from None
         except ValidationError as error:
-            raise refusal("--dataset", faults(error)) from None
+            raise UserError(f"--dataset: {describe_faults(list_faults(error))}") from None
         except UserError as error:
             raise UserError(f"--dataset: {error}") from None
         return cls(spec, path, read_dataset(path))

@@ -28,7 +28,7 @@ from bench.execution.store import WEIGHTS, Store
 from bench.planning.graph import Cell, EvaluationSpec, Job, make_job, plan_evaluations, plan_sweep
 from bench.planning.protocols import Protocol, load_protocol, load_protocols
 from bench.planning.sweep import Sweep
-from bench.planning.yaml_schema import faults
+from bench.planning.yaml_schema import list_faults
 from bench.records.columns import Row, record_frame
 from bench.records.naming import CELL
 from bench.records.reader import PARQUET, read_records
@@ -176,7 +176,10 @@ class Submission:
             try:
                 planned = self._plan(rows, held)
             except (UserError, ValidationError) as error:
-                planned, why = {}, str(error) if isinstance(error, UserError) else "; ".join(faults(error))
+                planned, why = (
+                    {},
+                    str(error) if isinstance(error, UserError) else "; ".join(list_faults(error)),
+                )
             for record in held:
                 if record.key not in planned:
                     failures.append(f"{record.key}: {why}")

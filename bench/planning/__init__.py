@@ -1,1 +1,1 @@
-"""From a sweep file to the graph of jobs: schema, presets, protocols, graph, estimate. Pure."""
+"""From a sweep file to the graph of its jobs: schema, presets, protocols, graph, estimate. Runs nothing."""

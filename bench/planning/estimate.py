@@ -1,4 +1,4 @@
-"""What a plan will cost, from the records of what has run."""
+"""The expected cost of a plan, from the records of earlier runs."""
 
 from collections.abc import Iterable, Mapping
 from statistics import fmean
@@ -9,9 +9,17 @@ from bench.records.schema import Record
 
 
 def estimate_seconds(jobs: Mapping[str, Job], records: Iterable[Record]) -> dict[str, float]:
-    """{key: expected seconds} for the jobs that some record resembles.
+    """Estimate what jobs will cost.
 
-    A job costs what the closest recorded ones did: the same method or architecture and ipc, else any ipc.
+    A job is expected to cost the mean of similar ones: the same method (or architecture and protocol) with
+    the same ipc, or any ipc if there are none.
+
+    Args:
+        jobs: the plan by key, with all inputs of its jobs.
+        records: of earlier runs.
+
+    Returns:
+        {key: seconds} for the jobs with similar records.
     """
     seen: dict[tuple[object, ...], list[float]] = {}
     for record in records:
@@ -26,15 +34,15 @@ def estimate_seconds(jobs: Mapping[str, Job], records: Iterable[Record]) -> dict
                 seen.setdefault((*key, ipc), []).append(spent)
     found = {}
     for job in jobs.values():
-        resembles, times = _resembles(job, jobs)
-        near = next((seen[key] for key in resembles if key in seen), None)
-        if near:
-            found[job.key] = fmean(near) * times
+        similar, times = _similar(job, jobs)
+        costs = next((seen[key] for key in similar if key in seen), None)
+        if costs:
+            found[job.key] = fmean(costs) * times
     return found
 
 
-def _resembles(job: Job, jobs: Mapping[str, Job]) -> tuple[list[tuple[object, ...]], int]:
-    """Where to look, best first; and how often the cost is paid."""
+def _similar(job: Job, jobs: Mapping[str, Job]) -> tuple[list[tuple[object, ...]], int]:
+    """The keys of similar costs, best first, and how many times the job has that cost."""
     identity = job.identity
     if job.kind == "prepare":
         return [("prepare",)], 1
@@ -44,7 +52,7 @@ def _resembles(job: Job, jobs: Mapping[str, Job]) -> tuple[list[tuple[object, ..
     key = ("evaluate", identity["architecture"], identity["protocol"]["name"])
     ipc = jobs[job.inputs["artifact"]].identity["ipc"]
     rates = len(identity["protocol"]["rates"]) if job.kind == "tune" else 1
-    sets = 1 + (
-        len(SNAPSHOT_FRACTIONS) if identity.get("snapshots") else 0
-    )  # a snapshot costs what the set does
+    sets = (
+        1 + len(SNAPSHOT_FRACTIONS) if identity.get("snapshots") else 1
+    )  # a snapshot is scored like the set
     return [(*key, ipc), key], identity["students"] * rates * sets

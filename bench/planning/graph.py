@@ -1,4 +1,4 @@
-"""A sweep becomes a graph of jobs: prepare -> distill -> tune -> evaluate. Pure."""
+"""From a sweep to its graph of jobs: prepare -> distill -> tune -> evaluate. Runs nothing."""
 
 import dataclasses
 import hashlib
@@ -15,25 +15,31 @@ from bench.core.registry import block_class
 from bench.data.dataset import Dataset
 from bench.planning.protocols import Protocol
 from bench.planning.sweep import Sweep
-from bench.records.schema import ANY_ARCHITECTURE
+from bench.planning.yaml_schema import describe_faults
+from bench.records.naming import ANY_ARCHITECTURE
 
 KEY_SCHEMA = 1
 JOB_KINDS = ("prepare", "distill", "tune", "evaluate")
-HOLDOUT = 0.1  # of the training set, on which a learning rate is chosen
+HOLDOUT = 0.1  # fraction of the training set on which a learning rate is chosen
 
 
 @dataclass(frozen=True)
 class Job:
-    """One unit of work. The key hashes everything that moves the result, and nothing else."""
+    """One unit of work. Its key hashes everything that affects the result, and nothing else."""
 
-    kind: str
-    key: str
-    label: str
-    identity: dict[str, Any]  # what the key hashes: plain JSON
-    inputs: dict[str, str]  # role -> key of a job that must come first
+    kind: str  # one of JOB_KINDS
+    key: str  # 16 hex digits
+    label: str  # for people
+    identity: dict[str, Any]  # what the key hashes, as plain JSON
+    inputs: dict[str, str]  # {role: key} of the jobs whose results it needs
 
 
 def make_job(kind: str, label: str, identity: dict[str, Any], inputs: dict[str, str]) -> Job:
+    """Make a job and its key; the label is not part of the key.
+
+    Raises:
+        ValueError: for an identity with NaN or an infinity.
+    """
     content = {"schema": KEY_SCHEMA, "kind": kind, "inputs": inputs, **identity}
     text = json.dumps(content, sort_keys=True, allow_nan=False)
     return Job(kind, hashlib.sha256(text.encode()).hexdigest()[:16], label, identity, inputs)
@@ -41,16 +47,21 @@ def make_job(kind: str, label: str, identity: dict[str, Any], inputs: dict[str, 
 
 @dataclass(frozen=True)
 class Cell:
-    """Where in the grid a result stands."""
+    """A place in the grid of a sweep."""
 
     data: Dataset
     ipc: int
     architecture: Architecture
     seed: int
-    preprocess: str = NORMALISE  # what is distilled on; of no account to who scores
+    preprocess: str = NORMALISE  # of the images to distill on; evaluations do not depend on it
 
     def axes(self, depends_on: frozenset[str]) -> dict[str, Any]:
-        """Only what moves the result enters the key, so one artifact serves all values of the rest."""
+        """The part of a job's identity that gives its place in the grid.
+
+        Args:
+            depends_on: IPC, ARCHITECTURE, SEED: what affects the result. The rest is left out of the key, so
+                that one artifact serves all its values.
+        """
         found = {
             "ipc": self.ipc if IPC in depends_on else None,
             "architecture": self.architecture.label if ARCHITECTURE in depends_on else ANY_ARCHITECTURE,
@@ -61,15 +72,16 @@ class Cell:
 
 @dataclass(frozen=True)
 class EvaluationSpec:
-    """How a set is scored."""
+    """How a distilled set is scored."""
 
     student: Architecture
     protocol: Protocol
-    students: int
-    curve: tuple[float, ...] = ()
-    snapshots: bool = False
+    students: int  # how many are trained
+    curve: tuple[float, ...] = ()  # fractions of the training at which accuracy is recorded too
+    snapshots: bool = False  # also score the set as it was during the distillation
 
     def identity(self, cell: Cell) -> dict[str, Any]:
+        """What affects the accuracies of a cell's set."""
         return {
             "dataset": cell.data.fingerprint,
             "architecture": self.student.label,
@@ -78,21 +90,33 @@ class EvaluationSpec:
             "seed": cell.seed,
         }
 
-    def beside(self) -> dict[str, Any]:
-        """What an evaluation tells besides; nothing by default, so that keys from before it hold."""
-        wanted = {"curve": list(self.curve), "snapshots": self.snapshots}
-        return {name: value for name, value in wanted.items() if value}
+    def extras(self) -> dict[str, Any]:
+        """What is recorded beside the accuracies; empty by default, so that it changes no other keys."""
+        extras: dict[str, Any] = {"curve": list(self.curve), "snapshots": self.snapshots}
+        return {name: value for name, value in extras.items() if value}
 
 
 def plan_sweep(
     sweep: Sweep, datasets: Mapping[str, Dataset], protocols: Sequence[Protocol]
 ) -> dict[str, Job]:
-    """Every job of the sweep by key, inputs before their users. `datasets` is keyed by label."""
+    """Plan all jobs of a sweep.
+
+    Args:
+        sweep: the checked sweep file.
+        datasets: its data sets by label.
+        protocols: those that its `evaluate.protocol` names.
+
+    Returns:
+        The jobs by key; a job comes after its inputs.
+
+    Raises:
+        UserError: for hyper-parameters that a preset and the sweep together make invalid.
+    """
     jobs: dict[str, Job] = {}
-    wanted = sweep.evaluate
+    scored = sweep.evaluate
     evaluations = [
-        EvaluationSpec(student, protocol, wanted.students, wanted.curve, wanted.snapshots)
-        for student in wanted.architectures
+        EvaluationSpec(student, protocol, scored.students, scored.curve, scored.snapshots)
+        for student in scored.architectures
         for protocol in protocols
     ]
     for spec in sweep.datasets:
@@ -133,8 +157,10 @@ def plan_distillation(jobs: dict[str, Job], name: str, method: Method, cell: Cel
 
 
 def _prepare(jobs: dict[str, Job], required: Mapping[str, Prerequisite], cell: Cell) -> dict[str, str]:
-    """Plan prerequisites and what they stand on, each once. Returns {role: key}."""
-    made: dict[str, str] = {}  # an expert's epochs are asked for one by one, and each stands on all before it
+    """Plan prerequisites and those that they require in turn, each once. Returns {role: key}."""
+    # An expert's epochs are prerequisites one by one, and each requires the one before it; without this dict
+    # the same job would be planned again along every path to it.
+    made: dict[str, str] = {}
 
     def key(prepare: Prerequisite) -> str:
         written = repr(prepare)
@@ -149,7 +175,7 @@ def _prepare(jobs: dict[str, Job], required: Mapping[str, Prerequisite], cell: C
 
 
 def _whitening(jobs: dict[str, Job], cell: Cell) -> dict[str, str]:
-    """{"whitening": key} for what works on whitened images."""
+    """{"whitening": key} for a cell with whitened images, else empty."""
     if cell.preprocess == NORMALISE:
         return {}
     needed = {"whitening": block_class("Whitening")()}
@@ -171,9 +197,13 @@ def _prepare_job(prepare: Prerequisite, cell: Cell, inputs: dict[str, str]) -> J
 def plan_evaluations(
     jobs: dict[str, Job], spec: EvaluationSpec, cells: Sequence[Cell], sets: Sequence[Job]
 ) -> None:
-    """Plan the scoring of one method's sets, a cell each, and what it needs besides.
+    """Plan the evaluations of one method's sets, with the teacher and the choice of a learning rate.
 
-    A learning rate is chosen once, on the first set; a teacher once for all methods.
+    Args:
+        jobs: to which the planned jobs are added.
+        spec: how the sets are scored.
+        cells: that differ in their seed only. The learning rate is chosen on the set of the first one.
+        sets: the distillation job of each cell.
     """
     shared = plan_teacher(jobs, spec, cells[0])
     if spec.protocol.rates:
@@ -187,13 +217,13 @@ def plan_evaluations(
         if distill.identity["seed"] != cell.seed:
             label += f" (students {cell.seed})"
         job = make_job(
-            "evaluate", label, spec.identity(cell) | spec.beside(), {"artifact": distill.key, **shared}
+            "evaluate", label, spec.identity(cell) | spec.extras(), {"artifact": distill.key, **shared}
         )
         jobs[job.key] = job
 
 
-def plan_teacher(jobs: dict[str, Job], spec: EvaluationSpec, cell: Cell) -> dict[str, str]:
-    """{"teacher": key} where the protocol has one: a network of the student's architecture."""
+def _teacher(jobs: dict[str, Job], spec: EvaluationSpec, cell: Cell) -> dict[str, str]:
+    """{"teacher": key} for a protocol with a teacher, a network of the student's architecture; else empty."""
     if spec.protocol.teacher is None:
         return {}
     teacher = block_class("Teacher")(**dataclasses.asdict(spec.protocol.teacher.recipe))
@@ -201,23 +231,35 @@ def plan_teacher(jobs: dict[str, Job], spec: EvaluationSpec, cell: Cell) -> dict
 
 
 def check_data(sweep: Sweep, datasets: Mapping[str, Dataset]) -> None:
-    """What only the data can tell. Raises UserError: a budget over a class, a network too deep."""
+    """Check what depends on the data.
+
+    Args:
+        sweep: the checked sweep file.
+        datasets: its data sets by label.
+
+    Raises:
+        UserError: for a data set given under two labels, a budget larger than a class, and a network too deep
+            for the images; all of them at once.
+    """
+    faults = []
     labels: dict[str, str] = {}
     for label, data in datasets.items():
         if data.fingerprint in labels:
-            raise UserError(
-                f"datasets: {labels[data.fingerprint]} and {label} hold the same images: keep one"
-            )
+            first = labels[data.fingerprint]
+            faults.append(f"datasets: {first} and {label} hold the same images: keep one")
         labels[data.fingerprint] = label
         counts = data.train.labels.bincount(minlength=data.n_classes)
-        size, smallest = int(counts.min()), int(counts.argmin())
-        for ipc in sweep.ipc:
-            if ipc > size:
-                name = data.classes[smallest]
-                raise UserError(f"ipc: {ipc} is more than class {name!r} of {label} has; use 1 to {size}")
+        size, smallest = int(counts.min()), data.classes[int(counts.argmin())]
+        faults += [
+            f"ipc: {ipc} is more than class {smallest!r} of {label} has; use 1 to {size}"
+            for ipc in sweep.ipc
+            if ipc > size
+        ]
         for key, wanted in (("distill", sweep.distill), ("evaluate", sweep.evaluate)):
             for architecture in wanted.architectures:
                 try:
                     architecture.check(data.image_shape)
                 except UserError as error:
-                    raise UserError(f"{key}.architectures: {error} ({label})") from None
+                    faults.append(f"{key}.architectures: {error} ({label})")
+    if faults:
+        raise UserError(describe_faults(faults))

@@ -1,35 +1,48 @@
-"""The papers' hyper-parameters: the files of configs/methods. No torch."""
+"""Presets: the papers' hyper-parameters, from the files of configs/methods. No torch."""
 
 from typing import Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from bench.core.registry import brought_presets
-from bench.planning.yaml_schema import CONFIGS, Strict, faults, read_yaml, refusal
+from bench.core.errors import UserError
+from bench.core.strict import Strict
+from bench.planning.yaml_schema import CONFIGS, describe_faults, list_faults, read_yaml
 
 
 class Preset(Strict):
     """Hyper-parameters that hold for some data sets and budgets, and where they come from."""
 
     datasets: tuple[str, ...] | None = Field(
-        default=None, description="where it holds; by default everywhere"
+        default=None, description="data sets it holds for; by default all"
     )
     ipc: tuple[int, ...] | None = Field(
-        default=None, description="the budgets where it holds; by default all"
+        default=None, description="images per class it holds for; by default all"
     )
-    values: dict[str, Any] = Field(description="hyper-parameters; a later row wins over an earlier one")
-    source: str = Field(description="where the values come from: paper, section, code")
+    values: dict[str, Any] = Field(description="hyper-parameters of the method, and `preprocess`")
+    source: str = Field(description="the paper, or the file of its authors' code, that gives the values")
 
 
 def preset(method: str, dataset: str, ipc: int) -> dict[str, Any]:
-    """Hyper-parameters from the method's file of presets, its package's or ours; later rows win."""
-    path = brought_presets(method) or CONFIGS / "methods" / f"{method}.yaml"
+    """Hyper-parameters from configs/methods/METHOD.yaml.
+
+    Args:
+        method: its name.
+        dataset: `DatasetSpec.preset_name` of the data set.
+        ipc: images per class.
+
+    Returns:
+        The values of all rows that hold for them; later rows win. Empty without a file.
+
+    Raises:
+        UserError: for a bad file.
+    """
+    path = CONFIGS / "methods" / f"{method}.yaml"
     values: dict[str, Any] = {}
     if path.exists():
         try:
             rows = TypeAdapter(list[Preset]).validate_python(read_yaml(path))
         except ValidationError as error:
-            raise refusal(path, faults(error)) from None
+            raise UserError(f"{path}: {describe_faults(list_faults(error))}") from None
         for row in rows:
             if (row.datasets is None or dataset in row.datasets) and (row.ipc is None or ipc in row.ipc):
                 values |= row.values

@@ -1,5 +1,6 @@
-"""How a distilled set is scored: the files of configs/protocols."""
+"""Protocols: how a distilled set is scored, from the files of configs/protocols."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -7,55 +8,61 @@ from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, mode
 
 from bench.core.errors import UserError
 from bench.core.registry import choose
+from bench.core.strict import Distinct, Strict
 from bench.core.training import Recipe
-from bench.planning.yaml_schema import CONFIGS, Positive, Strict, check_distinct, faults, read_yaml, refusal
+from bench.planning.yaml_schema import CONFIGS, Positive, describe_faults, list_faults, read_yaml
 
 
 class TeacherConfig(Strict):
     """A network of the student's architecture, trained on the real training set; it labels every batch."""
 
     recipe: Recipe = Field(description="how the teacher is trained")
-    temperature: float = Field(default=1.0, gt=0, description="divides the logits of student and teacher")
+    temperature: float = Field(default=1.0, gt=0, description="divides the logits of teacher and student")
 
 
 class Protocol(Strict):
-    """How a distilled set is scored; the version is bumped when the numbers may move."""
+    """How a distilled set is scored."""
 
-    name: str = Field(description="the file's name")
-    version: Positive = Field(description="raised when the numbers may move")
-    about: str = Field(description="one line for `ddbench list protocols`")
-    recipe: Recipe = Field(description="how students are trained (see below)")
+    name: str = Field(description="from the file's name: FILE or FILE.VARIANT")
+    version: Positive = Field(description="raised when the numbers may change; part of every record")
+    about: str = Field(description="what it is, in one line")
+    recipe: Recipe = Field(description="how each student is trained")
     labels: Literal["stored", "hard", "teacher"] = Field(
         default="stored",
-        description="what students learn: what the set stores, its classes alone, or a teacher's answers",
+        description="what students learn: the set's own labels, the class alone, or a teacher's predictions",
     )
-    teacher: TeacherConfig | None = Field(default=None, description="belongs to `labels: teacher`")
-    learned_lr: bool = Field(default=False, description="train at the step size that the set learned, if any")
-    rates: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-        default=(), description="learning rates, one of which is chosen on a hold-out of the training set"
+    teacher: TeacherConfig | None = Field(
+        default=None, description="for `labels: teacher` only, which needs it"
+    )
+    learned_lr: bool = Field(
+        default=False,
+        description="train with the learning rate that the set itself stores, if it does",
+    )
+    rates: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Distinct] = Field(
+        default=(),
+        description="learning rates, of which a hold-out of the training set chooses one for each method",
     )
 
     @model_validator(mode="after")
     def _check(self) -> "Protocol":
         if (self.labels == "teacher") == (self.teacher is None):
-            raise UserError("teacher: belongs to labels: teacher, and that needs it")
+            raise UserError("teacher: `labels: teacher` needs it, and nothing else may have it")
         if self.rates and self.recipe.lr not in self.rates:
-            raise UserError("rates: recipe.lr, which wins where they tie, must be one of them")
+            raise UserError("rates: must contain recipe.lr, which is taken if several are equally good")
         if self.rates and self.learned_lr:
             raise UserError("rates and learned_lr: give one of them")
-        check_distinct({"rates": self.rates})
         return self
 
     @model_serializer(mode="wrap")
     def _dump(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """What is at its default stays out, so that the keys of records hold when an option is added."""
+        """Leave defaults out, so that job keys stay the same when an option is added."""
         values: dict[str, Any] = handler(self)
         defaults = {name: field.get_default() for name, field in type(self).model_fields.items()}
         return {k: v for k, v in values.items() if getattr(self, k) != defaults[k]}
 
 
 def protocol_names() -> list[str]:
-    """Every name that a sweep may give: of a file, and of a file's variant."""
+    """All names that a sweep may give: FILE and FILE.VARIANT."""
     names = []
     for path in sorted((CONFIGS / "protocols").glob("*.yaml")):
         names += [path.stem, *(f"{path.stem}.{variant}" for variant in _file(path)[1])]
@@ -63,18 +70,32 @@ def protocol_names() -> list[str]:
 
 
 def _file(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """What a file says, and the changes of its variants."""
+    """The content of a file without its variants, and {variant: changed keys}."""
     content = read_yaml(path)
-    if not isinstance(content, dict) or not isinstance(content.get("recipe", {}), dict):
+    if not isinstance(content, dict) or not _has_recipe_mapping(content):
         raise UserError(f"{path}: a protocol is a mapping with {', '.join(Protocol.model_fields)}")
-    return content, content.pop("variants", {})
+    variants = content.pop("variants", {})
+    if not isinstance(variants, dict) or not all(map(_has_recipe_mapping, variants.values())):
+        raise UserError(f"{path}: variants: must be a mapping of names to changed keys, not {variants!r}")
+    return content, variants
+
+
+def _has_recipe_mapping(content: Any) -> bool:
+    """Whether this is a mapping whose recipe, if it has one, is a mapping too."""
+    return isinstance(content, Mapping) and isinstance(content.get("recipe", {}), Mapping)
 
 
 def load_protocols(name: str) -> list[Protocol]:
-    """The protocol of this name; all variants, where the file's own recipe lacks its length (`dc_bench`).
+    """Load the protocols that a name stands for.
 
-    A variant, `standard.hard`, is the file's protocol with some keys changed. Raises UserError for an unknown
-    name.
+    Args:
+        name: FILE, or FILE.VARIANT for the file's protocol with some keys changed.
+
+    Returns:
+        One protocol; all variants for a FILE whose own recipe has neither steps nor epochs (`dc_bench`).
+
+    Raises:
+        UserError: for an unknown name and a bad file.
     """
     stem, _, wanted = choose("protocol", name, protocol_names()).partition(".")
     path = CONFIGS / "protocols" / f"{stem}.yaml"
@@ -86,25 +107,31 @@ def load_protocols(name: str) -> list[Protocol]:
     try:
         return [Protocol.model_validate(_varied(content, stem, v, change)) for v, change in variants.items()]
     except ValidationError as error:
-        raise refusal(path, faults(error)) from None
+        raise UserError(f"{path}: {describe_faults(list_faults(error))}") from None
 
 
 def _varied(content: dict[str, Any], stem: str, variant: str, changes: dict[str, Any]) -> dict[str, Any]:
     varied = content | changes
     varied["recipe"] = content.get("recipe", {}) | changes.get("recipe", {})
-    if variant:
+    if variant and "about" in content:
         varied["about"] = f"{content['about']}; {variant}"
     return {"name": f"{stem}.{variant}" if variant else stem, **varied}
 
 
 def load_protocol(name: str, *, taught: bool = True) -> Protocol:
-    """The one protocol of this name.
+    """Load one protocol.
 
-    Raises UserError for an unknown name, for that of several, and without `taught` for one with a teacher.
+    Args:
+        name: FILE or FILE.VARIANT.
+        taught: whether a protocol with a teacher is allowed.
+
+    Raises:
+        UserError: for an unknown name, for one that stands for several protocols, and for a teacher that is
+            not allowed.
     """
     found = load_protocols(name)
     if len(found) > 1:
-        raise UserError(f"protocol {name} is several: name one of {', '.join(p.name for p in found)}")
+        raise UserError(f"protocol {name} stands for several: name one of {', '.join(p.name for p in found)}")
     if found[0].teacher is not None and not taught:
         raise UserError(f"protocol {name}: only `run` and `evaluate` train its teacher; name another")
     return found[0]

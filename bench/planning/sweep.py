@@ -1,4 +1,4 @@
-"""Sweep files: read, check, freeze."""
+"""Sweep files: read, checked, and frozen."""
 
 import dataclasses
 import math
@@ -15,7 +15,8 @@ from pydantic import (
     Field,
     TypeAdapter,
     ValidationError,
-    WithJsonSchema,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 
@@ -23,11 +24,12 @@ from bench.core.errors import UserError
 from bench.core.method import Method
 from bench.core.networks.architecture import Architecture, parse_architecture
 from bench.core.preprocess import NORMALISE, ZCA
-from bench.core.registry import choose, method_class, method_names
-from bench.data.spec import DatasetSpec, read_entry
+from bench.core.registry import choose, did_you_mean, method_class, method_names
+from bench.core.strict import Distinct, Strict, check_distinct, faults_error, valid_name
+from bench.data.spec import DatasetSpec
 from bench.planning.presets import preset
 from bench.planning.protocols import protocol_names
-from bench.planning.yaml_schema import Positive, Strict, check_distinct, faults, read_yaml, refusal
+from bench.planning.yaml_schema import Positive, describe_faults, list_faults, read_yaml
 
 
 def _architecture(value: Any) -> Architecture:
@@ -38,19 +40,17 @@ def _architecture(value: Any) -> Architecture:
     return parse_architecture(value)
 
 
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
 def _protocol(name: str) -> str:
     return choose("protocol", name, protocol_names())
 
 
-def _several(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
-
-
-# what a file may hold in their place, for an editor's schema
-_Parsed = BeforeValidator(_architecture, json_schema_input_type=str | dict[str, Any])
-_Listed = BeforeValidator(_several, json_schema_input_type=str | tuple[str, ...])
-_Entry = BeforeValidator(read_entry, json_schema_input_type=str | DatasetSpec)
-Architectures = tuple[Annotated[Architecture, _Parsed], ...]
+Architectures = Annotated[tuple[Annotated[Architecture, BeforeValidator(_architecture)], ...], Distinct]
+ProtocolName = Annotated[str, AfterValidator(_protocol)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
 class MethodEntry(BaseModel):
@@ -68,176 +68,178 @@ class MethodEntry(BaseModel):
             raise UserError("a method is a name or a mapping with a name")
         name = choose("method", entry["name"], method_names())
         values = {k: v for k, v in entry.items() if k != "name"}
-        build_method(name, values)  # refuse bad hyper-parameters here, where the file and the key are known
+        # refuse bad hyper-parameters here, where the file and the key are known
+        if faults := _build(name, values)[1]:
+            raise faults_error(cls.__name__, faults)
         return {"name": name, "values": values}
 
     def resolve(self, dataset: str, ipc: int) -> Method:
-        """Defaults < presets of configs/methods by data set and ipc < the sweep's own values."""
+        """The method with its hyper-parameters: defaults < presets of configs/methods < the sweep's values.
+
+        Args:
+            dataset: whose presets hold.
+            ipc: images per class.
+        """
         return build_method(self.name, preset(self.name, dataset, ipc) | self.values)
 
     def preprocess(self, dataset: str, ipc: int) -> str:
-        """What it distils on, normalised or whitened images, resolved alike."""
+        """What it distills on, resolved in the same order: "normalise" or "zca"."""
         return _preprocess(preset(self.name, dataset, ipc) | self.values)
 
 
 def _preprocess(values: Mapping[str, Any]) -> str:
-    """The key beside a method's own hyper-parameters. Raises UserError for what it cannot be."""
     return choose("preprocess", str(values.get("preprocess", NORMALISE)), (NORMALISE, ZCA))
 
 
 def build_method(name: str, values: Mapping[str, Any]) -> Method:
-    """A method with these hyper-parameters; `preprocess` may stand beside them, and is checked only.
+    """Make a method with these hyper-parameters.
 
-    Raises UserError that names what the method takes.
+    Args:
+        name: of the method.
+        values: its hyper-parameters; `preprocess` may be among them, and is checked only.
+
+    Raises:
+        UserError: for an unknown method or hyper-parameter and for a bad value; all faults in one line.
     """
-    _preprocess(values)
-    values = {key: value for key, value in values.items() if key != "preprocess"}
-    cls = method_class(name)
-    known = [f.name for f in dataclasses.fields(cls)]
-    takes = f"it takes {', '.join(known)}" if known else "it takes none"
-    unknown = [
-        f"method {name} does not take the parameter {key!r}; {takes}" for key in values if key not in known
-    ]
-    if unknown:
-        raise UserError("\n".join(unknown))
-    try:
-        built: Method = TypeAdapter(cls).validate_python(values)
-    except ValidationError as error:
-        raise UserError("\n".join(f"method {name}: {fault}" for fault in faults(error))) from None
-    for key in values:
-        value = getattr(built, key)
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"method {name}: {key}: a finite number, not {value!r}")
+    built, faults = _build(name, values)
+    if built is None or faults:
+        raise UserError("; ".join(faults))
     return built
 
 
+def _build(name: str, values: Mapping[str, Any]) -> tuple[Method | None, list[str]]:
+    """The method, where it can be built, and the faults of its hyper-parameters."""
+    cls = method_class(name)
+    known = [f.name for f in dataclasses.fields(cls)]
+    takes = f"it takes {', '.join(known)}" if known else "it takes none"
+    faults = [
+        f"method {name} does not take the parameter {key!r}{did_you_mean(str(key), known)}; {takes}"
+        for key in values
+        if key not in known and key != "preprocess"
+    ]
+    try:
+        _preprocess(values)
+    except UserError as error:
+        faults.append(str(error))
+    values = {key: value for key, value in values.items() if key in known}
+    try:
+        built: Method = TypeAdapter(cls).validate_python(values)
+    except ValidationError as error:
+        return None, faults + [f"method {name}: {fault}" for fault in list_faults(error)]
+    for key in values:
+        value = getattr(built, key)
+        if isinstance(value, float) and not math.isfinite(value):
+            faults.append(f"method {name}: {key}: a finite number, not {value!r}")
+    return built, faults
+
+
 class DistillConfig(Strict):
-    """Which networks and seeds every method distills with."""
+    """What the sets are distilled with."""
 
     architectures: Architectures = Field(
-        default=(parse_architecture("convnet"),),
+        default=("convnet",),
+        validate_default=True,
         min_length=1,
-        description="networks that methods distill with; methods that use none run once for all",
+        description="architectures of the networks that distill",
     )
-    seeds: tuple[Annotated[int, Field(ge=0, lt=2**63, strict=True)], ...] = Field(
-        default=(0, 1, 2), min_length=1, description="distillation seeds; spread and intervals are over them"
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**63, strict=True)], ...], Distinct] = Field(
+        default=(0, 1, 2), min_length=1, description="seeds; each gives a set of its own"
     )
-
-    @model_validator(mode="after")
-    def _check(self) -> "DistillConfig":
-        check_distinct({"architectures": self.architectures, "seeds": self.seeds})
-        return self
-
-
-Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
 class EvaluateConfig(Strict):
-    """How every distilled set is scored."""
+    """How the sets are scored."""
 
     architectures: Architectures = Field(
-        default=(parse_architecture("convnet"),),
-        min_length=1,
-        description="networks that are trained on each set; by default those of `distill`",
+        default=(), min_length=1, description="architectures of the students; by default those of `distill`"
     )
-    students: Positive = Field(default=5, description="networks trained on each set, averaged first")
-    protocol: Annotated[tuple[Annotated[str, AfterValidator(_protocol)], ...], _Listed] = Field(
+    students: Positive = Field(default=5, description="students trained on each set and averaged")
+    protocol: Annotated[tuple[ProtocolName, ...], BeforeValidator(_as_list), Distinct] = Field(
         default=("standard",),
         min_length=1,
-        description="how they are trained: the name of a file in configs/protocols, or a list of names",
+        description="a protocol of configs/protocols, or a list",
     )
-    curve: tuple[Fraction, ...] = Field(
-        default=(), description="fractions of the students' training after which accuracy is recorded too"
+    curve: Annotated[tuple[Fraction, ...], Distinct] = Field(
+        default=(),
+        description="fractions of the training at which accuracy is recorded too",
     )
     snapshots: bool = Field(
         default=False,
         strict=True,
-        description="also score the sets as they were after 10, 20 and 50 % of the distillation",
+        description="also score the sets as they were at 10, 20, 50 and 100 % of the distillation",
     )
-
-    @model_validator(mode="after")
-    def _check(self) -> "EvaluateConfig":
-        check_distinct({"architectures": self.architectures, "protocol": self.protocol, "curve": self.curve})
-        return self
 
 
 class Resources(Strict):
-    """What one job gets."""
+    """What each job gets."""
 
-    cpus: Positive = Field(default=1, description="threads of a job")
-    gpus: float = Field(default=0, ge=0, le=1, description="GPUs of a job: 0, 1, or a fraction to share one")
-
-
-_METHOD = {
-    "anyOf": [
-        {"type": "string"},
-        {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]},
-    ]
-}
+    cpus: Positive = Field(default=1, description="CPU cores for each job")
+    gpus: float = Field(
+        default=0, ge=0, le=1, description="GPUs for each job; a fraction lets several jobs share one"
+    )
 
 
 class Sweep(Strict):
-    """A checked sweep file."""
+    """A checked sweep file: every method x data set x ipc x architecture x seed, scored in the same ways."""
 
     name: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
-        description="of the result folder, results/<name>; by default the file's name",
+        description="names the folder results/NAME; by default the file's name",
     )
-    datasets: tuple[Annotated[DatasetSpec, _Entry], ...] = Field(
-        min_length=1, description="a name, a folder of images, or a mapping (see below)"
+    datasets: tuple[DatasetSpec, ...] = Field(
+        min_length=1, description="data sets, each a name, the path of a folder of images, or a mapping"
     )
-    methods: tuple[Annotated[MethodEntry, WithJsonSchema(_METHOD)], ...] = Field(
-        min_length=1,
-        description="a name, or a mapping of `name` and hyper-parameters, which win over presets; "
-        "`preprocess: zca` distills on whitened images",
+    methods: Annotated[tuple[MethodEntry, ...], Distinct] = Field(
+        min_length=1, description="methods, each a name, or a mapping of name and hyper-parameters"
     )
-    ipc: tuple[Positive, ...] = Field(min_length=1, description="images per class: the budgets")
-    distill: DistillConfig = Field(default=DistillConfig(), description="networks and seeds (see below)")
-    evaluate: EvaluateConfig = Field(default=EvaluateConfig(), description="how sets are scored (see below)")
-    resources: Resources = Field(default=Resources(), description="of each job (see below)")
+    ipc: Annotated[tuple[Positive, ...], Distinct] = Field(
+        min_length=1, description="numbers of images per class"
+    )
+    distill: DistillConfig = Field(default=DistillConfig(), description="what the sets are distilled with")
+    evaluate: EvaluateConfig = Field(
+        default=EvaluateConfig(), validate_default=True, description="how the sets are scored"
+    )
+    resources: Resources = Field(default=Resources(), description="what each job gets")
 
-    @model_validator(mode="before")
+    @field_validator("datasets")
     @classmethod
-    def _same_networks(cls, value: Any) -> Any:
-        """Sets are scored on the networks that they were distilled with, if the sweep names no others."""
-        if not isinstance(value, Mapping):
-            return value
-        distill, evaluate = value.get("distill"), value.get("evaluate", {})
-        if isinstance(distill, Mapping) and isinstance(evaluate, Mapping) and "architectures" in distill:
-            return {**value, "evaluate": {"architectures": distill["architectures"], **evaluate}}
-        return value
+    def _distinct_labels(cls, datasets: tuple[DatasetSpec, ...]) -> tuple[DatasetSpec, ...]:
+        check_distinct([spec.label for spec in datasets])
+        return datasets
 
-    @model_validator(mode="after")
-    def _check(self) -> "Sweep":
-        labels = [d.label for d in self.datasets]
-        check_distinct({"datasets": labels, "methods": self.methods, "ipc": self.ipc})
-        return self
+    @field_validator("evaluate")
+    @classmethod
+    def _same_architectures(cls, evaluate: EvaluateConfig, info: ValidationInfo) -> EvaluateConfig:
+        """Without architectures of their own, students have those that the sets were distilled with."""
+        if evaluate.architectures or "distill" not in info.data:
+            return evaluate
+        return evaluate.model_copy(update={"architectures": info.data["distill"].architectures})
 
 
 def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
-    """Read a sweep file.
+    """Read a sweep file; its name is that of the file where it gives none.
 
     Args:
-        path: the file; its name is the sweep's where it gives none.
-        overrides: `KEY=VALUE` texts, applied one after the other.
+        path: of the YAML file.
+        overrides: KEY=VALUE, with KEY a dotted path into the file.
 
     Raises:
-        UserError: names the file and, a line a fault, the key and the valid choices.
+        UserError: names the file and all faults, each with its key and the valid choices.
     """
     content = read_yaml(path)
     if not isinstance(content, dict):
         raise UserError(f"{path}: a sweep file is a mapping with {', '.join(Sweep.model_fields)}")
-    content.setdefault("name", path.stem)
+    content = {"name": valid_name(path.stem), **content}
     for override in overrides:
         _override(content, override)
     try:
         return Sweep.model_validate(content)
     except ValidationError as error:
-        raise refusal(path, faults(error)) from None
+        raise UserError(f"{path}: {describe_faults(list_faults(error))}") from None
 
 
 def _override(content: Any, override: str) -> None:
-    """Apply KEY=VALUE, where KEY is a dotted path; a list's entry is reached by its position or its name."""
+    """Set one key in place. KEY is a dotted path; a list's entry is given by its position or its name."""
     key, sign, text = override.partition("=")
     *parents, last = key.split(".")
     if not sign or not all([*parents, last]):

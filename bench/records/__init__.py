@@ -1,1 +1,1 @@
-"""What one evaluation says: schema, columns, labels, reading, merging, and its sweep. No torch."""
+"""Evaluation records: schema, columns, labels, reading, merging, and the sweep that makes one. No torch."""

@@ -1,11 +1,11 @@
-"""A record as a row: what it says in a column each, as an Arrow table and as a data frame."""
+"""Records as rows: the columns of the flat frame, as an Arrow table and as a data frame."""
 
 import json
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import pyarrow as pa
@@ -16,142 +16,187 @@ from bench.records.schema import Metrics, Record
 
 TRAINING_COLUMNS = ["labels", "soft", "augment", "cutmix", "preprocess", "steps"]
 MEASURED_COLUMNS = ["calibration_error", "agreement", "worst_class"]
-COMPOSED_OF = ["parameterisation", "objective"]  # of a composition
+COMPOSED_OF = ["parameterisation", "objective"]  # of the method `compose`; missing for the others
 COST_COLUMNS = [
-    *("prepare_s", "distill_s", "evaluate_s", "peak_memory_bytes"),
-    *("device", "cpus", "gpus", "exclusive", "warm"),
+    "prepare_s",
+    "distill_s",
+    "evaluate_s",
+    "peak_memory_bytes",
+    "device",
+    "cpus",
+    "gpus",
+    "exclusive",
+    "warm",
 ]
 
 Row = dict[str, Any]  # one row of a frame
-RecordColumn = tuple[pa.DataType, Callable[[Sequence[Record]], Any]]
 
 
-# --- a record as a row --------------------------------------------------------------------------------------
+class RecordColumn(NamedTuple):
+    """A column of the flat frame."""
+
+    kind: pa.DataType
+    source: str | Callable[[Sequence[Record]], Any]  # an attribute of a record, or a function of all records
+
+
+# --- what is computed from records --------------------------------------------------------------------------
+
+
+def _metrics(records: Sequence[Record]) -> list[Metrics | None]:
+    """The metrics of each record; None for records without metrics."""
+    return [None if record.training is None else record.metrics for record in records]
 
 
 def _means(lists: Sequence[Sequence[float]]) -> Floats:
     return group_means(ragged(lists))
 
 
-def _each(name: str) -> Callable[[Sequence[Record]], Any]:
-    get = attrgetter(name)
-    return lambda records: [get(record) for record in records]
+def _accuracy(records: Sequence[Record]) -> Floats:
+    return _means([record.accuracies for record in records])
 
 
-def _trained(name: str) -> Callable[[Sequence[Record]], Any]:
-    get = attrgetter(name)
-    return lambda records: [None if r.training is None else get(r.training) for r in records]
+def _n_students(records: Sequence[Record]) -> list[int]:
+    return [len(record.accuracies) for record in records]
 
 
-def _block(name: str) -> Callable[[Sequence[Record]], Any]:
-    return lambda records: [r.hyperparameters.get(name) if r.method == "compose" else None for r in records]
+def _calibration_error(records: Sequence[Record]) -> Floats:
+    return _means([[] if m is None else m.calibration_errors for m in _metrics(records)])
 
 
-def _text(name: str) -> Callable[[Sequence[Record]], Any]:
-    get = attrgetter(name)
-    return lambda records: [json.dumps(get(record), sort_keys=True) for record in records]
+def _agreement(records: Sequence[Record]) -> Floats:
+    return _means([[] if m is None or m.agreement is None else [m.agreement] for m in _metrics(records)])
 
 
-def _metrics(records: Sequence[Record]) -> list[Metrics | None]:
-    """Of each record; None in those of before there were any."""
-    return [None if r.training is None else r.metrics for r in records]
+def _worst_class(records: Sequence[Record]) -> Floats:
+    return _means([[] if m is None else _lowest(m.class_accuracies) for m in _metrics(records)])
 
 
-def _metric(get: Callable[[Metrics], Sequence[float]]) -> Callable[[Sequence[Record]], Any]:
-    """The mean over the students."""
-    return lambda records: _means([[] if m is None else get(m) for m in _metrics(records)])
-
-
-def _worst(metrics: Metrics) -> list[float]:
-    """The accuracy of the class that each student knows least."""
+def _lowest(class_accuracies: Sequence[Sequence[float | None]]) -> list[float]:
+    """The accuracy of each student's worst class; NaN where no class has test images."""
     try:
-        return list(map(min, metrics.class_accuracies))  # type: ignore[arg-type]
-    except (TypeError, ValueError):  # classes without images
-        known = [[a for a in student if a is not None] for student in metrics.class_accuracies]
+        return list(map(min, class_accuracies))  # type: ignore[arg-type]
+    except (TypeError, ValueError):  # some classes have no test images
+        known = [[a for a in student if a is not None] for student in class_accuracies]
         return [min(student, default=math.nan) for student in known]
 
 
-def _curves(records: Sequence[Record]) -> list[list[tuple[float, int, float]]]:
-    """(part of the training, step, accuracy), the last at its end; empty where there are none."""
+def _curve(records: Sequence[Record]) -> list[list[tuple[float, int, float]]]:
+    """(fraction of the training, step, accuracy), the last at its end; empty for records without a curve."""
     points = [[] if metrics is None else metrics.curve for metrics in _metrics(records)]
     scored = iter(_means([point.accuracies for curve in points for point in curve]).tolist())
-    last = _means([record.accuracies for record in records]).tolist()
-    return [
-        [*((p.fraction, p.step, next(scored)) for p in curve), (1.0, r.training.steps, end)]
-        if r.training is not None and curve
-        else []
-        for r, curve, end in zip(records, points, last, strict=True)
-    ]
+    curves = []
+    for record, points_of_one, final in zip(records, points, _accuracy(records).tolist(), strict=True):
+        curve = [(point.fraction, point.step, next(scored)) for point in points_of_one]
+        if curve and record.training is not None:
+            curve.append((1.0, record.training.steps, final))
+        curves.append(curve)
+    return curves
 
 
 def _snapshots(records: Sequence[Record]) -> list[list[tuple[float, int, float, float]]]:
-    """(part of the distillation, step, seconds, accuracy), the last the set itself; empty where none are."""
+    """(fraction of the distillation, step, seconds, accuracy), the last the set itself; empty without any."""
     taken = [(m and m.snapshots) or [] for m in _metrics(records)]
     scored = iter(_means([one.accuracies for ones in taken for one in ones]).tolist())
     return [[(one.fraction, one.step, one.seconds, next(scored)) for one in ones] for ones in taken]
 
 
+def _snapshots_wanted(records: Sequence[Record]) -> list[bool]:
+    return [m is not None and m.snapshots is not None for m in _metrics(records)]
+
+
+def _parameterisation(records: Sequence[Record]) -> list[Any]:
+    return [r.hyperparameters.get("parameterisation") if r.method == "compose" else None for r in records]
+
+
+def _objective(records: Sequence[Record]) -> list[Any]:
+    return [r.hyperparameters.get("objective") if r.method == "compose" else None for r in records]
+
+
+def _hyperparameters(records: Sequence[Record]) -> list[str]:
+    return [json.dumps(record.hyperparameters, sort_keys=True) for record in records]
+
+
+def _versions(records: Sequence[Record]) -> list[str]:
+    return [json.dumps(record.versions, sort_keys=True) for record in records]
+
+
+# --- the columns --------------------------------------------------------------------------------------------
+
 TEXT, WHOLE, REAL, YES = pa.string(), pa.int64(), pa.float64(), pa.bool_()
+_CURVE = pa.list_(pa.struct({"fraction": REAL, "step": WHOLE, "accuracy": REAL}))
+_SNAPSHOTS = pa.list_(pa.struct({"fraction": REAL, "step": WHOLE, "seconds": REAL, "accuracy": REAL}))
 COLUMNS: dict[str, RecordColumn] = {
-    "ipc": (WHOLE, _each("ipc")),
-    "distill_arch": (TEXT, _each("distill_arch")),
-    "eval_arch": (TEXT, _each("eval_arch")),
-    "protocol_version": (WHOLE, _each("protocol_version")),
-    "seed": (WHOLE, _each("seed")),
-    "accuracy": (REAL, lambda records: _means([r.accuracies for r in records])),  # of the students
-    "accuracies": (pa.list_(REAL), _each("accuracies")),
-    "students": (WHOLE, lambda records: [len(r.accuracies) for r in records]),
-    **{name: (TEXT, _trained(name)) for name in ("labels", "augment", "preprocess", "lr_from")},
-    **{name: (REAL, _trained(name)) for name in ("cutmix", "lr")},
-    "soft": (YES, _trained("soft")),
-    "steps": (WHOLE, _trained("steps")),
-    "calibration_error": (REAL, _metric(lambda metrics: metrics.calibration_errors)),
-    "agreement": (REAL, _metric(lambda metrics: [] if metrics.agreement is None else [metrics.agreement])),
-    "worst_class": (REAL, _metric(_worst)),
-    "curve": (pa.list_(pa.struct({"fraction": REAL, "step": WHOLE, "accuracy": REAL})), _curves),
-    "snapshots": (
-        pa.list_(pa.struct({"fraction": REAL, "step": WHOLE, "seconds": REAL, "accuracy": REAL})),
-        _snapshots,
-    ),
-    "snapshots_wanted": (
-        YES,
-        lambda records: [bool(m and m.snapshots is not None) for m in _metrics(records)],
-    ),
-    "stored_floats": (WHOLE, _each("storage.floats")),
-    "stored_bytes": (WHOLE, _each("storage.bytes")),
-    "stored_bytes_uint8": (WHOLE, _each("storage.bytes_uint8")),
-    "ipc_equivalent": (REAL, _each("storage.ipc_equivalent")),
-    **{name: (YES, _each(f"storage.{name}")) for name in ("within_budget", "exempt")},
-    **{name: (REAL, _each(f"cost.{name}")) for name in ("prepare_s", "distill_s", "evaluate_s")},
-    "peak_memory_bytes": (WHOLE, _each("cost.peak_memory_bytes")),
-    "device": (TEXT, _each("cost.device")),
-    "cpus": (WHOLE, _each("cost.cpus")),
-    "gpus": (REAL, _each("cost.gpus")),
-    **{name: (YES, _each(f"cost.{name}")) for name in ("exclusive", "warm")},
-    "key": (TEXT, _each("key")),
-    "artifact": (TEXT, _each("artifact")),
-    "method_name": (TEXT, _each("method")),
-    "method_version": (WHOLE, _each("method_version")),
-    "dataset_name": (TEXT, _each("dataset")),
-    "dataset_fingerprint": (TEXT, _each("dataset_fingerprint")),
-    "image_shape": (pa.list_(WHOLE), _each("image_shape")),
-    "n_classes": (WHOLE, _each("n_classes")),
-    "protocol_name": (TEXT, _each("protocol")),
-    **{name: (TEXT, _block(name)) for name in COMPOSED_OF},
-    "hyperparameters": (TEXT, _text("hyperparameters")),
-    "versions": (TEXT, _text("versions")),
+    "ipc": RecordColumn(WHOLE, "ipc"),
+    "distill_arch": RecordColumn(TEXT, "distill_arch"),
+    "eval_arch": RecordColumn(TEXT, "eval_arch"),
+    "protocol_version": RecordColumn(WHOLE, "protocol_version"),
+    "seed": RecordColumn(WHOLE, "seed"),
+    "accuracy": RecordColumn(REAL, _accuracy),  # mean of the students
+    "accuracies": RecordColumn(pa.list_(REAL), "accuracies"),
+    "students": RecordColumn(WHOLE, _n_students),
+    "labels": RecordColumn(TEXT, "training.labels"),
+    "augment": RecordColumn(TEXT, "training.augment"),
+    "preprocess": RecordColumn(TEXT, "training.preprocess"),
+    "lr_from": RecordColumn(TEXT, "training.lr_from"),
+    "cutmix": RecordColumn(REAL, "training.cutmix"),
+    "lr": RecordColumn(REAL, "training.lr"),
+    "soft": RecordColumn(YES, "training.soft"),
+    "steps": RecordColumn(WHOLE, "training.steps"),
+    "calibration_error": RecordColumn(REAL, _calibration_error),  # mean of the students
+    "agreement": RecordColumn(REAL, _agreement),
+    "worst_class": RecordColumn(REAL, _worst_class),  # mean of the students
+    "curve": RecordColumn(_CURVE, _curve),
+    "snapshots": RecordColumn(_SNAPSHOTS, _snapshots),
+    "snapshots_wanted": RecordColumn(YES, _snapshots_wanted),
+    "stored_floats": RecordColumn(WHOLE, "storage.floats"),
+    "stored_bytes": RecordColumn(WHOLE, "storage.bytes"),
+    "stored_bytes_uint8": RecordColumn(WHOLE, "storage.bytes_uint8"),
+    "ipc_equivalent": RecordColumn(REAL, "storage.ipc_equivalent"),
+    "within_budget": RecordColumn(YES, "storage.within_budget"),
+    "exempt": RecordColumn(YES, "storage.exempt"),
+    "prepare_s": RecordColumn(REAL, "cost.prepare_s"),
+    "distill_s": RecordColumn(REAL, "cost.distill_s"),
+    "evaluate_s": RecordColumn(REAL, "cost.evaluate_s"),
+    "peak_memory_bytes": RecordColumn(WHOLE, "cost.peak_memory_bytes"),
+    "device": RecordColumn(TEXT, "cost.device"),
+    "cpus": RecordColumn(WHOLE, "cost.cpus"),
+    "gpus": RecordColumn(REAL, "cost.gpus"),
+    "exclusive": RecordColumn(YES, "cost.exclusive"),
+    "warm": RecordColumn(YES, "cost.warm"),
+    "key": RecordColumn(TEXT, "key"),
+    "artifact": RecordColumn(TEXT, "artifact"),
+    "method_name": RecordColumn(TEXT, "method"),
+    "method_version": RecordColumn(WHOLE, "method_version"),
+    "dataset_name": RecordColumn(TEXT, "dataset"),
+    "dataset_fingerprint": RecordColumn(TEXT, "dataset_fingerprint"),
+    "image_shape": RecordColumn(pa.list_(WHOLE), "image_shape"),
+    "n_classes": RecordColumn(WHOLE, "n_classes"),
+    "protocol_name": RecordColumn(TEXT, "protocol"),
+    "parameterisation": RecordColumn(TEXT, _parameterisation),
+    "objective": RecordColumn(TEXT, _objective),
+    "hyperparameters": RecordColumn(TEXT, _hyperparameters),
+    "versions": RecordColumn(TEXT, _versions),
 }
-COLUMNS_SCHEMA = pa.schema({name: kind for name, (kind, _) in COLUMNS.items()})
+COLUMNS_SCHEMA = pa.schema({name: column.kind for name, column in COLUMNS.items()})
+
+
+def _values(source: str | Callable[[Sequence[Record]], Any], records: Sequence[Record]) -> Any:
+    if callable(source):
+        return source(records)
+    parent, _, name = source.partition(".")
+    if parent == "training":  # None for records without it
+        return [None if r.training is None else getattr(r.training, name) for r in records]
+    return list(map(attrgetter(source), records))
 
 
 def record_table(records: Sequence[Record]) -> pa.Table:
-    return pa.table(
-        {name: pa.array(of(records), kind) for name, (kind, of) in COLUMNS.items()}, COLUMNS_SCHEMA
-    )
+    """The records as an Arrow table, a row each, with the columns of COLUMNS."""
+    columns = {name: pa.array(_values(of, records), kind) for name, (kind, of) in COLUMNS.items()}
+    return pa.table(columns, COLUMNS_SCHEMA)
 
 
 def _lists(column: pa.ChunkedArray) -> list[list[Any]]:
-    """Lists of numbers, or of tuples, as Python has them."""
+    """A column of lists as Python lists of numbers, or of tuples where its entries are structs."""
     array = column.combine_chunks()
     flat = array.flatten()
     structs = pa.types.is_struct(flat.type)
@@ -162,6 +207,7 @@ def _lists(column: pa.ChunkedArray) -> list[list[Any]]:
 
 
 def record_rows(table: pa.Table) -> pd.DataFrame:
+    """The rows of `record_table` as a data frame, without labels."""
     nested = [name for name in COLUMNS if pa.types.is_list(COLUMNS_SCHEMA.field(name).type)]
     rows = table.select([name for name in COLUMNS if name not in nested]).to_pandas().astype({"ipc": "Int64"})
     lists = {name: pd.Series(_lists(table[name]), dtype=object) for name in nested}
@@ -169,5 +215,5 @@ def record_rows(table: pa.Table) -> pd.DataFrame:
 
 
 def record_frame(records: Sequence[Record]) -> pd.DataFrame:
-    """One flat row per record; `method`, `dataset` and `protocol` are labels that keep apart what differs."""
+    """The flat frame: one row per record, with labels as `method`, `dataset` and `protocol` (see naming)."""
     return labelled(record_rows(record_table(records)))

@@ -1,4 +1,4 @@
-"""Groups of different sizes, one after the other in one array: what is done with many groups at once."""
+"""Groups of different sizes in one array, and what is computed for many groups at once."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -11,20 +11,28 @@ Ints = NDArray[np.int64]
 
 
 class Ragged(NamedTuple):
-    """A group of numbers for each of many cells."""
+    """A group of numbers for each cell, like the accuracies of each record."""
 
     values: Floats  # of all cells, one after the other
-    sizes: Ints  # how many of them each cell has
+    sizes: Ints  # how many values each cell has
 
 
 def ragged(groups: Sequence[Sequence[float]]) -> Ragged:
-    """A group for each cell."""
+    """Put the groups, one for each cell, into one array."""
     sizes = np.fromiter(map(len, groups), dtype=np.int64, count=len(groups))
     return Ragged(np.array([value for group in groups for value in group], dtype=np.float64), sizes)
 
 
 def equal_groups(*groups: Ragged) -> Iterator[tuple[Ints, list[Floats]]]:
-    """Which cells have groups of the same sizes n, and the values [K,n] of each group."""
+    """Split the cells by the sizes of their groups.
+
+    Args:
+        groups: for the same cells each.
+
+    Returns:
+        For each combination of sizes: the indices of its K cells int64 [K], and for each of `groups` the
+        values float64 [K,n].
+    """
     starts = [np.cumsum(group.sizes) - group.sizes for group in groups]
     shapes, which = np.unique(np.stack([group.sizes for group in groups]), axis=1, return_inverse=True)
     for i, shape in enumerate(shapes.T):
@@ -34,7 +42,7 @@ def equal_groups(*groups: Ragged) -> Iterator[tuple[Ints, list[Floats]]]:
 
 
 def group_means(group: Ragged) -> Floats:
-    """Of each cell, to the bit that of numpy; NaN of nothing."""
+    """The mean of each cell, equal to that of numpy to the last bit; NaN for an empty group."""
     found = np.full(len(group.sizes), np.nan)
     for cells, (values,) in equal_groups(group):
         if values.size:
@@ -43,7 +51,7 @@ def group_means(group: Ragged) -> Floats:
 
 
 def without_missing(group: Ragged) -> Ragged:
-    """Without what is missing."""
-    there = ~np.isnan(group.values)
-    part = np.repeat(np.arange(len(group.sizes)), group.sizes)
-    return Ragged(group.values[there], np.bincount(part[there], minlength=len(group.sizes)))
+    """The same groups without their NaNs."""
+    known = ~np.isnan(group.values)
+    cell = np.repeat(np.arange(len(group.sizes)), group.sizes)
+    return Ragged(group.values[known], np.bincount(cell[known], minlength=len(group.sizes)))

@@ -11,20 +11,27 @@ from bench.records import columns
 from bench.records.naming import labelled
 from bench.records.reader import load_frame, read_table
 
-# What may differ between two runs of the same job; snapshots hold seconds.
+# Measured, so different in two runs of the same job; snapshots hold seconds.
 MAY_DIFFER = {*columns.COST_COLUMNS, "versions", "snapshots"}
-# What another device or version of torch moves a little.
+# Slightly different on another device or with another version of torch.
 MAY_DIFFER_ELSEWHERE = ["accuracy", "accuracies", "curve", *columns.MEASURED_COLUMNS]
 FOLDER_COLUMN = "folder"
-UNTOLD = ["None", "nan", "<NA>", "[]"]  # of a record from before it was told
+MISSING = ["None", "nan", "<NA>", "[]"]  # of records without metrics
 
 
 def merge_folders(directories: Sequence[Path]) -> tuple[pd.DataFrame, list[str]]:
-    """The flat frame of the readable records, from the first folder that has one, and what is left out.
+    """Merge the records of several result folders; a record that is in two of them counts once.
 
-    A record that stands in two folders counts once. Where the two differ in more than what was measured, or
-    in their accuracies though device and versions are the same, that is one of the lines. Raises UserError
-    for a folder without records.
+    Args:
+        directories: result folders; of two equal keys the record of the earlier folder is kept.
+
+    Returns:
+        The flat frame of all readable records, and a line for each problem: a file that cannot be read, or
+        two records of one key that differ in more than what is measured, or in their accuracies with the
+        same device and versions.
+
+    Raises:
+        UserError: for a folder without records.
     """
     if len(directories) == 1:
         return load_frame(directories[0])
@@ -35,7 +42,7 @@ def merge_folders(directories: Sequence[Path]) -> tuple[pd.DataFrame, list[str]]
         problems += [f"{directory}/{line}" for line in bad]
         found.append(columns.record_rows(table).assign(**{FOLDER_COLUMN: i}))
     together = pd.concat(found, ignore_index=True)
-    # what is known of how students were trained is kept before what an older ddbench left
+    # records with metrics are preferred to records without
     together = together.sort_values("steps", key=pd.isna, kind="stable")
     again = together["key"].duplicated()
     first = together[~again]
@@ -59,6 +66,7 @@ def _disagreements(first: pd.DataFrame, again: pd.DataFrame, directories: Sequen
 
 
 def _differ(one: pd.Series, other: pd.Series) -> NDArray[np.bool_]:
-    """Where both say something, and not the same; as text, so that lists are compared by what they hold."""
-    told, again = (values.map(repr).to_numpy() for values in (one, other))
-    return (told != again) & ~np.isin(told, UNTOLD) & ~np.isin(again, UNTOLD)
+    """Where both have a value and the values differ; compared as text, because some are lists."""
+    first, second = one.map(repr).to_numpy(), other.map(repr).to_numpy()
+    known = ~np.isin(first, MISSING) & ~np.isin(second, MISSING)
+    return (first != second) & known

@@ -1,4 +1,4 @@
-"""Names: what may be averaged together has one, what may not has two."""
+"""Labels of methods, data sets and protocols: records share labels only if they may be averaged."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -10,9 +10,13 @@ CELL = ["method", "dataset", "ipc", "distill_arch", "eval_arch", "protocol"]
 
 
 def labelled(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of records with `method`, `dataset` and `protocol`: labels that keep apart what differs.
+    """Add `method`, `dataset` and `protocol`: labels that are the same only for what may be averaged.
 
-    What differs is seen beside all others only: the rows of several folders are labelled together.
+    A label depends on all rows (`dm[steps=100]` if another row has other steps), so rows of several folders
+    have to be labelled together.
+
+    Args:
+        rows: as `columns.record_rows` makes them.
     """
     methods = _pairs(rows, "method_name", "method_version")
     datasets = _pairs(rows, "dataset_name", "dataset_fingerprint")
@@ -31,14 +35,14 @@ def _pairs(table: pd.DataFrame, one: str, other: str) -> list[tuple[Any, Any]]:
 
 
 def _versions(pairs: Iterable[tuple[str, int]]) -> dict[tuple[str, int], str]:
-    """`quick` where a name has one version among the records, `quick v2` where it has several."""
+    """Labels by (name, version): `quick`, or `quick v2` if the records have several versions of the name."""
     known = set(pairs)
     names = [name for name, _ in known]
     return {(name, v): f"{name} v{v}" if names.count(name) > 1 else name for name, v in known}
 
 
 def _fingerprints(pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
-    """`cifar10` where a name has one fingerprint among the records, `cifar10#ab12cd` where several."""
+    """Labels by (name, fingerprint): `cifar10`, or `cifar10#ab12cd` if the name has several fingerprints."""
     by_name: dict[str, set[str]] = {}
     for name, fingerprint in pairs:
         by_name.setdefault(name, set()).add(fingerprint)
@@ -51,7 +55,7 @@ def _fingerprints(pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str
 
 
 def _flat(hyperparameters: str) -> dict[str, str]:
-    """Values of a JSON object as text that can be compared, whatever they are."""
+    """The values of a JSON object as text, so that values of any type can be compared."""
     values: dict[str, Any] = json.loads(hyperparameters)
     return {
         name: value if isinstance(value, str) else json.dumps(value, sort_keys=True)
@@ -60,16 +64,16 @@ def _flat(hyperparameters: str) -> dict[str, str]:
 
 
 def _varying(variants: Sequence[dict[str, str]]) -> set[str]:
-    """The fields that do not have one value in all variants; a missing field is a value of its own."""
+    """The fields whose value is not the same in all variants; missing is a value of its own."""
     names = {name for variant in variants for name in variant}
     return {name for name in names if len({variant.get(name) for variant in variants}) > 1}
 
 
 def _method_labels(table: pd.DataFrame) -> list[str]:
-    """`dm[steps=1000]`: the method with exactly the hyper-parameters that differ within some cell.
+    """Labels like `dm[steps=1000]`: the method and those hyper-parameters that differ within some cell.
 
-    What differs only across cells (a learning rate that depends on ipc) belongs to the method. The cell
-    leaves the seed out: two seeds with different hyper-parameters must not be averaged either.
+    Hyper-parameters that differ between cells only (a learning rate that depends on ipc) are not shown. The
+    seed is not part of a cell: seeds with different hyper-parameters must not be averaged.
     """
     chosen = table["hyperparameters"]
     cell = table.groupby(CELL, dropna=False).ngroup()

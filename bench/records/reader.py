@@ -1,7 +1,7 @@
-"""From a folder of records to the flat frame: read side by side where there are many, and read once.
+"""From a folder of records to the flat frame, by several processes if there are many files.
 
-`records.parquet` beside `records/` holds what was read of each file, with its size and time. What has changed
-since is read again and what is gone is left out; a file that cannot be read is never in it.
+`records.parquet` beside `records/` caches the rows of the files, with the size and time of each. Files that
+changed since are read again, rows of deleted files are dropped, and unreadable files are never cached.
 """
 
 import contextlib
@@ -24,21 +24,21 @@ from bench.records.naming import labelled
 from bench.records.schema import Record, load_record
 
 PARQUET = "records.parquet"
-COMPACT_FROM = 1000  # records: fewer are read as fast as they are looked up
-POOL_FROM = 4000  # files to read: fewer are read before processes have started
+COMPACT_FROM = 1000  # records: fewer are read as fast without a cache
+POOL_FROM = 4000  # files: fewer are read in less time than processes need to start
 FILES_PER_TASK = 1000  # files per task
-MOST_WORKERS = 8  # each takes some 200 MiB
-PARQUET_VERSION = {b"ddbench records": b"1"}  # raise it when what stands in a column changes its meaning
+MOST_WORKERS = 8  # each takes about 200 MiB
+PARQUET_VERSION = {b"ddbench records": b"1"}  # raise it when the meaning of a column changes
 PARQUET_SCHEMA = pa.schema(
     [*columns.COLUMNS_SCHEMA, pa.field("size", pa.int64()), pa.field("mtime_ns", pa.int64())], PARQUET_VERSION
 )
 
-Stamp = tuple[int, int]  # of a file: its size, and its time in nanoseconds
+Stamp = tuple[int, int]  # of a file: size in bytes, modification time in nanoseconds
 
 
 @contextlib.contextmanager
 def uncollected() -> Iterator[None]:
-    """Many records, cells and texts are no garbage, and looking for some takes as long as making them."""
+    """Turn off garbage collection: with many records it finds nothing and takes as long as reading them."""
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -49,16 +49,20 @@ def uncollected() -> Iterator[None]:
 
 
 def load_frame(directory: Path) -> tuple[pd.DataFrame, list[str]]:
-    """The flat frame of a results folder, in the order of its files, and a line for each not readable.
+    """Read a results folder.
 
-    Raises UserError when there is nothing to read.
+    Returns:
+        The flat frame, in the order of the files, and a line for each file that cannot be read.
+
+    Raises:
+        UserError: when no record can be read.
     """
     table, problems = read_table(directory)
     return labelled(columns.record_rows(table)), problems
 
 
 def read_records(directory: Path) -> tuple[list[Record], list[str]]:
-    """As `load`, the records themselves."""
+    """Like `load_frame`, but the records themselves."""
     found, problems = _records(directory, _listing(directory))
     if not found:
         raise _nothing(directory, problems)
@@ -66,7 +70,7 @@ def read_records(directory: Path) -> tuple[list[Record], list[str]]:
 
 
 def read_table(directory: Path) -> tuple[pa.Table, list[str]]:
-    """As `load`, a table without labels, to be labelled together with those of other folders."""
+    """Like `load_frame`, but a table without labels, which several folders have to get together."""
     files = _listing(directory)
     compact = len(files) >= COMPACT_FROM
     stored = _compacted(directory / PARQUET) if compact else PARQUET_SCHEMA.empty_table()
@@ -86,12 +90,12 @@ def read_table(directory: Path) -> tuple[pa.Table, list[str]]:
 
 
 def _listing(directory: Path) -> dict[str, Stamp]:
-    """The stamp of each file that may hold a record, by its name without .json; sorted by full name."""
+    """{file name without .json: stamp} of all files that may be records, sorted by full name."""
     found: dict[str, Stamp] = {}
     nothing = contextlib.suppress(FileNotFoundError, NotADirectoryError)
     with nothing, os.scandir(directory / "records") as entries:
         for entry in entries:
-            # A hidden name is a file that a writer has not finished.
+            # A hidden file is one that is still being written.
             if entry.name.endswith(".json") and not entry.name.startswith("."):
                 found[entry.name.removesuffix(".json")] = _stamp(entry)
     return {key: found[key] for key in sorted(found, key=_name)}
@@ -100,7 +104,7 @@ def _listing(directory: Path) -> dict[str, Stamp]:
 def _stamp(entry: os.DirEntry[str]) -> Stamp:
     try:
         stat = entry.stat()
-    except OSError:  # a link to nothing: reading it says so
+    except OSError:  # a broken link: reading it will report that
         return -1, -1
     return stat.st_size, stat.st_mtime_ns
 
@@ -132,7 +136,7 @@ def _read_chunk(directory: Path, keys: list[str]) -> tuple[pa.Table, list[str]]:
 
 
 def _read(directory: Path, keys: list[str]) -> tuple[pa.Table, list[str]]:
-    """The rows of these files, by as many processes as there are cores if there are many."""
+    """The rows of these files and the problems, read by one process per core if there are many files."""
     chunks = [keys[start : start + FILES_PER_TASK] for start in range(0, len(keys), FILES_PER_TASK)]
     workers = min(cpu_count(), len(chunks), MOST_WORKERS) if len(keys) >= POOL_FROM else 1
     try:
@@ -144,11 +148,11 @@ def _read(directory: Path, keys: list[str]) -> tuple[pa.Table, list[str]]:
     return pa.concat_tables(tables), [problem for _, problems in read for problem in problems]
 
 
-# --- what was read before -----------------------------------------------------------------------------------
+# --- the cache ----------------------------------------------------------------------------------------------
 
 
 def _compacted(path: Path) -> pa.Table:
-    """The stored table; an empty one in place of what is not there, damaged or not of this ddbench."""
+    """The cached table; an empty one if the file is missing, damaged or of another version."""
     try:
         table = pq.read_table(path, page_checksum_verification=True)
     except (OSError, ValueError, pa.ArrowException):
@@ -168,6 +172,6 @@ def _in_order(table: pa.Table, files: dict[str, Stamp]) -> pa.Table:
 
 
 def _store(table: pa.Table, path: Path) -> None:
-    """Kept for the next time, where the folder may be written to."""
+    """Write the cache; a folder that cannot be written to has none."""
     with contextlib.suppress(OSError), replacing(path) as unfinished:
         pq.write_table(table, unfinished, write_page_checksum=True)

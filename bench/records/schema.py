@@ -1,4 +1,4 @@
-"""The record: one JSON file for one (artifact, evaluation architecture), written whole, never edited."""
+"""The record: one JSON file per artifact and evaluation architecture, written once and never changed."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from pydantic_core import from_json
 RECORD_SCHEMA: Final = 1
 ANY_ARCHITECTURE: Final = "any"  # the distillation architecture of a method that uses none
 _CANONICAL = json.JSONEncoder(sort_keys=True)
-Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]  # what a table has room for
+Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]  # fits into int64, the type of a column
 LrFrom = Literal["protocol", "artifact", "holdout"]
 
 
@@ -21,22 +21,24 @@ class _Part(BaseModel):
 
 
 class Storage(_Part):
-    """What the distilled set takes: everything stored counts, a label that position implies does not."""
+    """The size of the distilled set: all that is stored, except labels that are implied by position."""
 
     floats: Whole = Field(ge=0)
     bytes: Whole = Field(ge=0)  # floats at fp32
-    bytes_uint8: Whole = Field(ge=0)  # the same with stored images as one byte a value
+    bytes_uint8: Whole = Field(ge=0)  # the same with images stored as one byte per value
     ipc_equivalent: float = Field(ge=0)  # floats / (classes x C x H x W)
     within_budget: bool
-    exempt: bool  # not a distilled set (the whole training set): no budget applies
-    transform_floats: Whole = Field(default=0, ge=0)  # of a whitening: the data's, so in no budget
+    exempt: bool  # not distilled (the whole training set), so that no budget applies
+    transform_floats: Whole = Field(
+        default=0, ge=0
+    )  # of the whitening, which belongs to the data and not to the budget
 
 
 class Cost(_Part):
-    """Measured, so never the same twice: seconds synchronised with the device, bytes at their peak."""
+    """Measured costs: seconds of wall-clock time, synchronised with the device, and peak memory in bytes."""
 
-    prepare_s: float = Field(ge=0)  # original cost of every prerequisite, paid once, charged to each user
-    distill_s: float | None = Field(ge=0)  # None: distilled elsewhere, measured by nobody
+    prepare_s: float = Field(ge=0)  # of all prerequisites, charged in full to every record that uses them
+    distill_s: float | None = Field(ge=0)  # None: distilled elsewhere, not measured
     evaluate_s: float = Field(ge=0)
     peak_memory_bytes: Whole = Field(ge=0)  # the largest of the three phases
     peak_memory: dict[str, int]  # by phase: prepare, distill, evaluate
@@ -48,51 +50,51 @@ class Cost(_Part):
 
 
 class StudentTraining(_Part):
-    """What a student went through, with all choices made."""
+    """How the students were trained, with all choices resolved."""
 
     steps: Whole = Field(gt=0)  # of the optimiser
     lr: float = Field(gt=0)
-    lr_from: LrFrom  # the artifact: a learned step size
+    lr_from: LrFrom  # where lr comes from; artifact: the set stores it
     holdout_scores: dict[str, float] | None  # learning rate -> accuracy on a hold-out of the training set
     labels: Literal["stored", "hard", "teacher"]
-    soft: bool  # the targets were probabilities
+    soft: bool  # the labels were probabilities
     augment: str
     cutmix: float
-    preprocess: str  # normalise, or a whitening
+    preprocess: str  # normalise or zca
 
 
 class CurvePoint(_Part):
-    """The students' accuracies after a part of their training; scored after its end, chosen by nothing."""
+    """The students' accuracies after a fraction of their training; no choice depends on them."""
 
     fraction: float = Field(gt=0, lt=1)
     step: Whole = Field(gt=0)
-    accuracies: list[float]  # a fraction per student
+    accuracies: list[float]  # between 0 and 1, one per student
 
 
 class Snapshot(_Part):
-    """What the students make of the set as it was after a part of its distillation; chosen by nothing."""
+    """Accuracies on the set as it was after a fraction of its distillation; no choice depends on them."""
 
     fraction: float = Field(gt=0, le=1)
     step: Whole = Field(gt=0)  # of the distillation
     seconds: float = Field(ge=0)  # of the distillation so far, without its prerequisites
-    accuracies: list[float]  # a fraction per student
+    accuracies: list[float]  # between 0 and 1, one per student
 
 
 class Metrics(_Part):
-    """More than the accuracy, of the same predictions."""
+    """Further metrics of the same predictions."""
 
-    class_accuracies: list[list[float | None]]  # per student and class; None: the test split has none
+    class_accuracies: list[list[float | None]]  # per student and class; None: no test images
     calibration_errors: list[float]  # expected calibration error per student, 15 bins
-    agreement: float | None  # mean over pairs of students: the same class predicted; None: one student
+    agreement: float | None  # share of equal predictions, mean over pairs of students; None: one student
     curve: list[CurvePoint] = []
-    snapshots: list[Snapshot] | None = None  # the last one is the set itself; None: not asked for
+    snapshots: list[Snapshot] | None = None  # the last one is the final set; None: not requested
 
 
 class Record(_Part):
-    """Everything that a table needs to know about one scored artifact."""
+    """All that tables need to know about one evaluation of an artifact."""
 
     schema_version: Literal[1] = RECORD_SCHEMA
-    key: str  # of the evaluation, and the file's name
+    key: str  # of the evaluation job; also the file's name
     artifact: str  # key of the distilled set
     method: str
     method_version: Whole
@@ -107,8 +109,8 @@ class Record(_Part):
     protocol: str
     protocol_version: Whole
     seed: Whole
-    accuracies: list[float] = Field(min_length=1)  # a fraction per student
-    metrics: Metrics | None = None  # None: a record from before there were any
+    accuracies: list[float] = Field(min_length=1)  # between 0 and 1, one per student
+    metrics: Metrics | None = None  # None: a record without metrics
     training: StudentTraining | None = None
     storage: Storage
     cost: Cost
@@ -123,12 +125,12 @@ class Record(_Part):
 
 
 def content_digest(content: dict[str, Any]) -> str:
-    """sha256 of the canonical JSON text."""
+    """sha256 of the canonical JSON text, in hex."""
     return hashlib.sha256(_CANONICAL.encode(content).encode()).hexdigest()
 
 
 def dump_record(record: Record) -> str:
-    """The file's text: the record and, last, its own checksum."""
+    """The text of the record's file; its last key is a checksum of the others."""
     content = record.model_dump(mode="json")
     return json.dumps({**content, "sha256": content_digest(content)}, indent=1) + "\n"
 
@@ -136,10 +138,12 @@ def dump_record(record: Record) -> str:
 def load_record(path: Path) -> Record:
     """Read one record.
 
-    Raises ValueError with the reason when the file is unreadable, of another schema, altered or misnamed.
+    Raises:
+        ValueError: when the file is unreadable, of another schema, altered or misnamed; the message continues
+            a sentence that begins with the file's name.
     """
     try:
-        content = from_json(path.read_bytes())  # like json.loads, several times as fast
+        content = from_json(path.read_bytes())  # several times as fast as json.loads
         checksum = content.pop("sha256")
         record = Record.model_validate(content)
     except (KeyError, AttributeError, TypeError):

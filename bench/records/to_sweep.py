@@ -1,7 +1,6 @@
-"""The sweep file that plans a record, made from the record: how to run the same again."""
+"""From a record to the sweep file that plans it, and the command that makes it again."""
 
 import json
-import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
@@ -10,16 +9,25 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from bench.core.strict import valid_name
 from bench.records.columns import Row
 from bench.records.schema import ANY_ARCHITECTURE
 
-EXTERNAL_HYPERPARAMETERS = {"format", "sha256"}  # the hyper-parameters of a set that someone else distilled
-PLACES = ("path", "data_dir")  # where a data set lies differs from machine to machine
+EXTERNAL_HYPERPARAMETERS = {"format", "sha256"}  # those of a set distilled elsewhere
+PLACES = ("path", "data_dir")  # keys whose paths differ from machine to machine
 ELSEWHERE = "/where/it/is"
 
 
 def dataset_entry(label: str, spec: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The entry of a data set; without the spec, which stands in artifacts only, a guess from its label."""
+    """The entry of a data set in a sweep file.
+
+    Args:
+        label: the data set's label.
+        spec: as its artifact stores it; None where there is no artifact, which gives a guess from the label.
+
+    Returns:
+        The keys that differ from their defaults, with placeholder paths.
+    """
     if spec is None:
         guess = {"name": "image_folder", "path": "", "label": label}
         return dataset_entry(label, {"name": "digits"} if label == "digits" else guess)
@@ -29,12 +37,12 @@ def dataset_entry(label: str, spec: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def is_external(row: Row) -> bool:
-    """Somebody else's set: no sweep distils it."""
+    """Whether the row is of a set distilled elsewhere, which no sweep can distill."""
     return bool(json.loads(row["hyperparameters"]).keys() == EXTERNAL_HYPERPARAMETERS)
 
 
 def rows_by_sweep(rows: Iterable[Row]) -> list[list[Row]]:
-    """The rows of one cell of the summary by what one sweep makes: as many students, the same told."""
+    """Split the rows of a cell by the sweep that makes them: equal students, curve and snapshots."""
     found: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         found.setdefault((row["students"], row["snapshots_wanted"], *_curve(row)), []).append(row)
@@ -46,19 +54,23 @@ def _curve(row: Row) -> list[float]:
 
 
 def sweep_of(rows: Sequence[Row], entry: Mapping[str, Any]) -> dict[str, Any]:
-    """The least sweep that plans these records: rows of the flat frame that differ in their seed only.
+    """The smallest sweep that plans these records, as the content of its file.
 
-    The keys depend on everything that is said here but on the name and the resources. Where a protocol
-    chooses a learning rate it does so on the first seed, so the first seed of the sweep has to be among them.
+    Job keys depend on all of it but the name and the resources.
+
+    Args:
+        rows: of the flat frame, different in their seed only. A protocol may choose a learning rate on the
+            first seed, so the first seed of the original sweep has to be among them.
+        entry: of the data set, as `dataset_entry` gives it.
     """
     row = rows[0]
     distill = row["eval_arch"] if row["distill_arch"] == ANY_ARCHITECTURE else row["distill_arch"]
     ipc: int = 1 if pd.isna(row["ipc"]) else int(row["ipc"])
     curve, gpus = _curve(row), float(row["gpus"])
     return {
-        "name": _slug(f"{row['method_name']}-{row['dataset_name']}-ipc{ipc}"),
+        "name": valid_name(f"{row['method_name']}-{row['dataset_name']}-ipc{ipc}"),
         "datasets": [dict(entry)],
-        # a preset may ask for whitening: what the record does not name was not whitened
+        # said explicitly, because a preset may ask for whitening; the record's own value wins
         "methods": [
             {"name": row["method_name"], "preprocess": "normalise", **json.loads(row["hyperparameters"])}
         ],
@@ -76,10 +88,10 @@ def sweep_of(rows: Sequence[Row], entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def reproducing_command(rows: Sequence[Row], spec: Mapping[str, Any] | None) -> str:
-    """What to paste into a shell to make these records again."""
+    """The shell commands that make these records again."""
     row = rows[0]
     entry = dataset_entry(row["dataset_name"], spec)
-    printed = " ".join(str(row["dataset_fingerprint"]).split())  # on the comment's line, whatever it holds
+    printed = " ".join(str(row["dataset_fingerprint"]).split())  # it must not leave the comment's line
     fingerprint = f"# the data set's fingerprint: {printed}"
     if is_external(row):
         return "\n".join([fingerprint, _evaluate(row, entry)])
@@ -90,7 +102,7 @@ def reproducing_command(rows: Sequence[Row], spec: Mapping[str, Any] | None) -> 
 
 
 def _evaluate(row: Row, entry: Mapping[str, Any]) -> str:
-    """For a set that was read from someone's file, which is needed again."""
+    """The command for a set distilled elsewhere, whose FILE is needed again."""
     named = entry["name"] if entry.keys() == {"name"} else _flow(json.dumps(dict(entry)))
     words = {
         "--dataset": named,
@@ -103,18 +115,13 @@ def _evaluate(row: Row, entry: Mapping[str, Any]) -> str:
 
 
 def _lines(content: Mapping[str, Any]) -> list[str]:
-    """A sweep file with one line for each of its keys, as people write them."""
+    """The lines of a sweep file, one for each key."""
     return [f"{key}: {_flow(json.dumps(value))}" for key, value in content.items()]
 
 
-@cache  # many rows agree in their methods
+@cache  # many rows share their methods
 def _flow(value: str) -> str:
-    """JSON as YAML on one line; a float of JSON, 1e-05, would be a text in YAML."""
+    """JSON as YAML on one line; not JSON as it is, since YAML would read 1e-05 as a text."""
     dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
     style: dict[str, Any] = {"default_flow_style": True, "width": 2**30, "sort_keys": False}
     return str(yaml.dump(json.loads(value), Dumper=dumper, **style)).removesuffix("\n").removesuffix("\n...")
-
-
-def _slug(text: str) -> str:
-    """Letters, digits, dots, dashes and underscores, as the name of a sweep must be."""
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-.") or "sweep"

@@ -54,13 +54,19 @@ def test_unknown_name_lists_the_choices() -> None:
         ({"name": "image_folder", "path": "x", "image_size": 0}, "image_size"),
         ({"name": "image_folder"}, "path"),
         ({"name": "cifar10"}, "data_dir"),
-        ({"name": "digits", "sise": 3}, "sise"),
     ],
 )
 def test_wrong_keys_are_reported_by_name(keys: dict[str, object], key: str) -> None:
     with pytest.raises(ValidationError) as caught:
         DatasetSpec.model_validate(keys)
     assert caught.value.errors()[0]["loc"] == (key,)
+
+
+def test_unknown_keys_name_the_known_ones() -> None:
+    with pytest.raises(
+        ValidationError, match=r"no key named 'lable' \(did you mean label\?\); choose from: "
+    ):
+        DatasetSpec.model_validate({"name": "digits", "lable": "d"})
 
 
 def test_labels_and_round_trip(tmp_path: Path) -> None:
@@ -125,7 +131,7 @@ def test_damaged_cache_is_refused(tmp_path: Path) -> None:
         "empty": b"",
         "reshaped": whole.replace(b"[1437,1,8,8]", b"[1437,8,1,8]"),
         "schema": whole.replace(b'\\"schema\\": 1', b'\\"schema\\": 0'),
-        "foreign": whole.replace(b'"ddbench"', b'"other__"'),
+        "of another program": whole.replace(b'"ddbench"', b'"other__"'),
     }
     for name, content in damaged.items():
         assert content != whole, name
@@ -199,10 +205,10 @@ def test_sampler_draws_each_class_without_replacement(per_class: int, counts: tu
             times = torch.bincount(draw, minlength=len(labels))
             assert times.sum() == times[members].sum()
             assert times[members].max() - times[members].min() <= 1  # none twice before each has come once
-        whole = len(members) // per_class  # draws of one walk
+        whole = len(members) // per_class  # draws of one epoch
         if whole > 1:
-            walks = draws[: 40 // whole * whole, c].reshape(-1, whole * per_class)
-            assert all(len(walk.unique()) == whole * per_class for walk in walks)
+            epochs = draws[: 40 // whole * whole, c].reshape(-1, whole * per_class)
+            assert all(len(epoch.unique()) == whole * per_class for epoch in epochs)
     again = ClassSampler(index, per_class, seeded())
     assert torch.equal(draws[0], again.next())
 

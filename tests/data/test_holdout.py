@@ -107,7 +107,7 @@ def test_the_hold_out_is_fixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_some_classes_hold_out_what_the_whole_does() -> None:
-    """So a memory of some classes may be asked about all, and no image is on both sides."""
+    """So a set of some classes can be scored on all of them, and no image is in both splits."""
     spec = DatasetSpec(name="digits", classes=(7, 1, 4), holdout=0.2)
     assert spec.label == "digits-3-classes-holdout"
     assert spec.whole == spec.whole.whole == DatasetSpec(name="digits", holdout=0.2)

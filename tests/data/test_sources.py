@@ -278,7 +278,7 @@ def test_missing_files_name_the_download_key(tmp_path: Path, name: str) -> None:
 
 
 class FakeCIFAR:
-    """Stands in for torchvision's CIFAR10, whose files are checked against their md5."""
+    """Replaces torchvision's CIFAR10, which checks the md5 of its files."""
 
     classes = ("a", "b")
 

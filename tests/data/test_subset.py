@@ -1,4 +1,4 @@
-"""Some classes of a data set, and classes joined into groups: a data set with a fingerprint of its own."""
+"""Data sets of some classes, and of classes joined into groups, have fingerprints of their own."""
 
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ def subset(*classes: str | int, **more: Any) -> Dataset:
 
 
 def raw(n_classes: int, n: int = 40) -> DecodedSplits:
-    """Images that are numbered, so that one tells where it comes from."""
+    """Images whose pixels are their numbers, so that each can be traced."""
     generator = torch.Generator().manual_seed(n_classes)
 
     def split(first: int) -> Split:
@@ -142,7 +142,7 @@ def test_a_name_is_not_read_as_a_position() -> None:
         (["7"], "no class '7'; choose from: cat, dog, bird"),
         ([-1], "no class '-1'"),
         (["Cat"], "did you mean cat?"),
-        (["cat", "dog", 0], "class 'cat' is named twice"),
+        (["cat", "dog", 0], "class 'cat' is given twice"),
     ],
 )
 def test_bad_classes(chosen: list[str | int], message: str) -> None:
@@ -172,8 +172,8 @@ def test_a_sweep_on_some_classes(tmp_path: Path) -> None:
     ("classes", "message"),
     [
         ([0, 11], "classes of digits-2-classes: no class '11'; choose from: 0, 1"),
-        ([0, "0"], "classes of digits-2-classes: class '0' is named twice"),
-        ([3], "datasets.0.classes: fewer than two leave nothing to tell apart"),
+        ([0, "0"], "classes of digits-2-classes: class '0' is given twice"),
+        ([3], "datasets.0.classes: a classifier needs two"),
         (3, "datasets.0.classes: must be a list"),
         ([True, 0], "datasets.0.classes.0"),
     ],

@@ -159,7 +159,7 @@ def test_a_new_version_of_a_prerequisite_moves_all_that_stands_on_it(monkeypatch
 
 
 def test_committed_records_keep_their_keys(digits: Dataset) -> None:
-    """What was measured before is found again: a key moves with what moves a result, never with the code."""
+    """Keys are pinned: a change of the code that affects no result must not change them."""
     chosen = load_sweep(ROOT / "configs" / "sweeps" / "quickstart.yaml", [])
     jobs = plan_sweep(chosen, {"digits": digits}, load_protocols(*chosen.evaluate.protocol))
     recorded = {path.stem for path in (ROOT / "results" / "quickstart" / "records").glob("*.json")}
@@ -219,7 +219,7 @@ def test_inputs_stand_before_their_users() -> None:
 
 @dataclass(frozen=True)
 class Link:
-    """A prerequisite that stands on the one before it, twice."""
+    """A prerequisite that requires the one before it, twice."""
 
     version: ClassVar[int] = 1
     depends_on: ClassVar[frozenset[str]] = frozenset({SEED})
@@ -254,7 +254,7 @@ def test_prerequisites_stand_on_prerequisites() -> None:
 
 
 def test_a_long_chain_asked_for_link_by_link_is_planned_once() -> None:
-    """Each link stands twice on the one before: planned anew each time it would take 2^60 steps."""
+    """Each link requires the one before twice: planning it anew each time would take 2^60 steps."""
     assert len(keys("prepare", chain(*range(61)))) == 61
 
 
@@ -313,7 +313,7 @@ EVERYTHING = planned(sweep(methods=ALL, ipc=[1, 2], seeds=[0, 1]))
 
 @given(seed=st.integers(0, 999), limit=st.integers(0, 60))
 def test_no_job_starts_before_its_inputs(seed: int, limit: int) -> None:
-    """Whatever order jobs end in, whatever is done already and however few are chosen."""
+    """In whatever order jobs end, whichever are done already and however few are chosen."""
     jobs, dice = EVERYTHING, random.Random(seed)
     done: set[str] = set()
     for key, job in jobs.items():

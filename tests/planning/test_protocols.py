@@ -48,7 +48,7 @@ def test_dc_bench_is_a_row_for_each_augmentation() -> None:
     assert load_protocols("dc_bench.dsa") == [p for p in load_protocols("dc_bench") if "dsa" in p.name]
     with pytest.raises(UserError, match=r"only `run` and `evaluate` train its teacher"):
         load_protocol("standard.teacher", taught=False)
-    with pytest.raises(UserError, match=r"dc_bench is several: name one of dc_bench\.none, "):
+    with pytest.raises(UserError, match=r"dc_bench stands for several: name one of dc_bench\.none, "):
         load_protocol("dc_bench")
 
 
@@ -77,12 +77,15 @@ def test_options_at_their_default_stay_out_of_a_job_s_identity() -> None:
         ({"recipe": 7}, "a protocol is a mapping"),
         ({"recipe": {}}, "recipe"),
         ({"labels": "soft"}, "labels: "),
-        ({"labels": "teacher"}, "teacher: belongs to labels: teacher"),
-        ({"teacher": {"recipe": QUICK["recipe"]}}, "teacher: belongs to labels: teacher"),
-        ({"rates": [0.1]}, "rates: recipe.lr"),
-        ({"rates": [0.03, 0.03]}, "rates: 0.03 is listed twice"),
+        ({"labels": "teacher"}, "teacher: `labels: teacher` needs it"),
+        ({"teacher": {"recipe": QUICK["recipe"]}}, "teacher: `labels: teacher` needs it"),
+        ({"rates": [0.1]}, "rates: must contain recipe.lr"),
+        ({"rates": [0.03, 0.03]}, "rates: 0.03 is given twice"),
         ({"rates": [0.03], "learned_lr": True}, "give one of them"),
         ({"variants": {"x": {"lables": "hard"}}, "recipe": {"lr": 1}}, "did you mean labels?"),
+        ({"variants": ["hard"]}, "variants: must be a mapping of names to changed keys"),
+        ({"variants": {"hard": None}}, "variants: must be a mapping of names to changed keys"),
+        ({"variants": {"hard": {"recipe": 3}}}, "variants: must be a mapping of names to changed keys"),
     ],
 )
 def test_bad_protocols_name_their_file(mine: Path, changes: dict[str, Any], complaint: str) -> None:
@@ -93,7 +96,14 @@ def test_bad_protocols_name_their_file(mine: Path, changes: dict[str, Any], comp
     assert complaint in str(caught.value)
 
 
-def test_an_unknown_protocol_is_told_its_neighbours(mine: Path) -> None:
+def test_a_variant_without_about_names_its_file(mine: Path) -> None:
+    content = {key: value for key, value in QUICK.items() if key != "about"}
+    mine.write_text(yaml.safe_dump({**content, "variants": {"hard": {"labels": "hard"}}}))
+    with pytest.raises(UserError, match=r"mine\.yaml: about: is missing"):
+        load_protocol("mine.hard")
+
+
+def test_an_unknown_protocol_gets_suggestions(mine: Path) -> None:
     mine.write_text(yaml.safe_dump({**QUICK, "variants": {"hard": {"labels": "hard"}}}))
     assert load_protocol("mine.hard").labels == "hard"
     with pytest.raises(UserError, match=r"no protocol named 'mien' \(did you mean mine\?\)"):

@@ -1,4 +1,4 @@
-"""Sweep files: what is wrong is said in one line with the file, the key and the choices."""
+"""Sweep files: every fault is reported with the file, the key and the choices."""
 
 import copy
 from pathlib import Path
@@ -6,13 +6,12 @@ from typing import Any
 
 import pytest
 import yaml
+from helpers.cli import ddbench, sweep_file
 
 from bench.core.errors import UserError
 from bench.core.networks.architecture import parse_architecture
-from bench.core.registry import method_class, method_names
 from bench.data.spec import DATASETS
-from bench.planning.presets import Preset, preset
-from bench.planning.sweep import MethodEntry, build_method, load_sweep
+from bench.planning.sweep import load_sweep
 from bench.planning.yaml_schema import CONFIGS
 
 GOOD: dict[str, Any] = {
@@ -111,21 +110,21 @@ def test_defaults(file: Path) -> None:
         ("ipc", 0, ["ipc", "not 0"]),
         ("ipc", "1", ["ipc", "not '1'"]),
         ("ipc", [], ["ipc", "at least one, not []"]),
-        ("ipc", [1, 2, 1], ["ipc: 1 is listed twice"]),
-        ("methods", ["dm", "dm"], ["methods: dm is listed twice"]),
-        ("datasets", ["digits", "Digits"], ["datasets: digits is listed twice"]),
+        ("ipc", [1, 2, 1], ["ipc: 1 is given twice"]),
+        ("methods", ["dm", "dm"], ["methods: dm is given twice"]),
+        ("datasets", ["digits", "Digits"], ["datasets: digits is given twice"]),
         ("distill.seeds", [-1], ["distill.seeds.0", "greater than or equal to 0", "not -1"]),
         ("distill.seeds", [2**63], ["distill.seeds.0", "less than 9223372036854775808"]),
-        ("distill.seeds", [0, 0], ["distill", "seeds: 0 is listed twice"]),
+        ("distill.seeds", [0, 0], ["distill", "seeds: 0 is given twice"]),
         ("distill.seeds", ["a"], ["distill.seeds.0", "not 'a'"]),
         ("distill.architectures", [], ["distill.architectures", "at least one, not []"]),
-        ("distill.architectures", ["mlp", "mlp-w128"], ["distill", "architectures: mlp is listed twice"]),
+        ("distill.architectures", ["mlp", "mlp-w128"], ["distill", "architectures: mlp is given twice"]),
         ("distill.architectures", [3], ["distill.architectures.0", "a name or a mapping"]),
         ("distill.architectures", "mlp", ["distill.architectures", "not 'mlp'"]),
         (
             "evaluate.architectures",
             ["mlp", {"name": "mlp"}],
-            ["evaluate", "architectures: mlp is listed twice"],
+            ["evaluate", "architectures: mlp is given twice"],
         ),
         ("evaluate.students", 0, ["evaluate.students", "greater than 0", "not 0"]),
         ("evaluate.students", "2", ["evaluate.students", "not '2'"]),
@@ -141,7 +140,9 @@ def test_defaults(file: Path) -> None:
         ("distill", [1], ["distill", "not [1]"]),
         ("distill", None, ["distill", "not None"]),
         # keys that are missing
-        *((key, DELETE, [key, "is missing"]) for key in ("datasets", "methods", "ipc")),
+        ("datasets", DELETE, ["datasets", "is missing"]),
+        ("methods", DELETE, ["methods", "is missing"]),
+        ("ipc", DELETE, ["ipc", "is missing"]),
         ("datasets.0", {"path": "x"}, ["datasets.0", "name"]),
         ("datasets.0", {"name": "image_folder"}, ["datasets.0.path", "needs path"]),
     ],
@@ -164,6 +165,7 @@ def test_bad_entries_are_named(file: Path, path: str, value: Any, words: list[st
         ("", "a sweep file is a mapping with name, datasets"),
         ("- 1", "a sweep file is a mapping with name, datasets"),
         ("hello", "a sweep file is a mapping with name, datasets"),
+        ("{1: 2, datasets: [digits], methods: [dm], ipc: [1]}", "no key named '1'"),
         ("name: a\nname: b", "the key 'name' is given twice"),
     ],
 )
@@ -259,6 +261,114 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     assert refused(tmp_path / "binary").startswith(f"{tmp_path}/binary: ")
 
 
+# --- all faults at once ---------------------------------------------------------------------------
+
+
+def test_all_faults_are_reported_at_once(file: Path) -> None:
+    content = changed(
+        "methods", ["random_rael", {"name": "dm", "stepz": 3, "lr": "high", "preprocess": "zac"}]
+    )
+    content |= {"datasets": ["digit", {"name": "digits", "sise": 8}], "ipc": [1, 1], "resource": {}}
+    content["evaluate"] = {"architectures": ["mlpp"], "protocol": ["quik", "slow"], "students": 0}
+    file.write_text(yaml.safe_dump(content))
+    with pytest.raises(UserError) as caught:
+        load_sweep(file)
+    first, *lines = str(caught.value).splitlines()
+    assert first == f"{file}: 12 things to mend:"
+    starts = [
+        "no key named 'resource' (did you mean resources?)",
+        "datasets.0.name: unknown data set 'digit' (did you mean digits?)",
+        "datasets.1: no key named 'sise'",
+        "methods.0: no method named 'random_rael' (did you mean random_real?)",
+        "methods.1: method dm does not take the parameter 'stepz' (did you mean steps?)",
+        "methods.1: no preprocess named 'zac' (did you mean zca?)",
+        "methods.1: method dm: lr: ",
+        "ipc: 1 is given twice",
+        "evaluate.architectures.0: no architecture named 'mlpp' (did you mean mlp?)",
+        "evaluate.students: must be greater than 0, not 0",
+        "evaluate.protocol.0: no protocol named 'quik' (did you mean quick?)",
+        "evaluate.protocol.1: no protocol named 'slow'",
+    ]
+    assert [
+        line for line, start in zip(lines, starts, strict=True) if not line.startswith(f"  {start}")
+    ] == []
+
+
+def test_the_command_line_prints_them_all(tmp_path: Path) -> None:
+    sweep = sweep_file(tmp_path, ipc=[1, 500], distill={"architectures": ["convnet-d5"], "seeds": [0]})
+    ended = ddbench("plan", sweep)
+    assert ended.code == 2
+    first, *lines = ended.err.splitlines()
+    assert first == f"error: {sweep}: 2 things to mend:"
+    assert lines[0].startswith("  ipc: 500 is more than class ")
+    assert lines[1].startswith("  distill.architectures: ")
+    sweep = sweep_file(tmp_path, ipc=[0], name="a/b")
+    assert ddbench("plan", sweep).err.splitlines() == [
+        f"error: {sweep}: 2 things to mend:",
+        "  name: must be letters, digits, dots, dashes and underscores, not 'a/b'",
+        "  ipc.0: must be greater than 0, not 0",
+    ]
+
+
+def test_a_misspelled_key_is_one_fault(file: Path) -> None:
+    content = changed("ipc", DELETE) | {"IPC": [1]}
+    file.write_text(yaml.safe_dump(content))
+    assert "no key named 'IPC' (did you mean ipc?)" in refused(file)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "hint"),
+    [
+        ("methods.0", "Random_Real", "did you mean random_real?"),
+        ("methods.1", {"name": "dm", "STEPS": 3}, "did you mean steps?"),
+        ("evaluate.protocol", "QUICK", "did you mean quick?"),
+        ("distill.architectures.0", "ConvNet", "did you mean convnet?"),
+        ("Evaluate", {}, "did you mean evaluate?"),
+        ("datasets.0", "CIFAR-11", "did you mean cifar10?"),
+        ("datasets.0", {"name": "digits", "Classes": [1, 2]}, "did you mean classes?"),
+    ],
+)
+def test_suggestions_ignore_case(file: Path, path: str, value: Any, hint: str) -> None:
+    file.write_text(yaml.safe_dump(changed(path, value)))
+    assert hint in refused(file)
+
+
+# --- defaults -------------------------------------------------------------------------------------
+
+
+def test_a_sweep_needs_data_methods_and_budgets_only(tmp_path: Path) -> None:
+    path = tmp_path / "my first sweep.yaml"
+    path.write_text("datasets: [digits]\nmethods: [dm]\nipc: [1]\n")
+    convnet = (parse_architecture("convnet"),)
+    sweep = load_sweep(path)
+    assert sweep.name == "my-first-sweep"
+    assert (sweep.distill.architectures, sweep.distill.seeds) == (convnet, (0, 1, 2))
+    assert (sweep.evaluate.architectures, sweep.evaluate.students) == (convnet, 5)
+    assert sweep.evaluate.protocol == ("standard",)
+    assert load_sweep(path, ["name=other"]).name == "other"
+
+
+def test_students_have_the_architectures_of_the_sets_by_default(file: Path) -> None:
+    file.write_text(yaml.safe_dump(changed("evaluate", {"protocol": "quick"})))
+    sweep = load_sweep(file)
+    assert sweep.evaluate.architectures == sweep.distill.architectures
+    file.write_text(yaml.safe_dump(changed("distill", {"architectures": ["mlp"]})))
+    sweep = load_sweep(file)
+    assert sweep.distill.seeds == (0, 1, 2)
+    assert [a.label for a in sweep.evaluate.architectures] == ["convnet-d2-w8", "mlp"]
+
+
+def test_a_data_set_may_be_the_path_of_a_folder(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(file.parent)
+    (file.parent / "pets").mkdir()
+    (file.parent / "digits").mkdir()  # a data set of that name comes first
+    file.write_text(yaml.safe_dump(changed("datasets", ["pets", "./new", "digits"])))
+    pets, new, digits = load_sweep(file).datasets
+    assert (pets.name, pets.path, pets.label) == ("image_folder", file.parent / "pets", "pets")
+    assert (new.name, new.path, new.label) == ("image_folder", file.parent / "new", "new")
+    assert digits.name == "digits"
+
+
 # --- overrides ------------------------------------------------------------------------------------
 
 
@@ -319,68 +429,7 @@ def test_bad_overrides_are_named(file: Path, override: str, words: list[str]) ->
         assert word in message
 
 
-# --- presets --------------------------------------------------------------------------------------
-
-ROWS = """
-- {values: {lr: 1.0, steps: 10}, source: everywhere}
-- {datasets: [cifar10], values: {lr: 2.0}, source: one data set}
-- {ipc: [10, 50], values: {lr: 3.0}, source: two budgets}
-- {datasets: [cifar10], ipc: [50], values: {lr: 4.0, momentum: 0.0}, source: both}
-"""
-
-
-@pytest.fixture
-def presets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("bench.planning.presets.CONFIGS", tmp_path)
-    (tmp_path / "methods").mkdir()
-    (tmp_path / "methods/dm.yaml").write_text(ROWS)
-    return tmp_path / "methods/dm.yaml"
-
-
-@pytest.mark.usefixtures("presets")
-@pytest.mark.parametrize(
-    ("dataset", "ipc", "expected"),
-    [
-        ("digits", 1, {"lr": 1.0, "steps": 10}),
-        ("cifar10", 1, {"lr": 2.0, "steps": 10}),
-        ("digits", 10, {"lr": 3.0, "steps": 10}),
-        ("cifar10", 10, {"lr": 3.0, "steps": 10}),
-        ("cifar10", 50, {"lr": 4.0, "steps": 10, "momentum": 0.0}),
-    ],
-)
-def test_later_rows_of_a_preset_win(dataset: str, ipc: int, expected: dict[str, Any]) -> None:
-    assert preset("dm", dataset, ipc) == expected
-    assert preset("random_real", dataset, ipc) == {}
-
-
-@pytest.mark.usefixtures("presets")
-def test_a_sweep_wins_over_presets_and_presets_over_defaults() -> None:
-    entry = MethodEntry.model_validate({"name": "dm", "steps": 99})
-    method = entry.resolve("cifar10", 50)
-    assert (method.steps, method.lr, method.momentum) == (99, 4.0, 0.0)
-    assert method.batch_real == method_class("dm")().batch_real
-
-
-def test_bad_presets_name_their_file(presets: Path) -> None:
-    for text in ("- {values: {}}", "- {values: {}, source: x, dataset: [a]}", "{}", "[1", "- 3"):
-        presets.write_text(text)
-        with pytest.raises(UserError) as caught:
-            preset("dm", "digits", 1)
-        assert str(caught.value).startswith(f"{presets}: ")
-        assert "\n" not in str(caught.value)
-
-
 # --- the files that come with the program ---------------------------------------------------------
-
-
-@pytest.mark.parametrize("path", sorted((CONFIGS / "methods").glob("*.yaml")), ids=lambda p: p.stem)
-def test_every_preset_fits_its_method_and_cites_a_source(path: Path) -> None:
-    assert path.stem in method_names()
-    for content in yaml.safe_load(path.read_text()):
-        row = Preset.model_validate(content)
-        assert len(row.source) > 10
-        build_method(path.stem, row.values)
-        assert all(name in DATASETS for name in row.datasets or ())
 
 
 @pytest.mark.parametrize("path", sorted((CONFIGS / "sweeps").glob("*.yaml")), ids=lambda p: p.stem)

@@ -16,11 +16,11 @@ ONE = ("random_real", "dm")
 
 @pytest.fixture
 def two(tmp_path: Path) -> tuple[Path, Path]:
-    """Folders whose methods differ, but for random_real."""
+    """Two folders that have only random_real in common."""
     return write(tmp_path / "a", sweep(ONE)), write(tmp_path / "b", sweep(("random_real", "haba")))
 
 
-def told(folders: list[Path]) -> tuple[list[float], list[str]]:
+def seconds_and_problems(folders: list[Path]) -> tuple[list[float], list[str]]:
     """The seconds of the records that were taken, and the problems."""
     flat, problems = merge_folders(folders)
     return flat["distill_s"].tolist(), problems
@@ -46,7 +46,7 @@ def test_report_of_two_folders_is_that_of_their_union(two: tuple[Path, Path], tm
 
 
 def test_labels_are_made_over_all_folders(tmp_path: Path) -> None:
-    """What alone would have one name has two beside each other."""
+    """Labels that are equal in each folder alone are told apart in the merged frame."""
     folders = [
         write(tmp_path / name, [make("dm", method_version=version, dataset_fingerprint=print_, seed=version)])
         for name, version, print_ in (("a", 1, "aaaaaa00"), ("b", 2, "bbbbbb00"))
@@ -61,8 +61,8 @@ def test_same_record_twice_counts_once(tmp_path: Path) -> None:
     one = make("dm", 1, (0.5, 0.6))
     other = make("dm", 1, (0.5, 0.6), cost={**COST, "distill_s": 9.0}, versions={"torch": "1"})
     folders = [write(tmp_path / "a", [one]), write(tmp_path / "b", [other])]
-    assert told(folders) == ([2.0], [])
-    assert told(folders[::-1]) == ([9.0], [])
+    assert seconds_and_problems(folders) == ([2.0], [])
+    assert seconds_and_problems(folders[::-1]) == ([9.0], [])
 
 
 def test_other_versions_may_score_otherwise(tmp_path: Path) -> None:
@@ -71,8 +71,8 @@ def test_other_versions_may_score_otherwise(tmp_path: Path) -> None:
     assert (flat["accuracy"].tolist(), problems) == ([0.5], [])
 
 
-def test_what_an_older_ddbench_did_not_tell_is_no_disagreement(tmp_path: Path) -> None:
-    """The record that tells more is taken, wherever it lies."""
+def test_missing_metrics_are_no_disagreement(tmp_path: Path) -> None:
+    """The record with metrics is kept, whichever folder it is in."""
     older, newer = make("dm", 1, (0.5,)), make("dm", 1, (0.5,), training=trained())
     folders = [write(tmp_path / "a", [older]), write(tmp_path / "b", [newer])]
     for order in (folders, folders[::-1]):

@@ -1,4 +1,4 @@
-"""The flat frame of a folder: the same from JSON and from what was compacted, which is never trusted."""
+"""The flat frame of a folder is the same from JSON files and from the cache, which is checked every time."""
 
 import json
 import os
@@ -41,7 +41,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Compacts small folders too; the files that were read."""
+    """Caches small folders too; the list of the files that were read."""
     names: list[str] = []
     monkeypatch.setattr(reader, "COMPACT_FROM", 1)
     load = schema.load_record
@@ -73,9 +73,9 @@ def test_from_json_and_from_parquet_all_is_the_same(folder: Path, read: list[str
     same(flat, again)
     for table in TABLES:
         same(table(flat), table(again))
-    records, told = reader.read_records(folder)
+    records, found_problems = reader.read_records(folder)
     same(flat, columns.record_frame(records))
-    assert told == problems
+    assert found_problems == problems
 
 
 def test_only_what_changed_is_read_again(folder: Path, read: list[str]) -> None:
@@ -114,14 +114,14 @@ def older(path: Path) -> None:
     pq.write_table(pq.read_table(path).replace_schema_metadata({"ddbench records": "0"}), path)
 
 
-def foreign(path: Path) -> None:
+def of_another_program(path: Path) -> None:
     pq.write_table(pa.table({"key": ["a"], "size": [1], "mtime_ns": [2]}), path)
 
 
 @pytest.mark.parametrize(
     "spoil",
-    [older, foreign, lambda path: path.write_text("{}"), lambda path: path.write_bytes(b"")],
-    ids=["older", "foreign", "not parquet", "empty"],
+    [older, of_another_program, lambda path: path.write_text("{}"), lambda path: path.write_bytes(b"")],
+    ids=["older", "of_another_program", "not parquet", "empty"],
 )
 def test_what_is_damaged_or_of_somebody_else_is_made_again(folder: Path, read: list[str], spoil: Any) -> None:
     flat, _ = reader.load_frame(folder)
@@ -163,9 +163,9 @@ def test_a_number_that_no_table_holds_is_named(folder: Path, fields: dict[str, i
     values["storage"] |= {"floats": fields.get("floats", 1)}
     values |= {"key": "large", "seed": fields.get("seed", 0)}
     path.write_text(json.dumps(values | {"sha256": schema.content_digest(values)}))
-    after, told = reader.load_frame(folder)
+    after, found_problems = reader.load_frame(folder)
     same(flat, after)
-    (new,) = set(told) - set(problems)
+    (new,) = set(found_problems) - set(problems)
     assert new.startswith("records/large.json does not fit schema 1: ")
 
 
@@ -178,6 +178,6 @@ def test_processes_read_the_same(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     alone, problems = reader.load_frame(folder)
     monkeypatch.setattr(reader, "POOL_FROM", 1)
     monkeypatch.setattr(reader, "FILES_PER_TASK", 10)
-    together, told = reader.load_frame(folder)
+    together, found_problems = reader.load_frame(folder)
     same(alone, together)
-    assert told == problems
+    assert found_problems == problems

@@ -35,7 +35,7 @@ def planned(sweep: Sweep, fingerprint: str = FINGERPRINT) -> dict[str, Job]:
 
 
 def records_of(jobs: dict[str, Job]) -> list[Record]:
-    """What the evaluations of a plan would leave behind."""
+    """The records that the evaluations of a plan would write."""
     return [_record(job, jobs[job.inputs["artifact"]]) for job in jobs.values() if job.kind == "evaluate"]
 
 
@@ -107,7 +107,7 @@ def test_command_plans_the_records_of_a_row(changes: dict[str, Any], tmp_path: P
         "distill": {"architectures": ["convnet-d2-w16"], "seeds": [1, 0, 4]},
     }
     if "protocol" in changes:
-        content["distill"]["seeds"].sort()  # type: ignore[index]  # the first seed of a record's sweep is not told
+        content["distill"]["seeds"].sort()  # type: ignore[index]  # a record does not say which seed was the first
     records = records_of(planned(load_sweep(sweep_file(tmp_path, evaluate=scored, **content))))
     rows = cells(records)
     assert sum(map(len, rows)) == len(records) > 3 * (7 * 2 + 1) - 1
@@ -133,7 +133,7 @@ def image_folder(root: Path) -> Path:
 def test_command_for_a_folder_of_images_takes_its_place_from_who_runs_it(
     tmp_path: Path, with_artifacts: bool
 ) -> None:
-    """The artifact tells the size and the classes asked for; without it the whole folder is meant."""
+    """The artifact stores image size and classes; without it the entry is the whole folder."""
     asked = (
         {"image_size": 8, "classes": ["dark", "other"], "label": "two"}
         if with_artifacts
@@ -187,7 +187,7 @@ def test_somebody_elses_set_is_evaluated_again_not_distilled() -> None:
 
 
 def test_what_a_record_holds_is_never_run(tmp_path: Path) -> None:
-    """Records are contributed, and their commands pasted into shells."""
+    """Records may come from strangers, and the commands are pasted into shells."""
     evil = "x; touch $(touch ran) `touch ran`\ntouch ran\nEND\ntouch ran"
     published = {"format": "dc", "sha256": "0123"}
     fields = {"eval_arch": evil, "protocol": evil, "dataset": evil, "dataset_fingerprint": evil}

@@ -25,7 +25,7 @@ from bench.interop.external import NamedDataset
 from bench.planning.graph import Job, check_data, plan_sweep
 from bench.planning.protocols import Protocol, load_protocol
 from bench.planning.sweep import Sweep, build_method
-from bench.planning.yaml_schema import faults
+from bench.planning.yaml_schema import describe_faults, list_faults
 from bench.tools.profile.counters import matrix_rate
 from bench.tools.profile.operation_timer import OperationTimer
 from bench.tools.profile.prepare import PreparedTensors, PrerequisiteMaker, projected_seconds
@@ -85,8 +85,8 @@ class CheckedRequest:
         try:
             sweep = Sweep.model_validate(content)
         except ValidationError as error:
-            found = [fault.replace(".0:", ":", 1) for fault in faults(error)]  # lists of one
-            raise UserError("\n".join(found)) from None
+            faults = [fault.replace(".0:", ":", 1) for fault in list_faults(error)]  # of lists of one
+            raise UserError(describe_faults(faults)) from None
         check_resources(sweep.resources)
         check_data(sweep, {source.spec.label: source.data})
         return cls(source, sweep, load_protocol(request.protocol, taught=False))
