@@ -31,7 +31,7 @@ from bench.execution.progress import show_steps
 from bench.planning.graph import HOLDOUT, Cell, EvaluationSpec, Job, plan_distillation, plan_teacher
 from bench.planning.protocols import load_protocol
 from bench.planning.sweep import MethodEntry
-from bench.planning.yaml_schema import faults, refusal
+from bench.planning.yaml_schema import describe_faults, list_faults
 from bench.report.images.contact_sheet import save_sheet, sheet_figure
 from bench.report.images.sheets import images_sheet
 
@@ -61,7 +61,7 @@ def load_dataset(what: str | Path | Mapping[str, Any], **keys: Any) -> Dataset:
     try:
         spec = DatasetSpec.model_validate({**entry, **keys})
     except ValidationError as error:
-        raise refusal("data set", faults(error)) from None
+        raise UserError(f"data set: {describe_faults(list_faults(error))}") from None
     return read_dataset(prepare_dataset(spec))
 
 
@@ -102,7 +102,7 @@ def distill(
     try:
         entry = MethodEntry.model_validate({"name": method, **hyperparameters})
     except ValidationError as error:
-        raise UserError("; ".join(faults(error))) from None
+        raise UserError(describe_faults(list_faults(error))) from None
     network = _fitting(architecture, data)
     smallest = int(data.train.labels.bincount(minlength=data.n_classes).min())
     if not 1 <= ipc <= smallest:

@@ -49,7 +49,7 @@ def _spec(what: str) -> "DatasetSpec":
     from bench.data.decode import decode
     from bench.data.image_folder import scan
     from bench.data.spec import DatasetSpec, read_entry
-    from bench.planning.yaml_schema import faults, refusal
+    from bench.planning.yaml_schema import describe_faults, list_faults
 
     entry = read_entry(what)
     if entry["name"] == "image_folder":
@@ -62,7 +62,7 @@ def _spec(what: str) -> "DatasetSpec":
     try:
         return DatasetSpec.model_validate(entry)
     except ValidationError as error:
-        raise refusal(what, faults(error)) from None
+        raise UserError(f"{what}: {describe_faults(list_faults(error))}") from None
 
 
 def _side(spec: "DatasetSpec") -> int:

@@ -40,6 +40,19 @@ def _class_name(value: Any) -> Any:
 ClassName = Annotated[int | str, BeforeValidator(_class_name)]
 
 
+def read_entry(value: Any) -> Any:
+    """The mapping that a text stands for: a data set's name, or the path of a folder of images.
+
+    Anything but a text is returned as it is. A name of a data set wins over a folder of that name.
+    """
+    if not isinstance(value, str):
+        return value
+    known = _plain(value) in map(_plain, DATASETS)
+    if not known and (os.sep in value or Path(value).expanduser().is_dir()):
+        return {"name": "image_folder", "path": value}
+    return {"name": value}
+
+
 class DatasetSpec(Strict):
     """Which data set, where its files are, and which of its classes are used.
 
@@ -84,13 +97,7 @@ class DatasetSpec(Strict):
     @model_validator(mode="before")
     @classmethod
     def _from_text(cls, value: Any) -> Any:
-        """A text is a data set's name, or the path of a folder of images."""
-        if not isinstance(value, str):
-            return value
-        known = _plain(value) in map(_plain, DATASETS)
-        if not known and (os.sep in value or Path(value).is_dir()):
-            return {"name": "image_folder", "path": value}
-        return {"name": value}
+        return read_entry(value)
 
     @field_validator("name")
     @classmethod

@@ -16,7 +16,7 @@ from bench.core.errors import UserError
 from bench.core.networks.architecture import parse_architecture
 from bench.data.cache import prepare_dataset, read_dataset
 from bench.data.dataset import Dataset
-from bench.data.spec import DatasetSpec, read_entry
+from bench.data.spec import DatasetSpec
 from bench.execution.jobs import versions
 from bench.execution.session import Session, dataset_place, source_commit
 from bench.execution.store import WEIGHTS, Store
@@ -26,7 +26,7 @@ from bench.planning.graph import Cell, EvaluationSpec, Job, make_job, plan_evalu
 from bench.planning.protocols import load_protocols
 from bench.planning.sweep import Resources
 from bench.planning.yaml_schema import describe_faults, list_faults
-from bench.records.naming import ANY_ARCHITECTURE
+from bench.records.schema import ANY_ARCHITECTURE
 
 ADOPTION_VERSION = 1  # of how such a set becomes an artifact
 
@@ -46,7 +46,7 @@ class NamedDataset:
         Raises UserError.
         """
         try:
-            spec = DatasetSpec.model_validate(read_entry(yaml.safe_load(text)))
+            spec = DatasetSpec.model_validate(yaml.safe_load(text))
             path = prepare_dataset(spec)
         except yaml.YAMLError:
             raise UserError(

@@ -16,7 +16,7 @@ from bench.data.dataset import Dataset
 from bench.planning.protocols import Protocol
 from bench.planning.sweep import Sweep
 from bench.planning.yaml_schema import describe_faults
-from bench.records.naming import ANY_ARCHITECTURE
+from bench.records.schema import ANY_ARCHITECTURE
 
 KEY_SCHEMA = 1
 JOB_KINDS = ("prepare", "distill", "tune", "evaluate")
@@ -141,7 +141,6 @@ def _describe(axes: Mapping[str, Any]) -> str:
 
 
 def plan_distillation(jobs: dict[str, Job], name: str, method: Method, cell: Cell) -> Job:
-    """Plan one distillation and what it stands on; returns its job, the last that is added to `jobs`."""
     inputs = _prepare(jobs, method.requires(), cell) | _whitening(jobs, cell)
     axes = cell.axes(method.depends_on)
     identity = {
@@ -222,7 +221,7 @@ def plan_evaluations(
         jobs[job.key] = job
 
 
-def _teacher(jobs: dict[str, Job], spec: EvaluationSpec, cell: Cell) -> dict[str, str]:
+def plan_teacher(jobs: dict[str, Job], spec: EvaluationSpec, cell: Cell) -> dict[str, str]:
     """{"teacher": key} for a protocol with a teacher, a network of the student's architecture; else empty."""
     if spec.protocol.teacher is None:
         return {}

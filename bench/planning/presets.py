@@ -5,6 +5,7 @@ from typing import Any
 from pydantic import Field, TypeAdapter, ValidationError
 
 from bench.core.errors import UserError
+from bench.core.registry import brought_presets
 from bench.core.strict import Strict
 from bench.planning.yaml_schema import CONFIGS, describe_faults, list_faults, read_yaml
 
@@ -23,7 +24,7 @@ class Preset(Strict):
 
 
 def preset(method: str, dataset: str, ipc: int) -> dict[str, Any]:
-    """Hyper-parameters from configs/methods/METHOD.yaml.
+    """Hyper-parameters from configs/methods/METHOD.yaml, or from the package that brings the method.
 
     Args:
         method: its name.
@@ -36,7 +37,7 @@ def preset(method: str, dataset: str, ipc: int) -> dict[str, Any]:
     Raises:
         UserError: for a bad file.
     """
-    path = CONFIGS / "methods" / f"{method}.yaml"
+    path = brought_presets(method) or CONFIGS / "methods" / f"{method}.yaml"
     values: dict[str, Any] = {}
     if path.exists():
         try:

@@ -1,8 +1,8 @@
 """YAML files that people write: read strictly, with all their faults named at once."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 import yaml
 from pydantic import Field, ValidationError
