@@ -32,8 +32,8 @@ from bench.planning.graph import HOLDOUT, Cell, EvaluationSpec, Job, plan_distil
 from bench.planning.protocols import load_protocol
 from bench.planning.sweep import MethodEntry
 from bench.planning.yaml_schema import describe_faults, list_faults
-from bench.report.images.contact_sheet import save_sheet, sheet_figure
-from bench.report.images.sheets import images_sheet
+from bench.reporting.images.contact_sheet import save_sheet, sheet_figure
+from bench.reporting.images.sheets import images_sheet
 
 _HOLDOUT = "-holdout"
 _prepared: dict[tuple[str, str], dict[str, Tensor]] = {}  # by device and key: built once in a process

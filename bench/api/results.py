@@ -130,8 +130,8 @@ def report(*folders: str | Path, out: str | Path | None = None, html: bool = Fal
     Raises:
         UserError: no records, or a folder that cannot be written.
     """
-    from bench.report.build import build_report
-    from bench.report.html.write import write_page
+    from bench.reporting.build import build_report
+    from bench.reporting.html.write import write_page
 
     if len(folders) != 1 and out is None:
         raise UserError(f"{len(folders)} result folders become one report: say where with `out`")

@@ -89,7 +89,7 @@ def show_command(
     identity: KeyArgument = None,
 ) -> None:
     """Draw a set, its bases and how it evolved, as PNGs; without ID one set for each method and ipc."""
-    from bench.report.images.gallery import draw_artifacts
+    from bench.reporting.images.gallery import draw_artifacts
 
     for label, path in draw_artifacts(directory, identity):
         out.print(f"{label}\n  {path}", highlight=False, markup=False, soft_wrap=True)

@@ -16,7 +16,7 @@ def compare_command(
     """Say what moved beyond noise from A to B; exit 1: a cell regressed, 2: a record is unreadable."""
     from bench.analysis import regression as comparing
     from bench.records.reader import read_records
-    from bench.report.tables import regression, render
+    from bench.reporting.tables import regression, render
 
     (before, left), (after, right) = read_records(a), read_records(b)
     table, notes = comparing.compare_records(before, after)

@@ -13,14 +13,14 @@ from bench.core.words import count
 if TYPE_CHECKING:  # torch takes two seconds to import
     from bench.execution.queue import Outcome
     from bench.execution.session import Session
-    from bench.report.build import Report
+    from bench.reporting.build import Report
 
 out = Console()
 
 
 def write_report(*directories: Path, to: Path | None = None) -> "Report":
     """Tables in the terminal, what was written, and the records that were left out."""
-    from bench.report.build import build_report, print_tables
+    from bench.reporting.build import build_report, print_tables
 
     built = build_report(*directories, out=to)
     print_tables(built, out)

@@ -63,7 +63,7 @@ def profile_command(
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     from bench.execution.inline import stop_on_signals
     from bench.execution.store import Store
-    from bench.report.tables.render import print_table
+    from bench.reporting.tables.render import print_table
     from bench.tools.profile.run import CheckedRequest, Profiler, ProfileRequest
     from bench.tools.profile.tables import profile_tables
     from bench.tools.profile.write import TRACE, workplace, write_profile

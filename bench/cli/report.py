@@ -28,7 +28,7 @@ def report_command(
     ] = False,
 ) -> None:
     """Rebuild every table and plot from the records alone; several folders become one report."""
-    from bench.report.html.write import write_page
+    from bench.reporting.html.write import write_page
 
     folders = _with_records(directories)
     if len(folders) > 1 and out_dir is None:

@@ -5,7 +5,8 @@ from typing import Annotated
 import typer
 
 from bench.cli.console import out
-from bench.cli.options import ResultsArgument
+from bench.cli.options import PluginOption, ResultsArgument
+from bench.core.registry import load_plugin
 
 
 def submit_check_command(
@@ -20,8 +21,11 @@ def submit_check_command(
             help="Where a data set lies here: a folder of images, or {name: cifar10, data_dir: data}.",
         ),
     ] = None,
+    plugins: PluginOption = None,
 ) -> None:
     """Would somebody else get these records? Checks files, keys and storage, and evaluates some again."""
+    for path in plugins or []:
+        load_plugin(path)
     from bench.interop.external import NamedDataset
     from bench.interop.submission import Submission
 

@@ -98,6 +98,11 @@ def _plugin_files() -> dict[str, str]:
     return {Path(path).stem: path for path in os.environ.get(PLUGINS, "").split(os.pathsep) if path}
 
 
+def plugin_environment() -> dict[str, str]:
+    """What tells the processes of a cluster about the files, which lie in the same place on every node."""
+    return {PLUGINS: os.environ[PLUGINS]} if PLUGINS in os.environ else {}
+
+
 def load_plugin(path: Path) -> str:
     """Make the method of one file known under the file's name, here and in processes started from here.
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from bench.core import timing
 from bench.core.distilled import DistilledDataset, load_distilled
 from bench.core.networks.architecture import parse_architecture
+from bench.core.registry import method_package
 from bench.data.dataset import Dataset
 from bench.evaluation.scoring import EvaluationSetting, Tensors, rates_on_holdout, train_and_score
 from bench.evaluation.storage import measure_storage
@@ -79,7 +80,7 @@ def evaluate_artifact(
             exclusive=where["exclusive"] and meta["cost"]["exclusive"],
             warm=where["warm"],
         ),
-        versions=where["versions"],
+        versions=where["versions"] | method_package(method["method"]),
     )
 
 

@@ -24,7 +24,7 @@ from bench.core.method import Problem
 from bench.core.networks.architecture import parse_architecture
 from bench.core.networks.base import Network
 from bench.core.preprocess import Preprocess, Zca
-from bench.core.registry import block_class
+from bench.core.registry import block_class, method_package
 from bench.data.cache import prepare_dataset, read_dataset
 from bench.data.dataset import Dataset, Split
 from bench.data.spec import DatasetSpec
@@ -184,7 +184,7 @@ def _meta(job: Job, context: JobContext, device: torch.device, cost: dict[str, A
         "inputs": job.inputs,
         "classes": list(_load(job, context).classes),
         "dataset_spec": json.loads(context.datasets[job.identity["dataset"]]["spec"]),
-        "versions": versions() | {"commit": context.commit},
+        "versions": versions() | {"commit": context.commit} | method_package(job.identity.get("method", "")),
         "cost": cost | place,
     }
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from bench.core.errors import UserError
 from bench.core.io import temporary
+from bench.core.registry import plugin_environment
 from bench.execution.inline import stop_on_signals
 from bench.execution.jobs import JobContext, run_job
 from bench.execution.progress import Progress
@@ -72,7 +73,7 @@ def cluster(address: str | None, cpus: int, gpus: float) -> Iterator[tuple[int, 
     if address is None:
         options |= {"address": "local", "include_dashboard": False, "object_store_memory": 200 * 2**20}
     else:
-        options |= {"address": address, "runtime_env": {"env_vars": ENVIRONMENT}}
+        options |= {"address": address, "runtime_env": {"env_vars": ENVIRONMENT | plugin_environment()}}
     try:
         ray.init(**options)
     except (ConnectionError, ValueError, RuntimeError) as error:

@@ -19,6 +19,7 @@ from bench.analysis.aggregate import parts
 from bench.core.distilled import load_distilled
 from bench.core.errors import UserError, first_line
 from bench.core.networks.architecture import parse_architecture
+from bench.core.registry import method_names
 from bench.data.cache import prepare_dataset, read_dataset
 from bench.data.dataset import Dataset
 from bench.data.spec import DatasetSpec
@@ -33,7 +34,13 @@ from bench.records.columns import Row, record_frame
 from bench.records.naming import CELL
 from bench.records.reader import PARQUET, read_records
 from bench.records.schema import Record, StudentTraining
-from bench.records.to_sweep import dataset_entry, is_external, rows_by_sweep, sweep_of
+from bench.records.to_sweep import (
+    EXTERNAL_HYPERPARAMETERS,
+    dataset_entry,
+    is_external,
+    rows_by_sweep,
+    sweep_of,
+)
 
 LEAST_TOLERANCE = 0.02  # of accuracy: within it two devices agree
 STANDARD_ERRORS = 2  # standard errors of the difference
@@ -72,6 +79,9 @@ class Submission:
             yield found
             failed = {line.partition(": ")[0] for line in found.failures}
             sound = [record for record in sound if record.key not in failed]
+        missing = _not_installed(sound)
+        yield _check("method: installed", sound, list(missing.values()))
+        sound = [record for record in sound if record.method not in missing]
         jobs, failures = self._planned(sound)
         yield _check("key: as planned today", sound, failures)
         yield self._again([record for record in sound if record.key in jobs], jobs, sample)
@@ -329,6 +339,17 @@ def _guarded(complaint: Callable[[Record], str | None], record: Record) -> str |
 
 def _check(name: str, records: Sequence[Record], failures: list[str]) -> Check:
     return Check(name, len(records) - len(failures), failures)
+
+
+def _not_installed(records: Sequence[Record]) -> dict[str, str]:
+    """{method: what to do} for methods that this installation does not have."""
+    known, found = method_names(), {}
+    for record in records:
+        if record.method not in known and record.hyperparameters.keys() != EXTERNAL_HYPERPARAMETERS:
+            packages = record.versions.keys() - {"python", "ddbench", "torch", "commit"}
+            how = f"pip install {' '.join(sorted(packages))}" if packages else "name its file with --plugin"
+            found[record.method] = f"method {record.method} is not installed: {how}"
+    return found
 
 
 def _twice(records: Sequence[Record]) -> list[str]:

@@ -176,7 +176,7 @@ def test_nothing_to_read_is_the_users_error(tmp_path: Path) -> None:
 
 
 def test_no_torch_is_imported() -> None:
-    code = "import sys, bench.analysis.aggregate, bench.report.build; "
+    code = "import sys, bench.analysis.aggregate, bench.reporting.build; "
     code += "print('torch' in sys.modules, 'ray' in sys.modules)"
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)

@@ -11,9 +11,9 @@ from bench.analysis.aggregate import summary
 from bench.analysis.published import NETWORKS, PUBLISHED_CSV, match_published, published, split_setting
 from bench.records.columns import record_frame
 from bench.records.schema import Record
-from bench.report.build import build_report
-from bench.report.sections import RecordsView
-from bench.report.tables.published import published_section
+from bench.reporting.build import build_report
+from bench.reporting.sections import RecordsView
+from bench.reporting.tables.published import published_section
 
 OFFICIAL = "DatasetCondensation/readme.md (official)"
 

@@ -21,7 +21,7 @@ from bench.analysis.regression import (
 from bench.core.errors import UserError
 from bench.records.columns import record_frame
 from bench.records.schema import Record
-from bench.report.tables.regression import regression_tables, tally_moved
+from bench.reporting.tables.regression import regression_tables, tally_moved
 
 GOOD, BAD = [0.80, 0.81, 0.82, 0.83], [0.60, 0.61, 0.62, 0.64]
 

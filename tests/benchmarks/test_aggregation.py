@@ -24,8 +24,8 @@ import pytest
 
 from bench.records.reader import PARQUET, load_frame, uncollected
 from bench.records.schema import content_digest
-from bench.report.build import SECTIONS, texts
-from bench.report.sections import RecordsView
+from bench.reporting.build import SECTIONS, texts
+from bench.reporting.sections import RecordsView
 
 DATASETS = {"cifar10": 10, "svhn": 10, "mnist": 10, "cifar100": 100, "fashion_mnist": 10, "imagenette": 10}
 PROTOCOLS: dict[str, dict[str, Any]] = {

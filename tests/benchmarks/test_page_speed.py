@@ -12,8 +12,8 @@ from helpers.record import make, write
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.records.columns import record_frame
-from bench.report.html.page import render_page
-from bench.report.sections import RecordsView
+from bench.reporting.html.page import render_page
+from bench.reporting.sections import RecordsView
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 ROOMS = (  # a room imports only what stands before it
     *("core", "data", "records", "planning", "evaluation", "execution"),
-    *("analysis", "report", "interop", "tools", "testing", "api", "cli"),
+    *("analysis", "reporting", "interop", "tools", "testing", "api", "cli"),
 )
 FRONT = ("bench.__main__",)  # in no room
 
@@ -113,7 +113,7 @@ def loaded(imports: str, *packages: str) -> set[str]:
 
 def test_light_modules_stay_light() -> None:
     """Tables, a command's --help and the decoding processes start without torch and Ray."""
-    light = "bench.analysis.aggregate, bench.report.build, bench.cli.app, bench.data.decode"
+    light = "bench.analysis.aggregate, bench.reporting.build, bench.cli.app, bench.data.decode"
     assert loaded(light, "torch", "ray", "torchvision", "pandas") == {"pandas"}
 
 
@@ -125,6 +125,6 @@ def test_rooms_without_torch(name: str) -> None:
 
 def test_the_harness_loads_no_method_and_no_ray() -> None:
     harness = (
-        "bench.execution.session, bench.cli.listing, bench.report.images.gallery, bench.execution.inline"
+        "bench.execution.session, bench.cli.listing, bench.reporting.images.gallery, bench.execution.inline"
     )
     assert loaded(harness, "methods", "ray", "torch", "torchvision") == {"torch"}

@@ -18,7 +18,7 @@ from bench.core import timing
 from bench.core.errors import UserError
 from bench.data.dataset import Dataset
 from bench.execution.store import Store
-from bench.report.tables.render import markdown, print_table
+from bench.reporting.tables.render import markdown, print_table
 from bench.tools.profile import energy, scaling
 from bench.tools.profile.counters import OperationCounter
 from bench.tools.profile.prepare import STAND_INS, PreparedTensors, PrerequisiteMaker

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from bench.core.words import count, duration
-from bench.report.tables.table import MISSING, Comparison, TableCell, TableColumn, short_number
+from bench.reporting.tables.table import MISSING, Comparison, TableCell, TableColumn, short_number
 from bench.tools.profile.result import Profile, ProfiledPhase, ProfiledStep
 from bench.tools.profile.scaling import ScalingAxis
 

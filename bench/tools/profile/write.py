@@ -10,8 +10,8 @@ from pathlib import Path
 
 from bench.core.errors import UserError
 from bench.core.io import sync, temporary, write_atomic
-from bench.report.plots.style import save_plot
-from bench.report.tables.render import markdown
+from bench.reporting.plots.style import save_plot
+from bench.reporting.tables.render import markdown
 from bench.tools.profile.plot import draw_profile
 from bench.tools.profile.result import Profile
 from bench.tools.profile.tables import profile_frame, profile_tables

@@ -1,0 +1,148 @@
+"""The leaderboard: its columns and rows, and the details that a row opens to."""
+
+# ruff: noqa: RUF001  (a multiplication sign)
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import pandas as pd
+
+from bench.analysis.aggregate import deduplicate
+from bench.records.columns import Row
+from bench.records.naming import CELL
+from bench.records.to_sweep import reproducing_command, rows_by_sweep
+from bench.reporting.sections import RecordsView
+from bench.reporting.tables import table
+from bench.reporting.tables.table import short_number
+
+ShownCell = str | list[Any]  # text, or [text, value to sort by]
+WITHIN, OVER, EXEMPT = "within", "‡ over", "† exempt"
+
+
+@dataclass(frozen=True)
+class LeaderboardColumn:
+    """A column of the leaderboard."""
+
+    header: str
+    read: Callable[[Row], ShownCell]  # the cell of a row of the summary
+    numeric: bool = False
+    filtered: bool = False  # has a filter above the table
+
+
+def _rule(row: Row) -> str:
+    return EXEMPT if row["exempt"] else WITHIN if row["within_budget"] else OVER
+
+
+def _ipc(row: Row) -> ShownCell:
+    return ["all", math.inf] if pd.isna(row["ipc"]) else [str(row["ipc"]), int(row["ipc"])]
+
+
+def _runs(row: Row) -> ShownCell:
+    return [f"{row['n_seeds']}×{row['n_students']}", row["n_seeds"]]
+
+
+def _measured(name: str, unit: float = 1) -> Callable[[Row], ShownCell]:
+    """A number in some unit; NaN is a dash, and sorted below all numbers."""
+
+    def read(row: Row) -> ShownCell:
+        value = float(row[name]) / unit
+        return [short_number(value).removesuffix(".0"), None if math.isnan(value) else value]
+
+    return read
+
+
+LEADERBOARD_COLUMNS: tuple[LeaderboardColumn, ...] = (  # a phone does not show those at the right
+    LeaderboardColumn("method", lambda row: table.marked_method(row).text),
+    LeaderboardColumn("ipc", _ipc, numeric=True, filtered=True),
+    LeaderboardColumn(
+        "accuracy %", lambda row: [table.percent_cell(row, "accuracy"), row["accuracy_mean"]], numeric=True
+    ),
+    LeaderboardColumn(
+        "distilled on", lambda row: table.distilled_on_cell(row["distill_arch"]).text, filtered=True
+    ),
+    LeaderboardColumn("evaluated on", lambda row: row["eval_arch"], filtered=True),
+    LeaderboardColumn("dataset", lambda row: row["dataset"], filtered=True),
+    LeaderboardColumn("protocol", lambda row: row["protocol"], filtered=True),
+    LeaderboardColumn("budget", _rule, filtered=True),
+    LeaderboardColumn("seeds × students", _runs, numeric=True),
+    LeaderboardColumn("stored ipc", _measured("ipc_equivalent"), numeric=True),
+    LeaderboardColumn("KiB", _measured("stored_bytes", 1024), numeric=True),
+    LeaderboardColumn("prepare s", _measured("prepare_s"), numeric=True),
+    LeaderboardColumn("distill s", _measured("distill_s"), numeric=True),
+    LeaderboardColumn("evaluate s", _measured("evaluate_s"), numeric=True),
+    LeaderboardColumn("peak MiB", _measured("peak_memory_bytes", 2**20), numeric=True),
+)
+
+
+@dataclass(frozen=True)
+class LeaderboardRow:
+    """A row of the leaderboard, and the records that it is made of."""
+
+    cells: list[ShownCell]
+    label: str  # the row in words, for screen readers
+    records: list[Row]  # rows of the flat frame, sorted by seed
+
+    @property
+    def lowest(self) -> Row:
+        """The record of the lowest seed."""
+        return self.records[0]
+
+
+def leaderboard_rows(view: RecordsView) -> list[LeaderboardRow]:
+    """A row for each row of the summary, in its order."""
+    held: dict[tuple[Any, ...], list[Row]] = {}
+    for record in cast(list[Row], deduplicate(view.flat).to_dict("records")):
+        held.setdefault(_where(record), []).append(record)
+    rows = cast(list[Row], view.summary.to_dict("records"))
+    return [
+        LeaderboardRow([_cell(c, row) for c in LEADERBOARD_COLUMNS], _label(row), held[_where(row)])
+        for row in rows
+    ]
+
+
+def _where(row: Row) -> tuple[Any, ...]:
+    """The cell of a row, as a key."""
+    return tuple(None if name == "ipc" and pd.isna(row[name]) else row[name] for name in CELL)
+
+
+def _cell(column: LeaderboardColumn, row: Row) -> ShownCell:
+    shown = column.read(row)
+    if isinstance(shown, list) and shown[1] == math.inf:
+        return [shown[0], 1e308]  # JSON has no infinity
+    return shown
+
+
+def _label(row: Row) -> str:
+    ipc: str = "the whole set" if pd.isna(row["ipc"]) else f"ipc {row['ipc']}"
+    return f"{row['method']}, {ipc}, {row['eval_arch']}, {row['dataset']}"
+
+
+def row_command(entry: LeaderboardRow, specs: Mapping[str, Mapping[str, Any]]) -> str:
+    """The commands that make all records of a row again.
+
+    Args:
+        entry: The row.
+        specs: The data set of each artifact, by its key, as `dataset_specs` finds them.
+    """
+    parts = rows_by_sweep(entry.records)
+    return "\n\n".join(reproducing_command(rows, specs.get(rows[0]["artifact"])) for rows in parts)
+
+
+def dataset_specs(found: Sequence[LeaderboardRow], folders: Sequence[Path]) -> dict[str, Mapping[str, Any]]:
+    """The data set that each artifact was distilled from, by its key, for artifacts that still exist."""
+    artifacts = {record["artifact"] for entry in found for record in entry.records}
+    held = [folder / "artifacts" for folder in reversed(folders) if (folder / "artifacts").is_dir()]
+    known = ((key, _spec(folder / key / "meta.json")) for folder in held for key in artifacts)
+    return {key: spec for key, spec in known if spec is not None}
+
+
+def _spec(path: Path) -> Mapping[str, Any] | None:
+    """None where the file is missing or damaged, or does not say."""
+    try:
+        return cast(Mapping[str, Any], json.loads(path.read_text())["dataset_spec"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

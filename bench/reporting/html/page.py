@@ -1,0 +1,180 @@
+"""The page of a report: one HTML file that opens from the disk and loads nothing from a network."""
+
+import base64
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+
+from bench.reporting.html import leaderboard
+from bench.reporting.html.embedded import pack, record_lines
+from bench.reporting.sections import RecordsView, Section
+from bench.reporting.tables.table import EXEMPT, OVER_BUDGET, Comparison, TableCell
+
+PAGE_FILES = Path(__file__).parent / "assets"
+MOST_TABLE_ROWS = 200  # of a table outside the leaderboard: a page of tens of thousands of cells is slow
+MOST_PICTURES = 200
+
+Picture = Callable[[str], bytes | None]  # artifact key -> a small PNG, or None
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A plot or picture, embedded."""
+
+    address: str  # a data: URL
+    alt: str
+
+
+@dataclass(frozen=True)
+class PageSection:
+    """A section of the report, for the template."""
+
+    anchor: str
+    heading: str
+    figures: list[Figure]
+    tables: list[Comparison]
+
+
+def render_page(view: RecordsView, sections: Sequence[Section], plots: Path, picture: Picture) -> str:
+    """Render the page of a report.
+
+    Args:
+        view: The records.
+        sections: What the report shows.
+        plots: The folder in which the plots and pictures of the sections are drawn already.
+        picture: Draws an artifact for the details of a row.
+
+    Returns:
+        HTML.
+    """
+    entries = leaderboard.leaderboard_rows(view)
+    keys = sorted(view.flat["key"])
+    position = {key: i for i, key in enumerate(keys)}
+    specs = leaderboard.dataset_specs(entries, view.folders)
+    details = [
+        {
+            "label": entry.label,
+            "records": [position[record["key"]] for record in entry.records],
+            "command": leaderboard.row_command(entry, specs),
+        }
+        for entry in entries
+    ]
+    return _template().render(
+        counts=_counts(view, len(entries)),
+        columns=leaderboard.LEADERBOARD_COLUMNS,
+        notes=_notes(view),
+        sections=[
+            _page_section(section, plots)
+            for section in sections
+            if section.comparisons or section.plots or section.pictures
+        ],
+        rows=[entry.cells for entry in entries],
+        details=pack(_lines(map(json.dumps, details))),
+        records=pack(_lines(record_lines(keys, view.folders))),
+        csv=pack(view.summary.to_csv(index=False, float_format="%.6g", lineterminator="\n")),
+        pictures=_pictures(entries, picture),
+        style=_part("page.css"),
+        library=_part("vendor/datatables.min.js"),
+        script=_part("page.js"),
+    )
+
+
+def _template() -> Template:
+    return Environment(
+        loader=FileSystemLoader(PAGE_FILES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    ).get_template("page.html.jinja")
+
+
+def _part(name: str) -> str:
+    return (PAGE_FILES / name).read_text(encoding="utf-8")
+
+
+def _lines(lines: Any) -> str:
+    return "\n".join(lines)
+
+
+def _counts(view: RecordsView, rows: int) -> list[tuple[str, str]]:
+    """What the records hold, as (name, number) for the head of the page."""
+    flat = view.flat
+    counted = {
+        "records": len(flat),
+        "rows": rows,
+        "methods": flat["method"].nunique(),
+        "data sets": flat["dataset"].nunique(),
+        "protocols": flat["protocol"].nunique(),
+        "networks": flat["eval_arch"].nunique(),
+    }
+    return [(name if n != 1 else name.removesuffix("s"), f"{n:,}") for name, n in counted.items()]
+
+
+def _notes(view: RecordsView) -> list[str]:
+    """What the numbers and the marks mean."""
+    notes = [
+        "Accuracy in percent, students averaged first; [low, high]: 95 % bootstrap interval over the "
+        "distillation seeds, ±: standard deviation of two; no interval is claimed below three seeds.",
+        "Rows compare where data set, protocol, network and storage agree.",
+        EXEMPT,
+        OVER_BUDGET,
+    ]
+    if not view.summary["exclusive"].all():
+        notes.append("Some jobs ran side by side on their device: their seconds compare only roughly.")
+    return notes
+
+
+# --- the other sections -------------------------------------------------------------------------------------
+
+
+def _page_section(section: Section, plots: Path) -> PageSection:
+    heading = section.stem.replace("_", " ").capitalize()
+    where = "the tables of this section have" if section.comparisons else "the records have"
+    figures = [
+        Figure(_address(plots, name), f"Plot: {name.replace('_', ' ')}; {where} its numbers.")
+        for name in section.plots
+        if (plots / f"{name}.png").exists()  # not where it was too much for a figure
+    ]
+    figures += [
+        Figure(_data("png", plots / f"{name}.png"), f"Picture: {name.replace('_', ' ')}")
+        for name in section.pictures
+    ]
+    return PageSection(f"of-{section.stem}", heading, figures, list(map(_cut, section.comparisons)))
+
+
+def _address(plots: Path, name: str) -> str:
+    """The data URL of the smaller of the two files of a plot."""
+    kinds = {"svg+xml": plots / f"{name}.svg", "png": plots / f"{name}.png"}
+    kind, path = min(kinds.items(), key=lambda item: item[1].stat().st_size)
+    return _data(kind, path)
+
+
+def _data(kind: str, path: Path) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+def _cut(table: Comparison) -> Comparison:
+    """The first rows of a long table, with a note that says so."""
+    n = sum(map(len, table.groups))
+    if n <= MOST_TABLE_ROWS:
+        return table
+    left, groups = MOST_TABLE_ROWS, list[list[list[TableCell]]]()
+    for group in table.groups:
+        groups += [group[:left]] if left else []
+        left -= len(group[:left])
+    note = f"The first {MOST_TABLE_ROWS} of {n:,} rows: all are in the table's files beside this page."
+    return Comparison(table.title, table.columns, groups, [*table.notes, note])
+
+
+def _pictures(entries: Sequence[leaderboard.LeaderboardRow], picture: Picture) -> dict[str, str]:
+    """Pictures by artifact key: the lowest seed of each row, at most `MOST_PICTURES`."""
+    found: dict[str, str] = {}
+    for key in dict.fromkeys(entry.lowest["artifact"] for entry in entries):
+        if len(found) < MOST_PICTURES and (png := picture(key)) is not None:
+            found[key] = base64.b64encode(png).decode()
+    return found

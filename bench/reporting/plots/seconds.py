@@ -1,0 +1,130 @@
+"""Seconds by phase: a stacked bar per method, with the numbers beside it.
+
+Stacked bars need a linear axis that starts at zero; a phase too short to be seen can be read as a number.
+"""
+
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from bench.analysis.aggregate import SECONDS
+from bench.reporting.plots.style import Panel, limit_names, panel_by_ipc
+from bench.reporting.sections import RecordsView, Section
+from bench.reporting.tables.table import budget_mark, frame_rows, mark_notes, short_number
+
+# dark, middle and light: they differ in grey print and without colour vision
+PHASES = dict(zip(SECONDS, ("#1f3b73", "#de8f05", "#d3d3d3"), strict=True))
+PHASE_HATCHES = dict(zip(SECONDS, ("", "////", ""), strict=True))
+PHASE_NAMES = dict(zip(SECONDS, ("prepare", "distil", "evaluate"), strict=True))
+MOST_BARS = 400
+BAR, WIDTH = 0.21, 3.2  # inches
+COLUMN = 0.68  # inches of a column of numbers
+HEAD, FOOT, LINE = 0.5, 0.3, 0.17  # inches above and below a panel, and of a note
+
+
+def quickest_first(rows: pd.DataFrame) -> pd.DataFrame:
+    """Sort rows by their `total` seconds, quickest first, unmeasured ones last, and give each a `name`.
+
+    The name has the distillation architecture where a method has several rows.
+    """
+    several = rows.duplicated("method").any()
+    source = rows["distill_arch"].map(lambda arch: f" ({arch})" if several and arch != "any" else "")
+    flags = zip(rows["exempt"], ~rows["within_budget"], strict=True)
+    marks = [budget_mark(exempt=exempt, over_budget=over) for exempt, over in flags]
+    named = rows.assign(name=rows["method"] + source + marks, total=rows[SECONDS].sum(axis=1, skipna=False))
+    return named.sort_values(["total", "name"], kind="stable")
+
+
+def _panel(axes: Axes, panel: Panel) -> None:
+    rows = quickest_first(panel.rows)
+    names = list(rows["name"])
+    left = pd.Series(0.0, index=rows.index)
+    for phase, colour in PHASES.items():
+        spent = rows[phase].fillna(0)
+        axes.barh(
+            range(len(rows)), spent, left=left, height=0.72, color=colour, edgecolor="white",
+            linewidth=0, hatch=PHASE_HATCHES[phase],
+        )  # fmt: skip
+        left += spent
+    axes.set_yticks(range(len(rows)), names)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlim(0, max(left.max() * 1.03, 1e-9))
+    axes.grid(visible=False, axis="y")
+    axes.set_title(panel.title.replace("\n", ", "), fontsize="medium", loc="left", pad=16)
+    _numbers(axes, rows)
+
+
+def _numbers(axes: Axes, rows: pd.DataFrame) -> None:
+    """Write the columns at the right: seconds by phase, and their sum."""
+    columns = {**{phase: PHASE_NAMES[phase] for phase in SECONDS}, "total": "total"}
+    for i, (column, header) in enumerate(columns.items()):
+        x = 1 + (i + 1) * COLUMN / WIDTH
+        at: dict[str, Any] = {
+            "transform": axes.get_yaxis_transform(),
+            "ha": "right",
+            "va": "center",
+            "fontsize": "small",
+        }
+        axes.text(x, -0.5 - 0.45, header, weight="bold", **at)
+        for y, seconds in enumerate(rows[column]):
+            axes.text(x, y, short_number(seconds), **at)
+
+
+def seconds_breakdown(summary: pd.DataFrame) -> Figure:
+    """Draw a panel for each data set, protocol, distillation architecture and ipc.
+
+    The seconds to evaluate are those on the distillation architecture.
+
+    Args:
+        summary: The frame of `aggregate.summary`.
+
+    Raises:
+        TooMuchToDraw: There are more than `MOST_BARS` bars.
+    """
+    found = sorted(panel_by_ipc(summary), key=lambda panel: (panel.row, panel.column))
+    names = [name for panel in found for name in quickest_first(panel.rows)["name"]]
+    limit_names(len(names), "bars", MOST_BARS)
+    notes = _notes(summary)
+    left, below = 0.075 * max(map(len, names)) + 0.2, 0.45 + LINE * len(notes)
+    width = left + WIDTH + 4 * COLUMN + 0.15
+    height = len(found) * (HEAD + FOOT) + BAR * len(names) + below
+    figure, top = Figure(figsize=(width, height)), height
+    for panel in found:
+        tall = BAR * len(panel.rows)
+        top -= HEAD + tall
+        _panel(figure.add_axes((left / width, top / height, WIDTH / width, tall / height)), panel)
+        top -= FOOT
+    for i, note in enumerate(notes):
+        figure.text(left / width, (below - 0.15 - LINE * (i + 1)) / height, note, fontsize="small")
+    bars = [
+        Patch(
+            facecolor=colour,
+            edgecolor="white",
+            linewidth=0,
+            hatch=PHASE_HATCHES[phase],
+            label=PHASE_NAMES[phase],
+        )
+        for phase, colour in PHASES.items()
+    ]
+    figure.legend(
+        handles=bars, loc="lower left", bbox_to_anchor=(left / width, 0.06 / height), ncols=len(bars),
+        frameon=False, fontsize="small", borderaxespad=0, borderpad=0,
+    )  # fmt: skip
+    return figure
+
+
+def _notes(summary: pd.DataFrame) -> list[str]:
+    """What the numbers are, and each mark that occurs."""
+    notes = ["Seconds, means over seeds; what is prepared once is charged to each method that uses it."]
+    if not summary["exclusive"].all():
+        notes.append("Jobs ran side by side: their seconds compare only roughly.")
+    return notes + mark_notes(frame_rows(summary))
+
+
+def seconds_section(view: RecordsView) -> Section:
+    """Seconds by phase, from the same rows as the summary table."""
+    summary = view.summary
+    return Section("breakdown", plots={"breakdown": lambda: seconds_breakdown(summary)})

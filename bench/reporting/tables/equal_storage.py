@@ -1,0 +1,105 @@
+"""Methods ranked at equal storage: only those that fit the budget of their ipc."""
+
+import numpy as np
+
+from bench.records.columns import Row
+from bench.reporting.sections import RecordsView, Section
+from bench.reporting.tables.table import (
+    ACCURACY,
+    MISSING,
+    Comparison,
+    Reader,
+    TableCell,
+    TableColumn,
+    by_dataset_and_protocol,
+    distillation_architectures,
+    familiar_first,
+    method_columns,
+    percent_cell,
+    short_number,
+    table_by_ipc,
+    table_title,
+)
+
+
+def _lines(rows: list[Row], archs: list[str]) -> list[Row]:
+    """A row per method, ipc and distillation architecture, the best rank first.
+
+    `on`: its rows by evaluation architecture. `rank`: their mean rank; NaN if one architecture is missing.
+    """
+    found: dict[tuple[int, str, str], Row] = {}
+    for row in rows:
+        line = found.setdefault((row["ipc"], row["method"], row["distill_arch"]), {**row, "on": {}})
+        line["on"][row["eval_arch"]] = row
+    for line in found.values():
+        ranks = [row["rank"] for row in line["on"].values()]
+        line["rank"] = np.mean(ranks) if len(ranks) == len(archs) else np.nan
+
+    def order(line: Row) -> tuple[float, float, str]:
+        first = line["on"].get(archs[0])
+        mean = -first["accuracy_mean"] if first else 1.0
+        return np.nan_to_num(line["rank"], nan=np.inf), mean, line["method"]
+
+    return sorted(found.values(), key=order)
+
+
+def _accuracy(arch: str) -> Reader:
+    def read(line: Row) -> TableCell:
+        row = line["on"].get(arch)
+        return TableCell(MISSING) if row is None else TableCell(percent_cell(row, "accuracy"), row["best"])
+
+    return read
+
+
+def _rank(digits: int) -> Reader:
+    return lambda line: TableCell(MISSING if np.isnan(line["rank"]) else f"{line['rank']:.{digits}f}")
+
+
+def _left_out(rows: list[Row]) -> list[str]:
+    """A note that names the methods over their budget, with what they store."""
+    stored: dict[str, dict[int, float]] = {}
+    for row in rows:
+        if not row["exempt"] and not row["within_budget"]:
+            stored.setdefault(row["method"], {})[row["ipc"]] = row["ipc_equivalent"]
+    texts = []
+    for method, by_ipc in stored.items():
+        amounts = [f"{short_number(much)} at ipc {ipc}" for ipc, much in sorted(by_ipc.items())]
+        texts.append(f"{method} ({', '.join(amounts)})")
+    return [f"Left out, with the ipc that it stores: {', '.join(texts)}."] if texts else []
+
+
+def _comparison(dataset: str, protocol: str, rows: list[Row], all_rows: list[Row]) -> Comparison:
+    distilled = distillation_architectures(rows)
+    archs = familiar_first({row["eval_arch"] for row in rows}, distilled)
+    several = len(archs) > 1
+    columns = [
+        (TableColumn("mean rank" if several else "rank"), _rank(1 if several else 0)),
+        *method_columns(distilled),
+        *((TableColumn(arch, left=True, accuracy=True), _accuracy(arch)) for arch in archs),
+        (
+            TableColumn("stored ipc", rank=1),
+            lambda line: TableCell(short_number(line["ipc_equivalent"]).removesuffix(".0")),
+        ),
+    ]
+    notes = [
+        f"Only what fits the budget of its ipc. {ACCURACY} Bold: the best of its ipc, and those whose "
+        "interval overlaps the best one's.",
+        "rank: 1 + the number of methods whose interval lies above the method's own; without intervals means "
+        "decide." + (f" Mean over the architectures; {MISSING}: not scored on all." if several else ""),
+        *_left_out(all_rows),
+    ]
+    title = f"Equal storage: {table_title(dataset, protocol, distilled)}"
+    return table_by_ipc(title, columns, _lines(rows, archs), notes)
+
+
+def equal_storage_section(view: RecordsView) -> Section | None:
+    """A table for each data set and protocol under which several methods fit their budget."""
+    fair = view.ranked[view.ranked["competes"]].drop(columns=["competes", "summary_best"])
+    fair = fair.astype({"rank": int}).reset_index(drop=True)
+    everything = {(d, p): rows for d, p, _, rows in by_dataset_and_protocol(view.summary)}
+    found = [
+        _comparison(dataset, protocol, rows, everything[dataset, protocol])
+        for dataset, protocol, part, rows in by_dataset_and_protocol(fair)
+        if part["method"].nunique() > 1
+    ]
+    return Section("equal_storage", fair, found) if found else None

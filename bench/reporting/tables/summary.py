@@ -1,0 +1,164 @@
+"""The summary table: methods by ipc, accuracy by evaluation architecture, and costs."""
+
+# ruff: noqa: RUF001  (a table is set with real dashes and multiplication signs)
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from bench.records.columns import Row
+from bench.reporting.plots.accuracy_vs_ipc import accuracy_vs_ipc
+from bench.reporting.sections import RecordsView, Section
+from bench.reporting.tables import table
+from bench.reporting.tables.table import (
+    MISSING,
+    Comparison,
+    TableCell,
+    TableColumn,
+    number_range,
+    percent_cell,
+    short_number,
+)
+
+
+@dataclass(frozen=True)
+class SummaryRow:
+    """A row of the table: a method at one ipc, distilled on one architecture."""
+
+    method: str
+    distill_arch: str
+    by_arch: dict[str, Row]  # rows of the summary by evaluation architecture, those that were run
+
+    def values(self, name: str) -> list[Any]:
+        """This column of the summary, for every architecture."""
+        return [row[name] for row in self.by_arch.values()]
+
+    @property
+    def exempt(self) -> bool:
+        """Whether this is the whole training set."""
+        return all(self.values("exempt"))
+
+    @property
+    def over_budget(self) -> bool:
+        """Whether it stores more than its ipc allows."""
+        return not self.exempt and not all(self.values("within_budget"))
+
+
+def _mean(entry: SummaryRow, name: str) -> float:
+    values: list[float] = entry.values(name)
+    return sum(values) / len(values)
+
+
+def _seconds(name: str) -> Callable[[SummaryRow], str]:
+    return lambda entry: short_number(_mean(entry, name))
+
+
+def _runs(entry: SummaryRow) -> str:
+    return f"{number_range(entry.values('n_seeds'))}×{number_range(entry.values('n_students'))}"
+
+
+COST_CELLS: list[tuple[TableColumn, Callable[[SummaryRow], str]]] = [
+    (TableColumn("seeds×students", rank=4), _runs),
+    (
+        TableColumn("stored ipc", rank=3),
+        lambda e: short_number(max(e.values("ipc_equivalent"))).removesuffix(".0"),
+    ),
+    (TableColumn("stored KiB", rank=5), lambda e: short_number(max(e.values("stored_bytes")) / 1024)),
+    (TableColumn("prepare s", rank=2), _seconds("prepare_s")),
+    (TableColumn("distill s", rank=1), _seconds("distill_s")),
+    (TableColumn("evaluate s", rank=6), _seconds("evaluate_s")),
+    (TableColumn("peak MiB", rank=7), lambda e: f"{max(e.values('peak_memory_bytes')) / 2**20:,.0f}"),
+]
+
+
+# --- the table ----------------------------------------------------------------------------------------------
+
+
+def _entries(rows: list[Row], first: str) -> list[SummaryRow]:
+    """The rows of one ipc, the best on the architecture `first` first, those without it last."""
+    found: dict[tuple[str, str], dict[str, Row]] = {}
+    for row in rows:
+        found.setdefault((row["method"], row["distill_arch"]), {})[row["eval_arch"]] = row
+    entries = [SummaryRow(method, arch, by_arch) for (method, arch), by_arch in found.items()]
+
+    def order(entry: SummaryRow) -> tuple[float, str, str]:
+        row = entry.by_arch.get(first)
+        return (-row["accuracy_mean"] if row else 1.0, entry.method, entry.distill_arch)
+
+    return sorted(entries, key=order)
+
+
+def _cells(entry: SummaryRow, ipc: str, archs: list[str], distilled: bool) -> list[TableCell]:
+    mark = table.budget_mark(exempt=entry.exempt, over_budget=entry.over_budget)
+    cells = [TableCell(ipc), TableCell(entry.method + mark)]
+    if distilled:
+        cells.append(table.distilled_on_cell(entry.distill_arch))
+    for arch in archs:
+        row = entry.by_arch.get(arch)
+        cells.append(
+            TableCell(percent_cell(row, "accuracy"), row["summary_best"]) if row else TableCell(MISSING)
+        )
+    return cells + [TableCell(text(entry)) for _, text in COST_CELLS]
+
+
+def _notes(rows: list[Row], entries: list[SummaryRow], protocol: str) -> list[str]:
+    """What the numbers are, and each mark that occurs."""
+    text = f"Accuracy in percent under protocol {protocol}, students averaged first"
+    certain = [row["n_seeds"] for row in rows if not math.isnan(row["accuracy_ci_low"])]
+    if certain:
+        text += f"; [low, high]: 95 % bootstrap interval over {number_range(certain)} distillation seeds"
+    if any(row["n_seeds"] == 2 for row in rows):
+        text += "; ±: standard deviation of 2 seeds"
+    if any(row["n_seeds"] < 3 for row in rows):
+        text += "; no interval is claimed below 3 seeds"
+    ties = ", and those whose interval overlaps the best one's" if certain else ""
+    notes = [text + ".", f"Bold: the best of its ipc{ties}."]
+    if any(entry.exempt for entry in entries):
+        notes.append(table.EXEMPT)
+    if any(entry.over_budget for entry in entries):
+        notes.append(table.OVER_BUDGET)
+    devices = "; ".join(sorted({row["device"] for row in rows}))
+    several = ", evaluate s is the mean over architectures" if len({r["eval_arch"] for r in rows}) > 1 else ""
+    notes.append(f"KiB at fp32; seconds on {devices}{several}.")
+    if not all(row["exclusive"] for row in rows):
+        notes.append("Jobs ran side by side on the device: their seconds compare only roughly.")
+    return notes
+
+
+def _comparison(rows: list[Row], dataset: str, protocol: str) -> Comparison:
+    distilled = table.distillation_architectures(rows)
+    archs = table.familiar_first({row["eval_arch"] for row in rows}, distilled)
+    grouped = {ipc: _entries(group, archs[0]) for ipc, group in table.rows_by_ipc(rows).items()}
+    groups = [
+        [_cells(entry, ipc, archs, len(distilled) > 1) for entry in group] for ipc, group in grouped.items()
+    ]
+    columns = [TableColumn("ipc"), TableColumn("method", left=True)]
+    columns += [TableColumn("distilled on", left=True)] if len(distilled) > 1 else []
+    columns += [TableColumn(arch, left=True, accuracy=True) for arch in archs]
+    columns += [column for column, _ in COST_CELLS]
+    title = table.table_title(dataset, protocol, distilled)
+    entries = [entry for group in grouped.values() for entry in group]
+    return Comparison(title, columns, groups, _notes(rows, entries, protocol))
+
+
+def summary_tables(ranked: pd.DataFrame) -> list[Comparison]:
+    """A table for every data set and protocol, from a summary with the columns of `best.rank_cells`."""
+    return [
+        _comparison(rows, dataset, protocol)
+        for dataset, protocol, _, rows in table.by_dataset_and_protocol(ranked)
+    ]
+
+
+def summary_section(view: RecordsView) -> Section:
+    """The comparison tables, accuracy against images per class."""
+    summary = view.summary
+    return Section(
+        "summary",
+        summary,
+        summary_tables(view.ranked),
+        {"accuracy_vs_ipc": lambda: accuracy_vs_ipc(summary)},
+        printed=True,
+    )

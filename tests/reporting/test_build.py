@@ -1,0 +1,310 @@
+"""The report: the content of its files, that they depend on the records only, and that they are readable."""
+
+# ruff: noqa: RUF001  (a table is set with real dashes and multiplication signs)
+
+import csv
+import io
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.record import make, sweep, write
+from helpers.report import COLUMNS, CROSS, FILES, THREE
+from rich.console import Console
+
+from bench.analysis.aggregate import summary
+from bench.analysis.best import rank_cells
+from bench.core.errors import UserError
+from bench.core.io import write_atomic
+from bench.records.columns import record_frame
+from bench.records.schema import Record
+from bench.reporting.build import Report, build_report, print_tables
+from bench.reporting.plots.accuracy_vs_ipc import accuracy_vs_ipc
+from bench.reporting.plots.style import make_panels, method_looks
+from bench.reporting.sections import RecordsView
+from bench.reporting.tables import render
+from bench.reporting.tables.summary import summary_section, summary_tables
+from bench.reporting.tables.table import Comparison, TableCell, TableColumn, percent_cell, short_number
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Report]:
+    """A sweep with one missing cell, one unreadable record and a method over budget."""
+    directory = tmp_path_factory.mktemp("results")
+    records = [r for r in sweep(("full", "random_real", "herding", "dm", "haba")) if not _missing(r)]
+    write(directory, records)
+    (directory / "records" / "half.json").write_text("{")
+    return directory, build_report(directory)
+
+
+def _missing(record: Record) -> bool:
+    return (record.method, record.eval_arch, record.ipc) == ("herding", "mlp", 10)
+
+
+def _seeds(method: str, accuracies: list[float], **fields: Any) -> list[Record]:
+    return [make(method, 1, (value,), seed=seed, **fields) for seed, value in enumerate(accuracies)]
+
+
+def _comparisons(records: list[Record]) -> list[Comparison]:
+    return summary_tables(rank_cells(summary(record_frame(records))))
+
+
+def _texts(comparison: Comparison) -> dict[str, list[str]]:
+    """The cells of each row by `ipc method`."""
+    rows = [[cell.text for cell in row] for group in comparison.groups for row in group]
+    return {f"{row[0]} {row[1]}": row[2:] for row in rows}
+
+
+def _bold(comparison: Comparison) -> set[tuple[str, int]]:
+    rows = [row for group in comparison.groups for row in group]
+    return {(row[1].text, i) for row in rows for i, cell in enumerate(row) if cell.bold}
+
+
+# --- build --------------------------------------------------------------------------------------------------
+
+
+def test_build_writes_everything_and_names_what_it_could_not_read(built: tuple[Path, Report]) -> None:
+    directory, report = built
+    assert {str(path.relative_to(directory)) for path in report.written} == FILES | CROSS | THREE
+    found = {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
+    assert {
+        name for name in found if not name.startswith("records/")
+    } == FILES | CROSS | THREE  # and no temporary file
+    expected = ["records/half.json is not readable as JSON; `ddbench run` makes it again"]
+    assert report.problems == expected
+
+
+def test_rebuilding_gives_the_same_bytes(built: tuple[Path, Report]) -> None:
+    directory, report = built
+    before = {path: path.read_bytes() for path in report.written}
+    shutil.rmtree(directory / "plots")
+    (directory / "tables" / "summary.md").write_text("stale")
+    build_report(directory)
+    assert {path: path.read_bytes() for path in before} == before
+    assert all(b"Matplotlib v" not in text[:2000] for path, text in before.items() if path.suffix == ".png")
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = write_atomic(tmp_path / "a.txt", "old\n")
+    with pytest.raises(UnicodeEncodeError):
+        write_atomic(path, "\ud800")
+    assert path.read_text() == "old\n"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+# --- the three tables ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["tables", "plots"])
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, name: str) -> None:
+    directory = write(tmp_path, sweep())
+    (tmp_path / name).write_text("")
+    with pytest.raises(UserError, match=rf"{tmp_path}: cannot be written: .*; choose another with --out"):
+        build_report(directory)
+    build_report(directory, out=tmp_path / "else")
+
+
+def test_csv_has_fractions_in_the_documented_columns(built: tuple[Path, Report]) -> None:
+    directory, report = built
+    rows = list(csv.DictReader((directory / "tables" / "summary.csv").open()))
+    assert list(rows[0]) == COLUMNS
+    assert len(rows) == len(report.view.summary) == 2 + 4 * 4 - 1
+    assert all(0 < float(row["accuracy_mean"]) < 1 for row in rows)
+    assert {row["ipc"] for row in rows} == {"1", "10", ""}
+    for row, mean in zip(rows, report.view.summary["accuracy_mean"], strict=True):
+        assert float(row["accuracy_mean"]) == pytest.approx(mean, rel=1e-5)
+
+
+def test_layout_groups_ranks_marks_and_missing_cells(built: tuple[Path, Report]) -> None:
+    (table,) = summary_tables(built[1].view.ranked)
+    assert table.title == "digits, protocol quick, distilled on convnet"
+    headers = [column.header for column in table.columns]
+    assert headers[:4] == ["ipc", "method", "convnet", "mlp"]  # the architecture it was distilled on first
+    methods = [[row[1].text for row in group] for group in table.groups]
+    assert methods == [["full †"], *[["haba ‡", "dm", "herding", "random_real"]] * 2]
+    assert [group[0][0].text for group in table.groups] == ["all", "1", "10"]
+    texts = _texts(table)
+    assert texts["10 herding"][1] == "—"
+    assert re.fullmatch(r"\d\d\.\d \[\d\d\.\d, \d\d\.\d\]", texts["10 herding"][0])
+    assert texts["1 haba ‡"][2:5] == ["3×2", "2", "5.0"]
+    assert texts["1 dm"][2:5] == ["3×2", "1", "2.5"]
+    assert any(note.startswith("† the whole training set: the ceiling, exempt") for note in table.notes)
+    assert any(note.startswith("‡ stores more") for note in table.notes)
+    assert "95 % bootstrap interval over 3 distillation seeds" in table.notes[0]
+
+
+def test_one_table_per_dataset_and_protocol_and_a_column_for_several_sources() -> None:
+    records = [make(), make(dataset="other"), make(protocol="long"), make(distill_arch="mlp")]
+    records.append(make("herding"))
+    found = _comparisons(records)
+    titles = [table.title for table in found]
+    assert titles[0] == "digits, protocol long, distilled on convnet"
+    assert titles[1:] == ["digits, protocol quick", "other, protocol quick, distilled on convnet"]
+    assert found[1].columns[2].header == "distilled on"
+    assert sorted(row[2].text for row in found[1].groups[0]) == ["convnet", "mlp", "–"]
+
+
+def test_accuracy_with_one_two_and_three_seeds() -> None:
+    records = [
+        *_seeds("one", [0.934]), *_seeds("two", [0.93, 0.94]), *_seeds("three", [0.5, 0.5, 0.5]),
+    ]  # fmt: skip
+    (table,) = _comparisons(records)
+    shown = {name: cells[0] for name, cells in _texts(table).items()}
+    assert shown == {"1 two": "93.5 ± 0.7", "1 one": "93.4", "1 three": "50.0 [50.0, 50.0]"}
+    assert "no interval is claimed below 3 seeds" in table.notes[0]
+
+
+def test_bold_is_the_best_and_what_overlaps_it_but_never_the_exempt() -> None:
+    records = [
+        *_seeds("best", [0.70, 0.72, 0.74]),
+        *_seeds("tied", [0.69, 0.71, 0.73]),
+        *_seeds("worse", [0.50, 0.51, 0.52]),
+        *_seeds("bare", [0.7199]),
+        make("full", None, (0.99,)),
+    ]
+    assert _bold(_comparisons(records)[0]) == {("best", 2), ("tied", 2)}
+    bare = [*_seeds("a", [0.70, 0.72]), *_seeds("b", [0.70, 0.7199])]
+    assert _bold(_comparisons(bare)[0]) == {("a", 2)}
+
+
+def test_seconds_on_a_shared_device_are_noted() -> None:
+    (alone,) = _comparisons([make(), make("herding")])
+    (shared,) = _comparisons([make(), make("herding", exclusive=False)])
+    assert not any("side by side" in note for note in alone.notes)
+    assert shared.notes[-1].startswith("Jobs ran side by side")
+
+
+def test_what_is_over_budget_does_not_compete_for_bold() -> None:
+    over = [make("haba", 1, (0.9,), seed=s, within_budget=False) for s in range(3)]
+    assert _bold(_comparisons([*over, *_seeds("dm", [0.5, 0.5, 0.5])])[0]) == {("dm", 2)}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (1e-5, "<0.001"), (0.0123, "0.012"), (0.999, "1.0"), (99.97, "100"), (4500, "4,500")],
+)
+def test_numbers(value: float, text: str) -> None:
+    assert short_number(value) == text
+
+
+def test_markdown_has_no_bold_nothing() -> None:
+    table = Comparison("t", [TableColumn("a")], [[[TableCell("", True)], [TableCell("b", True)]]], [])
+    assert render.markdown([table]).splitlines()[-3:] == ["|  |", "| **b** |", ""]
+
+
+def test_markdown_rows_have_the_same_number_of_cells(built: tuple[Path, Report]) -> None:
+    text = (built[0] / "tables" / "summary.md").read_text()
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {len(lines[0].split("|")) - 1}
+    assert "| **" in text
+    assert r"random\_real" in text
+    assert "| — |" in text
+    assert "- † the whole" in text
+    (table,) = _comparisons([make("a|b")])
+    assert r"a\|b" in render.markdown([table])
+
+
+def test_latex_is_balanced_and_escaped(built: tuple[Path, Report]) -> None:
+    text = (built[0] / "tables" / "summary.tex").read_text()
+    inside: list[str] = []
+    for kind, name in re.findall(r"\\(begin|end)\{(\w+)\}", text):
+        if kind == "begin":
+            inside.append(name)
+        else:
+            assert inside.pop() == name
+    assert not inside
+    body = re.sub(r"(?m)(?<!\\)%.*$", "", text)
+    assert body.count("{") == body.count("}")
+    assert r"random\_real" in text
+    assert not re.search(r"(?<!\\)_", re.sub(r"\\label\{.*?\}", "", text))
+    for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"\cmidrule(lr){3-6}"):
+        assert rule in text
+    rows = [line for line in text.splitlines() if line.endswith(r"\\") and "multicolumn" not in line]
+    assert {line.count("&") for line in rows} == {12}
+    assert len(rows) == 9
+    assert text.isascii()
+    assert render.latex_text("a\\b~100%#") == r"a\textbackslash{}b\textasciitilde{}100\%\#"
+
+
+# --- terminal -----------------------------------------------------------------------------------------------
+
+
+def _printed(report: Report, width: int) -> str:
+    console = Console(file=io.StringIO(), width=width, force_terminal=False)
+    print_tables(report, console)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("width", [50, 80, 140])
+def test_terminal_keeps_accuracies_whole(built: tuple[Path, Report], width: int) -> None:
+    text = _printed(built[1], width)
+    assert max(map(len, text.splitlines())) <= width
+    for row in built[1].view.summary.to_dict("records"):
+        assert percent_cell({str(name): value for name, value in row.items()}, "accuracy") in text
+    assert "—" in text
+    assert "random_real" in text
+    assert ("peak" in text.split("Accuracy in percent")[0]) == (width == 140)
+    assert ("The terminal is too narrow for" in text) == (width < 140)
+    assert ("distill" in text.split("Accuracy in percent")[0].split("\n", 1)[1]) == (width >= 80)
+
+
+def test_names_are_broken_before_numbers_are_cut() -> None:
+    names = ["method", "distilled on", "evaluated on"]
+    columns = [TableColumn("ipc"), *(TableColumn(name, left=True) for name in names)]
+    columns += [TableColumn("A"), TableColumn("B"), TableColumn("B − A", left=True)]
+    cells = ["10", "random_real", "convnet-d2-w64", "resnet10-w16", "93.0", "92.9", "-0.1 [-1.5, 1.5]"]
+    table = Comparison("t", columns, [[[TableCell(text) for text in cells]]], [])
+    text = io.StringIO()
+    render.print_table(table, Console(file=text, width=70))
+    first, second = text.getvalue().splitlines()[4:6]
+    broken, whole = first.split()[:4], first.split()[4:]
+    assert whole == ["93.0", "92.9", "-0.1", "[-1.5,", "1.5]"]
+    assert [a + b for a, b in zip(broken[1:], second.split(), strict=True)] == cells[1:4]
+
+
+def test_labels_are_not_read_as_markup() -> None:
+    records = [make(hyperparameters={"steps": steps}) for steps in (1, 2)]
+    view = RecordsView(record_frame(records), ())
+    report = Report(view, [summary_section(view)], [], [])
+    assert "dm[steps=1]" in _printed(report, 80)
+
+
+# --- pictures -----------------------------------------------------------------------------------------------
+
+
+def test_a_method_looks_the_same_everywhere_and_unlike_the_others() -> None:
+    table = summary(record_frame([make(f"m{i}") for i in range(25)]))
+    look = method_looks(table)
+    assert list(look) == [f"m{i}" for i in range(25)]
+    assert len({(style.colour, style.marker, style.hollow) for style in look.values()}) == 25
+
+
+def test_panels_show_methods_without_network_beside_every_distillation_architecture() -> None:
+    records = [make(), make(distill_arch="mlp"), make("herding"), make("herding", eval_arch="mlp")]
+    found = make_panels(summary(record_frame(records)))
+    assert [(p.row, p.column, list(p.rows["method"])) for p in found] == [
+        (0, 0, ["herding", "dm"]), (0, 1, ["herding"]), (1, 0, ["herding", "dm"]), (1, 1, ["herding"]),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("records", "files"),
+    [
+        ([make()], FILES),
+        ([make("full", None)], FILES),
+        (sweep(seeds=1, ipcs=(10,)), FILES | CROSS | THREE),
+    ],
+)
+def test_little_is_plotted_too(tmp_path: Path, records: list[Record], files: set[str]) -> None:
+    report = build_report(write(tmp_path, records))
+    assert {str(path.relative_to(tmp_path)) for path in report.written} == files
+
+
+def test_ticks_are_the_ipcs() -> None:
+    figure = accuracy_vs_ipc(summary(record_frame(sweep(ipcs=(1, 7, 50)))))
+    axes = figure.axes[0]
+    figure.draw_without_rendering()
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "7", "50"]
