@@ -188,8 +188,8 @@ def evaluate(
     with timing.measure(where) as measured:
         result = train_and_score(given, setting, tuned)
     return Evaluation(
-        accuracies=result.judged.accuracies,
-        metrics=result.judged,
+        accuracies=result.scores.accuracies,
+        metrics=result.scores,
         lr=result.training.lr,
         seconds=measured.seconds,
         stored_floats=given.n_stored,

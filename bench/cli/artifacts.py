@@ -108,7 +108,7 @@ def recall_command(
         str,
         typer.Option(
             metavar="TASK",
-            help="Classes of the data set by name or number: 0,1,7 tells three apart, 0+2,1+3 two groups.",
+            help="Classes of the data set by name or number: 0,1,7 are three classes, 0+2,1+3 two groups.",
             show_default=False,
         ),
     ],

@@ -50,8 +50,8 @@ def _written(paths: list[Path]) -> list[str]:
 def finish_run(session: "Session", outcome: "Outcome", limit: int | None) -> None:
     """Report what a run left, and exit with what became of it."""
     if outcome.interrupted:
-        told = f"\nStopped. Finished jobs are kept; the same command goes on:\n  {_command()}"
-        out.print(told, highlight=False, markup=False, soft_wrap=True)
+        text = f"\nStopped. Finished jobs are kept; the same command goes on:\n  {_command()}"
+        out.print(text, highlight=False, markup=False, soft_wrap=True)
         raise typer.Exit(130)
     if session.has_records():
         write_report(session.store.root)

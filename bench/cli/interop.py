@@ -232,4 +232,4 @@ def _judge(verdict: "Verdict", tolerance: float) -> None:
         table.add_row(f"  {trial.suspect}", trial.change, f"{100 * trial.gain:+.1f}")
     table.add_row("  left unexplained", "", f"{100 * verdict.missing:+.1f}")
     out.print(table)
-    out.print("  the test accuracy told them apart: an explanation, not a result", style="dim")
+    out.print("  chosen by test accuracy: an explanation, not a result", style="dim")

@@ -52,7 +52,7 @@ def list_protocols() -> dict[str, str]:
 
 
 def list_blocks() -> dict[str, str]:
-    """What `compose` puts together, and what methods share besides; then what other packages bring."""
+    """What `compose` combines, what methods share, and what other packages bring."""
     own = {
         f"{kind} {name}": _first_line(thing)
         for kind, things in block_choices().items()

@@ -1,4 +1,4 @@
-"""The command that checks results that somebody contributes."""
+"""The command that checks contributed results."""
 
 from typing import Annotated
 
@@ -23,7 +23,7 @@ def submit_check_command(
     ] = None,
     plugins: PluginOption = None,
 ) -> None:
-    """Would somebody else get these records? Checks files, keys and storage, and evaluates some again."""
+    """Check contributed results: files, keys and storage; and evaluate some records again."""
     for path in plugins or []:
         load_plugin(path)
     from bench.interop.external import NamedDataset

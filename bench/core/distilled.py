@@ -1,4 +1,4 @@
-"""The distilled data set: optimised, counted, saved, decoded. The parameterisation IS the artifact."""
+"""The distilled data set: the parameterisation is what is optimised, counted, saved and decoded."""
 
 import json
 from collections.abc import Mapping
@@ -39,9 +39,14 @@ class DistilledDataset(nn.Module):
         raise NotImplementedError
 
     def decode(self, items: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The images as networks see them (normalised) [n,C,H,W], and their targets [n] or [n,K].
+        """The images that networks are trained on; differentiable in the parameters.
 
-        Differentiable in the parameters. `items` picks among the decoded images, by default all.
+        Args:
+            items: which of the decoded images, int64 [n]; by default all.
+
+        Returns:
+            Images as networks see them (normalised or whitened) float [n,C,H,W], and their targets: classes
+            int64 [n], or probabilities [n,K].
         """
         raise NotImplementedError
 
@@ -62,7 +67,7 @@ class DistilledDataset(nn.Module):
         """Numbers of the preprocessing in the file: a property of the data, the same for all methods."""
         return sum(t.numel() for t in self.preprocess.tensors().values())
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write the tensors and a JSON header as one safetensors file."""
         header = {
             "schema": ARTIFACT_SCHEMA,
@@ -76,8 +81,19 @@ class DistilledDataset(nn.Module):
         save_file(tensors, path, metadata={"ddbench": json.dumps(header)})
 
 
-def load_distilled(path: Path, device: torch.device | str = "cpu") -> DistilledDataset:
-    """Read an artifact. Raises UserError for a file that is not one, is damaged or of another schema."""
+def load_distilled(path: str | Path, device: torch.device | str = "cpu") -> DistilledDataset:
+    """Read a distilled set that `DistilledDataset.save` wrote; no code from the file runs.
+
+    Args:
+        path: the safetensors file.
+        device: where its tensors go.
+
+    Raises:
+        UserError: no such file, damaged, of another schema, or its parameterisation is not installed.
+
+    Example:
+        >>> images, targets = dd.load("digits.safetensors").decode()
+    """
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
             header: Mapping[str, Any] = json.loads((file.metadata() or {})["ddbench"])

@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Atomic writes: a file is whole, or it is not there."""
 
 import os
 import socket
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def temporary(name: str) -> str:
-    """Says who writes it, so that the leavings of a killed process can be told from work in progress."""
+    """A hidden name that holds machine and process, so that what a killed process left can be removed."""
     return f".tmp-{socket.gethostname()}+{os.getpid()}-{name}-"  # no machine's name has a plus
 
 
@@ -23,7 +23,7 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name to write to; flushed and given its own name when the block ends well."""
+    """Yield a temporary path; when the block ends without an error it is flushed and renamed to `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(temporary(path.name))
     try:

@@ -1,4 +1,4 @@
-"""The loop of a distillation: progress, snapshots, a way back after a kill, a stop when it diverges."""
+"""The loop of a distillation: progress, snapshots, checkpoints, and a stop when it diverges."""
 
 import copy
 import dataclasses
@@ -29,20 +29,24 @@ CHECKPOINT, PROGRESS = "checkpoint", "progress.json"
 
 
 class Diverged(FloatingPointError):
-    """A distillation that is not finite any more. One line that names the likely hyper-parameter."""
+    """A loss or a set is not finite; the message names the hyper-parameter to lower."""
 
 
 class Stateful(Protocol):
-    """What a checkpoint can hold: tensors, numbers, text, and lists and dictionaries of them."""
+    """What a checkpoint can hold: its state is tensors, numbers, text, and lists and dictionaries of them."""
 
-    def state_dict(self) -> dict[str, Any]: ...
+    def state_dict(self) -> dict[str, Any]:
+        """The state, to be saved."""
+        ...
 
-    def load_state_dict(self, state: Any, /) -> Any: ...
+    def load_state_dict(self, state: Any, /) -> Any:
+        """Go on from a state that was saved."""
+        ...
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """What a running distillation tells whoever watches it, about once a second."""
+    """How far a running distillation is; written about once a second."""
 
     step: int
     total: int
@@ -52,7 +56,7 @@ class StepReport:
 
 
 def read_step_report(folder: Path) -> StepReport | None:
-    """The latest report of the distillation whose loop is kept in `folder`; None where there is none."""
+    """The latest report of the distillation that works in `folder`; None if there is none."""
     try:
         return StepReport(**json.loads((folder / PROGRESS).read_text()))
     except (OSError, ValueError, TypeError):
@@ -60,7 +64,7 @@ def read_step_report(folder: Path) -> StepReport | None:
 
 
 class Loop:
-    """Kept in `folder` while a method distils; without a folder it only watches the losses.
+    """Where a method's loop keeps reports, snapshots and checkpoints; without a folder it only checks losses.
 
     A checkpoint is written when `every_s` seconds have passed since the last one, after the step that runs.
     """
@@ -75,17 +79,27 @@ class Loop:
 
     @property
     def seconds(self) -> float:
-        """Spent so far, as if nothing had been killed; synchronised when read after a look at the losses."""
+        """Seconds of the steps so far, those of killed processes that need not be repeated included."""
         return time.perf_counter() - self._start + self.earlier_s
 
     def steps(
         self, total: int, synthetic: DistilledDataset, blame: str, **state: Stateful | torch.Generator
     ) -> "Steps":
-        """The loop of a method: `for step in run` counts to total-1, from 0 or from where a kill stopped it.
+        """Iterate over the steps of a method, from 0 or from the last checkpoint.
 
-        `state` is everything besides `synthetic` that one step hands to the next: then a resumed run takes
-        the same steps to the last bit. `blame` is the hyper-parameter to lower when a loss is not finite;
-        iterating raises Diverged then. A loop that is kept has one loop: a second one raises ValueError.
+        Args:
+            total: number of steps.
+            synthetic: the set that is optimised.
+            blame: the hyper-parameter to name when a loss is not finite.
+            state: everything else that one step hands to the next (optimiser, generators, pools), so that
+                a resumed run takes the same steps to the last bit.
+
+        Returns:
+            `for step in steps` runs the loop; `steps.loss(value)` notes a loss.
+
+        Raises:
+            ValueError: a second loop of one distillation, which has a folder.
+            Diverged: while iterating, if a loss is not finite.
         """
         if self.folder and self.total is not None:
             raise ValueError("a distillation has one loop of steps: name all of them at once")
@@ -94,7 +108,7 @@ class Loop:
 
 
 class Steps:
-    """One loop of steps. What happens between two steps is done when the next one is asked for."""
+    """The steps of one distillation; reports, snapshots and checkpoints are written between two of them."""
 
     def __init__(
         self, loop: Loop, total: int, blame: str, things: dict[str, Stateful | torch.Generator]
@@ -104,7 +118,7 @@ class Steps:
         self._losses: list[tuple[int, Tensor]] = []
 
     def loss(self, value: Tensor) -> None:
-        """Note a loss of this step, a scalar on any device; it stays there until the next look."""
+        """Note a loss of this step, a scalar on any device; it is read, with others, about once a second."""
         self._losses.append((self._done + 1, value.detach()))
 
     def __iter__(self) -> Iterator[int]:
@@ -131,7 +145,7 @@ class Steps:
                 kept = time.perf_counter()
 
     def _look(self) -> None:
-        """Wait for the losses since the last look and report them. Raises Diverged."""
+        """Read the losses noted since the last time and report their mean. Raises Diverged."""
         loss = None
         if self._losses:
             steps, values = zip(*self._losses, strict=True)
@@ -181,7 +195,7 @@ class Steps:
             path.write_bytes(hashlib.sha256(payload).digest() + payload)
 
     def _resume(self, folder: Path) -> int:
-        """Go back to the checkpoint, if there is one that is whole and fits; the steps done by then."""
+        """Restore the checkpoint, if there is one that is whole and fits; returns the steps done by then."""
         if not (folder / CHECKPOINT).exists():
             return 0
         start = copy.deepcopy(self._state())
@@ -205,7 +219,7 @@ class Steps:
         }
 
     def _restore(self, state: dict[str, Any]) -> None:
-        """Raises KeyError, or whatever a thing raises, where the state is not of these things."""
+        """Raises KeyError, or what a `load_state_dict` raises, for a state of other things."""
         if state.keys() != self._things.keys():
             raise KeyError(f"{sorted(state)} for {sorted(self._things)}")
         for name, thing in self._things.items():

@@ -1,4 +1,22 @@
-"""The contract of a method: a Problem goes in, a DistilledDataset comes out."""
+"""The contract of a method: a `Problem` goes in, a `DistilledDataset` comes out.
+
+A method is a frozen dataclass whose fields are the paper's hyper-parameters. The whole of one:
+
+    @dataclass(frozen=True)
+    class FirstImages:
+        version: ClassVar[int] = 1
+        paper: ClassVar[str] = "A. Author, First Images, 2026"
+        depends_on: ClassVar[frozenset[str]] = frozenset({IPC})
+
+        def requires(self) -> dict[str, Prerequisite]:
+            return {}
+
+        def distill(self, problem: Problem) -> DistilledDataset:
+            index = ClassIndex.of(problem.labels, problem.n_classes)
+            return real_images(problem, [index.members(c)[: problem.ipc] for c in range(problem.n_classes)])
+
+    METHOD = FirstImages
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,14 +31,14 @@ from bench.core.loop import Loop
 from bench.core.networks.base import Network
 from bench.core.preprocess import Preprocess
 
-# What a result may depend on besides the data set and the hyper-parameters. A method that ignores an axis
-# leaves it out of `uses`, and one artifact then serves all its values.
+# What a result may depend on, apart from the data set and the hyper-parameters. A method that ignores
+# one of them leaves it out of `depends_on`; one artifact then serves all its values.
 IPC, ARCHITECTURE, SEED = "ipc", "architecture", "seed"
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What a method may know: one real training set, one budget, one source of randomness. No test split."""
+    """What a method gets: one training set, one budget, one source of randomness. It has no test split."""
 
     images: Tensor  # uint8 [N,C,H,W], on the job's device
     labels: Tensor  # int64 [N]
@@ -34,16 +52,18 @@ class Problem:
 
     @property
     def device(self) -> torch.device:
+        """Where the images are, and where the method computes."""
         return self.images.device
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
         _, c, h, w = self.images.shape
         return c, h, w
 
     @property
     def budget(self) -> int:
-        """How many floats may be stored."""
+        """How many floats may be stored: ipc x classes x C x H x W."""
         c, h, w = self.image_shape
         return self.ipc * self.n_classes * c * h * w
 
@@ -53,7 +73,10 @@ class Problem:
 
 
 class Prerequisite(Protocol):
-    """A prerequisite: a frozen dataclass, built once, found by key, charged to every method that reads it."""
+    """What methods share, as expert trajectories or a trained network: built once and found by its key.
+
+    A frozen dataclass; its seconds are charged to every method that requires it.
+    """
 
     version: ClassVar[int]
     depends_on: ClassVar[frozenset[str]]
@@ -62,7 +85,9 @@ class Prerequisite(Protocol):
         """{role: prerequisite} of this one; their tensors are in the `prepared` of the problem it gets."""
         ...
 
-    def build(self, problem: Problem) -> dict[str, Tensor]: ...
+    def build(self, problem: Problem) -> dict[str, Tensor]:
+        """Compute its tensors, by name; a method finds them in `problem.prepared[role]`."""
+        ...
 
 
 class Method(Protocol):
@@ -76,4 +101,17 @@ class Method(Protocol):
         """{role: prerequisite}."""
         ...
 
-    def distill(self, problem: Problem) -> DistilledDataset: ...
+    def distill(self, problem: Problem) -> DistilledDataset:
+        """Distill the problem's training set into a set that fits its budget.
+
+        Args:
+            problem: images, labels, budget, networks, and a generator for every random draw.
+
+        Returns:
+            The distilled set; it is saved, and scored from its file.
+
+        Raises:
+            UserError: hyper-parameters that do not suit the data.
+            Diverged: a loss that is not finite.
+        """
+        ...

@@ -1,4 +1,4 @@
-"""What stands between stored pixels and a network: per-channel normalisation, or ZCA whitening.
+"""From pixels to what networks see: per-channel normalisation, or ZCA whitening.
 
 It travels inside the artifact, so that the test images get the treatment that the distilled ones had.
 """
@@ -48,7 +48,7 @@ class Preprocess:
         return {"mean": self.mean, "std": self.std}
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a file holds of it besides the header."""
+        """The tensors that a file holds of it; the header has the rest."""
         return {}
 
 

@@ -99,7 +99,7 @@ def _plugin_files() -> dict[str, str]:
 
 
 def plugin_environment() -> dict[str, str]:
-    """What tells the processes of a cluster about the files, which lie in the same place on every node."""
+    """The environment variable with the plugin files, for the processes of a cluster."""
     return {PLUGINS: os.environ[PLUGINS]} if PLUGINS in os.environ else {}
 
 

@@ -1,4 +1,4 @@
-"""Seconds and bytes of one phase, synchronised with the device; and the names of what goes on inside."""
+"""Seconds and peak memory of one phase, and the names of its operations for `ddbench profile`."""
 
 import functools
 import platform
@@ -12,7 +12,7 @@ from typing import Literal, ParamSpec, Protocol, TypeVar, get_args
 
 import torch
 
-# What `ddbench profile` tells apart. Real gradient: reading real images, and what is matched or scored of
+# The operations of `ddbench profile`. Real gradient: reading real images, and what is matched or scored of
 # them (gradients, features, the outer loss). Synthetic gradient: the same of the synthetic ones, and on to
 # their pixels. Network update: making and training networks.
 Operation = Literal[
@@ -44,6 +44,7 @@ class Measured:
 
 
 def synchronize(device: torch.device) -> None:
+    """Wait for what a GPU still has to do; nothing on a CPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -91,10 +92,12 @@ def device_name(device: torch.device) -> str:
     return platform.processor() or platform.machine()
 
 
-# --- what goes on inside, for whoever watches ---------------------------------------------------------------
+# --- operations, for a profile that watches ---------------------------------------------------------------
 
 
 class Watcher(Protocol):
+    """What a profile implements to measure the operations of a step."""
+
     def inside(self, operation: Operation) -> AbstractContextManager[None]:
         """What runs in this block is the operation's, less what blocks inside of it name otherwise."""
         ...
@@ -114,7 +117,7 @@ _IDLE = nullcontext()
 
 @contextmanager
 def watching(watcher: Watcher | None) -> Iterator[None]:
-    """Have this one watch, or nobody, in place of who does."""
+    """Let this watcher measure inside the block; None switches measuring off."""
     global _watcher
     before, _watcher = _watcher, watcher
     try:
@@ -124,7 +127,7 @@ def watching(watcher: Watcher | None) -> Iterator[None]:
 
 
 def part(operation: Operation) -> AbstractContextManager[None]:
-    """`with part("augment"):` names what runs inside. Costs a tenth of a microsecond when nobody watches."""
+    """`with part("augment"):` names what runs inside. Costs a tenth of a microsecond without a watcher."""
     return _IDLE if _watcher is None else _watcher.inside(operation)
 
 
@@ -148,7 +151,7 @@ def charged(operation: Operation) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 
 def paced(n: int) -> Iterable[int]:
-    """The step numbers of a training that is no loop of a loop: range(n), or what the watcher makes of it.
+    """The step numbers of a training inside a step or a prerequisite: range(n), or fewer under a watcher.
 
     A watcher whose time is up leaves out steps, but not the last one.
     """

@@ -167,8 +167,15 @@ def training(
         x = images[index] if read is None else read(images[index])
         optimiser.zero_grad(set_to_none=True)
         loss = augmented_loss(
-            *(net, x, targets[index], recipe.augment, recipe.cutmix, generator),
-            *(preprocess, teacher, temperature),
+            net,
+            x,
+            targets[index],
+            recipe.augment,
+            recipe.cutmix,
+            generator,
+            preprocess=preprocess,
+            teacher=teacher,
+            temperature=temperature,
         )
         loss.backward()
         optimiser.step()

@@ -1,5 +1,6 @@
 """What the students' predictions on the test images say: accuracy, calibration, agreement."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ class Scores:
     accuracies: list[float]
     class_accuracies: list[list[float | None]]  # per student and class; None: no image of that class
     calibration_errors: list[float]
-    agreement: float | None  # of one student there is none
+    agreement: float | None  # None for one student
 
 
 @torch.inference_mode()
@@ -30,23 +31,30 @@ def score_students(
     preprocess: Preprocess,
     n_classes: int,
 ) -> Scores:
-    """Judge S students on uint8 images [N,C,H,W] with labels int64 [N].
+    """Score S students.
 
-    `logits` maps images [n,C,H,W] as networks see them to [S,n,K]. Some images at a time; one wait for the
-    device, at the end.
+    Args:
+        logits: maps images [n,C,H,W], as networks see them, to logits [S,n,K].
+        images: uint8 [N,C,H,W]; some go through the networks at a time.
+        labels: int64 [N].
+        preprocess: what networks see of the images.
+        n_classes: K.
+
+    Returns:
+        The scores. The device is waited for once, after the last image.
     """
     pieces = [_predict(logits(preprocess(x))) for x in images.split(piece_size(images.device))]
-    predicted, confidences = (torch.cat(part, dim=1) for part in zip(*pieces, strict=True))
+    predicted, confidences = (torch.cat(part, dim=1).cpu() for part in zip(*pieces, strict=True))
+    labels = labels.cpu()  # from here on on the host: one number for each student and image
     correct = (predicted == labels).double()
-    by_class = class_accuracies(correct, labels, n_classes)
+    by_class = class_accuracies(correct, labels, n_classes).tolist()
     errors = calibration_errors(confidences.nan_to_num(1 / n_classes), correct)
-    found = torch.cat([correct.mean(1, keepdim=True), errors[:, None], by_class], dim=1)
-    *students, (agreed, *_) = torch.cat([found, agreement(predicted).expand(1, found.shape[1])]).tolist()
+    agreed = agreement(predicted).item()
     return Scores(
-        accuracies=[accuracy for accuracy, *_ in students],
-        class_accuracies=[[None if a != a else a for a in accuracies] for _, _, *accuracies in students],
-        calibration_errors=[error for _, error, *_ in students],
-        agreement=None if agreed != agreed else agreed,
+        accuracies=correct.mean(1).tolist(),
+        class_accuracies=[[None if math.isnan(a) else a for a in accuracies] for accuracies in by_class],
+        calibration_errors=errors.tolist(),
+        agreement=None if math.isnan(agreed) else agreed,
     )
 
 

@@ -1,4 +1,4 @@
-"""Students: trained on what a set decodes to, and judged; and the learning rate that a hold-out chooses."""
+"""Train students on what a set decodes to, score them, and choose a learning rate on a hold-out."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +23,7 @@ Tensors = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class EvaluationSetting:
-    """Who is trained, how, and for which data."""
+    """Which students are trained, how, and for which data set."""
 
     data: Dataset
     architecture: Architecture
@@ -66,7 +66,9 @@ class _Seeing(nn.Module):
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    judged: Scores
+    """The students' scores at the end, accuracies on the way there, and how they were trained."""
+
+    scores: Scores
     curve: list[CurvePoint]
     training: StudentTraining
 
@@ -83,7 +85,7 @@ def train_and_score(
     `rates_on_holdout` found; the points of the curve are weights kept during the training.
     """
     training_set, protocol, seed = setting.training_set(distilled), setting.protocol, setting.seed
-    lr, lr_from, scores = learning_rate(distilled, protocol, tuned)
+    lr, lr_from, on_holdout = learning_rate(distilled, protocol, tuned)
     steps = training_set.recipe.n_steps(len(training_set.images))
     marks = {max(1, round(f * steps)): f for f in sorted(curve, reverse=True)}
     order = [random.generator(seed, "student", i, "order") for i in range(setting.students)]
@@ -94,12 +96,12 @@ def train_and_score(
         marks=sorted(marks),
     )
     test, classes = setting.data.test.to(setting.device), setting.data.n_classes
-    judged = {
+    scores = {
         step: score_students(students.logits, test.images, test.labels, distilled.preprocess, classes)
         for step, students in found.items()
     }
     points = [
-        CurvePoint(fraction=marks[step], step=step, accuracies=judged[step].accuracies)
+        CurvePoint(fraction=marks[step], step=step, accuracies=scores[step].accuracies)
         for step in sorted(marks)
     ]
     kind = distilled.preprocess.header().get("kind")
@@ -107,14 +109,14 @@ def train_and_score(
         steps=steps,
         lr=lr,
         lr_from=lr_from,
-        holdout_scores=scores,
+        holdout_scores=on_holdout,
         labels=protocol.labels,
         soft=training_set.teacher is not None or training_set.targets.ndim == 2,
         augment=training_set.recipe.augment,
         cutmix=training_set.recipe.cutmix,
         preprocess=f"zca ({kind})" if kind else "normalise",
     )
-    return EvaluationResult(judged[steps], points, training)
+    return EvaluationResult(scores[steps], points, training)
 
 
 def learning_rate(
@@ -137,7 +139,7 @@ def rates_on_holdout(
     """Accuracies [R,S] of students trained at each rate [R], on a hold-out of the training set.
 
     The hold-out is the same for all methods. A distillation may have used its images, so the figures flatter;
-    they only choose. No image is both trained on as it is and judged: see `_apart`.
+    they only choose. No image is both trained on as it is and scored: see `_apart`.
     """
     train, rates, n = setting.data.train, setting.protocol.rates, setting.students
     _, held = held_out(
@@ -161,10 +163,10 @@ def rates_on_holdout(
         rates=[rate for rate in rates for _ in range(n)],
     )
     (students,) = found.values()
-    judged = score_students(
+    scores = score_students(
         students.logits, judges.images, judges.labels, distilled.preprocess, setting.data.n_classes
     )
-    accuracies = torch.tensor(judged.accuracies, dtype=torch.float64).view(len(rates), n)
+    accuracies = torch.tensor(scores.accuracies, dtype=torch.float64).view(len(rates), n)
     return {"rates": torch.tensor(rates, dtype=torch.float64), "accuracies": accuracies}
 
 
@@ -176,8 +178,8 @@ def _apart(learned: Tensor, held: Tensor) -> tuple[Tensor, Tensor]:
     """
     pixels = learned.mul(255).round().clamp(0, 255).to(torch.uint8)
     ours, theirs = ([row.tobytes() for row in t.cpu().flatten(1).numpy()] for t in (pixels, held))
-    known, judged = set(ours), set(theirs)
+    known, scored = set(ours), set(theirs)
     free = torch.tensor([row not in known for row in theirs])
     if free.float().mean() >= 0.5:
         return torch.ones(len(ours), dtype=torch.bool, device=learned.device), free
-    return torch.tensor([row not in judged for row in ours], device=learned.device), torch.ones_like(free)
+    return torch.tensor([row not in scored for row in ours], device=learned.device), torch.ones_like(free)

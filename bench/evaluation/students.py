@@ -26,7 +26,7 @@ DROP_NAMES = ("p", "dropout", "drop_prob")  # what modules call the probability 
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """What every student of a distilled set is taught, on one device.
+    """What every student of a distilled set is trained on, on one device.
 
     Images [N,C,H,W] are floats as networks see them, targets int64 [N] or probabilities [N,K]. A teacher (in
     evaluation mode) labels each batch as it is trained on, at `temperature`, in the targets' place.
@@ -237,30 +237,37 @@ def train_students(
     first, size = 0, count if together else 1
     while first < count:
         some = slice(first, first + size)
-        taught = _teach(nets[some], training_set, generators[some], rates[some], found.keys())
-        if taught is None:
+        trained = _train_some(nets[some], training_set, generators[some], rates[some], found.keys())
+        if trained is None:
             size = -(-size // 2)
             continue
-        for step, trained in taught.items():
-            found[step] += trained
+        for step, networks in trained.items():
+            found[step] += networks
         first += size
     return {step: Students(tuple(trained)) for step, trained in found.items()}
 
 
-def _teach(
+def _train_some(
     nets: Sequence[nn.Module],
     training_set: TrainingSet,
     generators: Sequence[torch.Generator],
     rates: Sequence[float],
     marks: Collection[int],
 ) -> dict[int, list[nn.Module]] | None:
-    """Some students, at once; None if several do not fit the memory, with their generators put back."""
+    """Train some students at once; None if several do not fit the memory, with their generators put back."""
     states = [generator.get_state() for generator in generators]
+    kept: dict[int, list[nn.Module]] = {}
     try:
-        cohort = StackedStudents(nets, training_set, generators, rates) if len(nets) > 1 else None
-        walk = cohort.training() if cohort else _alone(nets[0], training_set, generators[0], rates[0])
-        copies = cohort.networks if cohort else lambda: copy.deepcopy(list(nets))
-        return {step: [net.eval() for net in copies()] for step in walk if step in marks}
+        if len(nets) == 1:
+            for step in _train_alone(nets[0], training_set, generators[0], rates[0]):
+                if step in marks:
+                    kept[step] = [copy.deepcopy(nets[0]).eval()]
+        else:
+            stacked = StackedStudents(nets, training_set, generators, rates)
+            for step in stacked.training():
+                if step in marks:
+                    kept[step] = [net.eval() for net in stacked.networks()]
+        return kept
     except torch.OutOfMemoryError:
         if len(nets) == 1:
             raise
@@ -269,11 +276,17 @@ def _teach(
     return None
 
 
-def _alone(
+def _train_alone(
     net: nn.Module, training_set: TrainingSet, generator: torch.Generator, rate: float
 ) -> Iterator[int]:
-    recipe = dataclasses.replace(training_set.recipe, lr=rate)
+    """Train one student in place, a step at a time."""
     return training(
-        *(net, training_set.images, training_set.targets, recipe, generator),
-        *(training_set.preprocess, training_set.teacher, training_set.temperature),
+        net,
+        training_set.images,
+        training_set.targets,
+        dataclasses.replace(training_set.recipe, lr=rate),
+        generator,
+        preprocess=training_set.preprocess,
+        teacher=training_set.teacher,
+        temperature=training_set.temperature,
     )

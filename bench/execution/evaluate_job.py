@@ -36,7 +36,7 @@ def evaluate_artifact(
     with timing.measure(setting.device) as measured:
         result = train_and_score(distilled, setting, tuned, identity.get("curve", ()))
     peaks = {**meta["cost"]["peak_memory"], "evaluate": measured.peak_bytes}
-    judged = result.judged
+    scores = result.scores
     folder = store.artifact(inputs["artifact"])
     return Record(
         key=key,
@@ -55,13 +55,13 @@ def evaluate_artifact(
         protocol=setting.protocol.name,
         protocol_version=setting.protocol.version,
         seed=identity["seed"],
-        accuracies=judged.accuracies,
+        accuracies=scores.accuracies,
         metrics=Metrics(
-            class_accuracies=judged.class_accuracies,
-            calibration_errors=judged.calibration_errors,
-            agreement=judged.agreement,
+            class_accuracies=scores.class_accuracies,
+            calibration_errors=scores.calibration_errors,
+            agreement=scores.agreement,
             curve=result.curve,
-            snapshots=_progress(folder, meta.get("snapshots", []), setting, tuned, judged.accuracies)
+            snapshots=_progress(folder, meta.get("snapshots", []), setting, tuned, scores.accuracies)
             if identity.get("snapshots")
             else None,
         ),
@@ -101,7 +101,7 @@ def _progress(
             return end
         return train_and_score(
             load_distilled(folder / file, setting.device), setting, tuned
-        ).judged.accuracies
+        ).scores.accuracies
 
     return [
         Snapshot(accuracies=score(one["file"]), **{k: one[k] for k in ("fraction", "step", "seconds")})

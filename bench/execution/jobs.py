@@ -37,7 +37,7 @@ from bench.records.schema import ANY_ARCHITECTURE, dump_record
 
 @dataclass(frozen=True)
 class JobContext:
-    """What a job needs to know besides its identity; none of it moves a result. Plain values, to travel."""
+    """What a job needs apart from its identity; none of it changes a result. Plain values, to be pickled."""
 
     root: str  # result folder, absolute
     datasets: dict[
@@ -51,7 +51,7 @@ class JobContext:
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """What a reader needs to judge whether two records come from the same software."""
+    """The versions that a record holds: python, ddbench, torch."""
     found = {"python": platform.python_version()}
     for name in ("ddbench", "torch"):
         with contextlib.suppress(PackageNotFoundError):
@@ -61,7 +61,7 @@ def versions() -> dict[str, str]:
 
 @functools.lru_cache(maxsize=4)
 def _dataset(path: str, spec: str, fingerprint: str) -> Dataset:
-    """Load once per process; made on this machine when its cache is elsewhere (another node)."""
+    """Load once per process; decoded again on a node that does not have the cache file."""
     there = Path(path) if Path(path).exists() else prepare_dataset(DatasetSpec.model_validate_json(spec))
     found = read_dataset(there)
     if found.fingerprint != fingerprint:
@@ -79,7 +79,7 @@ def _train_split(whole: Dataset, device: torch.device) -> Split:
 
 @functools.cache
 def warm_up(device: torch.device) -> None:
-    """Pay once a process what is no job's own cost: lazy imports, first calls of libraries."""
+    """Do once per process what is no job's own cost: lazy imports, first calls of libraries."""
     weight = torch.zeros(1, 1, 3, 3, device=device, requires_grad=True)
     optimiser = torch.optim.SGD([weight], lr=0.1, momentum=0.9)
     torch.nn.functional.conv2d(torch.zeros(1, 1, 8, 8, device=device), weight).sum().backward()

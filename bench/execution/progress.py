@@ -1,4 +1,4 @@
-"""What is seen while a sweep runs: jobs by kind, the time left, and how far each distillation is."""
+"""Progress of a sweep: jobs by kind, time left, and how far each running distillation is."""
 
 import contextlib
 import threading
@@ -62,9 +62,11 @@ class Progress:
             self.console.print(self.lines(), highlight=False, soft_wrap=True)
 
     def started(self, key: str) -> None:
+        """A job has started."""
         self.running.add(key)
 
     def finished(self, key: str, ok: bool, seconds: float) -> None:
+        """A job has ended, well or not."""
         self.running.discard(key)
         kind = self.jobs[key].kind
         (self.done if ok else self.failed)[kind] += 1
@@ -72,6 +74,7 @@ class Progress:
             self.seconds[kind].append(seconds)
 
     def say(self, text: str) -> None:
+        """Print a line above the bars."""
         self.console.print(text, highlight=False, markup=False)
 
     def left(self) -> float | None:

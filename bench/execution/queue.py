@@ -1,4 +1,4 @@
-"""Which jobs can run, and how a run ended: what both executors share."""
+"""The queue of jobs that both executors work through, and how a run ended."""
 
 import heapq
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from bench.planning.graph import JOB_KINDS, Job
 
 
 class ReadyQueue:
-    """Which jobs can run now. Pure bookkeeping, shared by both executors."""
+    """Hands out jobs whose inputs exist: prerequisites first, then larger budgets before smaller ones."""
 
     def __init__(self, jobs: Mapping[str, Job], done: set[str], chosen: set[str]) -> None:
         self.jobs = {key: job for key, job in jobs.items() if key in chosen}
@@ -75,7 +75,7 @@ class Outcome:
 def finish_job(
     queue: ReadyQueue, progress: Progress, outcome: Outcome, key: str, result: Mapping[str, Any]
 ) -> None:
-    """Book the end of a job, and of those that its failure makes impossible."""
+    """Note the end of a job, and of the jobs that cannot run because it failed."""
     outcome.busy += result["seconds"]
     outcome.finished += bool(result["ok"])
     progress.finished(key, result["ok"], result["seconds"])

@@ -96,14 +96,14 @@ def cluster(address: str | None, cpus: int, gpus: float) -> Iterator[tuple[int, 
 
 
 class _Unpickled:
-    """Tune pickles what it is given to a file that nobody reads; ours hold a terminal and need not travel."""
+    """Pickled as nothing: Tune pickles callbacks to a file that is never read; ours hold a terminal."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
 
 class JobSearcher(_Unpickled, Searcher):
-    """Hands out a job when its inputs exist."""
+    """A Tune searcher that suggests a job as soon as its inputs exist."""
 
     def __init__(self, queue: ReadyQueue, progress: Progress, outcome: Outcome) -> None:
         super().__init__(metric="seconds", mode="min")
@@ -132,7 +132,7 @@ class JobSearcher(_Unpickled, Searcher):
         Path(checkpoint_path).write_text("{}")
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing to restore: the store knows what is done."""
+        """Nothing to restore: the store has what is done."""
 
 
 class OldestFirstScheduler(FIFOScheduler):
@@ -158,7 +158,7 @@ class OldestFirstScheduler(FIFOScheduler):
 
 
 class ProgressCallback(_Unpickled, tune.Callback):
-    """Tells the progress line what starts and what is tried again."""
+    """Reports to the progress bars which jobs start and which are tried again."""
 
     def __init__(self, progress: Progress, scheduler: OldestFirstScheduler) -> None:
         self.progress, self.scheduler = progress, scheduler

@@ -33,6 +33,8 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 @dataclass
 class Session:
+    """One sweep and its result folder: plans, runs what is missing, says what is left."""
+
     resources: Resources
     jobs: dict[str, Job]
     store: Store
@@ -116,7 +118,7 @@ class Session:
         return None
 
     def state(self, key: str) -> str:
-        """For the eye: done, missing, damaged, not needed, or finished next door."""
+        """In words: done, missing, damaged, not needed, or done in a neighbouring folder."""
         if self.states[key] is None:
             return "done"
         if self.states[key]:
@@ -152,6 +154,7 @@ class Session:
         return lines
 
     def has_records(self) -> bool:
+        """Whether the folder has any record, of this sweep or another."""
         return any(self.store.records.glob("*.json"))
 
     def run(self, executor: str, address: str | None, limit: int | None, console: Console) -> Outcome:
@@ -194,7 +197,7 @@ class Session:
         return outcome
 
     def _mend(self, console: Console) -> None:
-        """Name what is damaged and take it away; take over what a neighbour has finished."""
+        """Remove what is damaged, and say so; copy what a neighbouring folder has finished."""
         damaged = {key: why for key, why in self.states.items() if why}
         for key, why in damaged.items():
             console.print(f"made again: {why}", style="yellow", highlight=False, markup=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Content-addressed folders: what a key names is there whole, or not there."""
+"""The store: artifacts and records by key, each whole or not there."""
 
 import contextlib
 import hashlib
@@ -37,12 +37,15 @@ class Store:
         self.checkpoints = root / "checkpoints"
 
     def artifact(self, key: str) -> Path:
+        """The folder of an artifact."""
         return self.artifacts / key
 
     def record(self, key: str) -> Path:
+        """The file of a record."""
         return self.records / f"{key}.json"
 
     def log(self, key: str) -> Path:
+        """The traceback of a job that failed."""
         return self.logs / f"{key}.log"
 
     def checkpoint(self, key: str) -> Path:
@@ -101,6 +104,7 @@ class Store:
                 raise ValueError(f"does not match the checksum of {name}")
 
     def load_record(self, key: str) -> Record:
+        """Read a record. Raises ValueError with the reason when it is damaged."""
         return load_record(self.record(key))
 
     def state(self, kind: str, key: str) -> str | None:
@@ -125,7 +129,7 @@ class Store:
             shutil.rmtree(self.artifact(key), ignore_errors=True)
 
     def adopt(self, kind: str, key: str, lender: "Store") -> None:
-        """Take over a finished job of another result folder: what its key names is the same everywhere."""
+        """Copy a finished job of another result folder: the same key is the same result everywhere."""
         if kind == "evaluate":
             write_atomic(self.record(key), lender.record(key).read_text())
         else:

@@ -1,6 +1,6 @@
-"""Does a published set reach its published accuracy? If not, which of the usual suspects explains how much?
+"""Check a published set against its published accuracy, and find which of the usual causes explains a miss.
 
-What is tried here is told apart by the test accuracy: it explains a difference, and is no result.
+The trials are compared by test accuracy: they explain a difference and are no result.
 """
 
 import contextlib
@@ -106,10 +106,10 @@ class Verification:
         request: ImportRequest,
         seed: int,
         setting: EvaluationSetting,
-        told: Callable[[Trial], None] = lambda trial: None,
+        on_trial: Callable[[Trial], None] = lambda trial: None,
     ) -> None:
-        """`seed` picks among the file's sets; `told` hears of every trial as it ends. Raises UserError."""
-        self._setting, self._told = setting, told
+        """`seed` picks among the file's sets; `on_trial` gets each trial as it ends. Raises UserError."""
+        self._setting, self._on_trial = setting, on_trial
         readings = _readings(request, seed, setting.data)  # on the CPU, as files are read
         self._readings = {name: distilled.to(setting.device) for name, distilled in readings.items()}
         distilled = self._readings[GIVEN]
@@ -142,10 +142,10 @@ class Verification:
         return Verdict(expected, first, blamed)
 
     def _try(self, number: int, suspect: str, change: str, setup: TrialSetup, base: Trial | None) -> Trial:
-        accuracies = train_and_score(self._set(setup), self._sit(setup)).judged.accuracies
+        accuracies = train_and_score(self._set(setup), self._sit(setup)).scores.accuracies
         gain = 0.0 if base is None else mean(accuracies) - base.accuracy
         trial = Trial(number, suspect, change, accuracies, gain)
-        self._told(trial)
+        self._on_trial(trial)
         return trial
 
     def _set(self, setup: TrialSetup) -> DistilledDataset:
@@ -212,7 +212,7 @@ def prepare_verification(
     protocol: str | None,
     students: int,
     needs: Resources,
-    told: Callable[[Trial], None],
+    on_trial: Callable[[Trial], None],
 ) -> Verification:
     """A verification in the words of the command line. Raises UserError."""
     if students < 1:
@@ -223,7 +223,9 @@ def prepare_verification(
     chosen = load_protocol(protocol or NATIVE.get(kind, "standard"), taught=False)
     torch.set_num_threads(needs.cpus)
     device = torch.device("cuda:0" if needs.gpus else "cpu")
-    return Verification(request, seed, EvaluationSetting(dataset, parsed, chosen, students, 0, device), told)
+    return Verification(
+        request, seed, EvaluationSetting(dataset, parsed, chosen, students, 0, device), on_trial
+    )
 
 
 def _readings(request: ImportRequest, seed: int, dataset: Dataset) -> dict[str, DistilledDataset]:

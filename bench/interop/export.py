@@ -40,7 +40,7 @@ def export_set(distilled: DistilledDataset, classes: Sequence[str], target: Path
     choose("export format", format, EXPORT_FORMATS)
     ending = ENDINGS.get(format, target.suffix)
     if target.suffix != ending:
-        raise UserError(f"{target}: the file of the format {format} ends in {ending}, or nobody can read it")
+        raise UserError(f"{target}: the file of the format {format} must end in {ending}")
     if target.exists():
         raise UserError(f"{target} is there already: remove it, or give another name")
     images, labels = (t.detach().cpu().contiguous() for t in distilled.decode())

@@ -77,7 +77,7 @@ def adopt_sets(
     """
     found = []
     for one in read_set(request, source.data):
-        # no file says which network it was distilled on: the identity has ANY, and nobody reads the cell's
+        # no file says which network it was distilled on: the identity has "any", and the cell's is not used
         cell = Cell(source.data, one.ipc, parse_architecture("convnet"), one.seed)
         identity = {
             "dataset": source.data.fingerprint,
@@ -108,7 +108,7 @@ def _content(one: Imported) -> str:
 
 
 def _meta(job: Job, one: Imported, source: NamedDataset) -> dict[str, Any]:
-    """As a distillation's, but for its cost, which nobody measured."""
+    """As that of a distillation, without its cost, which is not known."""
     return {
         "kind": job.kind,
         "label": job.label,

@@ -1,4 +1,4 @@
-"""Would somebody else get these records? What is checked before contributed results are taken in."""
+"""Checks of contributed results: files, keys, storage, and some records evaluated again."""
 
 import math
 import os
@@ -212,7 +212,7 @@ class Submission:
         return plan_sweep(sweep, {spec.label: found for spec in sweep.datasets}, chosen)
 
     def _plan_foreign(self, records: Sequence[Record], found: Dataset) -> dict[str, Job]:
-        """Of sets that somebody else distilled: only how they are scored is planned."""
+        """For sets from elsewhere only their evaluation is planned."""
         first = records[0]
         network = parse_architecture(first.eval_arch)
         spec = EvaluationSpec(network, load_protocol(first.protocol), len(first.accuracies), *_besides(first))
@@ -240,7 +240,7 @@ class Submission:
             if told := _otherwise(record, result.training):
                 failures.append(f"{record.key}: {'; '.join(told)}")
                 continue
-            again = result.judged.accuracies
+            again = result.scores.accuracies
             allowed = tolerance(again, self._data(record).n_test)
             claimed, measured = mean(record.accuracies), mean(again)
             line = (
@@ -362,7 +362,7 @@ def _twice(records: Sequence[Record]) -> list[str]:
 
 
 def _besides(r: Record) -> tuple[tuple[float, ...], bool]:
-    """What the evaluation was asked to tell besides: the parts of a curve, and whether snapshots."""
+    """What the evaluation recorded in addition: the fractions of a curve, and whether snapshots."""
     if r.metrics is None:
         return (), False
     return tuple(point.fraction for point in r.metrics.curve), r.metrics.snapshots is not None

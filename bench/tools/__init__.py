@@ -1,1 +1,1 @@
-"""What stands beside a sweep: recall of a memory for new tasks, and profiles."""
+"""Tools beside the sweep: recall of a memory for new tasks, and profiles."""

@@ -166,7 +166,7 @@ def recall_task(directory: Path, identity: str | None, question: RecallQuestion)
         setting = EvaluationSetting(
             task.data, architecture, protocol, question.students, question.seed, device
         )
-        accuracies = train_and_score(shown, setting).judged.accuracies
+        accuracies = train_and_score(shown, setting).scores.accuracies
         rows.append(RecallRow(a.name, accuracies, a.images_per_class, a.floats))
     asked = {"artifact": key, "dataset": whole.fingerprint, **asdict(question)}
     asked["protocol_version"] = protocol.version

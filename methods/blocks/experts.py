@@ -65,7 +65,7 @@ class ExpertEpoch:
         net = problem.make_net(random.generator(0, "expert", self.block, expert, "init"))
         if any(True for _ in net.buffers()):
             raise UserError(
-                "expert trajectories hold weights only, and this network keeps running statistics besides: "
+                "expert trajectories hold weights only, and this network keeps running statistics too: "
                 "choose another norm for it than batch norm"
             )
         weights = parameters_to_vector(net.parameters()).detach()

@@ -45,7 +45,7 @@ def setting(digits: Dataset, wanted: Protocol, students: int = 2, **changes: Any
 
 def test_students_are_those_of_plain_training(digits: Dataset) -> None:
     distilled = pixels(digits)
-    found = train_and_score(distilled, setting(digits, protocol())).judged.accuracies
+    found = train_and_score(distilled, setting(digits, protocol())).scores.accuracies
     images, targets = (t.detach() for t in distilled.decode())
     for i, value in enumerate(found):
         init, order = (random.generator(0, "student", i, purpose) for purpose in ("init", "order"))
@@ -70,7 +70,7 @@ def test_the_learned_step_size_is_used_where_asked_for(digits: Dataset) -> None:
     assert learning_rate(pixels(digits), protocol(learned_lr=True), None)[:2] == (0.05, "protocol")
     trained = train_and_score(learned, setting(digits, protocol(learned_lr=True)))
     by_hand = protocol(recipe=dataclasses.replace(FAST, lr=float(learned.inner_lr.detach())))
-    assert trained.judged == train_and_score(learned, setting(digits, by_hand)).judged
+    assert trained.scores == train_and_score(learned, setting(digits, by_hand)).scores
 
 
 def test_ties_of_rates_go_to_the_protocol_s_own() -> None:
@@ -139,9 +139,9 @@ def test_the_curve_is_told_after_the_training(digits: Dataset, monkeypatch: pyte
     assert [(p.fraction, p.step) for p in result.curve] == [(0.25, 3), (0.5, 6)]
     half = protocol(recipe=dataclasses.replace(FAST, steps=6))
     assert (
-        result.curve[1].accuracies == train_and_score(pixels(digits), setting(digits, half)).judged.accuracies
+        result.curve[1].accuracies == train_and_score(pixels(digits), setting(digits, half)).scores.accuracies
     )
-    assert result.judged == train_and_score(pixels(digits), wanted).judged
+    assert result.scores == train_and_score(pixels(digits), wanted).scores
 
 
 # --- through the command line -------------------------------------------------------------------------------

@@ -284,7 +284,7 @@ def test_what_does_not_fit_is_halved(
 
 
 def test_one_student_that_does_not_fit_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def raising(*_: Any) -> Any:
+    def raising(*_: Any, **options: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr("bench.core.training.augmented_loss", raising)

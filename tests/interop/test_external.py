@@ -244,7 +244,7 @@ def test_verify_ends_when_no_suspect_is_left(
     gains = itertools.count(0.3, 0.02)
 
     def better(*_: Any) -> SimpleNamespace:
-        return SimpleNamespace(judged=SimpleNamespace(accuracies=[next(gains)]))
+        return SimpleNamespace(scores=SimpleNamespace(accuracies=[next(gains)]))
 
     monkeypatch.setattr(diagnose, "train_and_score", better)
     monkeypatch.setattr(diagnose, "SUSPECTS", ("augmentation",))

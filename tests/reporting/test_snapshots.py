@@ -55,7 +55,7 @@ def test_each_snapshot_is_scored_like_a_set(out: Path, digits: Dataset) -> None:
     setting = EvaluationSetting(digits, parse_architecture("mlp"), protocol, 2, 0, torch.device("cpu"))
     for one, file in zip(found, [snapshot["file"] for snapshot in taken], strict=True):
         stored = load_distilled(out / "artifacts" / record.artifact / file)
-        assert train_and_score(stored, setting).judged.accuracies == one.accuracies
+        assert train_and_score(stored, setting).scores.accuracies == one.accuracies
 
 
 def test_a_method_without_steps_has_none(out: Path) -> None:

@@ -129,7 +129,7 @@ def test_a_walk_warms_up_times_watches_counts_and_traces(tmp_path: Path) -> None
     assert taken == list(range(1 + 2 * FEWEST_STEPS + 1 + 1)), "one to warm up, counted and traced"
     assert (len(walk.timed), len(walk.watched)) == (FEWEST_STEPS, FEWEST_STEPS)
     assert walk.flops == [2 * 16**3]
-    assert walk.ledger.spent["augment"] > 0
+    assert walk.timer.spent["augment"] > 0
     assert walk.joules is None
     assert (tmp_path / "trace.json").exists()
 

@@ -35,7 +35,7 @@ FAMILIES: dict[str, type[Network]] = {
     "torchvision": TorchVision,
     "timm": Timm,
 }
-# no word stands twice, so that each tells its parameter
+# every word belongs to one parameter only
 PARAMETER_CHOICES = {"norm": NORMS, "activation": tuple(ACTIVATIONS), "pooling": (*POOLINGS, NO_POOLING)}
 _LETTERS = {"d": "depth", "w": "width", "p": "patch"}
 

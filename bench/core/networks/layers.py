@@ -20,7 +20,7 @@ POOLINGS: dict[str, Callable[[], nn.Module]] = {
     "avg": partial(nn.AvgPool2d, 2),
     "max": partial(nn.MaxPool2d, 2),
 }
-NO_POOLING = "unpooled"  # not "none", which is a norm: a name tells its parts apart by themselves
+NO_POOLING = "unpooled"  # not "none", which is a norm: each word of a name belongs to one parameter
 GROUPS = 4  # of the group norm
 
 

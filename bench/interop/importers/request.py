@@ -1,4 +1,4 @@
-"""What is asked for, what comes back, and what stands between the two for every format."""
+"""The request to import a file, the imported set, and what all formats share."""
 
 import math
 from collections.abc import Mapping

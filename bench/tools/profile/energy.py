@@ -19,7 +19,7 @@ class Energy:
 
 @contextmanager
 def metered(device: torch.device) -> Iterator[Energy]:
-    """What the device used meanwhile, whoever else worked on it included."""
+    """Joules that the device used inside the block, other processes on it included."""
     used, handle = Energy(), _handle(device)
     before = _millijoules(handle, device)
     yield used

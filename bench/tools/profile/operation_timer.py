@@ -25,7 +25,7 @@ class OperationTimer:
     """Self times by operation in whole nanoseconds, and the training loops that ran meanwhile.
 
     A backward pass belongs to the operation whose results it goes through: a hook on these, where they have
-    a gradient, says so when the pass arrives. What nobody names is "other". On a GPU the clock waits for the
+    a gradient, says so when the pass arrives. Everything else is "other". On a GPU the clock waits for the
     device whenever the operation changes, so nothing overlaps. Trainings take no step but their last one
     once `seconds` are over; without, all of them.
     """

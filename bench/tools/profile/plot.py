@@ -18,7 +18,7 @@ OPERATION_HATCHES = ("", "", "", "", "", "//", "", "..")  # where neighbours are
 
 
 def operation_colours() -> dict[Operation, Any]:
-    """By operation, the same in every picture; what nobody names is grey."""
+    """By operation, the same in every picture; "other" is grey."""
     palette = [colour for i, colour in enumerate(sns.color_palette("colorblind")) if i != 7]  # its grey
     return dict(zip(OPERATIONS, palette, strict=False)) | {"other": "0.75"}
 

@@ -1,4 +1,4 @@
-"""The prerequisites of a method in bounded time: some are built or read, the others stood in for."""
+"""The prerequisites of a method in bounded time: some built or read, others replaced by similar tensors."""
 
 import functools
 import time
@@ -67,7 +67,7 @@ class PrerequisiteMaker:
         """The prerequisites among the jobs, in their order.
 
         What a store has, made on such a device, is read. One of each sort is built in any case, the rest
-        while the time lasts; then the others of its sort are stood in for by what was built, with some noise.
+        while the time lasts; the others of its sort get what was built, with some noise.
         """
         made, begin = PreparedTensors(), time.perf_counter()
         known: dict[tuple[str, ...], list[float]] = {}  # projected seconds of those of each sort
@@ -105,16 +105,16 @@ class PrerequisiteMaker:
         self, job: Job, jobs: Mapping[str, Job], made: PreparedTensors, seconds: float
     ) -> tuple[dict[str, Tensor], float]:
         problem = self.problem(job, jobs, made.tensors)
-        ledger = OperationTimer(self.device, seconds)
-        with timing.measure(self.device) as measured, ledger.running():
+        timer = OperationTimer(self.device, seconds)
+        with timing.measure(self.device) as measured, timer.running():
             tensors = block_class(job.identity["block"])(**job.identity["values"]).build(problem)
         made.built += 1
-        made.cut += any(loop.taken < loop.asked for loop in ledger.loops)
+        made.cut += any(loop.taken < loop.asked for loop in timer.loops)
         made.peak_bytes = max(made.peak_bytes, measured.peak_bytes)
-        for operation, spent in ledger.spent.items():
+        for operation, spent in timer.spent.items():
             made.spent[operation] = made.spent.get(operation, 0) + spent
         kept = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
-        return kept, projected_seconds(measured.seconds, ledger.loops)
+        return kept, projected_seconds(measured.seconds, timer.loops)
 
 
 def _like(tensors: Mapping[str, Tensor], number: int) -> dict[str, Tensor]:

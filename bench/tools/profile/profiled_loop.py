@@ -27,7 +27,7 @@ class ProfiledLoop(Loop):
     """The loop of a method that is profiled.
 
     After the first step come those that are timed, for half of `seconds`; with a path for the trace then
-    those that a ledger watches, for a third, some whose operations are counted, and a Chrome trace of some.
+    those that a timer watches, for a third, some whose operations are counted, and a Chrome trace of some.
     No more are timed, or watched, than half of what the method asks for, but a few in any case. Losses are
     not looked at, and nothing is kept.
     """
@@ -39,7 +39,7 @@ class ProfiledLoop(Loop):
         self.setup_s = 0.0  # before the first step
         self.timed: list[float] = []  # seconds of each step
         self.watched: list[float] = []
-        self.ledger = OperationTimer(device)
+        self.timer = OperationTimer(device)
         self.flops: list[int] = []
         self.peak_bytes = 0
         self.joules: float | None = None  # of the timed steps
@@ -69,7 +69,7 @@ class ProfiledLoop(Loop):
         assert self.total is not None
         return self.setup_s + self.total * fmean(self.timed)
 
-    def walk(self) -> Iterator[int]:
+    def run_steps(self) -> Iterator[int]:
         assert self.total is not None
         timing.synchronize(self.device)
         self.setup_s = time.perf_counter() - self.begin
@@ -80,7 +80,7 @@ class ProfiledLoop(Loop):
                 yield from self._some(numbers, self.timed, self.budget / 2)
             self.joules = used.joules
         if self.trace:
-            with self.ledger.running():
+            with self.timer.running():
                 yield from self._some(numbers, self.watched, self.budget / 3)
             self.peak_bytes = timing.peak_bytes(self.device)
             for number in self._few(numbers, COUNTED):
@@ -116,7 +116,7 @@ class _Steps(Steps):
 
     def __iter__(self) -> Iterator[int]:
         assert isinstance(self.loop, ProfiledLoop)
-        self.loop._steps = self.loop.walk()
+        self.loop._steps = self.loop.run_steps()
         return self.loop._steps
 
 

@@ -101,9 +101,9 @@ class CheckedRequest:
 @dataclass(frozen=True)
 class ProfiledDistillation:
     method: Method
-    walk: ProfiledLoop
+    loop: ProfiledLoop
     result: DistilledDataset
-    ledger: OperationTimer  # of all that was no step
+    timer: OperationTimer  # of all that was no step
     seconds: float
     peak_bytes: int
 
@@ -150,7 +150,7 @@ class Profiler:
             gpus=self.request.gpus,
             versions=versions(),
             phases=phases,
-            step=_step(distilled.walk),
+            step=_step(distilled.loop),
             # the better of two: others may have used the machine meanwhile
             matrix_rate=max(rate, matrix_rate(self.device)),
             scaling=scaling,
@@ -167,27 +167,27 @@ class Profiler:
         job = next(job for job in jobs.values() if job.kind == "distill")
         method = build_method(job.identity["method"], job.identity["hyperparameters"])
         problem = maker.problem(job, jobs, made.tensors)
-        ledger = OperationTimer(self.device)
+        timer = OperationTimer(self.device)
         with timing.measure(self.device) as measured:
-            walk = ProfiledLoop(self.device, seconds, trace)
+            loop = ProfiledLoop(self.device, seconds, trace)
             try:
-                with ledger.running():
-                    result = method.distill(dataclasses.replace(problem, loop=walk))
+                with timer.running():
+                    result = method.distill(dataclasses.replace(problem, loop=loop))
             finally:
-                walk.close()
-        peak = walk.peak_bytes or measured.peak_bytes
-        return ProfiledDistillation(method, walk, result, ledger, measured.seconds, peak)
+                loop.close()
+        peak = loop.peak_bytes or measured.peak_bytes
+        return ProfiledDistillation(method, loop, result, timer, measured.seconds, peak)
 
     def _evaluate(self, distilled: DistilledDataset) -> ProfiledPhase:
         (student,) = self.sweep.evaluate.architectures
         setting = EvaluationSetting(self.data, student, self.asked.protocol, 1, 0, self.device)
-        ledger = OperationTimer(self.device, EVALUATE * self.request.seconds)
-        with timing.measure(self.device) as measured, ledger.running("evaluation"):
+        timer = OperationTimer(self.device, EVALUATE * self.request.seconds)
+        with timing.measure(self.device) as measured, timer.running("evaluation"):
             train_and_score(distilled, setting)
-        taken, asked = (sum(getattr(loop, name) for loop in ledger.loops) for name in ("taken", "asked"))
-        projected = projected_seconds(measured.seconds, ledger.loops)
+        taken, asked = (sum(getattr(cut, name) for cut in timer.loops) for name in ("taken", "asked"))
+        projected = projected_seconds(measured.seconds, timer.loops)
         note = f"one student, {taken:,} of {asked:,} steps of {self.asked.protocol.name}"
-        return ProfiledPhase("evaluate", measured.seconds, projected, measured.peak_bytes, ledger.spent, note)
+        return ProfiledPhase("evaluate", measured.seconds, projected, measured.peak_bytes, timer.spent, note)
 
     def _scale(self, made: PreparedTensors, distilled: ProfiledDistillation) -> list[ScalingAxis]:
         """The same hyper-parameters at other sizes, on normalised images."""
@@ -223,8 +223,8 @@ class Profiler:
         made: PreparedTensors,
     ) -> float:
         """Seconds of a step; of the distillation where there are none: the median of a few."""
-        if distilled.walk.timed:
-            return distilled.walk.step_s
+        if distilled.loop.timed:
+            return distilled.loop.step_s
         costs = [distilled.seconds]
         while len(costs) < RUNS and sum(costs) < SCALING * self.request.seconds / POINTS:
             costs.append(self._distill(maker, jobs, made, 0, None).seconds)
@@ -243,24 +243,24 @@ def _prepared(made: PreparedTensors) -> ProfiledPhase:
 
 
 def _distilled(distilled: ProfiledDistillation) -> ProfiledPhase:
-    walk, seconds, peak = distilled.walk, distilled.seconds, distilled.peak_bytes
-    if not walk.timed:
-        return ProfiledPhase("distill", seconds, seconds, peak, distilled.ledger.spent, "no steps: run whole")
+    loop, seconds, peak = distilled.loop, distilled.seconds, distilled.peak_bytes
+    if not loop.timed:
+        return ProfiledPhase("distill", seconds, seconds, peak, distilled.timer.spent, "no steps: run whole")
     note = (
-        f"{len(walk.timed):,} of {walk.total:,} steps timed, {len(walk.watched):,} more watched by operation"
+        f"{len(loop.timed):,} of {loop.total:,} steps timed, {len(loop.watched):,} more watched by operation"
     )
-    return ProfiledPhase("distill", seconds, walk.projected_s, peak, walk.ledger.spent, note)
+    return ProfiledPhase("distill", seconds, loop.projected_s, peak, loop.timer.spent, note)
 
 
-def _step(walk: ProfiledLoop) -> ProfiledStep | None:
-    if walk.total is None or not walk.timed:
+def _step(loop: ProfiledLoop) -> ProfiledStep | None:
+    if loop.total is None or not loop.timed:
         return None
     return ProfiledStep(
-        total=walk.total,
-        timed=len(walk.timed),
-        median_s=walk.step_s,
-        mean_s=fmean(walk.timed),
-        flops=fmean(walk.flops) if walk.flops else None,
-        watched_s=fmean(walk.watched) if walk.watched else None,
-        joules=None if walk.joules is None else walk.joules / len(walk.timed),
+        total=loop.total,
+        timed=len(loop.timed),
+        median_s=loop.step_s,
+        mean_s=fmean(loop.timed),
+        flops=fmean(loop.flops) if loop.flops else None,
+        watched_s=fmean(loop.watched) if loop.watched else None,
+        joules=None if loop.joules is None else loop.joules / len(loop.timed),
     )
