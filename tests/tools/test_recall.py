@@ -255,7 +255,7 @@ def failed(*words: object) -> str:
         ("memory", ("--classes", "0,10"), "--classes: no class '10'"),
         ("memory", ("--classes", "0,,1"), "a class is missing"),
         ("memory", ("--classes", "0+,1"), "a class is missing"),
-        ("memory", ("--classes", "0,1+0"), "--classes: class '0' is named twice"),
+        ("memory", ("--classes", "0,1+0"), "--classes: class '0' is given twice"),
         ("memory", ("--classes", "0+1"), "one group leaves nothing to tell apart"),
         ("half", ("--classes", "0,7", "--shots", 0), "--shots 0: must be at least 1"),
         ("half", ("--classes", "0,7", "--shots", 500), "--shots 500: a new class has 143 training images"),
