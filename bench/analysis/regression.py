@@ -90,7 +90,7 @@ def moved_cells(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
 
 
 def _cells(side: pd.DataFrame) -> pd.DataFrame:
-    """A row per cell: the accuracies of its seeds, seconds to prepare and distil, stored bytes."""
+    """A row per cell: the accuracies of its seeds, seconds to prepare and distill, stored bytes."""
     rows = deduplicate(side)
     found = rows.assign(seconds=rows["prepare_s"] + rows["distill_s"]).groupby(CELL, dropna=False)
     return found.agg(

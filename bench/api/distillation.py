@@ -1,4 +1,4 @@
-"""Distil and score one set in this process, by the same code as a job of a sweep."""
+"""Distill and score one set in this process, by the same code as a job of a sweep."""
 
 import contextlib
 import dataclasses
@@ -76,7 +76,7 @@ def distill(
     progress: bool = True,
     **hyperparameters: Any,
 ) -> DistilledDataset:
-    """Distil a data set; the same images, to the last bit, as `ddbench run` with the same settings on a CPU.
+    """Distill a data set; the same images, to the last bit, as `ddbench run` with the same settings on a CPU.
 
     Prerequisites (expert trajectories, trained networks, whitening) are built first, once in a process.
 

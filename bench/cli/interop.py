@@ -18,6 +18,7 @@ from bench.cli.options import (
     StudentsOption,
 )
 from bench.core.errors import UserError
+from bench.core.words import true_minus
 
 if TYPE_CHECKING:  # as in cli: torch takes two seconds to import
     from bench.interop.diagnose import Trial, Verdict
@@ -210,7 +211,7 @@ def verify_command(
 
 def _row(trial: "Trial") -> None:
     """One line for each trial as it ends: a user waits minutes for all of them."""
-    gain = f"{100 * trial.gain:+.1f}" if trial.round else ""
+    gain = true_minus(true_minus(f"{100 * trial.gain:+.1f}")) if trial.round else ""
     spread = f"± {100 * trial.spread:.1f}" if len(trial.accuracies) > 1 else ""
     _columns(str(trial.round or ""), trial.suspect, trial.change, f"{100 * trial.accuracy:.1f}", spread, gain)
 
@@ -226,10 +227,10 @@ def _judge(verdict: "Verdict", tolerance: float) -> None:
     if abs(verdict.expected - verdict.first.accuracy) <= tolerance:
         out.print(f"\n{title}reproduced, within {100 * tolerance:g}", highlight=False)
         return
-    out.print(f"\n{title}missed by {expected - first:+.1f}", highlight=False)
+    out.print(f"\n{title}missed by {true_minus(f'{expected - first:+.1f}')}", highlight=False)
     table = Table(box=None, pad_edge=False, show_header=False)
     for trial in verdict.blamed:
-        table.add_row(f"  {trial.suspect}", trial.change, f"{100 * trial.gain:+.1f}")
-    table.add_row("  left unexplained", "", f"{100 * verdict.missing:+.1f}")
+        table.add_row(f"  {trial.suspect}", trial.change, true_minus(f"{100 * trial.gain:+.1f}"))
+    table.add_row("  left unexplained", "", true_minus(f"{100 * verdict.missing:+.1f}"))
     out.print(table)
     out.print("  chosen by test accuracy: an explanation, not a result", style="dim")

@@ -1,9 +1,16 @@
 """Numbers and spans of time as people write them."""
 
+import re
+
 
 def count(n: int, noun: str) -> str:
     """`1 job`, `2 jobs`, `1,000 jobs`; for nouns whose plural ends in s."""
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def true_minus(text: str) -> str:
+    """Numbers below zero with a minus sign, and not with the hyphen of a keyboard: for what is only read."""
+    return re.sub(r"(?<![\w.])-(?=\d)", "\N{MINUS SIGN}", text)
 
 
 def duration(seconds: float) -> str:

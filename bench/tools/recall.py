@@ -195,7 +195,7 @@ def _data_of(meta: dict[str, Any]) -> tuple[Dataset, list[int]]:
     """The data set that the artifact comes from, whole, and which of its classes the artifact holds."""
     if "dataset_spec" not in meta:
         raise UserError(
-            f"{meta['label']} does not say where its data are (an older ddbench): distil it again"
+            f"{meta['label']} does not say where its data are (an older ddbench): distill it again"
         )
     spec = DatasetSpec.model_validate(meta["dataset_spec"])
     own = read_dataset(prepare_dataset(spec))

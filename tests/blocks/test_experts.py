@@ -34,7 +34,7 @@ Banks = dict[str, dict[str, Tensor]]
 
 @dataclass(frozen=True)
 class Reads:
-    """A method that reads trajectories, and distils nothing worth having."""
+    """A method that reads trajectories, and distills nothing worth having."""
 
     version: ClassVar[int] = 1
     paper: ClassVar[str] = "none: for these tests"

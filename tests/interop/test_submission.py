@@ -69,7 +69,7 @@ def test_honest_results_pass_and_are_reproduced_to_the_bit(folder: Path) -> None
 
 
 def test_somebody_elses_set_that_was_evaluated_passes_too(folder: Path, tmp_path: Path) -> None:
-    """No sweep distils it: its key is that of what was stored, and how it is scored is planned."""
+    """No sweep distills it: its key is that of what was stored, and how it is scored is planned."""
     artifact = load_record(record(folder)).artifact
     assert ddbench("export", folder, artifact, "--to", tmp_path / "set", "--format", "plain").code == 0
     words = ("--dataset", "digits", "--architecture", "mlp", "--protocol", "quick", "--students", 1)

@@ -261,7 +261,8 @@ def test_names_are_broken_before_numbers_are_cut() -> None:
     render.print_table(table, Console(file=text, width=70))
     first, second = text.getvalue().splitlines()[4:6]
     broken, whole = first.split()[:4], first.split()[4:]
-    assert whole == ["93.0", "92.9", "-0.1", "[-1.5,", "1.5]"]
+    minus = "\N{MINUS SIGN}"
+    assert whole == ["93.0", "92.9", f"{minus}0.1", f"[{minus}1.5,", "1.5]"]
     assert [a + b for a, b in zip(broken[1:], second.split(), strict=True)] == cells[1:4]
 
 

@@ -147,7 +147,7 @@ def test_bars_are_stacked_in_order_and_numbers_stand_beside_them(tmp_path: Path)
     assert [bar.get_x() for bar in mtt] == [0, 4, 10]
     assert [bar.get_width() for bar in mtt] == pytest.approx([4, 6, 2])
     texts = [text.get_text() for text in axes.texts]
-    assert texts[:8] == ["prepare", "0", "4.0", "4.0", "distil", "0.002", "6.0", "60.0"]
+    assert texts[:8] == ["prepare", "0", "4.0", "4.0", "distill", "0.002", "6.0", "60.0"]
     assert texts[-4:] == ["total", "1.0", "12.0", "66.0"]
     assert axes.get_xlim()[0] == 0
     assert any("‡ stores more" in text.get_text() for text in figure.texts)
@@ -156,5 +156,5 @@ def test_bars_are_stacked_in_order_and_numbers_stand_beside_them(tmp_path: Path)
 
 def test_unmeasured_seconds_are_a_dash() -> None:
     figure = seconds_breakdown(table(spent("file", None, 0.9)))
-    assert [text.get_text() for text in figure.axes[0].texts][:4] == ["prepare", "0", "distil", "—"]
+    assert [text.get_text() for text in figure.axes[0].texts][:4] == ["prepare", "0", "distill", "—"]
     assert [text.get_text() for text in figure.axes[0].texts][-2:] == ["total", "—"]  # not that of the rest

@@ -293,7 +293,7 @@ def changed(results: Path, folder: Path, change: Change) -> Path:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda meta: meta.pop("dataset_spec"), "distil it again"),
+        (lambda meta: meta.pop("dataset_spec"), "distill it again"),
         (lambda meta: meta["identity"].update(dataset="0" * 32), "are no longer those that"),
         (
             lambda meta: meta["dataset_spec"].update(name="image_folder", path="/nowhere"),

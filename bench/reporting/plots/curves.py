@@ -85,7 +85,7 @@ def distillation_curve_section(view: RecordsView) -> Section | None:
         "steps": (progress["step"].astype(float), "steps of the distillation (log scale)"),
         "seconds": (
             progress["prepare_s"] + progress["distill_s"],
-            "seconds to prepare and distil so far (log scale)",
+            "seconds to prepare and distill so far (log scale)",
         ),
     }
     plots = {

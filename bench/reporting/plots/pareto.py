@@ -126,13 +126,13 @@ def _figure(
 
 
 def accuracy_vs_seconds(summary: pd.DataFrame) -> Figure:
-    """Draw accuracy against seconds to prepare and distil.
+    """Draw accuracy against seconds to prepare and distill.
 
     A panel for each ipc: sets of one size compete, those that fit their budget.
     """
     seconds = summary["prepare_s"] + summary["distill_s"]
     clipped = ", below 1 ms drawn at 1 ms" if (seconds[~summary["exempt"]] < LEAST_SECONDS).any() else ""
-    label = f"seconds to prepare and distil (log scale{clipped})"
+    label = f"seconds to prepare and distill (log scale{clipped})"
     return _figure(
         panel_by_ipc(summary),
         summary,

@@ -18,7 +18,7 @@ from bench.reporting.tables.table import budget_mark, frame_rows, mark_notes, sh
 # dark, middle and light: they differ in grey print and without colour vision
 PHASES = dict(zip(SECONDS, ("#1f3b73", "#de8f05", "#d3d3d3"), strict=True))
 PHASE_HATCHES = dict(zip(SECONDS, ("", "////", ""), strict=True))
-PHASE_NAMES = dict(zip(SECONDS, ("prepare", "distil", "evaluate"), strict=True))
+PHASE_NAMES = dict(zip(SECONDS, ("prepare", "distill", "evaluate"), strict=True))
 MOST_BARS = 400
 BAR, WIDTH = 0.21, 3.2  # inches
 COLUMN = 0.68  # inches of a column of numbers

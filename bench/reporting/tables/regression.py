@@ -29,7 +29,7 @@ NOTES = (
     "distillation seeds, those of A and B drawn independently.",
     "p: Welch's t-test, Holm's correction over all {tested} cells with at least 3 seeds on both sides. "
     f"Regressed, improved: the interval leaves 0 out and p is under {SIGNIFICANCE}.",
-    "Seconds to prepare and distil; KiB at fp32. Storing more is a regression too; seconds are only shown.",
+    "Seconds to prepare and distill; KiB at fp32. Storing more is a regression too; seconds are only shown.",
 )
 
 

@@ -13,6 +13,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from bench.core.words import true_minus
 from bench.reporting.tables.table import (
     MISSING,
     NO_NETWORK,
@@ -264,7 +265,7 @@ def _rich(table: Comparison, squeezed: bool = False) -> Table:
         )
     for group in table.groups:
         for row in _without_repeats(group, table.grouped):
-            drawn.add_row(*(Text(cell.text, style="bold" if cell.bold else "") for cell in row))
+            drawn.add_row(*(Text(true_minus(cell.text), style="bold" if cell.bold else "") for cell in row))
         drawn.add_section()
     return drawn
 

@@ -139,7 +139,7 @@ class LinearBases(Balanced):
         makes those of the stored classes. Raises UserError for other queries, which know no new class.
         """
         if self.queries is None or self.learned_queries:
-            raise UserError("learned and one-hot queries know no new class: distil with centroid queries")
+            raise UserError("learned and one-hot queries know no new class: distill with centroid queries")
         mean = images.mean(0, keepdim=True)
         return _embed(shrink(mean, self.bases.shape[-1]), self.queries.shape[1])[0]
 
