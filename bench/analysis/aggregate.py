@@ -159,7 +159,7 @@ def spreads(group: Ragged, name: str) -> dict[str, Floats]:
 # --- the accuracy -------------------------------------------------------------------------------------------
 
 
-def summary(frame: pd.DataFrame) -> pd.DataFrame:
+def summary_frame(frame: pd.DataFrame) -> pd.DataFrame:
     """Summarise records: accuracy, storage and costs of each cell over its distillation seeds.
 
     Args:

@@ -74,7 +74,7 @@ def tied_ranks(mean: Floats, low: Floats, high: Floats) -> Floats:
 
 
 def rank_cells(rows: pd.DataFrame) -> pd.DataFrame:
-    """Add the columns `competes`, `rank`, `best` and `summary_best` to rows of `aggregate.summary`.
+    """Add the columns `competes`, `rank`, `best` and `summary_best` to rows of `aggregate.summary_frame`.
 
     Args:
         rows: One row per method, data set, ipc, architectures and protocol; those that agree in `BEST_OF` are

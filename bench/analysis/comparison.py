@@ -128,7 +128,7 @@ def accuracy_matrix(flat: pd.DataFrame, summary: pd.DataFrame) -> AccuracyMatrix
 
     Args:
         flat: A row per record.
-        summary: `aggregate.summary` of it.
+        summary: `aggregate.summary_frame` of it.
     """
     groups = summary[~summary["exempt"]].reset_index(drop=True)
     placed = _placed(groups.assign(group=groups.index))

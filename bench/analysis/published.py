@@ -43,7 +43,7 @@ NETWORKS: Final = {
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class PublishedEvaluation:
     """How published students were trained."""
 
     protocols: tuple[str, ...]  # those here that train them alike
@@ -53,21 +53,21 @@ class Evaluation:
 
 _BEST = "published: the best of many evaluations on the test set"
 EVALUATIONS: Final = {
-    "DC": Evaluation(("dc300",), "DC's, 300 epochs without augmentation"),
-    "DSA": Evaluation(("dsa1000",), "DSA's, 1000 epochs with its augmentation"),
-    "DM": Evaluation(("dsa1000",), "DSA's, 1000 epochs with its augmentation"),
-    "IDC": Evaluation(("idc",), "IDC's, 1000 epochs with augmentation and CutMix"),
-    "IDC-I": Evaluation(("idc",), "IDC's, 1000 epochs with augmentation and CutMix"),
-    "MTT": Evaluation(("mtt",), "MTT's, 1000 epochs at the learned step size", _BEST),
-    "TESLA": Evaluation(("mtt",), "MTT's, 1000 epochs at the learned step size", _BEST),
-    "HaBa": Evaluation(("mtt",), "MTT's, 1000 epochs at the learned step size", _BEST),
-    "RTP-memory": Evaluation(("rtp",), "RTP's, 300 epochs at a constant rate"),
+    "DC": PublishedEvaluation(("dc300",), "DC's, 300 epochs without augmentation"),
+    "DSA": PublishedEvaluation(("dsa1000",), "DSA's, 1000 epochs with its augmentation"),
+    "DM": PublishedEvaluation(("dsa1000",), "DSA's, 1000 epochs with its augmentation"),
+    "IDC": PublishedEvaluation(("idc",), "IDC's, 1000 epochs with augmentation and CutMix"),
+    "IDC-I": PublishedEvaluation(("idc",), "IDC's, 1000 epochs with augmentation and CutMix"),
+    "MTT": PublishedEvaluation(("mtt",), "MTT's, 1000 epochs at the learned step size", _BEST),
+    "TESLA": PublishedEvaluation(("mtt",), "MTT's, 1000 epochs at the learned step size", _BEST),
+    "HaBa": PublishedEvaluation(("mtt",), "MTT's, 1000 epochs at the learned step size", _BEST),
+    "RTP-memory": PublishedEvaluation(("rtp",), "RTP's, 300 epochs at a constant rate"),
 }
 DC_BENCH: Final = {
-    "best over augmentations": Evaluation((), "DC-BENCH's, the best of several augmentations"),
-    "mean over augmentations": Evaluation((), "DC-BENCH's, the mean of several augmentations"),
+    "best over augmentations": PublishedEvaluation((), "DC-BENCH's, the best of several augmentations"),
+    "mean over augmentations": PublishedEvaluation((), "DC-BENCH's, the mean of several augmentations"),
 }
-UNSTATED = Evaluation((), "a recipe that the table does not state")
+UNSTATED = PublishedEvaluation((), "a recipe that the table does not state")
 # data sets that are not the original files, by fingerprint
 COPIES: Final = {"511a870f652c3359a4d06530ec08a256": "data set of JPEG copies"}
 
@@ -117,7 +117,7 @@ def match_published(flat: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         flat: A row per record.
-        summary: `aggregate.summary` of it.
+        summary: `aggregate.summary_frame` of it.
 
     Returns:
         A row per cell and figure, with the columns of both; those of the figure end in `_published` where the

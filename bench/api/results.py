@@ -52,7 +52,7 @@ def summary(results: Results) -> pd.DataFrame:
     Returns:
         A row per method, data set, ipc, architectures and protocol, the best of each group first.
     """
-    return aggregate.summary(_frame(results))
+    return aggregate.summary_frame(_frame(results))
 
 
 def compare(old: Results, new: Results) -> pd.DataFrame:

@@ -28,7 +28,7 @@ def ls_command(directory: ResultsArgument) -> None:
     if not rows:
         raise UserError(f"neither records nor artifacts in {directory}: name a result folder")
     table = Table(box=None, pad_edge=False)
-    for name in COLUMNS:
+    for name in LISTED_COLUMNS:
         table.add_column(
             name, justify="right" if name in ("ipc", "seed", "accuracy %") else "left", no_wrap=True
         )
@@ -40,7 +40,17 @@ def ls_command(directory: ResultsArgument) -> None:
     )
 
 
-COLUMNS = ("ID", "method", "data set", "ipc", "distilled on", "seed", "scored on", "protocol", "accuracy %")
+LISTED_COLUMNS = (
+    "ID",
+    "method",
+    "data set",
+    "ipc",
+    "distilled on",
+    "seed",
+    "scored on",
+    "protocol",
+    "accuracy %",
+)
 Listed = tuple[str, ...]
 
 
@@ -64,7 +74,7 @@ def list_records(directory: Path) -> list[Listed]:
             str(row["seed"]),
             row["eval_arch"],
             row["protocol"],
-            f"{100 * row['accuracy']:.1f}",
+            f"{100 * row['accuracy']:.1f} %",
         )
         for row in frame.sort_values(order, na_position="last").to_dict("records")
     ]

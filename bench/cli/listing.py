@@ -21,6 +21,7 @@ def _listed(parameters: Mapping[str, Any]) -> str:
 
 
 def list_methods() -> dict[str, str]:
+    """The citation and the hyper-parameters of each, with their defaults."""
     found = {name: method_class(name) for name in sorted(method_names())}
     return {
         name: f"{cls.paper}. Parameters: {_listed({f.name: f.default for f in fields(cls)})}"
@@ -29,12 +30,14 @@ def list_methods() -> dict[str, str]:
 
 
 def list_datasets() -> dict[str, str]:
+    """Size, classes and origin of each."""
     from bench.data.spec import DATASETS
 
     return dict(DATASETS)
 
 
 def list_architectures() -> dict[str, str]:
+    """What each is, and its parameters with their defaults."""
     from bench.core.networks.architecture import FAMILIES, family_parameters
 
     return {

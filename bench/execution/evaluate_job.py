@@ -28,14 +28,22 @@ def evaluate_artifact(
     data: Dataset,
     where: dict[str, Any],
 ) -> Record:
-    """The record of one artifact under one architecture and protocol. `where`: device, cpus, gpus, ..."""
+    """Score one artifact under one architecture and protocol.
+
+    Args:
+        store: where the artifact and what the evaluation needs are.
+        key: of the evaluation.
+        inputs: keys by role: artifact, and rate and teacher where the protocol has them.
+        identity: what the key of the evaluation hashes.
+        data: the data set.
+        where: device, cpus, gpus, exclusive, warm, label of the data set, versions.
+    """
     meta = store.meta(inputs["artifact"])
     method = meta["identity"]
     distilled, setting = _load_setting(store, inputs, identity, data, where)
     tuned = load_file(store.artifact(inputs["rate"]) / WEIGHTS) if "rate" in inputs else None
     with timing.measure(setting.device) as measured:
         result = train_and_score(distilled, setting, tuned, identity.get("curve", ()))
-    peaks = {**meta["cost"]["peak_memory"], "evaluate": measured.peak_bytes}
     scores = result.scores
     folder = store.artifact(inputs["artifact"])
     return Record(
@@ -67,20 +75,27 @@ def evaluate_artifact(
         ),
         training=result.training,
         storage=measure_storage(distilled, data, method["ipc"]),
-        cost=Cost(
-            prepare_s=meta["cost"]["prepare_s"],
-            distill_s=meta["cost"]["distill_s"],
-            evaluate_s=measured.seconds,
-            peak_memory_bytes=max(peaks.values()),
-            peak_memory=peaks,
-            device=meta["cost"]["device"]
-            or timing.device_name(setting.device),  # of a set from elsewhere: here
-            cpus=where["cpus"],
-            gpus=where["gpus"],
-            exclusive=where["exclusive"] and meta["cost"]["exclusive"],
-            warm=where["warm"],
-        ),
+        cost=_cost(meta["cost"], measured, setting.device, where),
         versions=where["versions"] | method_package(method["method"]),
+    )
+
+
+def _cost(
+    spent: Mapping[str, Any], measured: timing.Measured, device: torch.device, where: Mapping[str, Any]
+) -> Cost:
+    """What the artifact had cost, and the evaluation's own seconds and memory."""
+    peaks = {**spent["peak_memory"], "evaluate": measured.peak_bytes}
+    return Cost(
+        prepare_s=spent["prepare_s"],
+        distill_s=spent["distill_s"],
+        evaluate_s=measured.seconds,
+        peak_memory_bytes=max(peaks.values()),
+        peak_memory=peaks,
+        device=spent["device"] or timing.device_name(device),  # a set from elsewhere has no device of its own
+        cpus=where["cpus"],
+        gpus=where["gpus"],
+        exclusive=where["exclusive"] and spent["exclusive"],
+        warm=where["warm"],
     )
 
 

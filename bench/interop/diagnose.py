@@ -75,6 +75,8 @@ class Trial:
 
 @dataclass(frozen=True)
 class Verdict:
+    """The published accuracy, the first trial, and the changes that explain the difference."""
+
     expected: float
     first: Trial
     blamed: list[Trial]  # each on top of those before it

@@ -141,6 +141,7 @@ def _describe(axes: Mapping[str, Any]) -> str:
 
 
 def plan_distillation(jobs: dict[str, Job], name: str, method: Method, cell: Cell) -> Job:
+    """Add a distillation and its prerequisites to `jobs`, inputs first; returns its own job."""
     inputs = _prepare(jobs, method.requires(), cell) | _whitening(jobs, cell)
     axes = cell.axes(method.depends_on)
     identity = {

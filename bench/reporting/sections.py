@@ -25,8 +25,8 @@ class RecordsView:
 
     @cached_property
     def summary(self) -> pd.DataFrame:
-        """A row per cell: accuracy over seeds, storage and costs (`aggregate.summary`)."""
-        return aggregate.summary(self.flat)
+        """A row per cell: accuracy over seeds, storage and costs (`aggregate.summary_frame`)."""
+        return aggregate.summary_frame(self.flat)
 
     @cached_property
     def ranked(self) -> pd.DataFrame:

@@ -18,5 +18,6 @@ _STEPS = ("steps", "iterations", "inner_steps")
 
 @pytest.mark.parametrize("name", METHODS)
 def test_contract(name: str) -> None:
+    """See `bench.testing.contract.check_method`."""
     takes = {field.name for field in dataclasses.fields(method_class(name))}
     check_method(name, **{step: 2 for step in _STEPS if step in takes})

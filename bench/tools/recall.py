@@ -123,6 +123,8 @@ class RecallRow:
 
 @dataclass(frozen=True)
 class RecallResult:
+    """The rows of the table, and the file that has them too."""
+
     title: str  # the artifact and the task
     rows: list[RecallRow]
     path: Path  # the same as JSON

@@ -14,7 +14,7 @@ from helpers.record import make, sweep, trained, write
 from helpers.report import COLUMNS
 
 from bench.analysis import aggregate
-from bench.analysis.aggregate import interval, metrics_summary, summary, training_course, transfer
+from bench.analysis.aggregate import interval, metrics_summary, summary_frame, training_course, transfer
 from bench.core.errors import UserError
 from bench.records.columns import MEASURED_COLUMNS, record_frame
 from bench.records.reader import read_records
@@ -29,7 +29,7 @@ def test_students_are_averaged_before_seeds() -> None:
     records = [
         make(accuracies=a, seed=i, cost=c) for i, (a, c) in enumerate(zip(accuracies, costs, strict=True))
     ]
-    row = summary(record_frame(records)).iloc[0]
+    row = summary_frame(record_frame(records)).iloc[0]
     assert row["accuracy_mean"] == pytest.approx(1.9 / 3)  # and not 5.0 / 8, the mean of all students
     deviation = math.sqrt(((0.5 - 1.9 / 3) ** 2 + (0.6 - 1.9 / 3) ** 2 + (0.8 - 1.9 / 3) ** 2) / 2)
     assert row["accuracy_std"] == pytest.approx(deviation)
@@ -40,7 +40,7 @@ def test_students_are_averaged_before_seeds() -> None:
 
 
 def test_columns_order_and_types() -> None:
-    table = summary(record_frame(sweep()))
+    table = summary_frame(record_frame(sweep()))
     assert list(table.columns) == COLUMNS
     assert len(table) == 2 + 3 * 2 * 2
     assert str(table["ipc"].dtype) == "Int64"
@@ -50,9 +50,9 @@ def test_columns_order_and_types() -> None:
 
 def test_rows_are_sorted_whatever_the_order_of_the_records() -> None:
     records = sweep()
-    table = summary(record_frame(records))
-    assert table.equals(summary(record_frame(records[::-1])))
-    dm = summary(record_frame(sweep(methods=("full", "random_real", "herding"), archs=("mlp",))))
+    table = summary_frame(record_frame(records))
+    assert table.equals(summary_frame(record_frame(records[::-1])))
+    dm = summary_frame(record_frame(sweep(methods=("full", "random_real", "herding"), archs=("mlp",))))
     assert list(dm["method"]) == ["herding", "random_real", "herding", "random_real", "full"]
     assert dm["ipc"].iloc[:4].tolist() == [1, 1, 10, 10]
     assert dm["ipc"].isna().iloc[4]
@@ -60,7 +60,7 @@ def test_rows_are_sorted_whatever_the_order_of_the_records() -> None:
 
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_no_interval_below_three_seeds(seeds: int) -> None:
-    row = summary(record_frame(sweep(methods=("dm",), ipcs=(1,), archs=("mlp",), seeds=seeds))).iloc[0]
+    row = summary_frame(record_frame(sweep(methods=("dm",), ipcs=(1,), archs=("mlp",), seeds=seeds))).iloc[0]
     assert math.isnan(row["accuracy_ci_low"])
     assert math.isnan(row["accuracy_ci_high"])
     assert math.isnan(row["accuracy_std"]) == (seeds == 1)
@@ -69,7 +69,7 @@ def test_no_interval_below_three_seeds(seeds: int) -> None:
 def test_identical_seeds_give_a_point_and_no_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        row = summary(record_frame([make(seed=seed, accuracies=(0.3,)) for seed in range(4)])).iloc[0]
+        row = summary_frame(record_frame([make(seed=seed, accuracies=(0.3,)) for seed in range(4)])).iloc[0]
     assert (row["accuracy_ci_low"], row["accuracy_ci_high"], row["accuracy_std"]) == (0.3, 0.3, 0.0)
 
 
@@ -106,7 +106,7 @@ def test_hyperparameters_that_differ_within_a_cell_enter_the_label_sorted() -> N
     ]
     expected = ["dm[init=real, steps=10]", "dm[init=noise, steps=1000]", "dm[init=real, steps=10]", "herding"]
     assert labels(records) == expected
-    assert summary(record_frame(records))["n_seeds"].tolist() == [1] * 4
+    assert summary_frame(record_frame(records))["n_seeds"].tolist() == [1] * 4
 
 
 def test_hyperparameters_that_differ_across_cells_do_not() -> None:
@@ -135,7 +135,7 @@ def test_versions_are_kept_apart_only_when_there_are_several() -> None:
     alike = [make(), make(dataset_fingerprint="ab12cd99")]
     assert labels(alike, "dataset") == ["digits#ab12cd3", "digits#ab12cd9"]
     for records in (twice, prints, alike):
-        assert summary(record_frame(records))["n_seeds"].eq(1).all()
+        assert summary_frame(record_frame(records))["n_seeds"].eq(1).all()
 
 
 def test_a_new_method_version_compares_hyperparameters_with_its_own_kind() -> None:
@@ -161,7 +161,7 @@ def test_bad_records_are_reported_and_not_averaged(tmp_path: Path) -> None:
         f"records/{altered.name} does not match its checksum{again}",
         f"records/half.json is not readable as JSON{again}",
     ]
-    assert summary(record_frame(read))["n_seeds"].tolist() == [2]
+    assert summary_frame(record_frame(read))["n_seeds"].tolist() == [2]
 
 
 def test_nothing_to_read_is_the_users_error(tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_no_torch_is_imported() -> None:
 def test_a_seed_scored_again_with_more_students_counts_once() -> None:
     few = make("dm", 1, (0.2, 0.2), seed=0)
     more = few.model_copy(update={"key": "again", "accuracies": [0.2, 0.2, 0.5]})
-    (row,) = aggregate.summary(record_frame([few, more])).to_dict("records")
+    (row,) = aggregate.summary_frame(record_frame([few, more])).to_dict("records")
     assert (row["n_students"], row["n_seeds"]) == (3, 1)
     assert row["accuracy_mean"] == pytest.approx(0.3)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from helpers.record import make
 
-from bench.analysis.aggregate import summary
+from bench.analysis.aggregate import summary_frame
 from bench.analysis.best import rank_cells, tied_ranks, tied_with_best
 from bench.analysis.comparison import accuracy_matrix, over_budget, standings
 from bench.records.columns import record_frame
@@ -62,7 +62,7 @@ def test_cells_of_a_summary() -> None:
         *seeds("full", [0.99], ipc=None),
         *seeds("worse", [0.3], ipc=10),
     ]
-    cells = summary(record_frame(records))
+    cells = summary_frame(record_frame(records))
     found = rank_cells(cells)
     fair = found[found["competes"]]
     assert fair["method"].tolist() == ["best", "tied", "worse", "worse"]
@@ -78,7 +78,7 @@ def test_cells_of_a_summary() -> None:
 def test_the_best_of_the_standings_fits_its_budget() -> None:
     records = [*seeds("dm", [0.5] * 3), *seeds("haba", [0.9] * 3, within_budget=False)]
     flat = record_frame(records)
-    cells = summary(flat)
+    cells = summary_frame(flat)
     matrix = accuracy_matrix(flat, cells)
     assert over_budget(cells, matrix) == {"haba"}
     found = standings(matrix, {"haba"})

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from bench.analysis.aggregate import summary
+from bench.analysis.aggregate import summary_frame
 from bench.analysis.comparison import (
     AccuracyMatrix,
     accuracy_matrix,
@@ -45,7 +45,7 @@ def table(values: dict[str, Sequence[Sequence[float]]], **fields: Any) -> list[R
 
 def made(records: list[Record]) -> AccuracyMatrix:
     flat = record_frame(records)
-    return accuracy_matrix(flat, summary(flat))
+    return accuracy_matrix(flat, summary_frame(flat))
 
 
 def by_method(compared: AccuracyMatrix) -> pd.DataFrame:

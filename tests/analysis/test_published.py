@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from helpers.record import make, trained, write
 
-from bench.analysis.aggregate import summary
+from bench.analysis.aggregate import summary_frame
 from bench.analysis.published import NETWORKS, PUBLISHED_CSV, match_published, published, split_setting
 from bench.records.columns import record_frame
 from bench.records.schema import Record
@@ -25,7 +25,7 @@ def cifar(method: str, ipc: int | None, accuracies: tuple[float, ...] = (0.5,), 
 
 def matched(*records: Record) -> list[dict[Any, Any]]:
     flat = record_frame(records)
-    return match_published(flat, summary(flat)).to_dict("records")
+    return match_published(flat, summary_frame(flat)).to_dict("records")
 
 
 def differs(record: Record, source: str) -> str:

@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 from helpers.record import make, sweep, trained, write
 
-from bench.analysis.aggregate import metrics_summary, summary, training_course, transfer
+from bench.analysis.aggregate import metrics_summary, summary_frame, training_course, transfer
 from bench.analysis.dd_ranking import dd_ranking_scores
 from bench.records import columns, reader, schema
 from bench.records.schema import CurvePoint, Metrics, Record
 
-TABLES = (summary, metrics_summary, training_course, transfer, dd_ranking_scores)
+TABLES = (summary_frame, metrics_summary, training_course, transfer, dd_ranking_scores)
 
 
 def with_metrics(one: Record, curve: bool) -> Record:

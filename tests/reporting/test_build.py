@@ -14,7 +14,7 @@ from helpers.record import make, sweep, write
 from helpers.report import COLUMNS, CROSS, FILES, THREE
 from rich.console import Console
 
-from bench.analysis.aggregate import summary
+from bench.analysis.aggregate import summary_frame
 from bench.analysis.best import rank_cells
 from bench.core.errors import UserError
 from bench.core.io import write_atomic
@@ -48,7 +48,7 @@ def _seeds(method: str, accuracies: list[float], **fields: Any) -> list[Record]:
 
 
 def _comparisons(records: list[Record]) -> list[Comparison]:
-    return summary_tables(rank_cells(summary(record_frame(records))))
+    return summary_tables(rank_cells(summary_frame(record_frame(records))))
 
 
 def _texts(comparison: Comparison) -> dict[str, list[str]]:
@@ -277,7 +277,7 @@ def test_labels_are_not_read_as_markup() -> None:
 
 
 def test_a_method_looks_the_same_everywhere_and_unlike_the_others() -> None:
-    table = summary(record_frame([make(f"m{i}") for i in range(25)]))
+    table = summary_frame(record_frame([make(f"m{i}") for i in range(25)]))
     look = method_looks(table)
     assert list(look) == [f"m{i}" for i in range(25)]
     assert len({(style.colour, style.marker, style.hollow) for style in look.values()}) == 25
@@ -285,7 +285,7 @@ def test_a_method_looks_the_same_everywhere_and_unlike_the_others() -> None:
 
 def test_panels_show_methods_without_network_beside_every_distillation_architecture() -> None:
     records = [make(), make(distill_arch="mlp"), make("herding"), make("herding", eval_arch="mlp")]
-    found = make_panels(summary(record_frame(records)))
+    found = make_panels(summary_frame(record_frame(records)))
     assert [(p.row, p.column, list(p.rows["method"])) for p in found] == [
         (0, 0, ["herding", "dm"]), (0, 1, ["herding"]), (1, 0, ["herding", "dm"]), (1, 1, ["herding"]),
     ]  # fmt: skip
@@ -305,7 +305,7 @@ def test_little_is_plotted_too(tmp_path: Path, records: list[Record], files: set
 
 
 def test_ticks_are_the_ipcs() -> None:
-    figure = accuracy_vs_ipc(summary(record_frame(sweep(ipcs=(1, 7, 50)))))
+    figure = accuracy_vs_ipc(summary_frame(record_frame(sweep(ipcs=(1, 7, 50)))))
     axes = figure.axes[0]
     figure.draw_without_rendering()
     assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "7", "50"]

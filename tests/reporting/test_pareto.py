@@ -10,7 +10,7 @@ from helpers.record import make
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.analysis.aggregate import summary
+from bench.analysis.aggregate import summary_frame
 from bench.records.columns import record_frame
 from bench.records.schema import Record
 from bench.reporting.plots import pareto, style
@@ -22,7 +22,7 @@ points = st.lists(st.tuples(st.one_of(few, st.floats(0, 1e6)), st.one_of(few, st
 
 
 def table(*records: Record) -> pd.DataFrame:
-    return summary(record_frame(list(records)))
+    return summary_frame(record_frame(list(records)))
 
 
 def spent(method: str, seconds: float | None, accuracy: float, **fields: object) -> Record:

@@ -105,6 +105,7 @@ def learned_rate(request: ImportRequest, stated: Any = None, *, required: bool =
 
 
 def check_finite(path: Path, numbers: Tensor) -> None:
+    """Raises UserError when images [N,...] hold NaN or infinite values; counts them."""
     bad = len(numbers) - int(torch.isfinite(numbers.flatten(1)).all(1).sum())
     if bad:
         raise UserError(
@@ -113,4 +114,5 @@ def check_finite(path: Path, numbers: Tensor) -> None:
 
 
 def shape_text(tensor: Tensor) -> str:
+    """`10 x 3 x 32 x 32`."""
     return " x ".join(map(str, tensor.shape)) or "a single number"

@@ -79,7 +79,7 @@ def seconds_breakdown(summary: pd.DataFrame) -> Figure:
     The seconds to evaluate are those on the distillation architecture.
 
     Args:
-        summary: The frame of `aggregate.summary`.
+        summary: The frame of `aggregate.summary_frame`.
 
     Raises:
         TooMuchToDraw: There are more than `MOST_BARS` bars.

@@ -12,6 +12,8 @@ PROFILE_SCHEMA = 1
 
 @dataclass(frozen=True)
 class ProfiledPhase:
+    """Seconds and memory of one phase, measured here and projected to all of it."""
+
     name: str  # prepare, distill, evaluate
     seconds: float  # spent here
     projected_s: float  # of the phase in full
@@ -48,6 +50,8 @@ class ProfiledStep:
 
 @dataclass(frozen=True)
 class Profile:
+    """All that `ddbench profile` measured of one method, and what follows for all of its steps."""
+
     method: str
     hyperparameters: dict[str, Any]
     dataset: str

@@ -41,6 +41,8 @@ RUNS = 5  # of a distillation without steps, which is over at once
 
 @dataclass(frozen=True)
 class ProfileRequest:
+    """What the command line asked for."""
+
     method: str
     values: Mapping[str, Any]  # hyper-parameters in the place of the preset's
     dataset: str
@@ -100,6 +102,8 @@ class CheckedRequest:
 
 @dataclass(frozen=True)
 class ProfiledDistillation:
+    """A distillation that was cut short, and what was measured of it."""
+
     method: Method
     loop: ProfiledLoop
     result: DistilledDataset
