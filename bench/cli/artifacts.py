@@ -30,7 +30,7 @@ def ls_command(directory: ResultsArgument) -> None:
     table = Table(box=None, pad_edge=False)
     for name in LISTED_COLUMNS:
         table.add_column(
-            name, justify="right" if name in ("ipc", "seed", "accuracy %") else "left", no_wrap=True
+            name, justify="right" if name in ("ipc", "seed", "accuracy") else "left", no_wrap=True
         )
     for row in rows:
         table.add_row(*map(escape, row))
@@ -49,7 +49,7 @@ LISTED_COLUMNS = (
     "seed",
     "scored on",
     "protocol",
-    "accuracy %",
+    "accuracy",
 )
 Listed = tuple[str, ...]
 
