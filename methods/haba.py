@@ -62,9 +62,8 @@ class HaBa:
     hallucinators: Annotated[int, Gt(0)] = 5  # |H|
     kernel: Annotated[int, Gt(0)] = 3
     padding: Annotated[int, Ge(0)] = 0
-    basis_channels: Annotated[int, Ge(0)] = (
-        0  # 0: the images'; 1: grey bases, three for the price of one of RGB
-    )
+    # 0: the images'; 1: grey bases, three for the price of one of RGB
+    basis_channels: Annotated[int, Ge(0)] = 0
     fit_budget: bool = False  # fewer bases, so that bases and hallucinators fit; false: as published
     hallucinator_init: Literal["official", "identity"] = "official"
     inner_steps: Annotated[int, Gt(0)] = 50  # N, on hallucinated images

@@ -19,13 +19,15 @@ from bench.core import timing
 from bench.core.distilled import DistilledDataset
 from bench.core.errors import UserError
 from bench.core.loop import Loop
+from bench.core.method import Problem
 from bench.core.networks.architecture import Architecture, parse_architecture
 from bench.core.registry import block_class
 from bench.data.cache import prepare_dataset, read_dataset
 from bench.data.dataset import Dataset
-from bench.data.spec import DatasetSpec, read_entry
+from bench.data.spec import DatasetSpec, preset_name, read_entry
 from bench.evaluation.metrics import Scores
 from bench.evaluation.scoring import EvaluationSetting, rates_on_holdout, train_and_score
+from bench.evaluation.storage import measure_storage
 from bench.execution.jobs import make_problem
 from bench.execution.progress import show_steps
 from bench.planning.graph import HOLDOUT, Cell, EvaluationSpec, Job, plan_distillation, plan_teacher
@@ -35,7 +37,6 @@ from bench.planning.yaml_schema import describe_faults, list_faults
 from bench.reporting.images.contact_sheet import save_sheet, sheet_figure
 from bench.reporting.images.sheets import images_sheet
 
-_HOLDOUT = "-holdout"
 _prepared: dict[tuple[str, str], dict[str, Tensor]] = {}  # by device and key: built once in a process
 
 
@@ -107,10 +108,11 @@ def distill(
     smallest = int(data.train.labels.bincount(minlength=data.n_classes).min())
     if not 1 <= ipc <= smallest:
         raise UserError(f"ipc: {ipc}; the smallest class of {data.label} allows 1 to {smallest}")
-    presets = _preset_name(data)
+    presets = preset_name(data.name, data.label)
     cell = Cell(data, ipc, network, seed, entry.preprocess(presets, ipc))
     jobs: dict[str, Job] = {}
-    job = plan_distillation(jobs, entry.name, entry.resolve(presets, ipc), cell)
+    resolved = entry.resolve(presets, ipc)
+    job = plan_distillation(jobs, entry.name, resolved, cell)
     console = Console(stderr=True, quiet=not progress)
     where = torch.device(device)
     _build(jobs, data, where, console)
@@ -118,7 +120,7 @@ def distill(
         loop = Loop(Path(folder), every_s=float("inf"))
         problem = dataclasses.replace(_problem(job, jobs, data, where), loop=loop)
         with show_steps(Path(folder), job.label, console):
-            return entry.resolve(presets, ipc).distill(problem)
+            return resolved.distill(problem)
 
 
 @dataclass(frozen=True)
@@ -187,13 +189,14 @@ def evaluate(
     tuned = rates_on_holdout(given, setting, HOLDOUT) if chosen.rates else None
     with timing.measure(where) as measured:
         result = train_and_score(given, setting, tuned)
+    stored = measure_storage(given, data, ipc=None)
     return Evaluation(
         accuracies=result.scores.accuracies,
         metrics=result.scores,
         lr=result.training.lr,
         seconds=measured.seconds,
-        stored_floats=given.n_stored,
-        ipc_equivalent=given.n_stored / (data.n_classes * data.train.images[0].numel()),
+        stored_floats=stored.floats,
+        ipc_equivalent=stored.ipc_equivalent,
         protocol=chosen.name,
         architecture=network.label,
     )
@@ -232,12 +235,7 @@ def _fitting(architecture: str, data: Dataset) -> Architecture:
     return network
 
 
-def _preset_name(data: Dataset) -> str:
-    """Whose presets it gets: those that its label names, for a folder of images."""
-    return data.label.removesuffix(_HOLDOUT) if data.name == "image_folder" else data.name
-
-
-def _problem(job: Job, jobs: Mapping[str, Job], data: Dataset, device: torch.device) -> Any:
+def _problem(job: Job, jobs: Mapping[str, Job], data: Dataset, device: torch.device) -> Problem:
     prepared = {role: _prepared[str(device), key] for role, key in job.inputs.items()}
     whitening = job.inputs.get("whitening")
     kind = None if whitening is None else jobs[whitening].identity["values"]["kind"]

@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bench.cli.console import out
+from bench.cli.console import out, print_rows
 from bench.cli.options import (
     ArchitectureOption,
     KeyArgument,
@@ -34,7 +33,7 @@ def ls_command(directory: ResultsArgument) -> None:
         )
     for row in rows:
         table.add_row(*map(escape, row))
-    (out if out.is_terminal else Console(width=200)).print(table)
+    print_rows(table)
     out.print(
         f"{count(len(rows), 'row')}; ID names a set in `ddbench show`, `export` and `recall`", style="dim"
     )
@@ -141,6 +140,6 @@ def recall_command(
     for row in scored.rows:
         table.add_row(*row.words())
     out.print(scored.title, highlight=False, markup=False, soft_wrap=True)
-    (out if out.is_terminal else Console(width=200)).print(table)
+    print_rows(table)
     note = "mean ± standard deviation of the students of one artifact, which counts whole in the floats"
     out.print(f"{note}\n  {scored.path}", highlight=False, markup=False, soft_wrap=True)

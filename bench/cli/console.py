@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from bench.core.words import count
 
@@ -16,6 +17,11 @@ if TYPE_CHECKING:  # torch takes two seconds to import
     from bench.reporting.build import Report
 
 out = Console()
+
+
+def print_rows(table: Table) -> None:
+    """Print a table; into a pipe, which has no width, so wide that no key or label is cut."""
+    (out if out.is_terminal else Console(width=200)).print(table)
 
 
 def write_report(*directories: Path, to: Path | None = None) -> "Report":

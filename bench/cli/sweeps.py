@@ -4,11 +4,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bench.cli.console import finish_run, out
+from bench.cli.console import finish_run, out, print_rows
 from bench.cli.options import OutOption, PluginOption, SetOption, SweepArgument
 from bench.core.errors import UserError
 from bench.core.registry import load_plugin
@@ -65,7 +64,6 @@ def plan_command(
     for key, job in session.jobs.items():
         cost = duration(costs[key]) if key in costs and key in session.todo else ""
         table.add_row(job.kind, escape(job.label), key, escape(session.state(key)), cost)
-    # a pipe has no width: never cut a key or a label
-    (out if out.is_terminal else Console(width=200)).print(table)
+    print_rows(table)
     for line in session.plan_summary(costs):
         out.print(line, highlight=False)

@@ -19,11 +19,8 @@ from torch import Tensor
 from bench.core.distilled import DistilledDataset
 from bench.core.io import replacing, temporary
 
-SNAPSHOT_FRACTIONS = (
-    0.1,
-    0.2,
-    0.5,
-)  # of the steps, after which a snapshot is taken; the artifact itself is the last
+# of the steps, after which a snapshot is taken; the artifact itself is the last
+SNAPSHOT_FRACTIONS = (0.1, 0.2, 0.5)
 LOOK_S = 1.0  # between looks at the losses: each waits for the device
 CHECKPOINT, PROGRESS = "checkpoint", "progress.json"
 

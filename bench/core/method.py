@@ -20,7 +20,7 @@ A method is a frozen dataclass whose fields are the paper's hyper-parameters. Th
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -78,6 +78,7 @@ class Prerequisite(Protocol):
     A frozen dataclass; its seconds are charged to every method that requires it.
     """
 
+    __dataclass_fields__: ClassVar[dict[str, Any]]
     version: ClassVar[int]
     depends_on: ClassVar[frozenset[str]]
 
@@ -93,6 +94,7 @@ class Prerequisite(Protocol):
 class Method(Protocol):
     """A frozen dataclass whose fields are the paper's hyper-parameters; its module names it as `METHOD`."""
 
+    __dataclass_fields__: ClassVar[dict[str, Any]]
     version: ClassVar[int]  # bumped when the numbers may move
     paper: ClassVar[str]
     depends_on: ClassVar[frozenset[str]]

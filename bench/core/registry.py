@@ -126,7 +126,7 @@ def load_plugin(path: Path) -> str:
         raise UserError(f"--plugin {path}: {name} is taken, or no name for a method: rename the file")
     try:
         _plugin_module(str(path))
-    except Exception as error:
+    except Exception as error:  # the user's own code may raise anything
         raise UserError(
             f"--plugin {path}: does not load: {type(error).__name__}: {first_line(error)}"
         ) from error
@@ -147,11 +147,15 @@ def _plugin_module(path: str) -> ModuleType:
 # --- methods ------------------------------------------------------------------------------------------------
 
 
+def own_method_names() -> list[str]:
+    """The methods that ddbench brings itself, sorted."""
+    return sorted(m.name for m in pkgutil.iter_modules([str(_OWN)]) if not m.ispkg)
+
+
 def method_names() -> dict[str, str]:
     """{method: where it is} of everything that can be named in a sweep: an import path, or a file."""
-    here = [m.name for m in pkgutil.iter_modules([str(_OWN)]) if not m.ispkg]
     others = {name: point.value for name, point in _points("methods").items()}
-    return {**others, **_plugin_files(), **{name: f"methods.{name}" for name in here}}
+    return {**others, **_plugin_files(), **{name: f"methods.{name}" for name in own_method_names()}}
 
 
 def method_class(name: str) -> Any:

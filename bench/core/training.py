@@ -45,7 +45,7 @@ class Recipe:
 
     @model_serializer(mode="wrap")
     def _dump(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """An option that came later stays out while it is off, so that the keys of older records hold."""
+        """`cutmix` is left out while it is off: it does not enter the job key then."""
         values: dict[str, Any] = handler(self)
         return values if self.cutmix else {k: v for k, v in values.items() if k != "cutmix"}
 

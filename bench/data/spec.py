@@ -135,11 +135,6 @@ class DatasetSpec(Strict):
         return label.removesuffix(_HOLDOUT) + _HOLDOUT if info.data.get("holdout") else label
 
     @property
-    def preset_name(self) -> str:
-        """The data set whose presets hold; for a folder its label, so that one may have those of cifar10."""
-        return self.label.removesuffix(_HOLDOUT) if self.name == "image_folder" else self.name
-
-    @property
     def whole(self) -> "DatasetSpec":
         """The same data set with all of its classes, its default label, and the same hold-out."""
         return self._without("classes") if self.classes else self
@@ -151,6 +146,11 @@ class DatasetSpec(Strict):
 
     def _without(self, key: str) -> "DatasetSpec":
         return DatasetSpec(**self.model_dump(exclude={key, "label"}))
+
+
+def preset_name(name: str, label: str) -> str:
+    """The data set whose presets hold; for a folder its label, so that one may have those of cifar10."""
+    return label.removesuffix(_HOLDOUT) if name == "image_folder" else name
 
 
 def _plain(name: str) -> str:

@@ -40,9 +40,8 @@ class JobContext:
     """What a job needs apart from its identity; none of it changes a result. Plain values, to be pickled."""
 
     root: str  # result folder, absolute
-    datasets: dict[
-        str, dict[str, str]
-    ]  # fingerprint -> label, path of the cache, spec (JSON) to make it again
+    # fingerprint -> label, path of the cache, spec (JSON) to make it again
+    datasets: dict[str, dict[str, str]]
     cpus: int
     gpus: float
     exclusive: bool

@@ -13,6 +13,7 @@ from bench.core.networks.architecture import Architecture
 from bench.core.preprocess import NORMALISE
 from bench.core.registry import block_class
 from bench.data.dataset import Dataset
+from bench.data.spec import preset_name
 from bench.planning.protocols import Protocol
 from bench.planning.sweep import Sweep
 from bench.planning.yaml_schema import describe_faults
@@ -120,10 +121,11 @@ def plan_sweep(
         for protocol in protocols
     ]
     for spec in sweep.datasets:
+        presets = preset_name(spec.name, spec.label)
         for entry in sweep.methods:
             for ipc in sweep.ipc:
-                method = entry.resolve(spec.preset_name, ipc)
-                preprocess = entry.preprocess(spec.preset_name, ipc)
+                method = entry.resolve(presets, ipc)
+                preprocess = entry.preprocess(presets, ipc)
                 for architecture in sweep.distill.architectures:
                     cells = [Cell(datasets[spec.label], ipc, architecture, s) for s in sweep.distill.seeds]
                     distilled_on = [dataclasses.replace(cell, preprocess=preprocess) for cell in cells]
@@ -148,7 +150,7 @@ def plan_distillation(jobs: dict[str, Job], name: str, method: Method, cell: Cel
         "dataset": cell.data.fingerprint,
         "method": name,
         "version": method.version,
-        "hyperparameters": dataclasses.asdict(method),  # type: ignore[call-overload]
+        "hyperparameters": dataclasses.asdict(method),
         **axes,
     }
     job = make_job("distill", f"{name} {cell.data.label} {_describe(axes)}", identity, inputs)
@@ -188,7 +190,7 @@ def _prepare_job(prepare: Prerequisite, cell: Cell, inputs: dict[str, str]) -> J
         "dataset": cell.data.fingerprint,
         "block": type(prepare).__name__,
         "version": prepare.version,
-        "values": dataclasses.asdict(prepare),  # type: ignore[call-overload]
+        "values": dataclasses.asdict(prepare),
         **axes,
     }
     return make_job("prepare", f"{prepare} {cell.data.label} {_describe(axes)}", identity, inputs)

@@ -28,7 +28,7 @@ def preset(method: str, dataset: str, ipc: int) -> dict[str, Any]:
 
     Args:
         method: its name.
-        dataset: `DatasetSpec.preset_name` of the data set.
+        dataset: `bench.data.spec.preset_name` of the data set.
         ipc: images per class.
 
     Returns:

@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from bench.core.networks.architecture import FAMILIES, PARAMETER_CHOICES, family_parameters
-from bench.core.registry import method_class
+from bench.core.registry import method_class, own_method_names
 from bench.data.spec import DATASETS
 from bench.planning.presets import Preset
 from bench.planning.protocols import Protocol, load_protocols, protocol_names
@@ -50,7 +50,7 @@ def sweep_schema() -> Schema:
         "a name like convnet-d2-w64, or a mapping",
         {**entry, "properties": {"name": _named(FAMILIES)}},
     )
-    methods = our_methods()
+    methods = own_method_names()
     defs["MethodEntry"] = _name_or_mapping(
         methods,
         "a name, or a mapping of name and hyper-parameters",
@@ -86,13 +86,6 @@ def protocol_schema() -> Schema:
         }
     }
     return schema
-
-
-def our_methods() -> list[str]:
-    """The names of ddbench's own methods; installed packages may bring more."""
-    return sorted(
-        path.stem for path in (CONFIGS.parent / "methods").glob("*.py") if not path.stem.startswith("_")
-    )
 
 
 def _named(names: Iterable[str]) -> Schema:
@@ -178,7 +171,7 @@ def page() -> str:
             preset=_plain(Preset.model_json_schema()),
             dataset=sweep["$defs"]["DatasetSpec"]["anyOf"][-1],
             datasets=DATASETS,
-            methods={name: _hyperparameters(name) for name in our_methods()},
+            methods={name: _hyperparameters(name) for name in own_method_names()},
             families={name: _family(name) for name in FAMILIES},
             choices=PARAMETER_CHOICES,
             protocols=[

@@ -72,12 +72,11 @@ def _worst_class(records: Sequence[Record]) -> Floats:
 
 
 def _lowest(class_accuracies: Sequence[Sequence[float | None]]) -> list[float]:
-    """The accuracy of each student's worst class; NaN where no class has test images."""
-    try:
-        return list(map(min, class_accuracies))  # type: ignore[arg-type]
-    except (TypeError, ValueError):  # some classes have no test images
-        known = [[a for a in student if a is not None] for student in class_accuracies]
-        return [min(student, default=math.nan) for student in known]
+    """The accuracy of each student's worst class; classes without test images (None) do not count.
+
+    NaN where no class has any.
+    """
+    return [min((a for a in student if a is not None), default=math.nan) for student in class_accuracies]
 
 
 def _curve(records: Sequence[Record]) -> list[list[tuple[float, int, float]]]:

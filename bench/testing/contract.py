@@ -86,7 +86,8 @@ def check_declaration(method: Method) -> None:
     """A frozen dataclass with defaults, a version, a paper, docstrings, and what its result depends on."""
     cls = type(method)
     assert dataclasses.is_dataclass(cls), "a method is a dataclass"
-    assert cls.__dataclass_params__.frozen, "a method is frozen: @dataclass(frozen=True)"
+    frozen = inspect.getattr_static(cls, "__dataclass_params__").frozen
+    assert frozen, "a method is frozen: @dataclass(frozen=True)"
     assert cls.version >= 1, "version: a whole number from 1, raised when the numbers may move"
     assert len(cls.paper) > 10, "paper: the citation"
     known = {IPC, ARCHITECTURE, SEED}

@@ -8,11 +8,11 @@ import os
 
 import pytest
 
-from bench.core.registry import method_class, method_names
+from bench.core.registry import method_class, method_names, own_method_names
 from bench.testing.contract import check_method
 
 _NAMED = os.environ.get("DDBENCH_CHECK", "").split()
-METHODS = _NAMED or sorted(name for name, where in method_names().items() if not where.startswith("methods."))
+METHODS = _NAMED or sorted(set(method_names()) - set(own_method_names()))
 _STEPS = ("steps", "iterations", "inner_steps")
 
 

@@ -16,6 +16,7 @@ from bench.core import random
 from bench.core.distilled import DistilledDataset, load_distilled
 from bench.core.errors import UserError
 from bench.core.preprocess import ZCA_KINDS, Preprocess, Zca
+from bench.core.registry import registered_blocks
 from methods.blocks.parameterise.pixels import Pixels
 
 PREPROCESS = Preprocess((0.1307, 0.5, 0.25), (0.3081, 0.2, 0.125))
@@ -181,6 +182,13 @@ def test_what_is_not_an_artifact(tmp_path: Path) -> None:
     torch.save({"images": torch.zeros(3)}, path)
     assert "not a readable ddbench artifact" in refused(path)
     assert "not a readable ddbench artifact" in refused(tmp_path)
+
+
+def test_no_block_is_renamed() -> None:
+    """Artifacts name their parameterisation, and job keys their prerequisites: another name loses them."""
+    saved = {"Hallucinators", "LinearBases", "MultiFormation", "Pixels"}
+    keyed = {"Embedding", "ExpertEpoch", "Teacher", "Whitening"}
+    assert saved | keyed <= registered_blocks().keys()
 
 
 GOOD: dict[str, Any] = {

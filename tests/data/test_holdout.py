@@ -18,7 +18,7 @@ from bench.data import builtin
 from bench.data.cache import channel_stats, prepare_dataset, read_dataset
 from bench.data.dataset import Dataset, DecodedSplits, Split
 from bench.data.holdout import held_out
-from bench.data.spec import DatasetSpec
+from bench.data.spec import DatasetSpec, preset_name
 
 FRACTIONS = st.floats(0.01, 0.5)
 COUNTS = st.lists(st.integers(2, 40), min_size=1, max_size=6)
@@ -160,9 +160,10 @@ def test_labels_say_it_and_presets_are_found_without_it(
     keys: dict[str, Any], label: str, presets: str
 ) -> None:
     spec = DatasetSpec(**keys, holdout=0.25)
-    assert (spec.label, spec.preset_name) == (label, presets)
+    assert (spec.label, preset_name(spec.name, spec.label)) == (label, presets)
     assert DatasetSpec.model_validate(json.loads(spec.model_dump_json())) == spec
-    assert DatasetSpec(**keys).preset_name == presets
+    plain = DatasetSpec(**keys)
+    assert preset_name(plain.name, plain.label) == presets
 
 
 def test_a_hold_out_is_set_on_the_command_line(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from bench.core.preprocess import Preprocess
 from bench.core.registry import method_class
 from bench.planning.sweep import build_method
 from helpers import parameterise as parameterise_tools
+from methods.blocks.experts import Experts
 
 SMALL = {  # whichever of these a method has
     **{"steps": 3, "iterations": 2, "inner_steps": 2, "network_steps": 10, "batch_real": 16},
@@ -85,6 +86,19 @@ def state(distilled: torch.nn.Module) -> dict[str, Tensor]:
 
 def same(one: dict[str, Tensor], two: dict[str, Tensor]) -> bool:
     return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def segments_read(patch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """A list to which every (expert, epoch) is added whose weights are read from now on."""
+    read: list[tuple[int, int]] = []
+    weights = Experts.weights
+
+    def spy(self: Experts, expert: int, epoch: int) -> Tensor:
+        read.append((expert, epoch))
+        return weights(self, expert, epoch)
+
+    patch.setattr(Experts, "weights", spy)
+    return read
 
 
 class Killed(BaseException):

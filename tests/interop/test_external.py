@@ -116,18 +116,7 @@ def test_import_show_export_and_back(tmp_path: Path, digits: Dataset) -> None:
 def test_verify_finds_the_figure(tmp_path: Path, digits: Dataset, write_protocol: WriteProtocol) -> None:
     write_protocol("fast", recipe={"batch_size": 20, "lr": 0.05, "steps": 60})
     file = dc_file(tmp_path / "x.pt", digits, 1)
-    words = (
-        "verify",
-        file,
-        "--dataset",
-        "digits",
-        "--architecture",
-        "mlp",
-        "--protocol",
-        "fast",
-        "--students",
-        2,
-    )
+    words = ("verify", file, "--dataset", "digits", *FAST)
     missed = ddbench(*words, "--expect", 0.2)
     assert missed.code == 1
     measured = float(missed.text.split("measured ")[1].split(" %")[0]) / 100
@@ -142,7 +131,7 @@ def test_verify_blames_the_right_suspect(
     tmp_path: Path, digits: Dataset, write_protocol: WriteProtocol, wrong: str
 ) -> None:
     write_protocol("fast", recipe={"batch_size": 20, "lr": 0.05, "steps": 60})
-    words = ("--dataset", "digits", "--architecture", "mlp", "--protocol", "fast", "--students", 2)
+    words = ("--dataset", "digits", *FAST)
     images, labels = real(digits, 5)
     normalised = Preprocess(digits.mean, digits.std)(images)
     right = tmp_path / "right.pt"
@@ -249,19 +238,6 @@ def test_verify_ends_when_no_suspect_is_left(
     monkeypatch.setattr(diagnose, "train_and_score", better)
     monkeypatch.setattr(diagnose, "SUSPECTS", ("augmentation",))
     file = dc_file(tmp_path / "x.pt", digits, 1)
-    ended = ddbench(
-        *(
-            "verify",
-            file,
-            "--dataset",
-            "digits",
-            "--architecture",
-            "mlp",
-            "--protocol",
-            "fast",
-            "--expect",
-            0.9,
-        )
-    )
+    ended = ddbench("verify", file, "--dataset", "digits", *FAST, "--expect", 0.9)
     assert ended.code == 1, ended.err
     assert "left unexplained +58.0" in ended.text

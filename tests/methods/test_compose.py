@@ -5,13 +5,11 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 import torch
-from helpers.method import losses, problem_for, small, state
-from torch import Tensor
+from helpers.method import losses, problem_for, segments_read, small, state
 
 from bench.core.errors import UserError
 from bench.core.method import Problem
 from bench.planning.sweep import build_method
-from methods.blocks.experts import Experts
 from methods.blocks.network_pools import Fresh, TrainedOnReal, TrainedOnSynthetic
 from methods.compose import OWN_POOL, Compose
 
@@ -106,14 +104,7 @@ def test_the_pool_of_an_objective_is_that_of_its_paper() -> None:
 
 
 def test_an_unroll_may_start_from_experts(with_experts: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
-    read: list[tuple[int, int]] = []
-    weights = Experts.weights
-
-    def spy(self: Experts, expert: int, epoch: int) -> Tensor:
-        read.append((expert, epoch))
-        return weights(self, expert, epoch)
-
-    monkeypatch.setattr(Experts, "weights", spy)
+    read = segments_read(monkeypatch)
     composed(objective="unrolled", pool="experts", steps=8).distill(with_experts)
     assert len(read) == 8
     assert len(set(read)) > 1

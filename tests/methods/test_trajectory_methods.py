@@ -7,14 +7,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.method import losses, nameless, problem_for, same, small, state
+from helpers.method import losses, nameless, problem_for, same, segments_read, small, state
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
 from bench.core import random
 from bench.core.method import Problem
-from methods.blocks.experts import Experts
 from methods.blocks.learned_scalars import LearnedScalars
 from methods.blocks.parameterise.hallucinators import Hallucinators
 from methods.blocks.parameterise.pixels import Pixels
@@ -93,14 +92,7 @@ def test_mtt_and_tesla_differ_in_their_gradient_only() -> None:
 def test_segments_begin_and_end_where_they_should(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     method = small(name, start_epochs=3, expert_epochs=2, steps=20, inner_steps=1)
     assert len(method.requires()) == 5, "epochs 0 to 4: no more is trained than is read"
-    read: list[tuple[int, int]] = []
-    weights = Experts.weights
-
-    def spy(self: Experts, expert: int, epoch: int) -> Tensor:
-        read.append((expert, epoch))
-        return weights(self, expert, epoch)
-
-    monkeypatch.setattr(Experts, "weights", spy)
+    read = segments_read(monkeypatch)
     method.distill(problem_for(method))
     segments = list(zip(read[::2], read[1::2], strict=True))
     assert len(segments) == 20

@@ -97,6 +97,8 @@ def written_by(command: str, folder: Path) -> tuple[Path, list[str]]:
     ids=str,
 )
 def test_command_plans_the_records_of_a_row(changes: dict[str, Any], tmp_path: Path) -> None:
+    # where a protocol chooses a rate, on the first seed: a record does not say which one that was
+    seeds = [0, 1, 4] if "protocol" in changes else [1, 0, 4]
     methods = ["full", "random_real", "herding", {"name": "dm", "steps": 2, "lr": 1e-5}, "mtt", "haba"]
     methods += [{"name": "idc", "factor": 3, "preprocess": "zca"}]
     methods += [{"name": "compose", "parameterisation": "linear_bases", "objective": "distribution_matching"}]
@@ -104,10 +106,8 @@ def test_command_plans_the_records_of_a_row(changes: dict[str, Any], tmp_path: P
     content = {
         "methods": methods,
         "ipc": [3, 12],
-        "distill": {"architectures": ["convnet-d2-w16"], "seeds": [1, 0, 4]},
+        "distill": {"architectures": ["convnet-d2-w16"], "seeds": seeds},
     }
-    if "protocol" in changes:
-        content["distill"]["seeds"].sort()  # type: ignore[index]  # a record does not say which seed was the first
     records = records_of(planned(load_sweep(sweep_file(tmp_path, evaluate=scored, **content))))
     rows = cells(records)
     assert sum(map(len, rows)) == len(records) > 3 * (7 * 2 + 1) - 1

@@ -227,13 +227,13 @@ def test_what_would_do_does(digits: Dataset, monkeypatch: pytest.MonkeyPatch) ->
     assert all(axis.exponent == pytest.approx(0) for axis in profiler._scale(PreparedTensors(), distilled))
 
 
-def test_a_size_that_cannot_be_is_left_out_and_no_exponent_claimed() -> None:
+def test_a_size_that_cannot_be_is_left_out_and_no_exponent_claimed(digits: Dataset) -> None:
     def run(point: ScalingPoint) -> float:
         if point.ipc == 4:
             raise UserError("too many")
         return float(point.ipc)
 
-    axis = ScalingChoice("images per class", 1, (1, 2, 4), lambda n: ScalingPoint(None, n))  # type: ignore[arg-type]
+    axis = ScalingChoice("images per class", 1, (1, 2, 4), lambda n: ScalingPoint(digits, n))
     found = measure_axis(axis, 7.0, run)
     assert (found.sizes, found.seconds, found.exponent, found.r2) == ((1, 2), (7.0, 2.0), None, None)
     assert found.note == "4: too many"

@@ -1,0 +1,117 @@
+"""Recipes: what is refused, their arithmetic, how they are written; and the order of batches."""
+
+import io
+from itertools import islice
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from bench.core import random
+from bench.core.augment import dsa
+from bench.core.training import RECIPE, BatchOrder, Recipe
+from bench.planning.protocols import load_protocol, load_protocols, protocol_names
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("values", "word"),
+    [
+        ({}, "steps or epochs"),
+        ({"steps": 1, "epochs": 1}, "steps or epochs"),
+        ({"steps": 0}, "steps"),
+        ({"epochs": -1}, "epochs"),
+        ({"steps": 1, "batch_size": 0}, "batch_size"),
+        ({"steps": 1, "lr": 0.0}, "lr"),
+        ({"steps": 1, "lr": float("inf")}, "lr"),
+        ({"steps": 1, "momentum": -0.1}, "momentum"),
+        ({"steps": 1, "weight_decay": -0.1}, "weight_decay"),
+        ({"steps": 1, "augment": "colour"}, "did you mean color?"),
+        ({"steps": 1, "augment": "color+flop"}, "did you mean flip?"),
+        ({"steps": 1, "cutmix": -0.1}, "cutmix"),
+        ({"steps": 1, "cutmix": 1.1}, "cutmix"),
+        ({"steps": 1, "milestones": [30, 60]}, "milestones"),
+        ({"steps": 1, "milestones": [0.0]}, "milestones"),
+        ({"steps": 1, "gamma": 0.0}, "gamma"),
+        ({"steps": 1, "nesterov": True}, "nesterov"),
+    ],
+)
+def test_bad_recipes_are_refused(values: dict[str, Any], word: str) -> None:
+    with pytest.raises(ValidationError, match=word):
+        RECIPE.validate_python({"batch_size": 8, "lr": 0.1, **values})
+
+
+@given(n=st.integers(1, 500), size=st.integers(1, 500), epochs=st.integers(1, 9))
+def test_steps_of_an_epoch_cover_every_image(n: int, size: int, epochs: int) -> None:
+    steps = Recipe(batch_size=size, lr=0.1, epochs=epochs).n_steps(n)
+    assert (steps // epochs - 1) * size < n <= steps // epochs * size
+    assert steps % epochs == 0
+    assert Recipe(batch_size=size, lr=0.1, steps=epochs).n_steps(n) == epochs
+
+
+@given(n=st.integers(1, 40), size=st.integers(1, 50))
+def test_batches_visit_each_image_once_an_epoch(n: int, size: int) -> None:
+    per_epoch = -(-n // size)
+    drawn = list(islice(BatchOrder(n, size, random.generator(0), CPU), 3 * per_epoch))
+    for epoch in range(3):
+        part = drawn[epoch * per_epoch : (epoch + 1) * per_epoch]
+        assert torch.equal(torch.cat(part).sort().values, torch.arange(n))
+        assert all(len(batch) == size for batch in part[:-1])
+
+
+@given(n=st.integers(1, 40), size=st.integers(1, 50))
+def test_batches_are_the_pieces_of_permutations(n: int, size: int) -> None:
+    """The draws of records that exist."""
+    order, by_hand = BatchOrder(n, size, random.generator(3), CPU), random.generator(3)
+    for _ in range(3):
+        for piece in torch.randperm(n, generator=by_hand).split(size):
+            assert torch.equal(next(order), piece)
+
+
+@given(n=st.integers(1, 20), size=st.integers(1, 25), taken=st.integers(0, 30))
+def test_a_stopped_batch_order_goes_on(n: int, size: int, taken: int) -> None:
+    order = BatchOrder(n, size, random.generator(3), CPU)
+    for _ in range(taken):
+        next(order)
+    file = io.BytesIO()
+    torch.save(order.state_dict(), file)
+    expected = list(islice(order, 10))
+    file.seek(0)
+    other = BatchOrder(n, size, random.generator(4), CPU)
+    other.load_state_dict(torch.load(file, weights_only=True))
+    assert all(torch.equal(a, b) for a, b in zip(islice(other, 10), expected, strict=True))
+
+
+def test_cutmix_enters_the_key_only_where_it_is_on() -> None:
+    """Records are found by a hash of what a recipe is written as."""
+    written = {"augment": "none", "batch_size": 50, "epochs": None, "gamma": 0.1, "lr": 0.03}
+    written |= {"milestones": [0.5], "momentum": 0.9, "steps": 150, "weight_decay": 0.0005}
+    quick = load_protocol("quick")
+    assert quick.model_dump(mode="json", exclude={"about"}) == {
+        "name": "quick",
+        "recipe": written,
+        "version": 1,
+    }
+    assert RECIPE.dump_python(Recipe(batch_size=8, lr=0.1, steps=1, cutmix=0.5))["cutmix"] == 0.5
+    for protocol in (p for name in protocol_names() for p in load_protocols(name)):
+        recipe = protocol.recipe
+        assert RECIPE.validate_python(RECIPE.dump_python(recipe, mode="json")) == recipe
+
+
+def test_the_protocol_of_idc() -> None:
+    """1000 epochs; the rate is 0.01 times 0.2 at 2/3 and 5/6 of the steps."""
+    recipe = load_protocol("idc").recipe
+    steps = recipe.n_steps(100)
+    assert steps == 2000
+    assert [round(m * steps) for m in recipe.milestones] == [1333, 1667]
+    assert dsa.parse_strategy(recipe.augment) == (("color",), ("flip",), ("crop", "scale", "rotate"))
+
+
+@given(rates=st.lists(st.integers(1, 99), max_size=3), steps=st.integers(1, 300))
+def test_drops_are_shares_of_the_steps(rates: list[int], steps: int) -> None:
+    recipe = Recipe(batch_size=1, lr=0.1, steps=steps, milestones=tuple(r / 100 for r in rates))
+    assert all(abs(drop - r / 100 * steps) <= 0.5 for drop, r in zip(recipe.drops(steps), rates, strict=True))
