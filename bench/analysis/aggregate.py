@@ -5,75 +5,26 @@ artifact are averaged first; standard deviation and interval are over distillati
 fraction throughout. No torch, no drawing.
 """
 
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cache
+from collections.abc import Sequence
 from itertools import chain
-from typing import Any, cast
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
-from bench.analysis.intervals import CONFIDENCE, LEAST_SEEDS, MEAN_RESAMPLES, intervals
-from bench.records.columns import MEASURED_COLUMNS
-from bench.records.groups import Floats, Ragged, equal_groups, group_means, without_missing
+from bench.analysis.best import rank_cells
+from bench.analysis.intervals import mean_interval
+from bench.records.columns import MEASURED_COLUMNS, Floats
 from bench.records.naming import CELL
 
-SORT = ["dataset", "protocol", "distill_arch", "eval_arch", "ipc"]
-SECONDS = ["prepare_s", "distill_s", "evaluate_s"]
+SORT: Final = ["dataset", "protocol", "distill_arch", "eval_arch", "ipc"]
+SECONDS: Final = ["prepare_s", "distill_s", "evaluate_s"]
+STORED: Final = ["stored_floats", "stored_bytes", "stored_bytes_uint8", "ipc_equivalent"]
+SPREAD: Final = ("mean", "std", "ci_low", "ci_high")
 
 
-# --- statistics over seeds ----------------------------------------------------------------------------------
-
-
-# statistic(*samples, axis) -> a number for each; hashable, as results are cached by it
-Statistic = Callable[..., Any]
-Groups = tuple[tuple[float, ...], ...]
-
-
-def interval(*groups: Iterable[float], statistic: Statistic = np.mean) -> tuple[float, float]:
-    """95 % bootstrap interval (BCa) of a statistic of groups of seeds that are drawn independently.
-
-    Args:
-        *groups: The values of each group.
-        statistic: By default the mean of one group.
-
-    Returns:
-        The ends of the interval: NaN if a group has fewer than three values, the statistic itself if all
-        groups are constant, those by percentiles where BCa is undefined.
-    """
-    # sorted, so that the draws do not depend on the order of the seeds
-    return _interval(tuple(tuple(sorted(group)) for group in groups), statistic)
-
-
-@cache
-def _interval(groups: Groups, statistic: Statistic) -> tuple[float, float]:
-    if min(map(len, groups)) < LEAST_SEEDS:
-        return float("nan"), float("nan")
-    if all(group[0] == group[-1] for group in groups):
-        point = float(statistic(*(np.array(group[:1]) for group in groups), axis=-1))
-        return point, point
-    low, high = _bootstrap(groups, statistic, "BCa")
-    return (low, high) if np.isfinite([low, high]).all() else _bootstrap(groups, statistic, "percentile")
-
-
-def _bootstrap(groups: Groups, statistic: Statistic, method: str) -> tuple[float, float]:
-    with warnings.catch_warnings():  # BCa warns where it is undefined; the caller checks the numbers
-        warnings.simplefilter("ignore")
-        result = stats.bootstrap(
-            tuple(map(np.array, groups)),
-            statistic,
-            method=method,
-            confidence_level=CONFIDENCE,
-            n_resamples=MEAN_RESAMPLES,
-            rng=np.random.default_rng(0),
-        )
-    return float(result.confidence_interval.low), float(result.confidence_interval.high)
-
-
-SPREAD = ("mean", "std", "ci_low", "ci_high")
+# --- groups of rows -----------------------------------------------------------------------------------------
 
 
 def deduplicate(frame: pd.DataFrame) -> pd.DataFrame:
@@ -85,82 +36,47 @@ def deduplicate(frame: pd.DataFrame) -> pd.DataFrame:
     return ordered.drop_duplicates([*CELL, "seed"], keep="last")
 
 
-def parts(frame: pd.DataFrame, names: Sequence[str]) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
-    """Yield the rows that agree in these columns, with their values there by name."""
-    for key, part in frame.groupby(list(names), dropna=False):
-        yield dict(zip(names, cast(tuple[Any, ...], key), strict=True)), part
+def grouped(frame: pd.DataFrame, names: Sequence[str]) -> Any:
+    """The rows that agree in these columns (missing values agree), groups in the order of their values."""
+    return frame.groupby(list(names), dropna=False, sort=True)
 
 
-class Parts:
-    """The parts of a frame that agree in some columns, for computations on all parts at once.
-
-    Attributes:
-        code: [rows], the part of each row.
-        sizes: [parts], the rows of each part.
-        where: A row per part with the columns in which its rows agree.
-    """
-
-    def __init__(self, frame: pd.DataFrame, names: Sequence[str]) -> None:
-        self.code = frame.groupby(list(names), dropna=False).ngroup().to_numpy()
-        self.sizes = np.bincount(self.code)
-        self._frame = frame
-        self._order = np.argsort(self.code, kind="stable")
-        self._first = np.cumsum(self.sizes) - self.sizes
-        self.where = frame[list(names)].iloc[self._order[self._first]].reset_index(drop=True)
-
-    def column(self, name: str) -> Ragged:
-        """The values of a column in each part."""
-        return Ragged(self._frame[name].to_numpy()[self._order], self.sizes)
-
-    def least(self, name: str) -> NDArray[Any]:
-        """The minimum of a column in each part."""
-        return np.minimum.reduceat(self.column(name).values, self._first)
-
-    def most(self, name: str) -> NDArray[Any]:
-        """The maximum of a column in each part."""
-        return np.maximum.reduceat(self.column(name).values, self._first)
-
-    def all(self, name: str) -> NDArray[np.bool_]:
-        """Whether a column is true in all rows of each part."""
-        return np.logical_and.reduceat(self.column(name).values, self._first)
-
-    def names(self, name: str) -> NDArray[Any]:
-        """The different texts of a column in each part, joined by "; "."""
-        texts, _ = self.column(name)
-        code, known = pd.factorize(texts)
-        low, high = (by.reduceat(code, self._first) for by in (np.minimum, np.maximum))
-        found = np.asarray(known, dtype=object)[low]
-        for i in np.flatnonzero(low != high):
-            found[i] = "; ".join(sorted(set(texts[self._first[i] : self._first[i] + self.sizes[i]])))
-        return found
+def whole_means(groups: Any, names: Sequence[str]) -> pd.DataFrame:
+    """The mean of columns in each group, NaN where a row lacks the value."""
+    return groups[list(names)].mean().where(groups[list(names)].count().eq(groups.size(), axis=0))
 
 
-def spreads(group: Ragged, name: str) -> dict[str, Floats]:
-    """Mean, standard deviation and 95 % bootstrap interval of each group of seeds.
+def spreads(groups: Any, name: str, to: str | None = None) -> pd.DataFrame:
+    """Mean, standard deviation and 95 % interval of a column over the seeds of each group.
 
     Args:
-        group: The values of each group.
-        name: Columns are named NAME_mean, NAME_std, NAME_ci_low and NAME_ci_high.
+        groups: A grouped frame; NaNs are left out.
+        name: The column.
+        to: Columns are named TO_mean, TO_std, TO_ci_low and TO_ci_high, by default with `name`.
 
     Returns:
-        The columns, a number for each group. NaN: the deviation of fewer than two values, the interval of
-        fewer than three.
+        A row per group. NaN: the deviation of fewer than two values, the interval of fewer than three.
     """
-    mean, deviation = np.full((2, len(group.sizes)), np.nan)
-    for which, (values,) in equal_groups(group):
-        n = values.shape[1]
-        mean[which] = values.mean(-1) if n else np.nan
-        squares = np.square(mean[which, None] - values).sum(-1)
-        deviation[which] = np.sqrt(squares / (n - 1)) if n > 1 else np.nan
-    columns = (mean, deviation, *intervals(group).T)
-    return {f"{name}_{part}": column for part, column in zip(SPREAD, columns, strict=True)}
+    column = groups[name]
+    mean, deviation = column.mean(), column.std(ddof=1)
+    low, high = mean_interval(mean, deviation, column.count())
+    return pd.DataFrame(
+        {
+            f"{to or name}_{part}": values
+            for part, values in zip(SPREAD, (mean, deviation, low, high), strict=True)
+        }
+    )
+
+
+def _joined(texts: pd.Series) -> str:
+    return "; ".join(sorted(set(texts)))
 
 
 # --- the accuracy -------------------------------------------------------------------------------------------
 
 
 def summary_frame(frame: pd.DataFrame) -> pd.DataFrame:
-    """Summarise records: accuracy, storage and costs of each cell over its distillation seeds.
+    """Summarise records: accuracy, rank, storage and costs of each cell over its distillation seeds.
 
     Args:
         frame: A row per record, as `records.reader.load_frame` reads them.
@@ -168,29 +84,28 @@ def summary_frame(frame: pd.DataFrame) -> pd.DataFrame:
     Returns:
         A row per cell, the best of each data set, protocol, architectures and ipc first. `accuracy_mean`,
         `accuracy_std`, `accuracy_ci_low`, `accuracy_ci_high`: fractions. `n_seeds`, and `n_students` of each.
-        Storage in floats, bytes and the equivalent in ipc; seconds (means over seeds); bytes of peak memory.
+        `competes`, `rank`, `rank_to`, `best` and `least_difference`: see `best.rank_cells`. Storage in
+        floats, bytes and the equivalent in ipc; seconds (means over seeds); bytes of peak memory.
         `exclusive`: every job had its device to itself; only then are its seconds comparable.
     """
-    cells = Parts(deduplicate(frame), CELL)
-    # storage is the same for every seed; should it differ, the largest counts
-    stored = ("stored_floats", "stored_bytes", "stored_bytes_uint8", "ipc_equivalent")
-    return _ranked(
-        cells.where.assign(
-            **spreads(cells.column("accuracy"), "accuracy"),
-            n_seeds=cells.sizes,
-            n_students=cells.least("students"),
-            **{name: cells.most(name) for name in stored},
-            within_budget=cells.all("within_budget"),
-            exempt=cells.all("exempt"),
-            **{name: group_means(without_missing(cells.column(name))) for name in SECONDS},
-            peak_memory_bytes=cells.most("peak_memory_bytes"),
-            device=cells.names("device"),
-            exclusive=cells.all("exclusive"),
-        )
+    cells = grouped(deduplicate(frame), CELL)
+    table = spreads(cells, "accuracy").assign(
+        n_seeds=cells.size(),
+        n_students=cells["students"].min(),
+        **{
+            name: cells[name].max() for name in STORED
+        },  # the same for every seed; should it differ, the largest
+        within_budget=cells["within_budget"].all(),
+        exempt=cells["exempt"].all(),
+        **{name: cells[name].mean() for name in SECONDS},
+        peak_memory_bytes=cells["peak_memory_bytes"].max(),
+        device=cells["device"].agg(_joined),
+        exclusive=cells["exclusive"].all(),
     )
+    return _best_first(rank_cells(table.reset_index()))
 
 
-def _ranked(table: pd.DataFrame) -> pd.DataFrame:
+def _best_first(table: pd.DataFrame) -> pd.DataFrame:
     """Sort rows by `SORT`, then the best accuracy first."""
     order = table.assign(_negated=-table["accuracy_mean"])
     order = order.sort_values([*SORT, "_negated", "method"], na_position="last")
@@ -207,19 +122,15 @@ def metrics_summary(frame: pd.DataFrame) -> pd.DataFrame:
         frame: A row per record.
 
     Returns:
-        A row per cell, as in `summary`: the accuracy, and the means of `MEASURED_COLUMNS` over seeds; NaN
-        where a seed lacks one.
+        A row per cell, as in `summary_frame`: the accuracy, and the means of `MEASURED_COLUMNS` over seeds;
+        NaN where a seed lacks one.
     """
-    cells = Parts(deduplicate(frame), CELL)
-    return _ranked(
-        cells.where.assign(
-            **spreads(cells.column("accuracy"), "accuracy"),
-            **{name: group_means(cells.column(name)) for name in MEASURED_COLUMNS},
-            n_seeds=cells.sizes,
-            within_budget=cells.all("within_budget"),
-            exempt=cells.all("exempt"),
-        )
+    cells = grouped(deduplicate(frame), CELL)
+    table = spreads(cells, "accuracy").join(whole_means(cells, MEASURED_COLUMNS))
+    table = table.assign(
+        n_seeds=cells.size(), within_budget=cells["within_budget"].all(), exempt=cells["exempt"].all()
     )
+    return _best_first(table.reset_index())
 
 
 def training_course(frame: pd.DataFrame) -> pd.DataFrame:
@@ -232,7 +143,7 @@ def training_course(frame: pd.DataFrame) -> pd.DataFrame:
         A row per cell and `fraction` of the training: the accuracy after `step` steps of the optimiser, over
         seeds. At fraction 1 it is that of the records. Empty where the records hold no curve.
     """
-    return _course(deduplicate(frame), "curve", ["fraction", "step", "accuracy"], ())
+    return _course(deduplicate(frame), "curve", ["fraction", "step", "accuracy"], [])
 
 
 def distillation_course(frame: pd.DataFrame) -> pd.DataFrame:
@@ -248,11 +159,12 @@ def distillation_course(frame: pd.DataFrame) -> pd.DataFrame:
     """
     # records without snapshots are left out first: `deduplicate` might prefer them to those with
     taken = deduplicate(frame[frame["snapshots"].map(len) > 0])
-    seconds = ("prepare_s", "distill_s")
-    return _course(taken, "snapshots", ["fraction", "step", "distill_s", "accuracy"], seconds)
+    return _course(
+        taken, "snapshots", ["fraction", "step", "distill_s", "accuracy"], ["prepare_s", "distill_s"]
+    )
 
 
-def _course(rows: pd.DataFrame, name: str, of: list[str], averaged: Sequence[str]) -> pd.DataFrame:
+def _course(rows: pd.DataFrame, name: str, of: list[str], averaged: list[str]) -> pd.DataFrame:
     """Summarise a column that holds a list of points per record.
 
     Args:
@@ -270,13 +182,10 @@ def _course(rows: pd.DataFrame, name: str, of: list[str], averaged: Sequence[str
     if points.empty:
         return pd.DataFrame()
     points = points.assign(**dict(zip(of, np.array([*chain(*lists)]).T, strict=True)))
-    found = Parts(points, [*CELL, "exempt", "within_budget", "fraction"])
-    return found.where.assign(
-        step=found.most("step").astype(int),
-        **{column: group_means(without_missing(found.column(column))) for column in averaged},
-        **spreads(found.column("accuracy"), "accuracy"),
-        n_seeds=found.sizes,
-    )
+    found = grouped(points, [*CELL, "exempt", "within_budget", "fraction"])
+    table = pd.DataFrame({"step": found["step"].max().astype(int)})
+    table = table.assign(**{column: found[column].mean() for column in averaged})
+    return table.join(spreads(found, "accuracy")).assign(n_seeds=found.size()).reset_index()
 
 
 def transfer(frame: pd.DataFrame) -> pd.DataFrame:
@@ -294,40 +203,40 @@ def transfer(frame: pd.DataFrame) -> pd.DataFrame:
         `n_archs`: the other architectures. `accuracy_ARCH`: the mean on each.
     """
     found = [
-        _transfer(where, compared) for where, compared in parts(deduplicate(frame), ["dataset", "protocol"])
+        _transfer(compared.assign(dataset=dataset, protocol=protocol))
+        for (dataset, protocol), compared in grouped(deduplicate(frame), ["dataset", "protocol"])
     ]
     return pd.concat(found, ignore_index=True)
 
 
-def _transfer(where: dict[str, Any], compared: pd.DataFrame) -> pd.DataFrame:
+def _transfer(compared: pd.DataFrame) -> pd.DataFrame:
     """The rows of `transfer` of one data set and protocol."""
     archs = sorted(compared["eval_arch"].unique())
     sources = set(compared["distill_arch"]) - {"any"}
     common = sources.pop() if len(sources) == 1 else None
-    row = ["ipc", "method", "distill_arch"]
-    found, seeds = Parts(compared, row), Parts(compared, [*row, "seed"])
-    accuracy = np.full((len(seeds.sizes), len(archs)), np.nan)
-    accuracy[seeds.code, compared["eval_arch"].map(archs.index)] = compared["accuracy"]
+    row = ["dataset", "protocol", "ipc", "method", "distill_arch"]
+    by_arch = [compared["accuracy"].where(compared["eval_arch"] == arch).rename(arch) for arch in archs]
+    seeds = grouped(pd.concat([compared[[*row, "seed"]], *by_arch], axis=1), [*row, "seed"])[archs].mean()
+    seeds = seeds.reset_index()
 
-    sizes = Parts(seeds.where, row).sizes  # [rows]: the seeds of each
-    own_arch = [common if arch == "any" else arch for arch in found.where["distill_arch"]]
-    is_own = np.repeat([[arch == own for arch in archs] for own in own_arch], sizes, axis=0)
-    others = ~is_own & np.repeat([[own is not None] for own in own_arch], sizes, axis=0)
+    accuracy = seeds[archs].to_numpy(float)
+    own_arch = np.array([common if arch == "any" else arch for arch in seeds["distill_arch"]], dtype=object)
+    is_own = own_arch[:, None] == np.array(archs, dtype=object)
+    others = ~is_own & (own_arch != None)[:, None]  # noqa: E711  (of each entry)
     own, elsewhere = (_mean_where(mask, accuracy) for mask in (is_own, others))
-    transferred = without_missing(Ragged(elsewhere, sizes))
-    return pd.DataFrame({**where, **found.where}).assign(
-        own_arch=pd.Series(own_arch),
-        **spreads(transferred, "transfer"),
-        **spreads(without_missing(Ragged(own - elsewhere, sizes)), "gap"),
-        n_archs=others[np.cumsum(sizes) - 1].sum(axis=1),
-        n_seeds=transferred.sizes,
-        within_budget=found.all("within_budget"),
-        exempt=found.all("exempt"),
-        **{
-            f"accuracy_{arch}": group_means(without_missing(Ragged(accuracy[:, i], sizes)))
-            for i, arch in enumerate(archs)
-        },
+    seeds = seeds.assign(
+        own_arch=own_arch, n_archs=others.sum(axis=1), transfer=elsewhere, gap=own - elsewhere
     )
+    found, marks = grouped(seeds, row), grouped(compared, row)
+    table = (
+        found[["own_arch", "n_archs"]].first().join(spreads(found, "transfer")).join(spreads(found, "gap"))
+    )
+    table = table.assign(
+        n_seeds=found["transfer"].count(),
+        within_budget=marks["within_budget"].all(),
+        exempt=marks["exempt"].all(),
+    )
+    return table.join(found[archs].mean().add_prefix("accuracy_")).reset_index()
 
 
 def _mean_where(mask: NDArray[np.bool_], values: Floats) -> Floats:

@@ -1,100 +1,167 @@
-"""Which results are the best, and how results rank: the only module where this is decided. No torch.
+"""Which results are the best, and how they rank: the only module where this is decided. No torch.
 
-A result is a mean over distillation seeds (or over cells) with its 95 % interval. Two rules are in use:
+One test for all pairs of a group. Two results are told apart where the difference of their means, divided by
+its standard error, exceeds what the largest of all pairs reaches in 95 % of draws in which all results are
+equal. So of groups of equal results at most about one in twenty tells anybody apart, however many results it
+has.
 
-* `tied_with_best`: what tables set in bold. The best mean, and every result whose interval overlaps its own.
-* `tied_ranks`: rank 1 + the number of results whose interval lies above the result's own.
+* The standard error is from moderated variances (`intervals.moderated`): methods of similar spread lend each
+  other seeds, a noisy one (random real images) does not blur the others.
+* The draws are normal, of as many seeds as each result has. Each has a variance halfway, on a log scale,
+  between its own and the moderated one: with the moderated alone noisy methods would be told apart too often,
+  with its own alone nothing would be.
 
-They can disagree: a result may overlap a best one with a wide interval (bold) while the narrow interval of a
-third one lies above it (rank 2). They are applied to different sets of results:
+From that: `rank` to `rank_to`, all places that a result may have (1 + those told apart above it, to N - those
+below it), and `best`, the results that are not told apart from a better one: rank 1. Tables, page and plots
+read these.
 
-* The summary and the table at equal storage: all methods within their budget, by `BEST_OF`. Where two of them
-  have exactly the same mean, the summary compares the others with the interval of the one that it lists first
-  (`summary_best`), the table at equal storage with the higher interval (`best`).
-* The table of compositions: as at equal storage, but only compositions.
-* The standings: interquartile means, methods over their budget in some cell left out. The mean rank beside
-  them is over the cells of the accuracy matrix, which keep distillation architectures apart, and counts
-  methods over their budget.
+`tests/analysis/test_best.py` measures it: how often equal results are told apart, and which differences are
+seen.
+
+References:
+    Westfall and Young, Resampling-based multiple testing, 1993: the largest statistic of all pairs,
+    resampled. Mogstad et al., Inference for ranks, Review of Economic Studies 91, 2024: ranks as ranges.
 """
 
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bench.records.groups import Floats
+from bench.analysis.intervals import floored, moderated
+from bench.records.columns import Floats
 
 BEST_OF: Final = ["dataset", "protocol", "ipc", "eval_arch"]  # what is ranked together
-ACCURACY_BOUNDS: Final = ["accuracy_mean", "accuracy_ci_low", "accuracy_ci_high"]
+RANKED: Final = ["competes", "rank", "rank_to", "best", "least_difference"]
+SIGNIFICANCE = 0.05
+DRAWS = 1000
+PAIRS_AT_ONCE = 2**20  # pairs of drawn results in memory at a time
 EXACT_DIGITS = 12  # accuracies are equal if they agree in these decimals: the rest is rounding of sums
 
 
-def tied_with_best(
-    mean: Floats, low: Floats, high: Floats, *, first_of_equals: bool = False
-) -> NDArray[np.bool_]:
-    """Mark the best of these results and those whose interval overlaps its interval.
+@dataclass(frozen=True)
+class Separation:
+    """Which of N results are told apart.
 
-    Without intervals only equal means are ties.
+    Attributes:
+        above: [N,N], whether the first has the higher mean and is told apart from the second.
+        least_difference: A difference that would have been told, the median over pairs; NaN without seeds to
+            tell.
+    """
+
+    above: NDArray[np.bool_]
+    least_difference: float
+
+    @property
+    def rank(self) -> NDArray[np.int64]:
+        """[N]: the best place that a result may have."""
+        return 1 + self.above.sum(axis=0)
+
+    @property
+    def rank_to(self) -> NDArray[np.int64]:
+        """[N]: the last place that a result may have."""
+        return len(self.above) - self.above.sum(axis=1)
+
+
+def separate(mean: Floats, variance: Floats, seeds: Floats, freedom: Floats) -> Separation | None:
+    """Test all pairs of results.
 
     Args:
-        mean: [N] fractions; NaN is never the best.
-        low: [N] lower ends of the intervals; NaN where there is none.
-        high: [N] upper ends.
-        first_of_equals: Of several results with the best mean, take the interval of the first one; by default
-            that of the one with the highest interval.
+        mean: [N].
+        variance: [N], of one seed. NaN where `freedom` is 0.
+        seeds: [N]: the variance of a mean is `variance / seeds`.
+        freedom: [N], degrees of freedom of `variance`; 0 for a single seed.
 
     Returns:
-        [N], all false where no mean is known.
+        None if no result has two seeds: nothing can be told. Without any spread the means decide.
     """
-    mean, low, high = (np.round(values, EXACT_DIGITS) for values in (mean, low, high))
-    if np.isnan(mean).all():
-        return np.zeros(len(mean), dtype=bool)
-    ascending = np.lexsort(np.nan_to_num([high, low, mean], nan=-1))  # -1: no fraction is as low
-    best = np.nanargmax(mean) if first_of_equals else ascending[-1]
-    overlap = (high >= low[best]) & (low <= high[best])  # false where one of them is NaN
-    return (mean == mean[best]) | overlap & ~np.isnan(mean)
+    if not (freedom > 0).any():
+        return None
+    mean = np.round(mean, EXACT_DIGITS)
+    higher = mean[:, None] > mean
+    own = floored(np.where(freedom > 0, variance, 0))
+    if not own.any():
+        return Separation(higher, 0.0)
+    variance, _ = moderated(own, freedom)
+    error = np.sqrt(variance / seeds + (variance / seeds)[:, None])
+    least = _critical(own, seeds, freedom) * error
+    pairs = least[np.triu_indices(len(mean), 1)]
+    told = higher & (mean[:, None] - mean > least)
+    return Separation(told, float(np.median(pairs)) if len(pairs) else np.nan)
 
 
-def tied_ranks(mean: Floats, low: Floats, high: Floats) -> Floats:
-    """Rank results along the last axis: 1 + the number of those whose interval lies above the result's own.
+def _critical(own: Floats, seeds: Floats, freedom: Floats) -> float:
+    """The 95 % quantile of the largest statistic of all pairs where all means are equal."""
+    together, _ = moderated(own, freedom)
+    variance = np.where(freedom > 0, np.sqrt(own * together), together)
+    normal, spread = _draws(tuple(freedom.tolist()))
+    mean = normal * np.sqrt(variance / seeds)
+    found, _ = moderated(np.where(freedom > 0, variance * spread, variance), freedom)
+    first, second = np.triu_indices(len(own), 1)
+    if not len(first):
+        return np.nan
+    largest = [
+        (np.abs(m[:, first] - m[:, second]) / np.sqrt(v[:, first] + v[:, second])).max(axis=1)
+        for m, v in zip(_parts(mean, len(first)), _parts(found / seeds, len(first)), strict=True)
+    ]
+    return float(np.quantile(np.concatenate(largest), 1 - SIGNIFICANCE))
 
-    Where one of two results has no interval, their means decide.
 
-    Args:
-        mean: [..., N] fractions.
-        low: [..., N] lower ends of the intervals; NaN where there is none.
-        high: [..., N] upper ends.
-    """
-    mean, low, high = (np.round(values, EXACT_DIGITS) for values in (mean, low, high))
-    mine, theirs = (np.s_[..., None, :], np.s_[..., :, None])
-    certain = np.isfinite(low[mine]) & np.isfinite(low[theirs])
-    above = np.where(certain, low[theirs] > high[mine], mean[theirs] > mean[mine])
-    return 1.0 + above.sum(axis=-2)
+def _parts(drawn: Floats, pairs: int) -> list[Floats]:
+    return np.array_split(drawn, 1 + len(drawn) * pairs // PAIRS_AT_ONCE)
+
+
+@lru_cache(maxsize=64)
+def _draws(freedom: tuple[float, ...]) -> tuple[Floats, Floats]:
+    """[DRAWS,N] each: standard normal means, and sample variances of variance 1 (1 where there is none)."""
+    rng = np.random.default_rng(0)
+    degrees = np.array(freedom)
+    normal = rng.standard_normal((DRAWS, len(degrees)))
+    drawn = rng.chisquare(np.maximum(degrees, 1), (DRAWS, len(degrees)))
+    return normal, np.where(degrees > 0, drawn / np.maximum(degrees, 1), 1.0)
 
 
 def rank_cells(rows: pd.DataFrame) -> pd.DataFrame:
-    """Add the columns `competes`, `rank`, `best` and `summary_best` to rows of `aggregate.summary_frame`.
+    """Add the columns `RANKED` to rows of a summary.
 
     Args:
         rows: One row per method, data set, ipc, architectures and protocol; those that agree in `BEST_OF` are
             ranked together.
 
     Returns:
-        The rows with four more columns. `competes`: whether the method fits its budget and is not exempt. The
-        others are about what competes, ties included: `rank` is NaN and `best` and `summary_best` are false
-        for what does not.
+        The rows with five more columns. `competes`: the method fits its budget and is not exempt. `rank` and
+        `rank_to`: the places that it may have, NA for what does not compete and where nobody has two seeds.
+        `best`: rank 1. `least_difference`: a fraction, as in `Separation`.
     """
-    competes = rows["within_budget"] & ~rows["exempt"]
-    position = np.flatnonzero(competes)
-    bounds = rows[ACCURACY_BOUNDS].to_numpy(float)
-    rank = np.full(len(rows), np.nan)
-    best, summary_best = np.zeros((2, len(rows)), dtype=bool)
-    cell = rows[competes].groupby(BEST_OF, dropna=False).ngroup()
-    for members in cell.groupby(cell.to_numpy()).indices.values():
-        where = position[members]
-        mean, low, high = bounds[where].T
-        rank[where] = tied_ranks(mean, low, high)
-        best[where] = tied_with_best(mean, low, high)
-        summary_best[where] = tied_with_best(mean, low, high, first_of_equals=True)
-    return rows.assign(competes=competes, rank=rank, best=best, summary_best=summary_best)
+    competes = (rows["within_budget"] & ~rows["exempt"]).to_numpy(bool)
+    ranks = np.full((len(rows), 2), np.nan)
+    least = np.full(len(rows), np.nan)
+    numbers = rows[["accuracy_mean", "accuracy_std", "n_seeds"]].to_numpy(float)
+    cell = rows.groupby(BEST_OF, dropna=False).ngroup().to_numpy()
+    for one in np.unique(cell[competes]):
+        where = np.flatnonzero((cell == one) & competes)
+        if (found := separate_rows(numbers[where])) is not None:
+            ranks[where] = np.stack([found.rank, found.rank_to], axis=1)
+            least[where] = found.least_difference
+    rank, rank_to = (pd.array(column, dtype="Float64").astype("Int64") for column in ranks.T)
+    return rows.assign(
+        competes=competes, rank=rank, rank_to=rank_to, best=ranks[:, 0] == 1, least_difference=least
+    )
+
+
+def separate_rows(numbers: Floats, seeds: int | None = None) -> Separation | None:
+    """`separate` for rows of a summary.
+
+    Args:
+        numbers: [N,3]: mean, standard deviation and number of seeds of each.
+        seeds: As if each had so many, with the deviations that they have: what more seeds could tell.
+    """
+    mean, deviation, n = numbers.T
+    if seeds is None:
+        return separate(mean, np.square(deviation), n, n - 1)
+    variance, _ = moderated(floored(np.where(n > 1, np.square(deviation), 0)), n - 1)
+    count = np.full(len(n), float(seeds))
+    return separate(mean, variance, count, count - 1)

@@ -1,22 +1,18 @@
-"""Methods compared over cells: interquartile means, ranks and paired tests. No torch, no drawing.
+"""Methods compared over data sets and ipcs: means, mean ranks and paired tests. No torch, no drawing.
 
-A cell is a data set, protocol, ipc, distillation and evaluation architecture. The accuracy of a method there
-is its mean over distillation seeds, students averaged first. The whole training set, which is exempt from the
-budget, does not compete.
+A cell is a data set, ipc and evaluation architecture under one protocol. A unit is a data set and ipc: its
+cells share their distilled sets, so a set that was scored on five networks counts once. Students are averaged
+first, then the cells of a unit, seed by seed. What exceeds its budget somewhere, and the whole training set,
+does not compete.
 
 References:
-    Agarwal et al., Deep reinforcement learning at the edge of the statistical precipice, NeurIPS 2021:
-    interquartile mean, stratified bootstrap, probability of improvement.
     Demšar, Statistical comparisons of classifiers over multiple data sets, JMLR 7, 2006: ranks, tests.
 """
 
-import zlib
-from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from itertools import combinations
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -24,318 +20,227 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from bench.analysis.aggregate import deduplicate
-from bench.analysis.best import EXACT_DIGITS, tied_ranks, tied_with_best
-from bench.analysis.intervals import CONFIDENCE, LEAST_SEEDS
-from bench.records.groups import Floats
-from bench.records.naming import CELL
+from bench.analysis.best import EXACT_DIGITS, SIGNIFICANCE, separate
+from bench.analysis.intervals import LEAST_SEEDS, sum_of_variances, t_interval
+from bench.records.columns import Floats
 
-COMPARED_CELL: Final = ["dataset", "protocol", "ipc", "distill_arch", "eval_arch"]
-TRIM = 0.25  # part of the cells that the interquartile mean leaves out at each end
-SIGNIFICANCE = 0.05
-SEED_RESAMPLES = 1000  # bootstrap samples of the seeds of each cell
-ENUMERATED = 13  # number of differences with ties up to which all signs are enumerated, as in scipy
+UNIT: Final = ["dataset", "ipc"]
+COMPARED_CELL: Final = [*UNIT, "eval_arch"]
+LEAST_UNITS = 6  # below this no signed-rank test can find anything: its least p with five is 0.06
 
 
 @dataclass(frozen=True)
 class AccuracyMatrix:
-    """The accuracy of each method in each cell. A group is the seeds of one method in one cell.
-
-    A method that needs no network has the same group in the cells of several distillation architectures.
-    """
+    """The accuracies of competing methods under one protocol."""
 
     cells: pd.DataFrame  # the columns COMPARED_CELL
     methods: list[str]
-    at: NDArray[np.int64]  # [cells, methods]: the group; -1 where the method lacks the cell
-    mean: Floats  # [groups]
-    low: Floats  # [groups]: lower end of the interval; NaN below three seeds
-    high: Floats  # [groups]: upper end
-    seeds: Floats  # [groups, most seeds]: accuracies in ascending order, then NaN
+    seeds: Floats  # [methods, cells, seeds], NaN where missing
+    over_budget: frozenset[str] = frozenset()  # methods that are shown, but not ranked
 
-    @cached_property
-    def means(self) -> Floats:
-        """[cells, methods]: mean accuracies, NaN where missing."""
-        return self._where_known(self.mean)
-
-    def _where_known(self, values: Floats) -> Floats:
-        return np.where(self.at >= 0, np.round(values, EXACT_DIGITS)[self.at], np.nan)
-
-    @cached_property
+    @property
     def has(self) -> NDArray[np.bool_]:
-        """[cells, methods]: whether the method has the cell."""
-        return self.at >= 0
+        """[methods, cells]: whether the method has the cell."""
+        return np.asarray(np.isfinite(self.seeds).any(axis=2))
 
-    def _pick(self, cells: NDArray[np.bool_], methods: NDArray[np.bool_]) -> "AccuracyMatrix":
+    @property
+    def units(self) -> NDArray[np.int64]:
+        """[cells]: the unit of each cell."""
+        return np.asarray(self.cells.groupby(UNIT).ngroup(), dtype=np.int64)
+
+    @property
+    def n_units(self) -> int:
+        """How many units the cells belong to."""
+        return len(np.unique(self.units))
+
+    def part(self, methods: NDArray[np.bool_], cells: NDArray[np.bool_]) -> "AccuracyMatrix":
+        """The part with these methods and cells."""
         names = [name for name, keep in zip(self.methods, methods, strict=True) if keep]
-        return replace(self, cells=self.cells[cells], methods=names, at=self.at[cells][:, methods])
+        return replace(self, cells=self.cells[cells], methods=names, seeds=self.seeds[methods][:, cells])
 
-    def over(self, cells: NDArray[np.bool_]) -> "AccuracyMatrix":
-        """The part with these cells [cells], and the methods that have one of them."""
-        return self._pick(cells, np.logical_or.reduce(self.has[cells], axis=0))
+    def ranked(self) -> "AccuracyMatrix":
+        """The part without the methods over their budget."""
+        fair = np.array([name not in self.over_budget for name in self.methods], dtype=bool)
+        return self.part(fair, self.has[fair].any(axis=0))
 
     def shared(self) -> "AccuracyMatrix":
         """The part with the methods in at least half of the cells, and the cells that all of these have."""
-        compared = 2 * self.has.sum(axis=0) >= len(self.cells)
-        return self._pick(np.logical_and.reduce(self.has[:, compared], axis=1), compared)
+        compared = 2 * self.has.sum(axis=1) >= len(self.cells)
+        return self.part(compared, self.has[compared].all(axis=0))
 
-    def resampled(self, method: int, groups: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Draw bootstrap samples of the seeds of each group.
-
-        A group is drawn once, even if it stands in several cells. Its draws depend only on the name of the
-        method and its groups.
-
-        Args:
-            method: Its position.
-            groups: [G], groups of the method.
-
-        Returns:
-            [G, most seeds, SEED_RESAMPLES]: the part of each sample that is each seed.
-        """
-        drawn, counts = self._drawn[method]
-        where = np.searchsorted(drawn, groups)
-        n = np.isfinite(self.seeds[groups]).sum(axis=1)
-        return counts[where] / n[:, None, None].astype(np.float32)
-
-    @cached_property
-    def _drawn(self) -> "_Draws":
-        return _Draws(self)
+    def by_unit(self) -> Floats:
+        """[methods, units, seeds]: means over the cells of each unit; NaN where a seed lacks one of them."""
+        units = self.units
+        found = [self.seeds[:, units == unit].mean(axis=1) for unit in np.unique(units)]
+        return np.stack(found, axis=1) if found else np.empty((len(self.methods), 0, self.seeds.shape[2]))
 
 
-class _Draws(dict[int, tuple[NDArray[np.int64], NDArray[np.unsignedinteger[Any]]]]):
-    """By method, computed when first used: its groups [G] in order, and how often each seed is drawn."""
+def accuracy_matrix(flat: pd.DataFrame, summary: pd.DataFrame, protocol: str) -> AccuracyMatrix:
+    """Arrange the accuracies under a protocol by method, cell and seed.
 
-    def __init__(self, of: AccuracyMatrix) -> None:
-        self._of = of
-
-    def __missing__(self, method: int) -> tuple[NDArray[np.int64], NDArray[np.unsignedinteger[Any]]]:
-        seeds = self._of.seeds
-        groups = np.setdiff1d(self._of.at[:, method], [-1])
-        known = np.isfinite(seeds[groups]).sum(axis=1)
-        rng = np.random.default_rng(zlib.crc32(self._of.methods[method].encode()))
-        kind = np.min_scalar_type(seeds.shape[1])  # one byte, unless there are very many
-        counts = np.zeros((len(groups), seeds.shape[1], SEED_RESAMPLES), kind)
-        for n in np.unique(known):
-            chosen = rng.integers(n, size=(int((known == n).sum()), n, SEED_RESAMPLES), dtype=kind)
-            for seed in range(n):
-                counts[known == n, seed] = (chosen == seed).sum(axis=1)
-        self[method] = groups, counts
-        return self[method]
-
-
-def accuracy_matrix(flat: pd.DataFrame, summary: pd.DataFrame) -> AccuracyMatrix:
-    """Arrange accuracies by cell and method.
-
-    A method that needs no network takes part in the cells of every distillation architecture.
+    Several sets of a method in a cell (of several distillation architectures) are averaged.
 
     Args:
         flat: A row per record.
         summary: `aggregate.summary_frame` of it.
+        protocol: Which one.
     """
-    groups = summary[~summary["exempt"]].reset_index(drop=True)
-    placed = _placed(groups.assign(group=groups.index))
-    cells = placed[COMPARED_CELL].drop_duplicates().sort_values(COMPARED_CELL).reset_index(drop=True)
-    placed = placed.merge(cells.assign(cell=cells.index), on=COMPARED_CELL)
-    methods = sorted(placed["method"].unique())
-    at = np.full((len(cells), len(methods)), -1)
-    at[placed["cell"], pd.Index(methods).get_indexer(placed["method"])] = placed["group"]
-    mean, low, high = groups[["accuracy_mean", "accuracy_ci_low", "accuracy_ci_high"]].to_numpy(float).T
-    return AccuracyMatrix(cells, methods, at, mean, low, high, _seeds(flat, groups))
+    rows = deduplicate(flat)
+    rows = rows[(rows["protocol"] == protocol) & ~rows["exempt"]]
+    over = summary.loc[
+        (summary["protocol"] == protocol) & ~summary["exempt"] & ~summary["within_budget"], "method"
+    ]
+    wide = rows.pivot_table(
+        index=["method", *COMPARED_CELL], columns="seed", values="accuracy", aggfunc="mean"
+    )
+    methods = sorted(rows["method"].unique())
+    cells = rows[COMPARED_CELL].drop_duplicates().sort_values(COMPARED_CELL).reset_index(drop=True)
+    seeds = np.full((len(methods), len(cells), wide.shape[1]), np.nan)
+    index = wide.index.to_frame(index=False).merge(cells.reset_index(names="cell"), on=COMPARED_CELL)
+    seeds[index["method"].map(methods.index), index["cell"]] = wide.to_numpy(float).round(EXACT_DIGITS)
+    return AccuracyMatrix(cells, methods, seeds, frozenset(over))
 
 
-def _placed(groups: pd.DataFrame) -> pd.DataFrame:
-    """A row per group and cell in which it takes part."""
-    place = [name for name in COMPARED_CELL if name != "distill_arch"]
-    free = groups["distill_arch"] == "any"
-    sources = groups.loc[~free, [*place, "distill_arch"]].drop_duplicates()
-    beside = groups[free].drop(columns="distill_arch").merge(sources, on=place, how="left")
-    rows = pd.concat([groups[~free], beside.fillna({"distill_arch": "any"})])
-    return rows.drop_duplicates(["method", *COMPARED_CELL])  # a method with and without a network: with it
+def by_protocol(flat: pd.DataFrame, summary: pd.DataFrame) -> dict[str, AccuracyMatrix]:
+    """The matrix of each protocol under which several methods compete."""
+    found = {
+        str(name): accuracy_matrix(flat, summary, str(name)) for name in sorted(summary["protocol"].unique())
+    }
+    return {name: matrix for name, matrix in found.items() if len(matrix.methods) > 1}
 
 
-def _seeds(flat: pd.DataFrame, groups: pd.DataFrame) -> Floats:
-    """[groups, most seeds]: accuracies in ascending order, then NaN."""
-    rows = deduplicate(flat)[[*CELL, "accuracy"]].merge(groups[CELL].assign(group=groups.index), on=CELL)
-    rows = rows.sort_values(["group", "accuracy"])  # draws must not depend on the order of the seeds
-    position = rows.groupby("group").cumcount()
-    seeds = np.full((len(groups), 1 + position.max() if len(rows) else 1), np.nan)
-    seeds[rows["group"], position] = rows["accuracy"].round(EXACT_DIGITS)
-    return seeds
+# --- one method over units ----------------------------------------------------------------------------------
 
 
-def by_protocol(whole: AccuracyMatrix) -> dict[str, AccuracyMatrix]:
-    """The part of each protocol under which several methods compete."""
-    protocols = whole.cells["protocol"].to_numpy()
-    parts = {str(name): whole.over(protocols == name) for name in sorted(set(protocols))}
-    return {name: part for name, part in parts.items() if len(part.methods) > 1}
+@dataclass(frozen=True)
+class UnitMeans:
+    """Means over seeds in each unit, [methods, units] each; NaN without a complete seed."""
+
+    mean: Floats
+    variance: Floats  # of the mean; NaN below three seeds
+    freedom: Floats
+
+    @classmethod
+    def of(cls, part: AccuracyMatrix) -> "UnitMeans":
+        """From the seeds that have all cells of a unit."""
+        values = part.by_unit()
+        count = np.isfinite(values).sum(axis=2)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            mean = np.nansum(values, axis=2) / np.where(count, count, np.nan)
+            squares = np.nansum(np.square(values - mean[..., None]), axis=2)
+            variance = squares / np.where(count >= LEAST_SEEDS, count - 1, np.nan) / count
+        return cls(mean.round(EXACT_DIGITS), variance, np.where(count >= LEAST_SEEDS, count - 1, np.nan))
+
+    def over_units(self) -> tuple[Floats, Floats, Floats]:
+        """[methods] each: the mean over units, its variance and the degrees of freedom of that."""
+        variance, freedom = sum_of_variances(self.variance, self.freedom)
+        return self.mean.mean(axis=1), variance / self.mean.shape[1] ** 2, freedom
 
 
-# --- one method over cells ----------------------------------------------------------------------------------
-
-
-def over_budget(summary: pd.DataFrame, compared: AccuracyMatrix) -> set[str]:
-    """The methods that store more than their ipc allows, on some data set and protocol of the matrix."""
-    rows = summary.merge(compared.cells[["dataset", "protocol"]].drop_duplicates())
-    return set(rows.loc[~rows["exempt"] & ~rows["within_budget"], "method"])
-
-
-def standings(compared: AccuracyMatrix, over: Collection[str] = ()) -> pd.DataFrame:
+def standings(matrix: AccuracyMatrix) -> pd.DataFrame:
     """Compare the methods of a matrix over the cells that they share.
 
-    Args:
-        compared: One row per cell, one column per method.
-        over: Methods that exceed their budget somewhere: they are listed and ranked, but never the best.
-
     Returns:
-        A row per method, the best first: `iqm`, the interquartile mean over the shared cells, with its
-        interval; `mean_rank`; `own_cells`, those of the method; `n_cells`, those that are shared; `cells`,
-        all of the matrix; `over_budget`; `best`, ties included. A method in fewer than half of the cells is
-        not compared: its numbers are NaN.
+        A row per method, the best first: `mean` over the units of the shared cells, with `ci_low` and
+        `ci_high` over seeds; `rank`, `rank_to` and `best` of that mean, as in `best`; `mean_rank` over units;
+        `own_cells`, those of the method; `n_cells` and `n_units`, those that are shared; `cells`, all of the
+        matrix; `over_budget`. A method in fewer than half of the cells is not compared: its numbers are NaN.
+        One over its budget has no rank.
     """
-    part = compared.shared()
-    ranks = _ranks(part).mean(axis=0) if len(part.cells) else np.full(len(part.methods), np.nan)
-    rows = {name: (*_iqm(part, j), ranks[j]) for j, name in enumerate(part.methods) if len(part.cells)}
-    empty = (np.nan,) * 4
-    table = pd.DataFrame(
-        [(name, *rows.get(name, empty)) for name in compared.methods],
-        columns=["method", "iqm", "iqm_ci_low", "iqm_ci_high", "mean_rank"],
-    )
+    table = pd.DataFrame({"method": matrix.methods})
+    numbers = ["mean", "ci_low", "ci_high", "rank", "rank_to", "mean_rank"]
+    table[numbers] = np.nan
+    part = matrix.ranked().shared()
+    if len(part.cells):
+        shared = matrix.cells.index.isin(part.cells.index)
+        whole = matrix.part(np.asarray(matrix.has[:, shared].all(axis=1)), shared)
+        mean, variance, freedom = UnitMeans.of(whole).over_units()
+        where = table["method"].isin(whole.methods)
+        table.loc[where, ["mean", "ci_low", "ci_high"]] = np.stack(
+            [mean, *t_interval(mean, variance, freedom)]
+        ).T
+        table.loc[table["method"].isin(part.methods), ["rank", "rank_to", "mean_rank"]] = _ranks(part)
     table = table.assign(
-        own_cells=compared.has.sum(axis=0), n_cells=len(part.cells), cells=len(compared.cells)
+        best=table["rank"] == 1,
+        own_cells=matrix.has.sum(axis=1),
+        n_cells=len(part.cells),
+        n_units=part.n_units,
+        cells=len(matrix.cells),
+        over_budget=table["method"].isin(matrix.over_budget),
     )
-    table["over_budget"] = table["method"].isin(list(over))
-    bounds = table[["iqm", "iqm_ci_low", "iqm_ci_high"]].where(~table["over_budget"])
-    table["best"] = tied_with_best(*bounds.to_numpy(float).T)
-    return table.sort_values(["iqm", "method"], ascending=[False, True]).reset_index(drop=True)
-
-
-def _iqm(part: AccuracyMatrix, method: int) -> tuple[float, float, float]:
-    """Interquartile mean over the cells, and its 95 % stratified bootstrap interval over seeds."""
-    point = float(stats.trim_mean(part.means[:, method], TRIM))
-    groups = part.at[:, method]
-    if not _certain(part, groups):
-        return point, np.nan, np.nan
-    drawn = np.einsum("gsb,gs->bg", part.resampled(method, groups), np.nan_to_num(part.seeds[groups]))
-    return point, *_percentiles(stats.trim_mean(drawn, TRIM, axis=1))
-
-
-def _certain(part: AccuracyMatrix, groups: NDArray[np.int64]) -> bool:
-    """Whether every group has the seeds that an interval needs."""
-    return bool((np.isfinite(part.seeds[groups]).sum(axis=1) >= LEAST_SEEDS).all())
-
-
-def _percentiles(drawn: Any) -> tuple[float, float]:
-    """The ends of the 95 % interval of bootstrap estimates."""
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(drawn, [tail, 1 - tail])
-    return float(low), float(high)
+    return table.sort_values(["mean", "method"], ascending=[False, True]).reset_index(drop=True)
 
 
 def _ranks(part: AccuracyMatrix) -> Floats:
-    """[cells, methods]: ranks in each cell, tied where intervals overlap; NaN where missing."""
-    rank = tied_ranks(*(part._where_known(values) for values in (part.mean, part.low, part.high)))
-    return np.where(part.has, rank, np.nan)
+    """[methods,3]: the places that the mean over units may have, and the mean rank over units."""
+    means = UnitMeans.of(part)
+    mean, variance, freedom = means.over_units()
+    places = np.full((len(mean), 2), np.nan)
+    known = np.isfinite(mean)
+    found = separate(
+        mean[known], variance[known], np.ones(known.sum()), np.nan_to_num(freedom[known], nan=0.0)
+    )
+    if found is not None:
+        places[known] = np.stack([found.rank, found.rank_to], axis=1)
+    return np.column_stack([places, average_ranks(part).loc[part.methods]])
 
 
-# --- two methods over cells ---------------------------------------------------------------------------------
-
-
-def test_pairs(compared: AccuracyMatrix, names: Sequence[str]) -> pd.DataFrame:
-    """Test each pair of methods over the cells that both have.
+def average_ranks(part: AccuracyMatrix) -> pd.Series:
+    """Rank methods by their means in each unit, equal ones sharing a rank.
 
     Args:
-        compared: The matrix.
+        part: A matrix whose methods have all cells.
+
+    Returns:
+        The mean rank by method, the best first.
+    """
+    rank = stats.rankdata(-UnitMeans.of(part).mean, axis=0).mean(axis=1)
+    return pd.Series(rank, index=part.methods).sort_index().sort_values(kind="stable")
+
+
+# --- two methods over units ---------------------------------------------------------------------------------
+
+
+def compare_pairs(matrix: AccuracyMatrix, names: Sequence[str]) -> pd.DataFrame:
+    """Compare each pair of methods over the cells that both have.
+
+    Args:
+        matrix: With these methods.
         names: Of the methods, in the order of the pairs.
 
     Returns:
-        A row per pair. `difference`: mean over cells of `first` - `second`. `p`: two-sided, of Wilcoxon's
-        signed-rank test over cells; `p_holm`: with Holm's correction for all pairs. NaN where the two share
-        no cell.
+        A row per pair. `n_units`: how many both have. `difference`: mean over units of `first` - `second`,
+        with `ci_low` and `ci_high`, its 95 % interval over seeds: on these units, not on others. `p`:
+        two-sided, of Wilcoxon's signed-rank test over units, NaN below six; `p_holm`: with Holm's correction
+        for all pairs.
     """
-    order = [compared.methods.index(name) for name in names]
-    found = [_differences(compared, i, j) for i, j in combinations(order, 2)]
-    table = pd.DataFrame(combinations(names, 2), columns=["first", "second"])
-    table["n_cells"] = np.array([len(d) for d in found], int)
-    table["difference"] = [d.mean() if len(d) else np.nan for d in found]
-    table["p"] = wilcoxon(found)
+    rows = [_compare(matrix, first, second) for first, second in combinations(names, 2)]
+    columns = ["first", "second", "n_units", "difference", "ci_low", "ci_high", "p"]
+    table = pd.DataFrame(rows, columns=columns)
     return table.assign(p_holm=holm(table["p"].to_numpy(float)))
 
 
-def compare_pairs(compared: AccuracyMatrix, names: Sequence[str]) -> pd.DataFrame:
-    """As `test_pairs`, with the probability of improvement.
-
-    Args:
-        compared: The matrix.
-        names: Of the methods, in the order of the pairs.
-
-    Returns:
-        Three more columns. `improvement`: the probability that a seed of `first` beats one of `second`, mean
-        over cells; `ci_low` and `ci_high`: its 95 % stratified bootstrap interval over seeds.
-    """
-    order = [compared.methods.index(name) for name in names]
-    won = [_improvement(compared, i, j) for i, j in combinations(order, 2)]
-    table = test_pairs(compared, names)
-    table[["improvement", "ci_low", "ci_high"]] = np.array(won, float).reshape(-1, 3)
-    return table
+def _compare(
+    matrix: AccuracyMatrix, first: str, second: str
+) -> tuple[str, str, int, float, float, float, float]:
+    chosen = np.isin(matrix.methods, [first, second])
+    part = matrix.part(chosen, np.asarray(matrix.has[chosen].all(axis=0)))
+    if not len(part.cells):
+        return first, second, 0, np.nan, np.nan, np.nan, np.nan
+    sign = 1 if part.methods[0] == first else -1
+    means = UnitMeans.of(part)
+    mean, variance, freedom = means.over_units()
+    difference = sign * (mean[0] - mean[1])
+    low, high = t_interval(difference, *sum_of_variances(variance, freedom))
+    p = signed_rank(sign * (means.mean[0] - means.mean[1]).round(EXACT_DIGITS))
+    return first, second, part.n_units, difference, float(low), float(high), p
 
 
-def _groups(compared: AccuracyMatrix, i: int, j: int) -> NDArray[np.int64]:
-    """[2, cells]: the groups of two methods in the cells that both have.
-
-    Two methods that need no network have the same groups for every distillation architecture: one cell.
-    """
-    both = compared.has[:, i] & compared.has[:, j]
-    return np.unique(compared.at[both][:, [i, j]], axis=0).reshape(-1, 2).T
-
-
-def _differences(compared: AccuracyMatrix, i: int, j: int) -> Floats:
-    x, y = _groups(compared, i, j)
-    return np.round(compared.mean[x] - compared.mean[y], EXACT_DIGITS)
-
-
-def wilcoxon(samples: Sequence[Floats]) -> Floats:
-    """Two-sided p-values of Wilcoxon's signed-rank test.
-
-    Args:
-        samples: The differences [n] of each test.
-
-    Returns:
-        [len(samples)]: 1 where all differences are zero, NaN where there is none.
-    """
-    p = np.array([np.nan if not len(d) else 1.0 for d in samples])
-    ties = [len(np.unique(np.abs(d))) < len(d) or not d.all() for d in samples]
-    alike: dict[tuple[int, bool], list[int]] = defaultdict(list)  # one call to scipy for many
-    for k, d in enumerate(samples):
-        if d.any():
-            alike[len(d), ties[k]].append(k)
-    for (n, tied), which in alike.items():
-        chosen = np.array([samples[k] for k in which])
-        few = tied and n <= ENUMERATED
-        p[which] = [_exact(d) for d in chosen] if few else stats.wilcoxon(chosen, axis=1).pvalue
-    return p
-
-
-def _exact(differences: Floats) -> float:
-    """The same for few differences with ties: enumerate all signs, for which scipy takes half a second."""
-    differences = differences[differences != 0]
-    ranks = stats.rankdata(np.abs(differences))
-    sums = ranks @ np.indices((2,) * len(ranks)).reshape(len(ranks), -1)
-    seen = ranks[differences > 0].sum()
-    return min(1.0, 2 * min(float((sums <= seen).mean()), float((sums >= seen).mean())))
-
-
-def _improvement(compared: AccuracyMatrix, i: int, j: int) -> tuple[float, float, float]:
-    """P(first > second) over all pairs of seeds, ties count half, mean over cells; and its interval."""
-    x, y = _groups(compared, i, j)
-    if not len(x):
-        return np.nan, np.nan, np.nan
-    mine, theirs = compared.seeds[x][:, :, None], compared.seeds[y][:, None, :]
-    won = (mine > theirs) + 0.5 * (mine == theirs)  # [cells, mine, theirs]; comparisons with NaN are false
-    known = np.isfinite(mine) & np.isfinite(theirs)
-    point = float((won.sum(axis=(1, 2)) / known.sum(axis=(1, 2))).mean())
-    if not (_certain(compared, x) and _certain(compared, y)):
-        return point, np.nan, np.nan
-    weighted = won.astype(np.float32).swapaxes(1, 2) @ compared.resampled(i, x)  # [cells, theirs, draws]
-    weighted *= compared.resampled(j, y)
-    return point, *_percentiles(weighted.sum(axis=1).mean(axis=0))
+def signed_rank(differences: Floats) -> float:
+    """Two-sided p of Wilcoxon's signed-rank test of differences [n]; NaN below six, 1 where all are zero."""
+    if len(differences) < LEAST_UNITS or np.isnan(differences).any():
+        return float("nan")
+    return float(stats.wilcoxon(differences).pvalue) if differences.any() else 1.0
 
 
 def holm(p: Floats) -> Floats:
@@ -347,28 +252,12 @@ def holm(p: Floats) -> Floats:
     return corrected
 
 
-# --- all methods of the shared cells, for a critical-difference diagram -------------------------------------
-
-
-def average_ranks(part: AccuracyMatrix) -> pd.Series:
-    """Rank methods by their means in each cell, equal ones sharing a rank.
-
-    Args:
-        part: A matrix whose methods have all cells.
-
-    Returns:
-        The mean rank by method, the best first.
-    """
-    rank = stats.rankdata(-part.means, axis=1).mean(axis=0)
-    return pd.Series(rank, index=part.methods).sort_index().sort_values(kind="stable")
-
-
 def cliques(names: list[str], compared: pd.DataFrame) -> list[tuple[int, int]]:
     """Find the bars of a critical-difference diagram.
 
     Args:
         names: Of the methods, in the order of their ranks.
-        compared: The pairs of them, from `test_pairs`.
+        compared: The pairs of them, from `compare_pairs`.
 
     Returns:
         Positions (first, last) of the longest runs of names in which no pair differs significantly.

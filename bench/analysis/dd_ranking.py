@@ -8,17 +8,16 @@ References:
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any, Final
 
-import numpy as np
 import pandas as pd
 
-from bench.analysis.aggregate import Parts, deduplicate
-from bench.analysis.intervals import intervals, one_by_one
+from bench.analysis.aggregate import deduplicate, grouped
+from bench.analysis.intervals import score_interval
 from bench.records.columns import TRAINING_COLUMNS
-from bench.records.groups import group_means, ragged
 from bench.records.naming import CELL
 
 SCORE_WEIGHT = 0.5  # of IOR against HLR, and of augmentation against none
@@ -56,8 +55,8 @@ def ars(augmented: Any, plain: Any, weight: float = SCORE_WEIGHT) -> Any:
 
 # --- from records -------------------------------------------------------------------------------------------
 # LRS and ARS are linear, before `dd_score`, in the two accuracies of the method, so that the weighted mean of
-# both can take their place, seed by seed. Both are of one seed and must be drawn together by the bootstrap,
-# while the seeds of different methods are drawn independently. The same holds for random images.
+# both can take their place, seed by seed. Both are of one seed and vary together, while the seeds of
+# different methods are independent. The same holds for random images.
 
 
 def _hlr(synthetic: Any, full: Any) -> Any:
@@ -124,23 +123,17 @@ def _mixed(one: _Cell, other: _Cell) -> ScoredSeeds:
 def _cells(frame: pd.DataFrame) -> list[_Cell]:
     """The cells whose records say how students were trained, all of them alike."""
     rows = deduplicate(frame)
-    ways = Parts(rows, TRAINING_COLUMNS)
-    rows = rows.assign(way=ways.code, known=rows[TRAINING_COLUMNS].notna().all(axis=1))
-    cells = Parts(rows, CELL)
-    known = cells.all("known") & (cells.least("way") == cells.most("way"))
-    seeds, accuracies, names = (
-        cells.column(name).values.tolist() for name in ("seed", "accuracy", "method_name")
-    )
-    trainings = ways.where.to_dict("records")
-    wheres = cells.where.astype(object).where(cells.where.notna(), None).to_dict("records")
-    ends = np.cumsum(cells.sizes).tolist()
-    starts = [0, *ends[:-1]]
-    way = cells.least("way").tolist()
-    return [
-        _Cell(wheres[i], names[a], dict(zip(seeds[a:b], accuracies[a:b], strict=True)), trainings[way[i]])
-        for i, (a, b) in enumerate(zip(starts, ends, strict=True))
-        if known[i]
+    rows = rows.assign(way=grouped(rows, TRAINING_COLUMNS).ngroup())
+    rows = rows[
+        grouped(rows, CELL)["way"].transform("nunique").eq(1) & rows[TRAINING_COLUMNS].notna().all(axis=1)
     ]
+    found = []
+    for values, part in grouped(rows, CELL):
+        where = {name: None if pd.isna(value) else value for name, value in zip(CELL, values, strict=True)}
+        by_seed = dict(zip(part["seed"].tolist(), part["accuracy"].tolist(), strict=True))
+        first = part.iloc[0]
+        found.append(_Cell(where, first["method_name"], by_seed, first[TRAINING_COLUMNS].to_dict()))
+    return found
 
 
 class _Cells:
@@ -214,16 +207,13 @@ def _inputs(cell: _Cell, cells: _Cells) -> _Inputs:
     return found
 
 
-def _estimates(name: str, found: Sequence[_Inputs]) -> dict[str, Any]:
-    """A score of all cells and its interval as columns; NaN where an input is missing or has no seed."""
-    columns = np.full((3, len(found)), np.nan)
-    which = [i for i, one in enumerate(found) if all(one.groups.get(name, [{}]))]
-    if which:
-        by_group = zip(*(found[i].groups[name] for i in which), strict=True)  # each: the seeds of all cells
-        groups = [ragged([list(seeds.values()) for seeds in group]) for group in by_group]
-        columns[0, which] = one_by_one(FORMULAS[name], *map(group_means, groups))
-        columns[1:, which] = intervals(*groups, combine=FORMULAS[name]).T
-    return dict(zip((name, f"{name}_ci_low", f"{name}_ci_high"), columns, strict=True))
+def _estimate(name: str, found: _Inputs) -> dict[str, float]:
+    """A score and its interval as columns; NaN where an input is missing or has no seed."""
+    groups = [list(seeds.values()) for seeds in found.groups.get(name, [{}])]
+    if not all(groups):
+        return dict.fromkeys((name, f"{name}_ci_low", f"{name}_ci_high"), math.nan)
+    low, high = score_interval(FORMULAS[name], *groups)
+    return {name: float(FORMULAS[name](*map(fmean, groups))), f"{name}_ci_low": low, f"{name}_ci_high": high}
 
 
 def dd_ranking_scores(frame: pd.DataFrame) -> pd.DataFrame:
@@ -241,11 +231,11 @@ def dd_ranking_scores(frame: pd.DataFrame) -> pd.DataFrame:
     cells = _Cells(frame)
     pairs = [(cell, _inputs(cell, cells)) for cell in cells.all if cell.name != WHOLE_SET]
     pairs = [(cell, found) for cell, found in pairs if found.groups]
-    found = [one for _, one in pairs]
     table = pd.DataFrame([cell.where for cell, _ in pairs], columns=CELL)
+    estimates = [{k: v for name in SCORES for k, v in _estimate(name, found).items()} for _, found in pairs]
+    names = [f"{name}{end}" for name in SCORES for end in ("", "_ci_low", "_ci_high")]
     partners = {
-        name: pd.Series([one.partners.get(name) for one in found], dtype=object)
+        name: pd.Series([found.partners.get(name) for _, found in pairs], dtype=object)
         for name in ("hlr_protocol", "ars_protocol")
     }
-    estimates = {column: values for name in SCORES for column, values in _estimates(name, found).items()}
-    return table.assign(**estimates, **partners)
+    return table.join(pd.DataFrame(estimates, columns=names, dtype=float)).assign(**partners)

@@ -1,210 +1,139 @@
-"""Bootstrap intervals of many cells at once, equal to `scipy.stats.bootstrap` for each cell to the last bit.
+"""Intervals of means over seeds by Student's t, and variances that moderate each other. No torch.
 
-The statistic is a function of the means of groups of seeds. Up to rounding, a mean does not depend on the
-order in which its seeds are drawn: three seeds have 27 resamples, but only 10 different sets, and three
-groups of three seeds have 1000 combinations of sets in place of 9999 draws. A kind is all draws of one
-combination.
+Accuracies of seeds are few (three to ten) and close to normal. Student's t covers 95 % for any number of
+them, which no bootstrap of three numbers does.
 
-1. `_draws`: make scipy's draws and group them into kinds. This depends on the sizes of the groups only.
-2. `_Distribution`: for each cell, make one estimate per kind and sort them. Ranks follow from the number of
-   draws of each kind.
-3. Rounding changes the last digits within a kind. So near a rank that is needed, and only there, each draw is
-   evaluated by itself.
+References:
+    Satterthwaite, An approximate distribution of estimates of variance components, Biometrics 2, 1946.
+    Smyth, Linear models and empirical Bayes methods for assessing differential expression in microarray
+    experiments, SAGMB 3, 2004: moderated variances, section 6.
 """
 
-import math
-from collections.abc import Callable
-from functools import cache
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
-from scipy.special import ndtr, ndtri
+from scipy import special, stats
 
-from bench.records.groups import Floats, Ints, Ragged, equal_groups
+from bench.records.columns import Floats
 
 CONFIDENCE = 0.95
 LEAST_SEEDS = 3  # below this a spread is shown but no interval is claimed
-MEAN_RESAMPLES = 9999
-ROUNDING = 1e-9  # relative difference, far more than the order of the seeds can cause
-ESTIMATES_AT_ONCE = 2**17  # estimates in memory at a time
-
-Combine = Callable[..., Any]  # the statistic: a mean of each group (arrays that broadcast) -> the estimate
-
-
-def only_mean(only: Any) -> Any:
-    """The statistic that is the mean of one group."""
-    return only
+VARIANCE_FLOOR = (
+    1e-3  # of the median variance: equal accuracies of a few seeds do not prove that there is no spread
+)
+STEP = 1e-5  # of the difference quotients of a score
 
 
-def one_by_one(function: Combine, *columns: Floats) -> Floats:
-    """Apply a function number by number, as scipy does: on arrays the last bit of a power may differ."""
-    return np.array([function(*numbers) for numbers in zip(*columns, strict=True)], dtype=np.float64)
-
-
-def intervals(*groups: Ragged, combine: Combine = only_mean) -> Floats:
-    """95 % bootstrap intervals (BCa) of a statistic of groups of seeds that are drawn independently.
+def mean_interval(mean: Any, deviation: Any, seeds: Any) -> tuple[Any, Any]:
+    """The 95 % interval of a mean over seeds: mean -+ t sd / sqrt(n).
 
     Args:
-        *groups: Each with the values of K cells.
-        combine: The statistic, a function of the mean of each group.
+        mean: Of the seeds; a number or an array.
+        deviation: Their standard deviation, with n - 1 in the denominator.
+        seeds: n, how many.
 
     Returns:
-        [K,2], the ends: NaN where a group has fewer than three values, the statistic itself where all groups
-        are constant, those by percentiles where BCa is undefined.
-
-    References:
-        Efron and Tibshirani, An introduction to the bootstrap, 1993, section 14.3.
+        Both ends. NaN below three seeds, and where the deviation is zero: equal seeds tell nothing of the
+        spread.
     """
-    found = np.full((len(groups[0].sizes), 2), np.nan)
-    for cells, samples in equal_groups(*groups):
-        if min(sample.shape[1] for sample in samples) < LEAST_SEEDS:
-            continue
-        samples = [np.sort(sample, axis=1) for sample in samples]  # draws must not depend on the seeds' order
-        draws = _draws(tuple(sample.shape[1] for sample in samples))
-        for part in np.array_split(
-            np.arange(len(cells)), math.ceil(len(cells) * len(draws.drawn) / ESTIMATES_AT_ONCE)
-        ):
-            found[cells[part]] = _intervals([sample[part] for sample in samples], combine, draws)
-    return found
+    n = np.asarray(seeds, float)
+    return t_interval(mean, np.square(deviation) / n, np.where(n >= LEAST_SEEDS, n - 1, np.nan))
 
 
-# --- the draws ----------------------------------------------------------------------------------------------
+def t_interval(estimate: Any, variance: Any, freedom: Any) -> tuple[Any, Any]:
+    """The 95 % interval of an estimate from its own variance and the degrees of freedom of that.
+
+    Args:
+        estimate: A number or an array.
+        variance: Of the estimate. Zero: no interval.
+        freedom: Degrees of freedom; NaN: no interval.
+
+    Returns:
+        Both ends, NaN where there is none.
+    """
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * np.sqrt(np.where(variance, variance, np.nan))
+    return estimate - half, estimate + half
 
 
-class _Draws(NamedTuple):
-    """scipy's draws, grouped into kinds: a kind has the same seeds in any order."""
+def sum_of_variances(variance: Any, freedom: Any, axis: int = -1) -> tuple[Any, Any]:
+    """The variance of a sum of independent estimates, and its degrees of freedom (Satterthwaite).
 
-    resamples: list[Ints]  # by group: [R,n], the different rows of indices that are drawn from it
-    some: list[Ints]  # by group: one resample of each set of seeds
-    rows: list[Ints]  # by group: [U], the resample of each different draw, sorted by kind
-    counts: Ints  # [U]: how often each different draw occurs
-    first: Ints  # [kinds + 1]: the first draw of each kind, and the end of the last
-    drawn: Ints  # [kinds]: how many draws are of each kind
-
-    @property
-    def product(self) -> bool:
-        """Whether kinds are all combinations of sets of seeds; else each different draw is a kind."""
-        return len(self.drawn) == math.prod(map(len, self.some))
-
-    def roughly(self, means: list[Floats], combine: Combine) -> Floats:
-        """Estimate one draw of each kind, from the means [K,R] of the resamples of each group: [K,kinds]."""
-        if not self.product:
-            return combine(*(np.take(m, row, axis=1) for m, row in zip(means, self.rows, strict=True)))
-        dims = np.eye(len(means), dtype=int) * (np.array([*map(len, self.some)]) - 1) + 1
-        few = zip(means, self.some, dims, strict=True)
-        return combine(*(m[:, some].reshape(-1, *dim) for m, some, dim in few)).reshape(len(means[0]), -1)
-
-
-@cache
-def _draws(sizes: tuple[int, ...]) -> _Draws:
-    """The draws of groups of these sizes, from the generator that `aggregate.interval` gives to scipy."""
-    rng = np.random.default_rng(0)
-    resamples, some, rows, sets = [], [], [], []
-    for n in sizes:
-        found, which = np.unique(rng.integers(0, n, (MEAN_RESAMPLES, n)), axis=0, return_inverse=True)
-        _, one, kind = np.unique(np.sort(found, axis=1), axis=0, return_index=True, return_inverse=True)
-        resamples.append(found)
-        some.append(one)
-        rows.append(which.ravel())
-        sets.append(kind.ravel()[which.ravel()])
-    shape = tuple(map(len, some))
-    few = math.prod(shape) <= MEAN_RESAMPLES
-    kinds = np.ravel_multi_index(sets, shape) if few else np.unique(rows, axis=1, return_inverse=True)[1]
-    (kind, *rows), counts = np.unique(np.stack([kinds.ravel(), *rows]), axis=1, return_counts=True)
-    first = np.searchsorted(kind, np.arange((math.prod(shape) if few else len(kind)) + 1))
-    return _Draws(resamples, some, rows, counts, first, np.diff(np.append(0, np.cumsum(counts))[first]))
-
-
-def _spread_out(begin: Ints, end: Ints) -> tuple[Ints, Ints]:
-    """Expand ranges: the range that each number belongs to, and the numbers one after the other."""
-    sizes = end - begin
-    owner = np.repeat(np.arange(len(sizes)), sizes)
-    return owner, np.arange(len(owner)) + (begin - np.cumsum(sizes) + sizes)[owner]
-
-
-class _Distribution:
-    """The draws of some cells in ascending order of their estimates, exact only where it matters."""
-
-    def __init__(self, samples: list[Floats], combine: Combine, draws: _Draws) -> None:
-        self.draws, self.combine = draws, combine
-        taken = zip(samples, draws.resamples, strict=True)
-        self.means = [np.take(sample, rows, axis=1).mean(-1) for sample, rows in taken]
-        rough = draws.roughly(self.means, combine)
-        self.order = np.argsort(rough, axis=1)
-        self.rough = np.take_along_axis(rough, self.order, axis=1)
-        # [positions + 1]: the draws before each position, cells one after the other
-        self.before = np.append(0, np.cumsum(draws.drawn[self.order]))
-        largest = np.max([np.abs(m).max(axis=1) for m in (*samples, rough)], axis=0)
-        self.same = ROUNDING * largest[:, None]  # estimates closer than this may be in the wrong order
-        apart = np.ones(rough.shape, dtype=bool)
-        np.greater(np.diff(self.rough, axis=1), self.same, out=apart[:, 1:])
-        # the first position of each run of such estimates, and the end
-        self.runs = np.append(np.flatnonzero(apart), rough.size)
-
-    def _exactly(self, begin: Ints, end: Ints) -> tuple[Ints, Floats, Ints]:
-        """Evaluate each draw in some ranges of positions: its range, its estimate, how often it occurs."""
-        owner, position = _spread_out(begin, end)
-        cell, kind = position // self.order.shape[1], self.order.ravel()[position]
-        which, row = _spread_out(self.draws.first[kind], self.draws.first[kind + 1])
-        pairs = zip(self.means, self.draws.rows, strict=True)
-        return owner[which], self.combine(*(m[cell[which], r[row]] for m, r in pairs)), self.draws.counts[row]
-
-    def below(self, point: Floats) -> Floats:
-        """The share of draws below the point [K] of each cell; those equal to it count half."""
-        start = np.arange(len(point)) * self.order.shape[1]
-        begin = start + (self.rough < point[:, None] - self.same).sum(axis=1)
-        end = start + (self.rough <= point[:, None] + self.same).sum(axis=1)
-        owner, estimates, counts = self._exactly(begin, end)
-        twice = counts * np.add(estimates < point[owner], estimates <= point[owner], dtype=int)
-        near = np.bincount(owner, twice, minlength=len(point))
-        return (2 * (self.before[begin] - self.before[start]) + near) / (2 * MEAN_RESAMPLES)
-
-    def at(self, ranks: Floats) -> Floats:
-        """The estimates at these ranks [K,m], counted from 0."""
-        within = np.clip(ranks, 0, MEAN_RESAMPLES - 1).astype(int)
-        wanted = (within + MEAN_RESAMPLES * np.arange(len(ranks))[:, None]).ravel()
-        run = np.searchsorted(self.runs, np.searchsorted(self.before, wanted, side="right") - 1, side="right")
-        begin, end = self.runs[run - 1], self.runs[run]
-        owner, estimates, counts = self._exactly(begin, end)
-        order = np.lexsort((estimates, owner))
-        in_run = self.before[end] - self.before[begin]
-        wanted += np.cumsum(in_run) - in_run - self.before[begin]
-        found = np.searchsorted(np.cumsum(counts[order]), wanted, side="right")
-        return estimates[order][found].reshape(ranks.shape)
-
-
-# --- cells with groups of the same sizes --------------------------------------------------------------------
-
-
-def _intervals(samples: list[Floats], combine: Combine, draws: _Draws) -> Floats:
-    """Intervals [K,2] of cells from their sorted values [K,n] in each group."""
-    drawn = _Distribution(samples, combine, draws)
+    Args:
+        variance: Of each term.
+        freedom: The degrees of freedom of each variance.
+        axis: Along which the terms are.
+    """
+    total = np.sum(variance, axis=axis)
     with np.errstate(divide="ignore", invalid="ignore"):
-        ends = _bca(samples, combine, drawn)
-    tail = (1 - CONFIDENCE) / 2
-    ends[~np.isfinite(ends).all(axis=1)] = tail, 1 - tail
-    where = ends * MEAN_RESAMPLES + (1 - ends)  # scipy's and numpy's linear quantile
-    rank, part = where // 1 - 1, where % 1
-    part[rank < 0] = 0
-    found = (1 - part) * drawn.at(rank) + part * drawn.at(rank + 1)
-    constant = np.all([sample[:, 0] == sample[:, -1] for sample in samples], axis=0)
-    found[constant] = combine(*(sample[constant, 0] for sample in samples))[:, None]
-    found[np.any([np.isnan(sample).any(axis=1) for sample in samples], axis=0)] = np.nan
-    return found
+        return total, np.square(total) / np.sum(np.square(variance) / freedom, axis=axis)
 
 
-def _bca(samples: list[Floats], combine: Combine, drawn: _Distribution) -> Floats:
-    """The quantiles of the draws that are the ends of the intervals: [K,2]."""
-    means = [sample.mean(-1) for sample in samples]
-    bias = ndtri(drawn.below(one_by_one(combine, *means)))[:, None]
-    cubes, squares = np.zeros(len(bias)), np.zeros(len(bias))
-    for j, sample in enumerate(samples):
-        n = sample.shape[1]
-        left = np.take(sample, [[i for i in range(n) if i != out] for out in range(n)], axis=1).mean(-1)
-        estimates = combine(*(left if i == j else mean[:, None] for i, mean in enumerate(means)))
-        influence = (n - 1) * (estimates.mean(-1, keepdims=True) - estimates)
-        cubes += (influence**3).sum(-1) / float(n) ** 3
-        squares += (influence**2).sum(-1) / float(n) ** 2
-    acceleration = (1 / 6 * cubes / one_by_one(lambda number: number**1.5, squares))[:, None]
-    ends = bias + ndtri((1 - CONFIDENCE) / 2) * np.array([1, -1])
-    return ndtr(bias + ends / (1 - acceleration * ends))
+def score_interval(score: Callable[..., Any], *groups: Sequence[float]) -> tuple[float, float]:
+    """The 95 % interval of a smooth function of the means of groups of seeds that are drawn independently.
+
+    The function is taken as linear over the spread of the means (delta method).
+
+    Args:
+        score: A function of a mean of each group.
+        *groups: The accuracies of the seeds of each group.
+
+    Returns:
+        Both ends; NaN where a group has fewer than three seeds, or none has any spread.
+    """
+    if min(map(len, groups)) < LEAST_SEEDS:
+        return np.nan, np.nan
+    means = np.array([np.mean(group) for group in groups])
+    steps = STEP * np.eye(len(groups))
+    slopes = np.array([(score(*(means + h)) - score(*(means - h))) / (2 * STEP) for h in steps])
+    variance = np.square(slopes) * [np.var(group, ddof=1) / len(group) for group in groups]
+    low, high = t_interval(score(*means), *sum_of_variances(variance, [len(group) - 1 for group in groups]))
+    return float(low), float(high)
+
+
+# --- variances of methods that are compared -----------------------------------------------------------------
+
+
+def floored(variance: Floats) -> Floats:
+    """Raise variances [N] near zero to a small part of the median of the others; all zero stay zero."""
+    positive = variance[variance > 0]
+    return np.maximum(variance, VARIANCE_FLOOR * np.median(positive)) if len(positive) else variance
+
+
+def moderated(variance: Floats, freedom: Floats) -> tuple[Floats, Floats]:
+    """Draw the variances of methods towards what they have in common, as far as they agree.
+
+    Variances that differ no more than chance explains become the pooled one; those that truly differ stay
+    apart.
+
+    Args:
+        variance: [..., N], positive.
+        freedom: [N], degrees of freedom; 0: unknown, such a method gets what the others have in common.
+
+    Returns:
+        The moderated variances [..., N] and their degrees of freedom [..., N], at most those of all together.
+    """
+    known = freedom > 0
+    if known.sum() < 2:
+        alone = variance[..., known] if known.any() else np.full((*variance.shape[:-1], 1), np.nan)
+        return np.where(known, variance, alone), np.broadcast_to(freedom.sum(), variance.shape)
+    v, d = variance[..., known], freedom[known]
+    z = np.log(v) - special.digamma(d / 2) + np.log(d / 2)
+    spread = z.var(axis=-1, ddof=1) - special.polygamma(1, d / 2).mean()
+    differ = spread > 1e-3
+    prior = 2 * _trigamma_inverse(np.where(differ, spread, 1.0))[..., None]  # its degrees of freedom
+    common = np.exp(z.mean(axis=-1, keepdims=True) + special.digamma(prior / 2) - np.log(prior / 2))
+    own = np.where(known, variance, 0)
+    mixed = (prior * common + freedom * own) / (prior + freedom)
+    pooled = (v * d).sum(axis=-1, keepdims=True) / d.sum()
+    apart = differ[..., None]
+    return np.where(apart, mixed, pooled), np.where(apart, np.minimum(prior + freedom, d.sum()), d.sum())
+
+
+def _trigamma_inverse(y: Floats) -> Floats:
+    """x with trigamma(x) = y, by Newton's method on 1 / trigamma, which is nearly linear."""
+    x = 0.5 + 1 / y
+    for _ in range(8):
+        value = special.polygamma(1, x)
+        x = x + value * (1 - value / y) / special.polygamma(2, x)
+    return x

@@ -15,7 +15,7 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
-from bench.analysis.aggregate import parts
+from bench.analysis.aggregate import grouped
 from bench.core.distilled import load_distilled
 from bench.core.errors import UserError, first_line
 from bench.core.networks.architecture import parse_architecture
@@ -175,7 +175,7 @@ class Submission:
         jobs: dict[str, Job] = {}
         failures = []
         by_key = {record.key: record for record in records}
-        cells = parts(record_frame(records), CELL) if records else ()
+        cells = grouped(record_frame(records), CELL) if records else ()
         for rows in (
             rows for _, cell in cells for rows in rows_by_sweep(cast(list[Row], cell.to_dict("records")))
         ):

@@ -5,12 +5,14 @@ import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from operator import attrgetter
+from statistics import fmean
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
+from numpy.typing import NDArray
 
-from bench.records.groups import Floats, group_means, ragged
 from bench.records.naming import labelled
 from bench.records.schema import Metrics, Record
 
@@ -30,6 +32,7 @@ COST_COLUMNS = [
 ]
 
 Row = dict[str, Any]  # one row of a frame
+Floats = NDArray[np.float64]
 
 
 class RecordColumn(NamedTuple):
@@ -48,7 +51,7 @@ def _metrics(records: Sequence[Record]) -> list[Metrics | None]:
 
 
 def _means(lists: Sequence[Sequence[float]]) -> Floats:
-    return group_means(ragged(lists))
+    return np.array([fmean(values) if values else math.nan for values in lists], dtype=np.float64)
 
 
 def _accuracy(records: Sequence[Record]) -> Floats:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bench.analysis import aggregate, best, comparison, dd_ranking
+from bench.analysis import aggregate, comparison, dd_ranking
 from bench.reporting.tables.table import Comparison
 
 
@@ -25,27 +25,14 @@ class RecordsView:
 
     @cached_property
     def summary(self) -> pd.DataFrame:
-        """A row per cell: accuracy over seeds, storage and costs (`aggregate.summary_frame`)."""
+        """A row per cell: accuracy over seeds, ranks, storage and costs (`aggregate.summary_frame`)."""
         return aggregate.summary_frame(self.flat)
 
     @cached_property
-    def ranked(self) -> pd.DataFrame:
-        """The summary with the columns of `best.rank_cells`, which summary.csv leaves out."""
-        return best.rank_cells(self.summary)
-
-    @cached_property
-    def matrix(self) -> comparison.AccuracyMatrix:
-        """The accuracy of each method in each cell."""
-        return comparison.accuracy_matrix(self.flat, self.summary)
-
-    @cached_property
     def standings(self) -> dict[str, tuple[comparison.AccuracyMatrix, pd.DataFrame]]:
-        """By protocol: its part of the matrix, and `comparison.standings` of it."""
-        found = {}
-        for protocol, part in comparison.by_protocol(self.matrix).items():
-            over = comparison.over_budget(self.summary, part)
-            found[protocol] = (part, comparison.standings(part, over))
-        return found
+        """By protocol: the accuracy of each method in each cell, and `comparison.standings` of it."""
+        matrices = comparison.by_protocol(self.flat, self.summary)
+        return {protocol: (matrix, comparison.standings(matrix)) for protocol, matrix in matrices.items()}
 
     @cached_property
     def transfer(self) -> pd.DataFrame:

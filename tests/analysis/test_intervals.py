@@ -1,110 +1,113 @@
-"""Intervals of many cells at once against scipy, one at a time: equal to the last bit."""
+"""Intervals cover what they say, by simulation and by hand."""
 
 import math
-import warnings
-from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import special, stats
 
-from bench.analysis.dd_ranking import FORMULAS
-from bench.analysis.intervals import MEAN_RESAMPLES, intervals, only_mean
-from bench.records.groups import Floats, Ragged, group_means, ragged, without_missing
-
-Cell = Sequence[Sequence[float]]  # its groups
-COMBINE: list[Callable[..., Any]] = [
-    only_mean,
-    FORMULAS["ior"],
-    FORMULAS["lrs"],
-]  # of one, two and three groups
-
-
-def scipys(groups: Cell, combine: Callable[..., Any], method: str = "BCa") -> tuple[float, float]:
-    def statistic(*samples: Any, axis: int = -1) -> Any:
-        return combine(*(sample.mean(axis) for sample in samples))
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        drawn = [np.sort(group) for group in groups]
-        rng = np.random.default_rng(0)
-        found = stats.bootstrap(drawn, statistic, method=method, n_resamples=MEAN_RESAMPLES, rng=rng)
-    low, high = map(float, found.confidence_interval)
-    if method == "BCa" and not np.isfinite([low, high]).all():
-        return scipys(groups, combine, "percentile")
-    return low, high
-
-
-def ours(cells: Sequence[Cell], combine: Callable[..., Any]) -> Floats:
-    return intervals(*map(ragged, zip(*cells, strict=True)), combine=combine)
-
-
-def seeds(n: int) -> st.SearchStrategy[list[float]]:
-    """Accuracies on test splits of 20 and of 10,000 images, and any fraction: with and without ties."""
-    some = [st.integers(0, 20).map(lambda k: k / 20), st.integers(0, 30_000).map(lambda k: k / 30_000)]
-    return st.one_of(*(st.lists(one, min_size=n, max_size=n) for one in [*some, st.floats(0, 1)]))
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.data())
-def test_the_numbers_are_those_of_scipy(data: st.DataObject) -> None:
-    combine = COMBINE[(count := data.draw(st.integers(1, 3))) - 1]
-    sizes = data.draw(st.lists(st.integers(3, 6), min_size=count, max_size=count))
-    cells = [[data.draw(seeds(n)) for n in sizes] for _ in range(2)]
-    for cell, found in zip(cells, ours(cells, combine).tolist(), strict=True):
-        if any(len(set(group)) > 1 for group in cell):
-            assert tuple(found) == scipys(cell, combine)
-        else:
-            assert tuple(found) == (combine(*(group[0] for group in cell)),) * 2
-
-
-@pytest.mark.parametrize("n", [3, 5, 12, 40])
-def test_any_number_of_seeds(n: int) -> None:
-    values = np.random.default_rng(n).normal(0.5, 0.02, (3, 3, n))
-    for count, combine in enumerate(COMBINE, start=1):
-        cells = [cell[:count].tolist() for cell in values]
-        assert list(map(tuple, ours(cells, combine).tolist())) == [scipys(cell, combine) for cell in cells]
-
-
-def test_a_hundred_cells_of_mixed_sizes_keep_their_places() -> None:
-    rng = np.random.default_rng(0)
-    cells = [[rng.normal(0.5, 0.02, rng.integers(3, 6)).round(3).tolist()] for _ in range(100)]
-    expected = [scipys(cell, only_mean) for cell in cells]
-    assert list(map(tuple, ours(cells, only_mean).tolist())) == expected
-    shuffled = [[group[::-1] for group in cell] for cell in cells]
-    assert list(map(tuple, ours(shuffled, only_mean).tolist())) == expected  # whatever the order of the seeds
-
-
-@pytest.mark.parametrize(
-    "cell",
-    [
-        [(0.5, 0.5, math.nextafter(0.5, 1))],  # the jackknife cannot tell them apart: BCa is undefined
-        [(0.2, 0.2, 0.2), (0.1, 0.2, 0.3)],  # one of two groups is constant
-        [(0.1, 0.2, 0.3), (0.3, 0.2, 0.1)],  # an estimate of 0
-        [(0.0, 0.0, 1.0), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)],
-        [(0.1, 0.2, 0.3), (0.2, 0.3, 0.4), (0.8, 0.9, 1.0)],  # all sums tie
-    ],
+from bench.analysis.intervals import (
+    _trigamma_inverse,
+    floored,
+    mean_interval,
+    moderated,
+    score_interval,
+    sum_of_variances,
+    t_interval,
 )
-def test_degenerate_groups(cell: Cell) -> None:
-    combine = COMBINE[len(cell) - 1]
-    assert tuple(ours([cell], combine)[0].tolist()) == scipys(cell, combine)
 
 
-def test_what_has_no_interval() -> None:
-    cells: list[Cell] = [[(0.1, 0.2)], [()], [(0.3, 0.3, 0.3)], [(0.1, math.nan, 0.3)], [(0.1, 0.2, 0.3)]]
-    found = ours(cells, only_mean)
-    assert np.isnan(found[[0, 1, 3]]).all()
-    assert found[2].tolist() == [0.3, 0.3]
-    assert found[4].tolist() == list(scipys(cells[4], only_mean))
-    assert intervals(ragged([])).shape == (0, 2)
+@pytest.mark.parametrize("n", [3, 5, 10])
+def test_a_95_percent_interval_covers_95_percent(n: int) -> None:
+    seeds = np.random.default_rng(n).normal(0.6, 0.02, size=(20_000, n))
+    low, high = mean_interval(seeds.mean(axis=1), seeds.std(axis=1, ddof=1), n)
+    assert ((low <= 0.6) & (high >= 0.6)).mean() == pytest.approx(0.95, abs=0.005)
 
 
-def test_groups_of_different_sizes() -> None:
-    group = Ragged(np.array([1.0, math.nan, 3.0, 5.0, math.nan]), np.array([2, 0, 2, 1]))
-    there = without_missing(group)
-    assert there.sizes.tolist() == [1, 0, 2, 0]
-    assert there.values.tolist() == [1.0, 3.0, 5.0]
-    np.testing.assert_array_equal(group_means(there), [1.0, math.nan, 4.0, math.nan])
+def test_the_interval_by_hand() -> None:
+    """Seeds 0.5, 0.6, 0.7: sd 0.1, t of two degrees of freedom 4.303."""
+    low, high = mean_interval(0.6, 0.1, 3)
+    half = 4.302653 * 0.1 / math.sqrt(3)
+    assert (low, high) == pytest.approx((0.6 - half, 0.6 + half))
+
+
+def test_no_interval_below_three_seeds_or_without_spread() -> None:
+    assert np.isnan(mean_interval(0.6, 0.1, 2)).all()
+    assert np.isnan(mean_interval(0.6, math.nan, 1)).all()
+    assert np.isnan(mean_interval(0.313, 0.0, 3)).all()  # not 31.3 [31.3, 31.3]
+    assert np.isnan(t_interval(0.6, 0.01, math.nan)).all()
+
+
+def test_an_interval_of_a_sum_covers_too() -> None:
+    """Two units, of three and five seeds. One has nearly all the spread: the worst case, 93.4 %."""
+    rng = np.random.default_rng(0)
+    few, more = rng.normal(0.5, 0.03, (20_000, 3)), rng.normal(0.8, 0.01, (20_000, 5))
+    variance = np.stack([few.var(axis=1, ddof=1) / 3, more.var(axis=1, ddof=1) / 5], axis=1) / 4
+    total, freedom = sum_of_variances(variance, np.array([2.0, 4.0]))
+    low, high = t_interval((few.mean(axis=1) + more.mean(axis=1)) / 2, total, freedom)
+    assert ((low <= 0.65) & (high >= 0.65)).mean() == pytest.approx(0.95, abs=0.02)
+
+
+def test_a_score_of_one_group_is_its_mean() -> None:
+    values = [0.51, 0.55, 0.53, 0.58]
+    expected = mean_interval(np.mean(values), np.std(values, ddof=1), 4)
+    assert score_interval(lambda mean: mean, values) == pytest.approx(expected)
+    assert np.isnan(score_interval(lambda a, b: a - b, values, values[:2])).all()
+
+
+def test_the_interval_of_a_score_covers() -> None:
+    """A score that is curved, of three groups, as DD-Ranking's."""
+
+    def score(x: float, y: float, z: float) -> float:
+        return math.exp(x - y) - 0.5 * z
+
+    rng, hits = np.random.default_rng(0), 0
+    for _ in range(1000):
+        x, y, z = rng.normal(0.6, 0.02, 5), rng.normal(0.5, 0.03, 5), rng.normal(0.9, 0.01, 5)
+        low, high = score_interval(score, x.tolist(), y.tolist(), z.tolist())
+        hits += low <= score(0.6, 0.5, 0.9) <= high
+    assert hits / 1000 == pytest.approx(0.95, abs=0.02)
+
+
+# --- moderated variances ------------------------------------------------------------------------------------
+
+
+@given(st.floats(0.001, 1e3))
+def test_the_inverse_of_trigamma(y: float) -> None:
+    assert special.polygamma(1, _trigamma_inverse(np.array(y))) == pytest.approx(y, rel=1e-6)
+
+
+def test_equal_spreads_are_pooled_and_different_ones_stay_apart() -> None:
+    freedom = np.full(6, 4.0)
+    pooled, degrees = moderated(np.array([1.0, 1.1, 0.9, 1.0, 1.05, 0.95]), freedom)
+    assert pooled == pytest.approx(np.ones(6))
+    assert degrees == pytest.approx(np.full(6, 24.0))
+    apart, degrees = moderated(np.array([0.01, 0.02, 0.01, 1.0, 4.0, 9.0]), freedom)
+    assert (np.diff(apart[[0, 3, 4, 5]]) > 0).all()
+    assert apart[0] < 0.05 < 3 < apart[5]
+    assert ((degrees > 4) & (degrees < 24)).all()
+
+
+def test_a_single_seed_gets_what_the_others_have_in_common() -> None:
+    found, _ = moderated(np.array([1.0, 1.0, math.nan]), np.array([2.0, 2.0, 0.0]))
+    assert found == pytest.approx(np.ones(3))
+    found, degrees = moderated(np.array([4.0, math.nan]), np.array([2.0, 0.0]))
+    assert found == pytest.approx([4.0, 4.0])
+    assert degrees == pytest.approx([2.0, 2.0])
+
+
+def test_a_variance_of_zero_is_not_certainty() -> None:
+    assert floored(np.array([0.0, 1.0, 2.0])).tolist() == [0.0015, 1.0, 2.0]
+    assert floored(np.zeros(2)).tolist() == [0.0, 0.0]
+
+
+def test_moderated_variances_of_the_model_give_students_t() -> None:
+    """Variances drawn from the model that the moderation assumes: its p is under 0.05 in 5 % of cases."""
+    rng = np.random.default_rng(0)
+    true = 4 / rng.chisquare(4, (300, 40))
+    sampled = true * rng.chisquare(2, true.shape) / 2
+    variance, freedom = moderated(sampled, np.full(40, 2.0))
+    p = 2 * stats.t.sf(np.abs(rng.normal(0, np.sqrt(true)) / np.sqrt(variance)), freedom)
+    assert (p < 0.05).mean() == pytest.approx(0.05, abs=0.01)

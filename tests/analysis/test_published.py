@@ -163,8 +163,8 @@ def test_the_table_names_sources_and_differences(tmp_path: Path) -> None:
     text = (tmp_path / "tables" / "published.md").read_text()
     line = next(line for line in text.splitlines() if "| 44.9 |" in line)
     measured, theirs, difference, number, letters = (part.strip() for part in line.split("|")[4:9])
-    assert (measured, theirs) == ("45.0 [44.0, 46.0]", "44.9")
-    assert difference == "+0.1 [-0.9, 1.1]"
+    assert (measured, theirs) == ("45.0 ± 1.0 [42.5, 47.5]", "44.9")
+    assert difference == "+0.1 [-2.4, 2.6]"
     assert f"- {number}: {OFFICIAL}." in text
     assert f"- {letters}: protocol quick against DC's, 300 epochs without augmentation." in text
     assert (tmp_path / "tables" / "published.tex").exists()

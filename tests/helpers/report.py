@@ -30,6 +30,11 @@ COLUMNS = [
     "peak_memory_bytes",
     "device",
     "exclusive",
+    "competes",
+    "rank",
+    "rank_to",
+    "best",
+    "least_difference",
 ]
 
 

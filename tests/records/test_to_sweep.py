@@ -12,7 +12,7 @@ from helpers.cli import ddbench, run_inline, sweep_file
 from helpers.record import make, trained
 from PIL import Image
 
-from bench.analysis.aggregate import parts
+from bench.analysis.aggregate import grouped
 from bench.data.dataset import Dataset
 from bench.planning.graph import Job, plan_sweep
 from bench.planning.protocols import load_protocols
@@ -71,7 +71,7 @@ def _record(job: Job, made: Job) -> Record:
 def cells(records: Sequence[Record]) -> list[list[Row]]:
     return [
         rows
-        for _, cell in parts(record_frame(records), CELL)
+        for _, cell in grouped(record_frame(records), CELL)
         for rows in rows_by_sweep(cast(list[Row], cell.to_dict("records")))
     ]
 

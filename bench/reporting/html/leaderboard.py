@@ -41,6 +41,10 @@ def _ipc(row: Row) -> ShownCell:
     return ["all", math.inf] if pd.isna(row["ipc"]) else [str(row["ipc"]), int(row["ipc"])]
 
 
+def _rank(row: Row) -> ShownCell:
+    return [table.rank_cell(row).text, None if pd.isna(row["rank"]) else int(row["rank"])]
+
+
 def _runs(row: Row) -> ShownCell:
     return [f"{row['n_seeds']}×{row['n_students']}", row["n_seeds"]]
 
@@ -58,6 +62,7 @@ def _measured(name: str, unit: float = 1) -> Callable[[Row], ShownCell]:
 LEADERBOARD_COLUMNS: tuple[LeaderboardColumn, ...] = (  # a phone does not show those at the right
     LeaderboardColumn("method", lambda row: table.marked_method(row).text),
     LeaderboardColumn("ipc", _ipc, numeric=True, filtered=True),
+    LeaderboardColumn("rank", _rank, numeric=True),
     LeaderboardColumn(
         "accuracy %", lambda row: [table.percent_cell(row, "accuracy"), row["accuracy_mean"]], numeric=True
     ),

@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from bench.reporting.html import leaderboard
 from bench.reporting.html.embedded import pack, record_lines
 from bench.reporting.sections import RecordsView, Section
-from bench.reporting.tables.table import EXEMPT, OVER_BUDGET, Comparison, TableCell
+from bench.reporting.tables.table import ACCURACY, EXEMPT, OVER_BUDGET, RANK, Comparison, TableCell
 
 PAGE_FILES = Path(__file__).parent / "assets"
 MOST_TABLE_ROWS = 200  # of a table outside the leaderboard: a page of tens of thousands of cells is slow
@@ -118,8 +118,8 @@ def _counts(view: RecordsView, rows: int) -> list[tuple[str, str]]:
 def _notes(view: RecordsView) -> list[str]:
     """What the numbers and the marks mean."""
     notes = [
-        "Accuracy in percent, students averaged first; [low, high]: 95 % bootstrap interval over the "
-        "distillation seeds, ±: standard deviation of two; no interval is claimed below three seeds.",
+        ACCURACY,
+        RANK,
         "Rows compare where data set, protocol, network and storage agree.",
         EXEMPT,
         OVER_BUDGET,

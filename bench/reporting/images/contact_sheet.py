@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from bench.core.io import replacing
-from bench.records.groups import Floats
+from bench.records.columns import Floats
 
 LEAST_SIDE = 48  # pixels on paper for the shorter side of an image: 8x8 digits stay visible
 IMAGE_GAP = 4

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bench.core.distilled import DistilledDataset, load_distilled
 from bench.execution.store import WEIGHTS
-from bench.records.groups import Floats
+from bench.records.columns import Floats
 from bench.reporting.images.contact_sheet import Sheet, around_zero, in_rows, into_range
 
 PER_CLASS = 10

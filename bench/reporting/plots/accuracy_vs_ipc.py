@@ -33,7 +33,7 @@ def _ipc_axis(axes: Axes, ipcs: list[int]) -> None:
 
 
 def accuracy_vs_ipc(summary: pd.DataFrame) -> Figure:
-    """Draw a line per method with its bootstrap intervals, from the frame of `aggregate.summary_frame`."""
+    """Draw a line per method with its intervals, from the frame of `aggregate.summary_frame`."""
     look = method_looks(summary)
 
     def draw(axes: Axes, panel: Panel) -> None:

@@ -16,12 +16,13 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
 
-from bench.analysis.comparison import SIGNIFICANCE, average_ranks, cliques, over_budget, test_pairs
+from bench.analysis.best import SIGNIFICANCE
+from bench.analysis.comparison import LEAST_UNITS, average_ranks, cliques, compare_pairs
 from bench.reporting.plots.style import Look, method_looks
 from bench.reporting.sections import RecordsView, Section
 from bench.reporting.tables.table import distinct_names
 
-LEAST_METHODS, LEAST_CELLS = 3, 2
+LEAST_METHODS = 3
 LINE_HEIGHT = 0.2  # inches between two names
 BAR_HEIGHT = 0.11  # inches between two bars
 POINTS = 72  # an inch
@@ -32,34 +33,22 @@ ABOVE, BELOW = 0.55, 0.4  # inches, for the title and the note
 
 @dataclass(frozen=True)
 class Diagram:
-    """What the diagram of one data set and protocol shows."""
+    """What the diagram of one protocol shows."""
 
-    dataset: str
     protocol: str
     ranks: pd.Series  # by method, the best first
     bars: list[tuple[int, int]]  # positions in `ranks`: the first and last of methods not told apart
-    n_cells: int
-    over: set[str]  # methods over their budget
+    n_units: int
 
     @property
     def title(self) -> str:
         """What stands above the axis."""
-        cells = f"average rank over {self.n_cells} cells"
-        return f"{self.dataset}, protocol {self.protocol}: {cells} (1 is best)"
+        return f"protocol {self.protocol}: average rank over {self.n_units} data sets and ipcs (1 is best)"
 
     @property
     def stem(self) -> str:
         """The name of its files."""
-        return "critical_difference_" + re.sub(r"[^\w.-]+", "-", f"{self.dataset}_{self.protocol}")
-
-    @property
-    def note(self) -> str:
-        """What a bar means, and whether the test could have told anything apart."""
-        text = f"bars: not told apart (Wilcoxon over cells, Holm, {SIGNIFICANCE})"
-        k = len(self.ranks)
-        n_pairs = k * (k - 1) // 2
-        least_p = 2.0 ** (1 - self.n_cells) * n_pairs  # where all differences have one sign, after Holm
-        return f"{text}; too few cells to tell any apart" if least_p >= SIGNIFICANCE else text
+        return "critical_difference_" + re.sub(r"[^\w.-]+", "-", self.protocol)
 
     @property
     def half(self) -> int:
@@ -67,22 +56,23 @@ class Diagram:
         return (len(self.ranks) + 1) // 2
 
     def name(self, position: int) -> str:
-        """The method of this rank, with a note if it is over its budget."""
-        method = str(self.ranks.index[position])
-        return method + (" (over budget)" if method in self.over else "")
+        """The method of this rank."""
+        return str(self.ranks.index[position])
+
+
+NOTE = f"bars: not told apart (Wilcoxon over data sets and ipcs, Holm, {SIGNIFICANCE})"
 
 
 def diagrams(view: RecordsView) -> list[Diagram]:
-    """A diagram for each data set and protocol under which enough methods share enough cells."""
+    """A diagram for each protocol under which enough methods share enough data sets and ipcs to be tested."""
     found = []
-    for (dataset, protocol), rows in view.matrix.cells.groupby(["dataset", "protocol"]):
-        part = view.matrix.over(view.matrix.cells.index.isin(rows.index)).shared()
-        if len(part.methods) < LEAST_METHODS or len(part.cells) < LEAST_CELLS:
+    for protocol, (matrix, _) in view.standings.items():
+        part = matrix.ranked().shared()
+        if len(part.methods) < LEAST_METHODS or part.n_units < LEAST_UNITS:
             continue
         ranks = average_ranks(part)
-        bars = cliques(list(ranks.index), test_pairs(part, list(ranks.index)))
-        over = over_budget(view.summary, part)
-        found.append(Diagram(str(dataset), str(protocol), ranks, bars, len(part.cells), over))
+        bars = cliques(list(ranks.index), compare_pairs(part, list(ranks.index)))
+        found.append(Diagram(protocol, ranks, bars, part.n_units))
     return found
 
 
@@ -130,7 +120,7 @@ def _panel(axes: Axes, diagram: Diagram, look: dict[str, Look], gap: float) -> N
         y, ends = 0.14 + BAR_HEIGHT * i, (diagram.ranks.iloc[first] - reach, diagram.ranks.iloc[last] + reach)
         axes.plot(ends, [y, y], color="0.1", linewidth=3, solid_capstyle="butt", zorder=2)
     _names(axes, diagram, look, width)
-    axes.set_xlabel(diagram.note, fontsize="small")
+    axes.set_xlabel(NOTE, fontsize="small")
 
 
 def _margin(diagram: Diagram) -> float:
@@ -154,11 +144,11 @@ def draw_diagram(diagram: Diagram, look: dict[str, Look]) -> Figure:
 
 
 def critical_difference_section(view: RecordsView) -> Section | None:
-    """The average ranks, and a diagram for each data set and protocol."""
+    """The average ranks, and a diagram for each protocol."""
     if not (found := diagrams(view)):
         return None
     rows = [
-        {"dataset": d.dataset, "protocol": d.protocol, "method": m, "average_rank": r, "n_cells": d.n_cells}
+        {"protocol": d.protocol, "method": m, "average_rank": r, "n_units": d.n_units}
         for d in found
         for m, r in d.ranks.items()
     ]

@@ -21,7 +21,7 @@ from bench.reporting.sections import RecordsView, Section
 
 
 def accuracy_vs_training(curve: pd.DataFrame, look: dict[str, Look]) -> Figure:
-    """Draw a line per method with its bootstrap intervals over the part of the optimiser's steps.
+    """Draw a line per method with its intervals over the part of the optimiser's steps.
 
     Args:
         curve: The frame of `aggregate.training_course`.

@@ -5,11 +5,12 @@ import re
 import pandas as pd
 
 from bench.analysis.aggregate import SECONDS
-from bench.analysis.best import rank_cells
+from bench.analysis.best import RANKED
 from bench.records.columns import COMPOSED_OF, Row
 from bench.reporting.sections import RecordsView, Section
 from bench.reporting.tables.table import (
     ACCURACY,
+    BOLD,
     MISSING,
     Comparison,
     TableCell,
@@ -34,7 +35,8 @@ def composition_frame(view: RecordsView) -> pd.DataFrame:
     rows = view.summary.merge(blocks, on="method")
     rows[OTHERS] = [_others(row) for row in frame_rows(rows)]
     order = [*PLACE, OTHERS, *COMPOSED_OF]
-    kept = [*order, *view.summary.filter(like="accuracy_").columns, "n_seeds", "stored_floats", *SECONDS]
+    accuracy = view.summary.filter(like="accuracy_").columns
+    kept = [*order, *accuracy, "n_seeds", *RANKED, "stored_floats", *SECONDS]
     shown = rows.sort_values(order)[[*kept, "within_budget", "exempt"]]
     return shown if len(blocks.drop_duplicates(COMPOSED_OF)) > 1 else shown.iloc[:0]
 
@@ -65,7 +67,7 @@ def _groups(rows: list[Row], named: list[str], objectives: list[str]) -> list[li
         group = groups.setdefault(str(row["ipc"]), {})
         line = group.setdefault((*(row[name] for name in named), row["parameterisation"]), {})
         mark = budget_mark(exempt=row["exempt"], over_budget=not row["within_budget"])
-        line[row["objective"]] = TableCell(percent_cell(row, "accuracy") + mark, row["best"])
+        line[row["objective"]] = TableCell(percent_cell(row, "accuracy") + mark, bool(row["best"]))
     return [
         [
             [TableCell(ipc), *map(TableCell, texts), *(line.get(o, TableCell(MISSING)) for o in objectives)]
@@ -82,8 +84,7 @@ def _comparison(dataset: str, protocol: str, rows: list[Row]) -> Comparison:
     headers = [*(HEADERS[name] for name in named), "parameterisation", *objectives]
     columns = [TableColumn("ipc"), *(TableColumn(header, left=True) for header in headers)]
     notes = [
-        f"{ACCURACY} Bold: the best of its ipc and evaluation architecture, and those whose interval "
-        "overlaps the best one's.",
+        f"{ACCURACY} {BOLD} The best of all methods in these records, of an ipc and evaluation architecture.",
         *mark_notes(rows),
     ]
     title = f"Parameterisation by objective: {table_title(dataset, protocol, distilled)}"
@@ -94,7 +95,6 @@ def composition_section(view: RecordsView) -> Section | None:
     """A matrix for each data set and protocol, where the records hold compositions to compare."""
     table = composition_frame(view)
     found = [
-        _comparison(dataset, protocol, rows)
-        for dataset, protocol, _, rows in by_dataset_and_protocol(rank_cells(table))
+        _comparison(dataset, protocol, rows) for dataset, protocol, _, rows in by_dataset_and_protocol(table)
     ]
     return Section("composition", table, found) if found else None

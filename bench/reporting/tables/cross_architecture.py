@@ -4,7 +4,14 @@ import pandas as pd
 
 from bench.records.columns import Row
 from bench.reporting.tables import table
-from bench.reporting.tables.table import MISSING, Comparison, Reader, TableCell, TableColumn, percent_cell
+from bench.reporting.tables.table import (
+    MISSING,
+    Comparison,
+    Reader,
+    TableCell,
+    TableColumn,
+    percent_points,
+)
 
 ACCURACY_PREFIX = "accuracy_"  # `aggregate.transfer` has a column accuracy_ARCH for each architecture
 
@@ -27,10 +34,18 @@ def _on(arch: str) -> Reader:
     return read
 
 
+def _mean_of(name: str) -> Reader:
+    return lambda row: TableCell(
+        percent_points(*(row[f"{name}_{end}"] for end in ("mean", "ci_low", "ci_high")))
+    )
+
+
 def _notes(rows: list[Row], protocol: str, distilled: list[str]) -> list[str]:
     certain = [row["n_seeds"] for row in rows if not pd.isna(row["transfer_ci_low"])]
     interval = (
-        f"; [low, high]: 95 % bootstrap interval over {table.number_range(certain)} seeds" if certain else ""
+        f"; [low, high]: 95 % interval of the mean (Student's t) over {table.number_range(certain)} seeds"
+        if certain
+        else ""
     )
     notes = [
         f"Accuracy in percent under protocol {protocol}, means over distillation seeds; bold: on the "
@@ -57,8 +72,8 @@ def cross_architecture_tables(transfer: pd.DataFrame) -> list[Comparison]:
         distilled = table.distillation_architectures(rows)
         columns = [
             *table.method_columns(distilled),
-            (TableColumn("transfer", left=True), lambda row: TableCell(percent_cell(row, "transfer"))),
-            (TableColumn("gap", left=True), lambda row: TableCell(percent_cell(row, "gap"))),
+            (TableColumn("transfer", left=True), _mean_of("transfer")),
+            (TableColumn("gap", left=True), _mean_of("gap")),
             *((TableColumn(arch, accuracy=True), _on(arch)) for arch in archs),
         ]
         title = "Across architectures: " + table.table_title(dataset, protocol, distilled)

@@ -1,12 +1,12 @@
 """Methods ranked at equal storage: only those that fit the budget of their ipc."""
 
-import numpy as np
-
 from bench.records.columns import Row
 from bench.reporting.sections import RecordsView, Section
 from bench.reporting.tables.table import (
     ACCURACY,
+    BOLD,
     MISSING,
+    RANK,
     Comparison,
     Reader,
     TableCell,
@@ -16,6 +16,7 @@ from bench.reporting.tables.table import (
     familiar_first,
     method_columns,
     percent_cell,
+    rank_cell,
     short_number,
     table_by_ipc,
     table_title,
@@ -23,22 +24,18 @@ from bench.reporting.tables.table import (
 
 
 def _lines(rows: list[Row], archs: list[str]) -> list[Row]:
-    """A row per method, ipc and distillation architecture, the best rank first.
+    """A row per method, ipc and distillation architecture, the best on the first architecture first.
 
-    `on`: its rows by evaluation architecture. `rank`: their mean rank; NaN if one architecture is missing.
+    `on`: its rows by evaluation architecture.
     """
     found: dict[tuple[int, str, str], Row] = {}
     for row in rows:
         line = found.setdefault((row["ipc"], row["method"], row["distill_arch"]), {**row, "on": {}})
         line["on"][row["eval_arch"]] = row
-    for line in found.values():
-        ranks = [row["rank"] for row in line["on"].values()]
-        line["rank"] = np.mean(ranks) if len(ranks) == len(archs) else np.nan
 
-    def order(line: Row) -> tuple[float, float, str]:
+    def order(line: Row) -> tuple[float, str]:
         first = line["on"].get(archs[0])
-        mean = -first["accuracy_mean"] if first else 1.0
-        return np.nan_to_num(line["rank"], nan=np.inf), mean, line["method"]
+        return -first["accuracy_mean"] if first else 1.0, line["method"]
 
     return sorted(found.values(), key=order)
 
@@ -51,8 +48,8 @@ def _accuracy(arch: str) -> Reader:
     return read
 
 
-def _rank(digits: int) -> Reader:
-    return lambda line: TableCell(MISSING if np.isnan(line["rank"]) else f"{line['rank']:.{digits}f}")
+def _rank(arch: str) -> Reader:
+    return lambda line: rank_cell(line["on"][arch]) if arch in line["on"] else TableCell(MISSING)
 
 
 def _left_out(rows: list[Row]) -> list[str]:
@@ -71,9 +68,8 @@ def _left_out(rows: list[Row]) -> list[str]:
 def _comparison(dataset: str, protocol: str, rows: list[Row], all_rows: list[Row]) -> Comparison:
     distilled = distillation_architectures(rows)
     archs = familiar_first({row["eval_arch"] for row in rows}, distilled)
-    several = len(archs) > 1
     columns = [
-        (TableColumn("mean rank" if several else "rank"), _rank(1 if several else 0)),
+        (TableColumn("rank"), _rank(archs[0])),
         *method_columns(distilled),
         *((TableColumn(arch, left=True, accuracy=True), _accuracy(arch)) for arch in archs),
         (
@@ -82,10 +78,8 @@ def _comparison(dataset: str, protocol: str, rows: list[Row], all_rows: list[Row
         ),
     ]
     notes = [
-        f"Only what fits the budget of its ipc. {ACCURACY} Bold: the best of its ipc, and those whose "
-        "interval overlaps the best one's.",
-        "rank: 1 + the number of methods whose interval lies above the method's own; without intervals means "
-        "decide." + (f" Mean over the architectures; {MISSING}: not scored on all." if several else ""),
+        f"Only what fits the budget of its ipc. {ACCURACY} {BOLD}",
+        RANK + (f" On {archs[0]}." if len(archs) > 1 else ""),
         *_left_out(all_rows),
     ]
     title = f"Equal storage: {table_title(dataset, protocol, distilled)}"
@@ -94,8 +88,7 @@ def _comparison(dataset: str, protocol: str, rows: list[Row], all_rows: list[Row
 
 def equal_storage_section(view: RecordsView) -> Section | None:
     """A table for each data set and protocol under which several methods fit their budget."""
-    fair = view.ranked[view.ranked["competes"]].drop(columns=["competes", "summary_best"])
-    fair = fair.astype({"rank": int}).reset_index(drop=True)
+    fair = view.summary[view.summary["competes"]].drop(columns="competes").reset_index(drop=True)
     everything = {(d, p): rows for d, p, _, rows in by_dataset_and_protocol(view.summary)}
     found = [
         _comparison(dataset, protocol, rows, everything[dataset, protocol])

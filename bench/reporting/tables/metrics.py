@@ -64,8 +64,8 @@ def _notes(rows: list[Row], protocol: str, known: list[str]) -> list[str]:
     notes += [MEANING[name] for name in known]
     if set(known) & set(SCORES):
         notes.append(
-            "HLR and IOR in points; [low, high]: 95 % bootstrap interval over distillation seeds, those of "
-            "the method, of random real images and of the whole set drawn independently."
+            "HLR and IOR in points; [low, high]: 95 % interval over distillation seeds, those of the "
+            "method, of random real images and of the whole set being independent."
         )
     for name in ("hlr", "ars"):
         partners = {row[f"{name}_protocol"] for row in rows if isinstance(row[f"{name}_protocol"], str)}

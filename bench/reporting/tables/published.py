@@ -72,8 +72,9 @@ def _comparison(dataset: str, protocol: str, rows: list[Row]) -> Comparison:
         (TableColumn("differs in", left=True), _lettered(letters, "differs")),
     ]
     notes = [
-        "Percent and points; [low, high]: 95 % bootstrap interval over the distillation seeds of what was "
-        "measured, none below 3. A row for each source of a published figure: sources disagree.",
+        "Percent and points; [low, high]: 95 % interval of the mean over the distillation seeds of what "
+        "was measured (Student's t, from 3 seeds on). A row for each source of a published figure: sources "
+        "disagree.",
         *(f"{letter}: {text}." for text, letter in letters["differs"].items()),
         *(f"{number}: {text}." for text, number in letters["source"].items()),
         *table.mark_notes(rows),

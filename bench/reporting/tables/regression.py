@@ -4,8 +4,8 @@
 
 import pandas as pd
 
-from bench.analysis.comparison import SIGNIFICANCE
-from bench.analysis.regression import IMPROVED, REGRESSED, STORES_MORE, TOO_FEW_SEEDS
+from bench.analysis.best import SIGNIFICANCE
+from bench.analysis.regression import IMPROVED, POWER, REGRESSED, STORES_MORE, TOO_FEW_SEEDS
 from bench.core.words import count
 from bench.records.columns import Row
 from bench.reporting.tables.table import (
@@ -25,10 +25,10 @@ from bench.reporting.tables.table import (
 )
 
 NOTES = (
-    "Accuracy in percent, students averaged first; B − A in points with its 95 % bootstrap interval over "
-    "distillation seeds, those of A and B drawn independently.",
-    "p: Welch's t-test, Holm's correction over all {tested} cells with at least 3 seeds on both sides. "
-    f"Regressed, improved: the interval leaves 0 out and p is under {SIGNIFICANCE}.",
+    "Accuracy in percent, students averaged first; B − A in points with its 95 % interval over distillation "
+    "seeds: those of A and B paired where both scored one distilled set, else independent.",
+    f"p: t-test with moderated variances, Holm's correction over all {{tested}} cells with at least 2 seeds "
+    f"on both sides. Regressed, improved: p is under {SIGNIFICANCE}.",
     "Seconds to prepare and distill; KiB at fp32. Storing more is a regression too; seconds are only shown.",
 )
 
@@ -65,6 +65,11 @@ def regression_tables(table: pd.DataFrame, notes: list[str]) -> list[Comparison]
         notes: Those of `label_alike`, added to each table.
     """
     tested = int(table["p_holm"].notna().sum())
+    detectable = [f"{100 * value:.1f}" for value in table["detectable"].dropna().quantile([0, 0.5, 1])]
+    seen = (
+        f"A drop is called a regression in {POWER:.0%} of cases from {detectable[1]} points on (median of "
+        f"the cells; {detectable[0]} to {detectable[2]}): smaller ones may be there."
+    )
     found = []
     for dataset, protocol, part, rows in by_dataset_and_protocol(table):
         distilled = distillation_architectures(rows)
@@ -81,7 +86,9 @@ def regression_tables(table: pd.DataFrame, notes: list[str]) -> list[Comparison]
             (TableColumn("seconds", rank=3), _change("seconds", 1)),
             (TableColumn("stored KiB", rank=2), _change("stored_bytes", 1024)),
         ]
-        said = [note.format(tested=tested) for note in NOTES] + notes + mark_notes(rows)
+        said = (
+            [note.format(tested=tested) for note in NOTES] + [seen] * bool(tested) + notes + mark_notes(rows)
+        )
         title = f"B against A: {table_title(dataset, protocol, distilled)}"
         found.append(table_by_ipc(title, columns, rows, said))
     return found

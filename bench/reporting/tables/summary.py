@@ -2,13 +2,14 @@
 
 # ruff: noqa: RUF001  (a table is set with real dashes and multiplication signs)
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from bench.analysis.best import separate_rows
 from bench.records.columns import Row
 from bench.reporting.plots.accuracy_vs_ipc import accuracy_vs_ipc
 from bench.reporting.sections import RecordsView, Section
@@ -22,6 +23,8 @@ from bench.reporting.tables.table import (
     percent_cell,
     short_number,
 )
+
+SEEDS_COMPARED = (3, 5, 10)  # for which the notes say what could be told
 
 
 @dataclass(frozen=True)
@@ -99,23 +102,17 @@ def _cells(entry: SummaryRow, ipc: str, archs: list[str], distilled: bool) -> li
     for arch in archs:
         row = entry.by_arch.get(arch)
         cells.append(
-            TableCell(percent_cell(row, "accuracy"), row["summary_best"]) if row else TableCell(MISSING)
+            TableCell(percent_cell(row, "accuracy"), bool(row["best"])) if row else TableCell(MISSING)
         )
     return cells + [TableCell(text(entry)) for _, text in COST_CELLS]
 
 
 def _notes(rows: list[Row], entries: list[SummaryRow], protocol: str) -> list[str]:
     """What the numbers are, and each mark that occurs."""
-    text = f"Accuracy in percent under protocol {protocol}, students averaged first"
-    certain = [row["n_seeds"] for row in rows if not math.isnan(row["accuracy_ci_low"])]
-    if certain:
-        text += f"; [low, high]: 95 % bootstrap interval over {number_range(certain)} distillation seeds"
-    if any(row["n_seeds"] == 2 for row in rows):
-        text += "; ±: standard deviation of 2 seeds"
-    if any(row["n_seeds"] < 3 for row in rows):
-        text += "; no interval is claimed below 3 seeds"
-    ties = ", and those whose interval overlaps the best one's" if certain else ""
-    notes = [text + ".", f"Bold: the best of its ipc{ties}."]
+    notes = [
+        f"Accuracy in percent under protocol {protocol}, students averaged first; {table.INTERVAL}.",
+        *power_notes(rows),
+    ]
     if any(entry.exempt for entry in entries):
         notes.append(table.EXEMPT)
     if any(entry.over_budget for entry in entries):
@@ -126,6 +123,42 @@ def _notes(rows: list[Row], entries: list[SummaryRow], protocol: str) -> list[st
     if not all(row["exclusive"] for row in rows):
         notes.append("Jobs ran side by side on the device: their seconds compare only roughly.")
     return notes
+
+
+def power_notes(rows: list[Row]) -> list[str]:
+    """What bold says, and which differences these seeds, and other numbers of seeds, can show."""
+    fair = [row for row in rows if row["competes"]]
+    if not fair:
+        return []
+    if all(row["n_seeds"] == 1 for row in fair):
+        return ["One seed each: nothing is told apart, nothing is bold."]
+    groups: dict[tuple[int, str], list[Row]] = {}
+    for row in fair:
+        groups.setdefault((int(row["ipc"]), row["eval_arch"]), []).append(row)
+    compared = [group for group in groups.values() if len(group) > 1]
+    if not compared:
+        return [table.BOLD]
+    found = _points([group[0]["least_difference"] for group in compared])
+    others = [n for n in SEEDS_COMPARED if any(row["n_seeds"] != n for row in fair)]
+    more = [f"{_points([_told(group, n) for group in compared])} with {n}" for n in others]
+    return [
+        table.BOLD,
+        f"Differences under {found} points cannot be told here; with other numbers of seeds for all and the "
+        f"same spread: {', '.join(more)}.",
+    ]
+
+
+def _told(rows: list[Row], seeds: int) -> float:
+    """The difference that would be told between these results if each had so many seeds."""
+    numbers = np.array([[row["accuracy_mean"], row["accuracy_std"], row["n_seeds"]] for row in rows])
+    separation = separate_rows(numbers, seeds)
+    return np.nan if separation is None else separation.least_difference
+
+
+def _points(fractions: list[float]) -> str:
+    """`1.7`, or `1.7 to 5.7` over several groups, in points."""
+    low, high = (f"{100 * end:.1f}" for end in (min(fractions), max(fractions)))
+    return low if low == high else f"{low} to {high}"
 
 
 def _comparison(rows: list[Row], dataset: str, protocol: str) -> Comparison:
@@ -144,11 +177,11 @@ def _comparison(rows: list[Row], dataset: str, protocol: str) -> Comparison:
     return Comparison(title, columns, groups, _notes(rows, entries, protocol))
 
 
-def summary_tables(ranked: pd.DataFrame) -> list[Comparison]:
-    """A table for every data set and protocol, from a summary with the columns of `best.rank_cells`."""
+def summary_tables(summary: pd.DataFrame) -> list[Comparison]:
+    """A table for every data set and protocol, from the frame of `aggregate.summary_frame`."""
     return [
         _comparison(rows, dataset, protocol)
-        for dataset, protocol, _, rows in table.by_dataset_and_protocol(ranked)
+        for dataset, protocol, _, rows in table.by_dataset_and_protocol(summary)
     ]
 
 
@@ -158,7 +191,7 @@ def summary_section(view: RecordsView) -> Section:
     return Section(
         "summary",
         summary,
-        summary_tables(view.ranked),
+        summary_tables(summary),
         {"accuracy_vs_ipc": lambda: accuracy_vs_ipc(summary)},
         printed=True,
     )

@@ -17,10 +17,13 @@ NO_NETWORK = "–"
 LONGEST_NAME = 120  # characters; file systems take 255 bytes
 EXEMPT = "† the whole training set: the ceiling, exempt from the budget."
 OVER_BUDGET = "‡ stores more than its ipc allows: not a comparison at equal storage."
-ACCURACY = (
-    "Accuracy in percent, students averaged first; [low, high]: 95 % bootstrap interval over distillation "
-    "seeds, none below 3."
+INTERVAL = (
+    "±: standard deviation over distillation seeds; [low, high]: 95 % interval of their mean (Student's t), "
+    "from 3 seeds on"
 )
+ACCURACY = f"Accuracy in percent, students averaged first; {INTERVAL}."
+BOLD = "Bold: not told apart from the best (one test for all pairs, 5 %)."
+RANK = "rank: the places that a method may have, as far as the seeds tell (one test for all pairs, 5 %)."
 Reader = Callable[[Row], "TableCell"]  # of one column: gives the cell of a row
 
 
@@ -76,7 +79,7 @@ def number_range(values: Iterable[int]) -> str:
 
 
 def percent_cell(row: Row, name: str) -> str:
-    """A mean over seeds in percent: with its interval, with the standard deviation of two seeds, or alone.
+    """A mean over seeds in percent: with standard deviation and interval, as far as it has them.
 
     Args:
         row: Has the fractions `NAME_mean`, `NAME_std`, `NAME_ci_low` and `NAME_ci_high`.
@@ -85,8 +88,15 @@ def percent_cell(row: Row, name: str) -> str:
     mean, deviation, low, high = (row[f"{name}_{part}"] for part in ("mean", "std", "ci_low", "ci_high"))
     if math.isnan(mean):
         return MISSING
-    text = percent_points(mean, low, high)
-    return text if math.isnan(deviation) or not math.isnan(low) else f"{text} ± {100 * deviation:.1f}"
+    text = f"{100 * mean:z.1f}" + ("" if math.isnan(deviation) else f" ± {100 * deviation:.1f}")
+    return text if math.isnan(low) else f"{text} [{100 * low:z.1f}, {100 * high:z.1f}]"
+
+
+def rank_cell(row: Row) -> TableCell:
+    """The places that a method may have: `1`, `2–5`; a dash for what is not ranked."""
+    if pd.isna(row["rank"]):
+        return TableCell(MISSING)
+    return TableCell(number_range([int(row["rank"]), int(row["rank_to"])]))
 
 
 def with_interval(value: float, low: float, high: float, digits: int) -> str:
