@@ -31,7 +31,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bench.analysis.intervals import floored, moderated
+from bench.analysis.intervals import EXACT_DIGITS, floored, moderated
 from bench.records.columns import Floats
 
 BEST_OF: Final = ["dataset", "protocol", "ipc", "eval_arch"]  # what is ranked together
@@ -39,7 +39,6 @@ RANKED: Final = ["competes", "rank", "rank_to", "best", "least_difference"]
 SIGNIFICANCE = 0.05
 DRAWS = 1000
 PAIRS_AT_ONCE = 2**20  # pairs of drawn results in memory at a time
-EXACT_DIGITS = 12  # accuracies are equal if they agree in these decimals: the rest is rounding of sums
 
 
 @dataclass(frozen=True)

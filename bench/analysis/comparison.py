@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from bench.analysis.aggregate import deduplicate
-from bench.analysis.best import EXACT_DIGITS, SIGNIFICANCE, separate
-from bench.analysis.intervals import LEAST_SEEDS, sum_of_variances, t_interval
+from bench.analysis.best import SIGNIFICANCE, separate
+from bench.analysis.intervals import EXACT_DIGITS, LEAST_SEEDS, sum_of_variances, t_interval
 from bench.records.columns import Floats
 
 UNIT: Final = ["dataset", "ipc"]

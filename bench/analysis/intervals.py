@@ -19,6 +19,7 @@ from bench.records.columns import Floats
 
 CONFIDENCE = 0.95
 LEAST_SEEDS = 3  # below this a spread is shown but no interval is claimed
+EXACT_DIGITS = 12  # accuracies are equal if they agree in these decimals: the rest is rounding of sums
 VARIANCE_FLOOR = (
     1e-3  # of the median variance: equal accuracies of a few seeds do not prove that there is no spread
 )
@@ -38,6 +39,7 @@ def mean_interval(mean: Any, deviation: Any, seeds: Any) -> tuple[Any, Any]:
         spread.
     """
     n = np.asarray(seeds, float)
+    deviation = np.round(deviation, EXACT_DIGITS)  # of equal numbers it is zero but for rounding
     return t_interval(mean, np.square(deviation) / n, np.where(n >= LEAST_SEEDS, n - 1, np.nan))
 
 

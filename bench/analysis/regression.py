@@ -8,9 +8,9 @@ import pandas as pd
 from scipy import stats
 
 from bench.analysis.aggregate import deduplicate, grouped
-from bench.analysis.best import EXACT_DIGITS, SIGNIFICANCE
+from bench.analysis.best import SIGNIFICANCE
 from bench.analysis.comparison import holm
-from bench.analysis.intervals import floored, moderated, t_interval
+from bench.analysis.intervals import EXACT_DIGITS, floored, moderated, t_interval
 from bench.core.errors import UserError
 from bench.records.columns import record_rows, record_table
 from bench.records.naming import CELL, labelled

@@ -52,8 +52,6 @@ FILES = table_files("summary") | plot_files(
     "accuracy_vs_ipc", "accuracy_vs_seconds", "accuracy_vs_bytes", "breakdown"
 )
 TWO = table_files("standings", "pairs", "equal_storage")  # written when two methods compete
-DIAGRAM = {"tables/critical_difference.csv"} | plot_files("critical_difference_digits_quick")
-THREE = TWO | DIAGRAM
 CROSS = table_files("cross_architecture") | plot_files("cross_architecture")
 
 

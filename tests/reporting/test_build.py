@@ -4,6 +4,7 @@
 
 import csv
 import io
+import math
 import re
 import shutil
 from pathlib import Path
@@ -11,11 +12,10 @@ from typing import Any
 
 import pytest
 from helpers.record import make, sweep, write
-from helpers.report import COLUMNS, CROSS, FILES, THREE
+from helpers.report import COLUMNS, CROSS, FILES, TWO
 from rich.console import Console
 
 from bench.analysis.aggregate import summary_frame
-from bench.analysis.best import rank_cells
 from bench.core.errors import UserError
 from bench.core.io import write_atomic
 from bench.records.columns import record_frame
@@ -48,7 +48,7 @@ def _seeds(method: str, accuracies: list[float], **fields: Any) -> list[Record]:
 
 
 def _comparisons(records: list[Record]) -> list[Comparison]:
-    return summary_tables(rank_cells(summary_frame(record_frame(records))))
+    return summary_tables(summary_frame(record_frame(records)))
 
 
 def _texts(comparison: Comparison) -> dict[str, list[str]]:
@@ -67,11 +67,11 @@ def _bold(comparison: Comparison) -> set[tuple[str, int]]:
 
 def test_build_writes_everything_and_names_what_it_could_not_read(built: tuple[Path, Report]) -> None:
     directory, report = built
-    assert {str(path.relative_to(directory)) for path in report.written} == FILES | CROSS | THREE
+    assert {str(path.relative_to(directory)) for path in report.written} == FILES | CROSS | TWO
     found = {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
     assert {
         name for name in found if not name.startswith("records/")
-    } == FILES | CROSS | THREE  # and no temporary file
+    } == FILES | CROSS | TWO  # and no temporary file
     expected = ["records/half.json is not readable as JSON; `ddbench run` makes it again"]
     assert report.problems == expected
 
@@ -118,7 +118,7 @@ def test_csv_has_fractions_in_the_documented_columns(built: tuple[Path, Report])
 
 
 def test_layout_groups_ranks_marks_and_missing_cells(built: tuple[Path, Report]) -> None:
-    (table,) = summary_tables(built[1].view.ranked)
+    (table,) = summary_tables(built[1].view.summary)
     assert table.title == "digits, protocol quick, distilled on convnet"
     headers = [column.header for column in table.columns]
     assert headers[:4] == ["ipc", "method", "convnet", "mlp"]  # the architecture it was distilled on first
@@ -127,12 +127,12 @@ def test_layout_groups_ranks_marks_and_missing_cells(built: tuple[Path, Report])
     assert [group[0][0].text for group in table.groups] == ["all", "1", "10"]
     texts = _texts(table)
     assert texts["10 herding"][1] == "—"
-    assert re.fullmatch(r"\d\d\.\d \[\d\d\.\d, \d\d\.\d\]", texts["10 herding"][0])
+    assert re.fullmatch(r"\d\d\.\d ± \d\.\d \[\d\d\.\d, \d\d\.\d\]", texts["10 herding"][0])
     assert texts["1 haba ‡"][2:5] == ["3×2", "2", "5.0"]
     assert texts["1 dm"][2:5] == ["3×2", "1", "2.5"]
     assert any(note.startswith("† the whole training set: the ceiling, exempt") for note in table.notes)
     assert any(note.startswith("‡ stores more") for note in table.notes)
-    assert "95 % bootstrap interval over 3 distillation seeds" in table.notes[0]
+    assert "95 % interval of their mean (Student's t)" in table.notes[0]
 
 
 def test_one_table_per_dataset_and_protocol_and_a_column_for_several_sources() -> None:
@@ -152,11 +152,11 @@ def test_accuracy_with_one_two_and_three_seeds() -> None:
     ]  # fmt: skip
     (table,) = _comparisons(records)
     shown = {name: cells[0] for name, cells in _texts(table).items()}
-    assert shown == {"1 two": "93.5 ± 0.7", "1 one": "93.4", "1 three": "50.0 [50.0, 50.0]"}
-    assert "no interval is claimed below 3 seeds" in table.notes[0]
+    assert shown == {"1 two": "93.5 ± 0.7", "1 one": "93.4", "1 three": "50.0 ± 0.0"}
+    assert "from 3 seeds on" in table.notes[0]
 
 
-def test_bold_is_the_best_and_what_overlaps_it_but_never_the_exempt() -> None:
+def test_bold_is_what_is_not_told_apart_from_the_best_but_never_the_exempt() -> None:
     records = [
         *_seeds("best", [0.70, 0.72, 0.74]),
         *_seeds("tied", [0.69, 0.71, 0.73]),
@@ -164,9 +164,21 @@ def test_bold_is_the_best_and_what_overlaps_it_but_never_the_exempt() -> None:
         *_seeds("bare", [0.7199]),
         make("full", None, (0.99,)),
     ]
-    assert _bold(_comparisons(records)[0]) == {("best", 2), ("tied", 2)}
-    bare = [*_seeds("a", [0.70, 0.72]), *_seeds("b", [0.70, 0.7199])]
-    assert _bold(_comparisons(bare)[0]) == {("a", 2)}
+    assert _bold(_comparisons(records)[0]) == {("best", 2), ("tied", 2), ("bare", 2)}
+    bare = _comparisons([*_seeds("a", [0.70]), *_seeds("b", [0.60])])[0]
+    assert not _bold(bare)
+    assert bare.notes[1] == "One seed each: nothing is told apart, nothing is bold."
+
+
+def test_the_notes_say_which_differences_can_be_told() -> None:
+    """Two methods of sd 1 point: about what Student's t of 4, 8 and 18 degrees of freedom tells."""
+    (table,) = _comparisons([*_seeds("a", [0.69, 0.70, 0.71]), *_seeds("b", [0.70, 0.71, 0.72])])
+    found = re.findall(r"(\d+\.\d)(?: points| with (\d+))", table.notes[2])
+    points = {int(seeds or 3): float(value) for value, seeds in found}
+    assert list(points) == [3, 5, 10]
+    assert points[3] == pytest.approx(2.78 * math.sqrt(2 / 3), abs=0.3)  # t of 0.975
+    assert points[5] == pytest.approx(2.31 * math.sqrt(2 / 5), abs=0.2)
+    assert points[10] == pytest.approx(2.10 * math.sqrt(2 / 10), abs=0.1)
 
 
 def test_seconds_on_a_shared_device_are_noted() -> None:
@@ -296,7 +308,7 @@ def test_panels_show_methods_without_network_beside_every_distillation_architect
     [
         ([make()], FILES),
         ([make("full", None)], FILES),
-        (sweep(seeds=1, ipcs=(10,)), FILES | CROSS | THREE),
+        (sweep(seeds=1, ipcs=(10,)), FILES | CROSS | TWO),
     ],
 )
 def test_little_is_plotted_too(tmp_path: Path, records: list[Record], files: set[str]) -> None:

