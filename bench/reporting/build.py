@@ -65,6 +65,7 @@ PLOTS = [
     "accuracy_vs_seconds",
     "accuracy_vs_bytes",
     "breakdown",
+    "composition",
     "cross_architecture",
     "critical_difference*",
     "curve",
