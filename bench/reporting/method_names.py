@@ -77,5 +77,6 @@ def short_names(labels: Iterable[str]) -> dict[str, str]:
 
 
 def name_on_one_line(label: str) -> str:
-    """The short name of a single method, with all of its settings, in one line."""
-    return SEPARATOR.join(_parts(*method_settings(label)))
+    """The name of a method and all settings that its label holds, in one line."""
+    name, settings = method_settings(label)
+    return SEPARATOR.join(dict.fromkeys([name, *_parts(name, settings)]))

@@ -21,6 +21,7 @@ from bench.core.io import write_atomic
 from bench.records.columns import record_frame
 from bench.records.schema import Record, Storage
 from bench.reporting.build import Report, build_report, print_tables
+from bench.reporting.html.write import write_page
 from bench.reporting.plots.accuracy_vs_ipc import accuracy_vs_ipc
 from bench.reporting.plots.style import accuracy_floor, make_panels, method_looks
 from bench.reporting.sections import RecordsView
@@ -273,6 +274,19 @@ def test_labels_are_not_read_as_markup() -> None:
     view = RecordsView(record_frame(records), ())
     report = Report(view, [summary_section(view)], [], [])
     assert "dm[steps=1]" in _printed(report, 80)
+
+
+def test_tables_of_tiny_images_say_that_they_are_a_smoke_test(tmp_path: Path) -> None:
+    records = [*sweep(ipcs=(1,), seeds=1), make("dm", dataset="larger", image_shape=(3, 32, 32))]
+    report = build_report(write(tmp_path, records))
+    note = "digits has images of 8 × 8 pixels: at ipc 1 it is a smoke test, not evidence."
+    tables = [table for section in report.sections for table in section.comparisons]
+    assert {"digits" in table.title for table in tables} == {True, False}
+    for table in tables:
+        assert table.notes.count(note) == ("digits" in table.title)
+    assert note in " ".join(_printed(report, 140).split())
+    assert note in (tmp_path / "tables" / "summary.md").read_text()
+    assert f"<li>{note}</li>" in write_page(report, tmp_path).read_text()
 
 
 # --- pictures -----------------------------------------------------------------------------------------------

@@ -47,7 +47,8 @@ def test_each_snapshot_is_scored_like_a_set(out: Path, digits: Dataset) -> None:
     assert record.metrics is not None
     found = record.metrics.snapshots
     assert [(one.fraction, one.step) for one in found] == [(0.1, 1), (0.2, 2), (0.5, 5), (1.0, 10)]
-    taken = json.loads((out / "artifacts" / record.artifact / "meta.json").read_text())["snapshots"]
+    start, *taken = json.loads((out / "artifacts" / record.artifact / "meta.json").read_text())["snapshots"]
+    assert start["step"] == 0  # kept to be looked at, never scored
     assert [one.seconds for one in found] == [one["seconds"] for one in taken]
     assert found[-1].seconds == record.cost.distill_s
     assert found[-1].accuracies == record.accuracies
