@@ -41,11 +41,11 @@ def _parts(name: str, settings: dict[str, str]) -> list[str]:
     return chips if composed else [name, *chips]
 
 
-def _wrapped(parts: list[str]) -> str:
-    """The parts in lines of at most `LINE` characters, where a part fits; those left out are counted."""
+def wrapped(parts: list[str], width: int = LINE) -> str:
+    """The parts in lines of at most `width` characters, where a part fits; those left out are counted."""
     lines = [parts[0]]
     for i, part in enumerate(parts[1:], start=1):
-        if len(lines[-1]) + len(SEPARATOR) + len(part) <= LINE:
+        if len(lines[-1]) + len(SEPARATOR) + len(part) <= width:
             lines[-1] += SEPARATOR + part
         elif len(lines) < MOST_LINES:
             lines.append(part)
@@ -70,7 +70,7 @@ def short_names(labels: Iterable[str]) -> dict[str, str]:
         others = [held for other, held in split.values() if other == name]
         shared = {k for k, v in settings.items() if all(held.get(k) == v for held in others)}
         left_out = shared if len(others) > 1 else set()
-        text = _wrapped(_parts(name, {k: v for k, v in settings.items() if k not in left_out}))
+        text = wrapped(_parts(name, {k: v for k, v in settings.items() if k not in left_out}))
         taken[text] = taken.get(text, 0) + 1
         found[label] = text if taken[text] == 1 else f"{text} ({taken[text]})"
     return found

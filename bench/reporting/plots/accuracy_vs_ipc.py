@@ -110,7 +110,7 @@ def accuracy_vs_ipc(summary: pd.DataFrame) -> Figure:
     look, found = method_looks(summary), _panels(summary)
     limit_names(len(found), "panels", MOST_PANELS)
     shown = [_names(sorted_methods(panel.rows), look) for panel in found]
-    lines = [sum(1 + name.count("\n") for name in names) for names in shown]
+    lines = [len(names) * max((1 + name.count("\n") for name in names), default=1) for names in shown]
     limit_names(sum(lines), "lines of names", MOST_LINES)
     n_rows, n_columns = 1 + max(p.row for p in found), 1 + max(p.column for p in found)
     tall = [max(n for n, p in zip(lines, found, strict=True) if p.row == row) for row in range(n_rows)]

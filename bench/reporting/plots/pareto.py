@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike, NDArray
 
-from bench.reporting.method_names import SEPARATOR
+from bench.reporting.method_names import SEPARATOR, wrapped
 from bench.reporting.plots.seconds import SIDE_BY_SIDE
 from bench.reporting.plots.style import (
     ALONE,
@@ -26,6 +26,7 @@ from bench.reporting.plots.style import (
     draw_intervals,
     draw_legend,
     draw_markers,
+    draw_ticks,
     log_axis,
     method_lines,
     method_looks,
@@ -38,8 +39,9 @@ from bench.reporting.tables.table import frame_rows, short_number
 QUICK_S = 0.1  # only sets that take less may be drawn beside the axis
 GAP = 30.0  # how many times more the next set takes, for the axis to begin there
 BESIDE = 0.05  # part of the axes, at the left, that the sets beside the axis have
-SHORT = 20  # letters of a direct label in one line
+SHORT = 24  # letters of a line of a direct label
 LETTER = 0.052  # inches of a letter of a direct label
+LETTER_HEIGHT = 0.13  # inches of a line of one
 LABEL: dict[str, Any] = {
     "fontsize": 7,
     "zorder": 5,
@@ -96,15 +98,16 @@ class DirectLabel:
     y: float  # percent
 
 
-def _draw_labels(axes: Axes, labels: list[DirectLabel], inches: float) -> None:
+def _draw_labels(axes: Axes, labels: list[DirectLabel]) -> None:
     """Write labels above and left of their points, where a front leaves room; each above the one before.
 
     Args:
         axes: With its limits set; the upper one is raised where labels need it.
         labels: What is written.
-        inches: The height of the axes.
     """
-    line = 0.13 / inches  # of the height
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    line = LETTER_HEIGHT * figure.dpi / axes.get_window_extent().height
     ordered = sorted(labels, key=lambda one: (one.y, one.x or 0))
     places: list[float] = []
     for _ in range(20):
@@ -135,6 +138,9 @@ def _draw_beside(axes: Axes, rows: pd.DataFrame, look: dict[str, Look]) -> None:
     """Draw sets that are quicker than the axis shows in a grey strip at its left end."""
     strip = Rectangle((0, 0), BESIDE, 1, transform=axes.transAxes, facecolor="0.9", linewidth=0, zorder=0.5)
     axes.add_artist(strip)  # not add_patch, which would move the limits
+    left, right = np.log(axes.get_xlim())
+    free = np.exp(left + 1.5 * BESIDE * (right - left))
+    draw_ticks(axes, [tick for tick in axes.get_xticks() if tick > free])
     for style, group in method_lines(rows, look):
         for row in frame_rows(group):
             at: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "color": style.colour}
@@ -177,8 +183,8 @@ def _labels(
         elif seconds:
             found.append(DirectLabel(name + seconds, None, y))
         elif on:
-            text = name if len(name) <= SHORT else name.replace(SEPARATOR, "\n")
-            found.append(DirectLabel(text, float(row["cost"]), y))
+            parts = name.replace("\n", SEPARATOR).split(SEPARATOR)
+            found.append(DirectLabel(wrapped(parts, SHORT), float(row["cost"]), y))
     return found
 
 
@@ -241,7 +247,7 @@ def _figure(
             _draw_beside(axes, rows[quick], look)
         axes.set_ylim(*axes.get_ylim())  # what follows fits in
         _draw_front(axes, best, start)
-        _draw_labels(axes, labels, 0.75 * inches[1])
+        _draw_labels(axes, labels)
 
     distilled = summary.loc[~summary["exempt"], "method"]
     unmeasured = set(distilled) - set(distilled[cost[distilled.index].notna()])
