@@ -19,7 +19,7 @@ from torch import Tensor
 from bench.core.distilled import DistilledDataset
 from bench.core.io import replacing, temporary
 
-# of the steps, after which a snapshot is taken; the artifact itself is the last
+# of the steps, after which a snapshot is taken that may be scored; the artifact itself is the last
 SNAPSHOT_FRACTIONS = (0.1, 0.2, 0.5)
 LOOK_S = 1.0  # between looks at the losses: each waits for the device
 CHECKPOINT, PROGRESS = "checkpoint", "progress.json"
@@ -124,6 +124,8 @@ class Steps:
         snapshots.pop(self.total, None)
         if folder:
             self._done = self._resume(folder)
+            if not self._done and self.total:
+                self._snapshot(folder, 0.0)  # the set to start from: shown, never scored
         self._first, self._begin = self._done, time.perf_counter()
         looked = kept = self._begin
         for step in range(self._first, self.total):

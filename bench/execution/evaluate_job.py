@@ -108,7 +108,7 @@ def _progress(
 ) -> list[Snapshot]:
     """Each snapshot scored as the set was, with the same students and rate: outside of `evaluate_s`.
 
-    `end`: what the set itself, the last of them, scored.
+    The set that the distillation started from is left out. `end`: what the set itself, the last, scored.
     """
 
     def score(file: str) -> list[float]:
@@ -121,6 +121,7 @@ def _progress(
     return [
         Snapshot(accuracies=score(one["file"]), **{k: one[k] for k in ("fraction", "step", "seconds")})
         for one in taken
+        if one["step"]
     ]
 
 

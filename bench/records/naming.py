@@ -27,7 +27,7 @@ def labelled(rows: pd.DataFrame) -> pd.DataFrame:
         dataset=[dataset[pair] for pair in datasets],
         protocol=[protocol[pair] for pair in protocols],
     )
-    return table.assign(method=_method_labels(table))
+    return table.assign(method=method_labels(table))
 
 
 def _pairs(table: pd.DataFrame, one: str, other: str) -> list[tuple[Any, Any]]:
@@ -69,11 +69,17 @@ def _varying(variants: Sequence[dict[str, str]]) -> set[str]:
     return {name for name in names if len({variant.get(name) for variant in variants}) > 1}
 
 
-def _method_labels(table: pd.DataFrame) -> list[str]:
+def method_labels(table: pd.DataFrame) -> list[str]:
     """Labels like `dm[steps=1000]`: the method and those hyper-parameters that differ within some cell.
 
     Hyper-parameters that differ between cells only (a learning rate that depends on ipc) are not shown. The
     seed is not part of a cell: seeds with different hyper-parameters must not be averaged.
+
+    Args:
+        table: the columns of `CELL`, and `hyperparameters`, JSON.
+
+    Returns:
+        The label of each row.
     """
     chosen = table["hyperparameters"]
     cell = table.groupby(CELL, dropna=False).ngroup()

@@ -12,6 +12,7 @@ from bench.core.io import write_atomic
 from bench.records.merge import merge_folders
 from bench.records.reader import uncollected
 from bench.reporting.images.section import pictures_section
+from bench.reporting.notes import dataset_notes, with_dataset_notes
 from bench.reporting.plots import style
 from bench.reporting.plots.critical_difference import critical_difference_section
 from bench.reporting.plots.curves import distillation_curve_section, training_curve_section
@@ -65,6 +66,7 @@ PLOTS = [
     "accuracy_vs_seconds",
     "accuracy_vs_bytes",
     "breakdown",
+    "composition",
     "cross_architecture",
     "critical_difference*",
     "curve",
@@ -117,8 +119,8 @@ def build_report(*directories: Path, out: Path | None = None) -> Report:
 
 def make_sections(view: RecordsView) -> list[Section]:
     """The sections for which the records hold something, in the order of the report."""
-    made = (make_section(view) for make_section in SECTIONS)
-    return [section for section in made if section is not None]
+    made, notes = (make_section(view) for make_section in SECTIONS), dataset_notes(view)
+    return [with_dataset_notes(section, notes) for section in made if section is not None]
 
 
 def _delete_stale(directory: Path, written: set[Path]) -> None:

@@ -38,7 +38,7 @@ def browser() -> Iterator["Browser"]:
 
 @pytest.fixture(scope="module")
 def view(tmp_path_factory: pytest.TempPathFactory) -> RecordsView:
-    """40 methods at 5 budgets on 50 networks, three seeds each; constant accuracies need no bootstrap."""
+    """40 methods at 5 budgets on 50 networks, three seeds each."""
     records = [
         make(f"m{m:02}", ipc, (0.2 + m / 80 + ipc / 200,) * 2, seed=seed, eval_arch=f"net-w{net}")
         for m in range(40)

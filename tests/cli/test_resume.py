@@ -143,7 +143,8 @@ def test_snapshots_are_part_of_the_artifact(tmp_path: Path) -> None:
     assert run_inline(dm_sweep(tmp_path, "dm"), out).code == 0
     meta, content = the_artifact(out)
     taken = meta["snapshots"]
-    assert [(one["step"], one["fraction"]) for one in taken] == [(1, 0.1), (2, 0.2), (6, 0.5), (12, 1.0)]
+    steps = [(one["step"], one["fraction"]) for one in taken]
+    assert steps == [(0, 0.0), (1, 0.1), (2, 0.2), (6, 0.5), (12, 1.0)]
     assert {one["file"] for one in taken} == content.keys() == meta["files"].keys()
     seconds = [one["seconds"] for one in taken]
     assert seconds[0] > 0
@@ -151,9 +152,9 @@ def test_snapshots_are_part_of_the_artifact(tmp_path: Path) -> None:
     assert seconds[-1] == meta["cost"]["distill_s"]
     (folder,) = (out / "artifacts").iterdir()
     images = [load_distilled(folder / one["file"]).decode()[0].detach() for one in taken]
-    steps = [float((one - images[-1]).abs().max()) for one in images]
-    assert steps == sorted(steps, reverse=True)
-    assert 0 == steps[-1] < steps[-2]
+    moved = [float((one - images[-1]).abs().max()) for one in images]
+    assert moved == sorted(moved, reverse=True)
+    assert 0 == moved[-1] < moved[-2]
     assert not (out / "checkpoints").exists()
 
 

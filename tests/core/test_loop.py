@@ -188,7 +188,7 @@ def test_a_checkpoint_that_is_damaged_or_does_not_fit_is_ignored(damage: str, tm
     again, steps = walk(kept, 6)
     assert steps == list(range(6))
     assert torch.equal(again.images, undisturbed.images)
-    assert [taken["step"] for taken in kept.snapshots] == [1, 3]
+    assert [taken["step"] for taken in kept.snapshots] == [0, 1, 3]
     assert kept.earlier_s == 0
 
 
@@ -228,7 +228,7 @@ def test_seconds_go_on_where_the_checkpoint_was_written(
     clock += 1e6
     kept = distill(kill=None)
     assert kept.seconds == 3 + 10 * 10
-    assert [taken["seconds"] for taken in kept.snapshots] == [13, 23, 53]
+    assert [taken["seconds"] for taken in kept.snapshots] == [3, 13, 23, 53]
 
 
 def test_a_journal_has_one_loop(tmp_path: Path) -> None:
@@ -246,18 +246,21 @@ def test_a_journal_has_one_loop(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("total", "expected"),
     [
-        (100, {10: 0.1, 20: 0.2, 50: 0.5}),
-        (7, {1: 0.2, 4: 0.5}),
-        (3, {1: 0.2, 2: 0.5}),
-        (2, {1: 0.5}),
-        (1, {}),
+        (100, {0: 0.0, 10: 0.1, 20: 0.2, 50: 0.5}),
+        (7, {0: 0.0, 1: 0.2, 4: 0.5}),
+        (3, {0: 0.0, 1: 0.2, 2: 0.5}),
+        (2, {0: 0.0, 1: 0.5}),
+        (1, {0: 0.0}),
+        (0, {}),
     ],
 )
 def test_snapshots_are_taken_after_these_steps(
     total: int, expected: dict[int, float], tmp_path: Path
 ) -> None:
-    """The last is the artifact itself."""
+    """The first is what it starts from; the last is the artifact itself."""
     kept, synthetic = Loop(tmp_path), pixels()
+    with torch.no_grad():
+        synthetic.images.fill_(0)
     for step in kept.steps(total, synthetic, "lr"):
         with torch.no_grad():
             synthetic.images.fill_(step + 1)
@@ -273,10 +276,11 @@ def test_snapshots_survive_a_kill(tmp_path: Path) -> None:
     with pytest.raises(Killed):
         walk(Loop(tmp_path, every_s=0), 10, kill=3)
     before = {name: (tmp_path / name).stat().st_mtime_ns for name in files(tmp_path) if "snapshot" in name}
-    assert before.keys() == {"snapshot-1.safetensors", "snapshot-2.safetensors"}
+    assert before.keys() == {f"snapshot-{step}.safetensors" for step in (0, 1, 2)}
     kept = Loop(tmp_path, every_s=0)
     walk(kept, 10)
-    assert [(taken["step"], taken["fraction"]) for taken in kept.snapshots] == [(1, 0.1), (2, 0.2), (5, 0.5)]
+    taken = [(one["step"], one["fraction"]) for one in kept.snapshots]
+    assert taken == [(0, 0.0), (1, 0.1), (2, 0.2), (5, 0.5)]
     assert all((tmp_path / name).stat().st_mtime_ns == at for name, at in before.items())
 
 
@@ -378,7 +382,7 @@ def test_a_journal_without_a_folder_writes_nothing(tmp_path: Path, monkeypatch: 
 
 def test_nothing_half_written_is_left(tmp_path: Path) -> None:
     walk(Loop(tmp_path, every_s=0), 10)
-    snapshots = {f"snapshot-{step}.safetensors" for step in (1, 2, 5)}
+    snapshots = {f"snapshot-{step}.safetensors" for step in (0, 1, 2, 5)}
     assert files(tmp_path) == {loop.CHECKPOINT, loop.PROGRESS, *snapshots}
 
 

@@ -12,17 +12,18 @@ from typing import Any
 
 import pytest
 from helpers.record import make, sweep, write
-from helpers.report import COLUMNS, CROSS, FILES, TWO
+from helpers.report import COLUMNS, CROSS, FILES, SEVERAL_IPC, TWO
 from rich.console import Console
 
 from bench.analysis.aggregate import summary_frame
 from bench.core.errors import UserError
 from bench.core.io import write_atomic
 from bench.records.columns import record_frame
-from bench.records.schema import Record
+from bench.records.schema import Record, Storage
 from bench.reporting.build import Report, build_report, print_tables
+from bench.reporting.html.write import write_page
 from bench.reporting.plots.accuracy_vs_ipc import accuracy_vs_ipc
-from bench.reporting.plots.style import make_panels, method_looks
+from bench.reporting.plots.style import accuracy_floor, make_panels, method_looks
 from bench.reporting.sections import RecordsView
 from bench.reporting.tables import render
 from bench.reporting.tables.summary import summary_section, summary_tables
@@ -67,11 +68,11 @@ def _bold(comparison: Comparison) -> set[tuple[str, int]]:
 
 def test_build_writes_everything_and_names_what_it_could_not_read(built: tuple[Path, Report]) -> None:
     directory, report = built
-    assert {str(path.relative_to(directory)) for path in report.written} == FILES | CROSS | TWO
+    assert {str(path.relative_to(directory)) for path in report.written} == FILES | SEVERAL_IPC | CROSS | TWO
     found = {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
     assert {
         name for name in found if not name.startswith("records/")
-    } == FILES | CROSS | TWO  # and no temporary file
+    } == FILES | SEVERAL_IPC | CROSS | TWO  # and no temporary file
     expected = ["records/half.json is not readable as JSON; `ddbench run` makes it again"]
     assert report.problems == expected
 
@@ -285,6 +286,19 @@ def test_labels_are_not_read_as_markup() -> None:
     assert "dm[steps=1]" in _printed(report, 80)
 
 
+def test_tables_of_tiny_images_say_that_they_are_a_smoke_test(tmp_path: Path) -> None:
+    records = [*sweep(ipcs=(1,), seeds=1), make("dm", dataset="larger", image_shape=(3, 32, 32))]
+    report = build_report(write(tmp_path, records))
+    note = "digits has images of 8 × 8 pixels: at ipc 1 it is a smoke test, not evidence."
+    tables = [table for section in report.sections for table in section.comparisons]
+    assert {"digits" in table.title for table in tables} == {True, False}
+    for table in tables:
+        assert table.notes.count(note) == ("digits" in table.title)
+    assert note in " ".join(_printed(report, 140).split())
+    assert note in (tmp_path / "tables" / "summary.md").read_text()
+    assert f"<li>{note}</li>" in write_page(report, tmp_path).read_text()
+
+
 # --- pictures -----------------------------------------------------------------------------------------------
 
 
@@ -316,8 +330,31 @@ def test_little_is_plotted_too(tmp_path: Path, records: list[Record], files: set
     assert {str(path.relative_to(tmp_path)) for path in report.written} == files
 
 
-def test_ticks_are_the_ipcs() -> None:
-    figure = accuracy_vs_ipc(summary_frame(record_frame(sweep(ipcs=(1, 7, 50)))))
-    axes = figure.axes[0]
-    figure.draw_without_rendering()
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "7", "50"]
+def test_each_ipc_is_a_panel_with_the_best_method_on_top_and_baselines_as_lines() -> None:
+    scores = {"dm": 0.7, "herding": 0.5, "mtt": 0.6, "haba": 0.8}
+    records = [r for name, a in scores.items() for r in _seeds(name, [a - 0.01, a, a + 0.01])]
+    records += [make("dm", 10, (0.9,)), make("random_real", 1, (0.4,)), make("full", None, (0.99,))]
+    records = [r.model_copy(update={"storage": over(r)}) if r.method == "haba" else r for r in records]
+    one, ten = accuracy_vs_ipc(summary_frame(record_frame(records))).axes
+    assert ["ipc 1" in one.get_title(), "ipc 10" in ten.get_title()] == [True, True]
+    assert [label.get_text() for label in one.get_yticklabels()] == ["haba ‡", "dm", "mtt", "herding"]
+    assert [label.get_text() for label in ten.get_yticklabels()] == ["dm"]
+    assert one.yaxis_inverted()
+    dots = [line for line in one.lines if len(line.get_xdata()) == 1]  # type: ignore[arg-type]
+    assert [line.get_xdata()[0] for line in dots] == pytest.approx([80, 70, 60, 50])  # type: ignore[index]
+    upright = [line.get_xdata()[0] for line in one.lines if list(line.get_ydata()) == [0, 1]]  # type: ignore[index, arg-type]
+    assert upright == pytest.approx([40, 99])
+
+
+def over(record: Record) -> Storage:
+    return record.storage.model_copy(update={"within_budget": False})
+
+
+def test_what_is_far_below_all_others_is_written_at_the_edge() -> None:
+    scores = {"noise": 0.1, "dm": 0.80, "dc": 0.81, "mtt": 0.82, "herding": 0.83}
+    records = [make(name, ipc, (a,)) for name, a in scores.items() for ipc in (1, 10)]
+    axes = accuracy_vs_ipc(summary_frame(record_frame(records))).axes[0]
+    assert [text.get_text() for text in axes.texts] == ["← 10.0"]
+    assert axes.get_xlim()[0] > 75
+    frame = summary_frame(record_frame(records[2:]))
+    assert accuracy_floor(frame) == 0

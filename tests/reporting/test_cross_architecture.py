@@ -157,10 +157,40 @@ def test_the_picture_has_a_cell_for_each_accuracy_and_frames_the_diagonal() -> N
         "85.0",
     ]
     assert [text.get_text() for text in ten.texts] == ["44.0", "90.0", "85.0"]
-    frames = [(patch.get_x(), patch.get_y()) for patch in one.patches]
+    frames = [(patch.get_x(), patch.get_y()) for patch in one.patches]  # type: ignore[attr-defined]
     assert frames == [(0, 0), (1, 1)]
     colours = {text.get_text(): text.get_color() for text in one.texts}
     assert (colours["30.0"], colours["90.0"]) == ("white", "0.1")
+
+
+def test_boxes_are_points_above_random_images_of_the_same_cell() -> None:
+    records = pair(0.8, 0.5) + pair(0.35, 0.3, "herding") + pair(0.4, 0.3, "random_real")
+    records += pair(0.9, 0.85, ipc=10) + pair(0.6, 0.75, "random_real", ipc=10)
+    frame = transfer(record_frame(records))
+    one, ten, bar = heatmap.cross_architecture_heatmap(frame).axes
+    names = [label.get_text() for label in one.get_yticklabels()]
+    assert names == ["dm", "herding", "random_real (%)"]
+    minus = "\N{MINUS SIGN}"
+    assert [text.get_text() for text in one.texts] == [
+        "+40.0",
+        "+20.0",
+        f"{minus}5.0",
+        "+0.0",
+        "40.0",
+        "30.0",
+    ]
+    assert [text.get_text() for text in ten.texts] == ["+30.0", "+10.0", "60.0", "75.0"]
+    assert bar.get_ylabel() == "points above random_real"
+
+
+def test_one_failure_does_not_hide_other_differences() -> None:
+    records = (
+        pair(0.42, 0.32) + pair(0.41, 0.32, "dc") + pair(0.01, 0.31, "mtt") + pair(0.4, 0.3, "random_real")
+    )
+    frame = transfer(record_frame(records))
+    drawn = heatmap.TransferMap(frame.assign(name=frame["method"]), ["convnet", "mlp"])
+    assert drawn.range().vmax == pytest.approx(6)  # three times the median difference
+    assert heatmap.cross_architecture_heatmap(frame).axes[-1].get_ylim() == pytest.approx((-6, 6))
 
 
 # --- metrics and scores -------------------------------------------------------------------------------------

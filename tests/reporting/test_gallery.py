@@ -24,6 +24,7 @@ from bench.reporting.images.contact_sheet import (
     save_sheet,
     sheet_canvas,
 )
+from bench.reporting.images.gallery import draw_artifacts
 from bench.reporting.images.sheets import artifact_sheets
 from methods.blocks.parameterise.hallucinators import Hallucinators
 from methods.blocks.parameterise.linear_bases import LinearBases
@@ -152,13 +153,37 @@ def test_evolution_shows_the_same_images(make_problem: MakeProblem, tmp_path: Pa
     start, end = (Pixels(torch.full((20, 1, 8, 8), v), [2] * 10, problem.preprocess) for v in (0.0, 0.1))
     start.save(tmp_path / "first")
     taken = [
+        {"fraction": 0.0, "step": 0, "file": "first"},
         {"fraction": 0.5, "step": 3, "file": "first"},
         {"fraction": 1.0, "step": 6, "file": WEIGHTS},
     ]
     sheet = stored(end, tmp_path, snapshots=taken)["evolution"]
-    assert sheet.images.shape == (2, 10, 1, 8, 8)
-    assert sheet.names == ["50 %, step 3", "100 %, step 6"]
-    assert (sheet.images[0] < sheet.images[1]).all()
+    assert sheet.images.shape == (3, 10, 1, 8, 8)
+    assert sheet.names == ["start, step 0", "50 %, step 3", "100 %, step 6"]
+    assert (sheet.images[0] < sheet.images[-1]).all()
+
+
+def test_titles_name_the_settings(make_problem: MakeProblem, tmp_path: Path) -> None:
+    problem = make_problem(ipc=1)
+    Pixels(torch.zeros(10, 1, 8, 8), [1] * 10, problem.preprocess).save(tmp_path / WEIGHTS)
+    meta = {"label": "idc digits ipc 1 seed 0", "classes": list("0123456789"), "identity": {"method": "idc"}}
+
+    def title(label: str) -> str:
+        (_, sheet), *_ = artifact_sheets(tmp_path, meta, label)
+        return sheet.title.removesuffix(tmp_path.name).strip()
+
+    assert title("idc[factor=2, lr=0.1]") == "idc · factor 2 · lr 0.1, digits ipc 1 seed 0"
+    assert title("idc") == title("") == "idc digits ipc 1 seed 0"
+
+
+def test_show_names_the_settings_in_which_sets_of_a_folder_differ(tmp_path: Path) -> None:
+    methods = [{"name": "dm", "steps": steps, "batch_real": 8} for steps in (1, 2)]
+    sweep = sweep_file(
+        tmp_path, methods=methods, ipc=[1], distill={"architectures": ["convnet-d1-w4"], "seeds": [0]}
+    )
+    assert run_inline(sweep, tmp_path / "out").code == 0
+    titles = {title.partition(",")[0] for title, _ in draw_artifacts(tmp_path / "out", None)}
+    assert {"dm · steps 1", "dm · steps 2", "evolution of dm · steps 2"} <= titles
 
 
 # --- in a report --------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from helpers.record import sweep, write
 from rich.console import Console
 
 from bench.reporting import build
-from bench.reporting.plots import heatmap, seconds, style
+from bench.reporting.plots import accuracy_vs_ipc, heatmap, seconds, style
 
 DRAWN = {"accuracy_vs_bytes"}  # one panel each
 
@@ -20,12 +20,13 @@ def test_what_is_too_much_for_a_figure_is_said_and_the_rest_is_built(
     whole = build.build_report(directory)
     assert not whole.undrawn
     monkeypatch.setattr(style, "MOST_PANELS", 1)
+    monkeypatch.setattr(accuracy_vs_ipc, "MOST_PANELS", 1)
     monkeypatch.setattr(heatmap, "MOST_BOXES", 15)
     monkeypatch.setattr(seconds, "MOST_BARS", 3)
     built = build.build_report(directory)
     part = "; a folder with a part of the records has them"
     assert sorted(built.undrawn) == [
-        f"plots/accuracy_vs_ipc: 2 panels, at most 1 are drawn{part}",
+        f"plots/accuracy_vs_ipc: 4 panels, at most 1 are drawn{part}",
         f"plots/accuracy_vs_seconds: 2 panels, at most 1 are drawn{part}",
         f"plots/breakdown: 8 bars, at most 3 are drawn{part}",
         f"plots/cross_architecture: 16 boxes, at most 15 are drawn{part}",
@@ -38,7 +39,7 @@ def test_what_is_too_much_for_a_figure_is_said_and_the_rest_is_built(
 def test_very_many_methods_have_no_legend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(style, "MOST_NAMES", 3)
     built = build.build_report(write(tmp_path, sweep(archs=("convnet",))))
-    assert "plots/accuracy_vs_ipc: 4 names in the legend, at most 3 are drawn" in " ".join(built.undrawn)
+    assert "plots/accuracy_vs_bytes: 5 names in the legend, at most 3 are drawn" in " ".join(built.undrawn)
 
 
 def test_very_many_rows_are_not_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

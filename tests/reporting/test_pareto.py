@@ -31,8 +31,13 @@ def spent(method: str, seconds: float | None, accuracy: float, **fields: object)
 
 def rings(figure: style.Figure, panel: int = 0) -> list[tuple[float, float]]:
     """The positions of the rings in a panel: x, and percent."""
-    (line,) = [one for one in figure.axes[panel].lines if one.get_markersize() == pareto.RING["markersize"]]
-    return list(zip(np.asarray(line.get_xdata()), np.asarray(line.get_ydata()), strict=True))
+    found = [one for one in figure.axes[panel].lines if one.get_markersize() == pareto.RING["markersize"]]
+    return [at for one in found for at in zip(one.get_xdata(), one.get_ydata(), strict=True)]  # type: ignore[arg-type]
+
+
+def written(figure: style.Figure, panel: int = 0) -> list[str]:
+    """The direct labels in a panel, from the lowest to the highest."""
+    return [text.get_text() for text in figure.axes[panel].texts]
 
 
 # --- the front ----------------------------------------------------------------------------------------------
@@ -81,9 +86,66 @@ def test_on_seconds_sets_of_one_ipc_within_their_budget_compete() -> None:
         make("full", None, (0.99,)),
     )
     figure = pareto.accuracy_vs_seconds(found)
-    assert rings(figure) == [(0.001, 40.0), (5.0, 70.0)]
+    assert rings(figure) == [(5.0, 70.0)]
+    assert written(figure) == ["herding, <0.001 s", "dm"]
     assert rings(figure, 1) == [(9.0, 90.0)]
-    assert "below 1 ms drawn at 1 ms" in figure.get_supxlabel()
+    assert "quicker than the axis shows" in figure.get_supxlabel()
+    assert figure.axes[0].get_xlim()[0] > 0.05
+    assert figure.axes[0].get_ylim() != figure.axes[1].get_ylim()
+
+
+def test_seconds_of_jobs_that_ran_side_by_side_are_noted() -> None:
+    alone, shared = (
+        pareto.accuracy_vs_seconds(table(spent("dm", 1.0, 0.5), spent("dc", 2.0, 0.5, **fields)))
+        for fields in ({}, {"exclusive": False})
+    )
+    assert "side by side" not in alone.get_supxlabel()
+    assert "Jobs ran side by side" in shared.get_supxlabel()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "start"),
+    [
+        ([0.001, 2, 3], 2),
+        ([0.0, 0.001, 2, 3], 2),
+        ([0.0, 0.001], 0.001),
+        ([0.001, 0.02, 0.5], 0),  # no gap is wide
+        ([1, 100, 10000], 0),  # nothing is quick
+        ([float("nan"), 1], 0),
+        ([], 0),
+    ],
+)
+def test_the_axis_of_seconds_begins_above_a_wide_gap(seconds: list[float], start: float) -> None:
+    assert pareto.axis_start(pd.Series(seconds, dtype=float)) == start
+
+
+def test_every_point_is_drawn_at_its_own_size() -> None:
+    """Also where many sets are of nearly one size."""
+    sizes = {"a": 640, "b": 640, "c": 650, "d": 6272, "e": 6400, "f": 6861}
+    records = [
+        make(name, ipc, (0.5 + i / 20,), floats=floats)
+        for i, (name, floats) in enumerate(sizes.items())
+        for ipc in [1 if floats < 1000 else 10]
+    ]
+    figure = pareto.accuracy_vs_bytes(table(*records))
+    drawn = sorted(
+        x
+        for line in figure.axes[0].lines
+        if line.get_marker() in style.MARKERS and line.get_markersize() < 8
+        for x in line.get_xdata()  # type: ignore[union-attr]
+    )
+    assert drawn == pytest.approx([floats * 4 / 1024 for floats in sizes.values()])
+
+
+def test_labels_of_the_front_do_not_cover_each_other_and_stay_inside() -> None:
+    records = [make(f"m{i}", 1, (0.9 + i / 1000,), floats=640 + i) for i in range(6)]
+    figure = pareto.accuracy_vs_bytes(table(*records))
+    axes = figure.axes[0]
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert written(figure) == [f"m{i}" for i in range(6)]
+    assert all(low.y1 <= high.y0 + 1 for low, high in itertools.pairwise(boxes))
+    assert boxes[-1].y1 <= axes.get_window_extent().y1 + 1
 
 
 def test_on_bytes_all_of_them_compete() -> None:
@@ -101,16 +163,14 @@ def test_the_whole_set_alone_has_no_front() -> None:
     assert rings(pareto.accuracy_vs_bytes(whole)) == rings(pareto.accuracy_vs_seconds(whole)) == []
 
 
-def test_sizes_that_are_nearly_alike_stand_side_by_side_in_order() -> None:
-    sizes = pd.Series([100.0, 1000.0, 99.0, 100.0], index=list("abcd"))
-    drawn = pareto._side_by_side(sizes)
-    assert drawn["c"] < drawn["a"] < drawn["d"] < drawn["b"] == 1000
-    assert drawn[["a", "c", "d"]].between(90, 110).all()
-
-
 @pytest.mark.parametrize(
     ("values", "ticks"),
-    [((0.002, 200), [0.01, 0.1, 1, 10, 100]), ((3, 40), [2, 5, 10, 20, 50]), ((1e-3, 1e9), None)],
+    [
+        ((0.002, 200), [0.01, 0.1, 1, 10, 100]),
+        ((3, 40), [2, 5, 10, 20, 50]),
+        ((1e-3, 1e9), None),
+        ((24, 25), None),
+    ],
 )
 def test_log_axes_have_a_few_round_ticks(values: tuple[float, float], ticks: list[float] | None) -> None:
     axes = style.Figure().add_subplot()

@@ -47,7 +47,8 @@ def test_each_snapshot_is_scored_like_a_set(out: Path, digits: Dataset) -> None:
     assert record.metrics is not None
     found = record.metrics.snapshots
     assert [(one.fraction, one.step) for one in found] == [(0.1, 1), (0.2, 2), (0.5, 5), (1.0, 10)]
-    taken = json.loads((out / "artifacts" / record.artifact / "meta.json").read_text())["snapshots"]
+    start, *taken = json.loads((out / "artifacts" / record.artifact / "meta.json").read_text())["snapshots"]
+    assert start["step"] == 0  # kept to be looked at, never scored
     assert [one.seconds for one in found] == [one["seconds"] for one in taken]
     assert found[-1].seconds == record.cost.distill_s
     assert found[-1].accuracies == record.accuracies
@@ -157,13 +158,15 @@ def test_older_records_stay_valid_and_newer_ones_round_trip(tmp_path: Path) -> N
 
 
 def test_progress_is_drawn_with_the_colours_of_all_plots(tmp_path: Path) -> None:
-    records = [snapped(s, 0.5) for s in range(3)] + [make("bptt", seed=s) for s in range(3)]
+    records = [snapped(s, 0.5) for s in range(3)] + [
+        make("bptt", ipc, seed=s) for s in range(3) for ipc in (1, 10)
+    ]
     built = build_report(write(tmp_path, records))
     names = {f"plots/progress_{unit}.{kind}" for unit in ("steps", "seconds") for kind in ("png", "svg")}
     files = {str(path.relative_to(tmp_path)) for path in built.written}
     assert names | {"tables/progress.csv"} <= files
     plots = {name: draw for shown in built.sections for name, draw in shown.plots.items()}
-    for name in ("progress_steps", "progress_seconds", "accuracy_vs_ipc"):
+    for name in ("progress_steps", "progress_seconds", "accuracy_vs_seconds"):
         handles = plots[name]().legends[0].legend_handles
         (colour,) = [h.get_color() for h in handles if h is not None and h.get_label() == "dm"]
         assert colour == COLOURS[1]  # after bptt, which has no snapshots

@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from bench.reporting.html import leaderboard
 from bench.reporting.html.embedded import pack, record_lines
+from bench.reporting.notes import dataset_notes
 from bench.reporting.sections import RecordsView, Section
 from bench.reporting.tables.table import ACCURACY, EXEMPT, OVER_BUDGET, RANK, Comparison, TableCell
 
@@ -123,6 +124,7 @@ def _notes(view: RecordsView) -> list[str]:
         "Rows compare where data set, protocol, network and storage agree.",
         EXEMPT,
         OVER_BUDGET,
+        *dataset_notes(view).values(),
     ]
     if not view.summary["exclusive"].all():
         notes.append("Some jobs ran side by side on their device: their seconds compare only roughly.")

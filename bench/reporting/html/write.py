@@ -11,5 +11,5 @@ from bench.reporting.images.thumbnails import thumbnails_of
 def write_page(built: Report, to: Path) -> Path:
     """Write index.html beside the tables and plots of a report that was built in the folder `to`."""
     view = built.view
-    page = render_page(view, built.sections, to / "plots", thumbnails_of(view.folders))
+    page = render_page(view, built.sections, to / "plots", thumbnails_of(view))
     return write_atomic(to / "index.html", page)

@@ -1,6 +1,7 @@
 """Contact sheets: small images in rows and columns with names around them, as a PNG. No torch."""
 
 import math
+import textwrap
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -18,6 +19,7 @@ LEAST_SIDE = 48  # pixels on paper for the shorter side of an image: 8x8 digits 
 IMAGE_GAP = 4
 DPI = 100
 MARGIN = 8
+LEAST_TITLE, TITLE_LETTER = 40, 9.5  # characters of a line of the title, and pixels of one
 SHORT = 5  # characters of a column's heading that fit above one image; longer ones are rotated
 SHEET_STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",
@@ -122,7 +124,8 @@ def sheet_figure(sheet: Sheet) -> Figure:
     for row, name in enumerate(sheet.names):
         axes.text(-MARGIN, row * pitch + (pitch - IMAGE_GAP) / 2, name, ha="right", va="center", fontsize=10)
     lift = _heads(axes, sheet.heads, (width + IMAGE_GAP) / max(1, len(sheet.heads)))
-    axes.text(0, -MARGIN - lift, sheet.title, ha="left", va="bottom", fontsize=11, fontweight="bold")
+    title = "\n".join(textwrap.wrap(sheet.title, max(LEAST_TITLE, int(width / TITLE_LETTER))))
+    axes.text(0, -MARGIN - lift, title, ha="left", va="bottom", fontsize=11, fontweight="bold")
     note = "\n".join(sheet.notes)
     axes.text(0, height + MARGIN, note, ha="left", va="top", fontsize=9, color="0.35")
     return figure

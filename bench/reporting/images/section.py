@@ -49,7 +49,7 @@ def _pictures(rows: pd.DataFrame) -> Iterator[tuple[dict[str, object], Callable[
     for row, first in zip(rows.to_dict("records"), distinct_names(of_sets), strict=True):
         store, key = Store(row["folder"]), row["artifact"]
         with contextlib.suppress(UserError):  # damaged, or of a missing plug-in; `ddbench show` says so
-            for kind, sheet in artifact_sheets(store.artifact(key), verified_meta(store, key)):
+            for kind, sheet in artifact_sheets(store.artifact(key), verified_meta(store, key), row["method"]):
                 name = first if kind == "images" else f"{first}_{kind}"
                 shown = {
                     **{of: row[of] for of in PICTURES_OF},

@@ -12,6 +12,7 @@ from bench.core.distilled import DistilledDataset, load_distilled
 from bench.execution.store import WEIGHTS
 from bench.records.columns import Floats
 from bench.reporting.images.contact_sheet import Sheet, around_zero, in_rows, into_range
+from bench.reporting.method_names import name_on_one_line
 
 PER_CLASS = 10
 MOST_CLASSES = 20
@@ -20,7 +21,7 @@ MOST_BASES = 100
 
 
 @torch.no_grad()
-def artifact_sheets(folder: Path, meta: dict[str, Any]) -> Iterator[tuple[str, Sheet]]:
+def artifact_sheets(folder: Path, meta: dict[str, Any], label: str = "") -> Iterator[tuple[str, Sheet]]:
     """Make the sheets of a stored set.
 
     Bases and hallucinators are found by the names of their attributes: sets from elsewhere may have them too.
@@ -28,13 +29,14 @@ def artifact_sheets(folder: Path, meta: dict[str, Any]) -> Iterator[tuple[str, S
     Args:
         folder: The artifact.
         meta: Its `meta.json`.
+        label: Of its method, with the settings that tell it from others: they are named in the titles.
 
     Yields:
         The kind of a sheet, and the sheet: "images"; "bases" where the images are made from bases; "variants"
         where each basis makes several images; "evolution" where snapshots are kept.
     """
     distilled = load_distilled(folder / WEIGHTS)
-    title, classes = f"{meta['label']}  {folder.name}", list(meta["classes"])
+    title, classes = f"{_named(meta, label)}  {folder.name}", list(meta["classes"])
     images, targets = distilled.decode()
     labels = targets if targets.ndim == 1 else targets.argmax(1)
     pixels = distilled.preprocess.invert(images).numpy()
@@ -47,6 +49,14 @@ def artifact_sheets(folder: Path, meta: dict[str, Any]) -> Iterator[tuple[str, S
     if len(taken := meta.get("snapshots", [])) > 1:
         first = _first_of_each(labels)
         yield "evolution", _evolution(f"evolution of {title}", folder, taken, first, classes)
+
+
+def _named(meta: dict[str, Any], label: str) -> str:
+    """The label of a job, with the settings of its method: `idc · factor 2, digits ipc 1 convnet seed 0`."""
+    method = meta.get("identity", {}).get("method", "")
+    if label in ("", method) or not meta["label"].startswith(f"{method} "):
+        return str(meta["label"])
+    return f"{name_on_one_line(label)}, {meta['label'].removeprefix(f'{method} ')}"
 
 
 @torch.no_grad()
@@ -111,7 +121,10 @@ def _evolution(
     decoded = [_decode(load_distilled(folder / one["file"]), first) for one in taken]
     pixels = np.stack([images for images, _ in decoded], axis=0)
     scaled, notes = into_range(pixels.reshape(-1, *pixels.shape[2:]))
-    names = [f"{100 * one['fraction']:.0f} %, step {one['step']}" for one in taken]
+    names = [
+        f"{100 * one['fraction']:.0f} %, step {one['step']}" if one["step"] else "start, step 0"
+        for one in taken
+    ]
     heads = [classes[c] for c in decoded[-1][1]]
     return Sheet(title, scaled.reshape(pixels.shape), names, heads, notes)
 

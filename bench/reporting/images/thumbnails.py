@@ -2,32 +2,35 @@
 
 import io
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
 
 from bench.core.errors import UserError
 from bench.reporting.html.page import Picture
+from bench.reporting.sections import RecordsView
 
 MOST_PIXELS = (640, 960)  # of width and height
 MOST_COLOURS = 128
 
 
-def thumbnails_of(folders: Sequence[Path]) -> Picture:
+def thumbnails_of(view: RecordsView) -> Picture:
     """Make a function that draws an artifact by its key, from the first folder that has it undamaged."""
+    labels = dict(zip(view.flat["artifact"], view.flat["method"], strict=True))
 
     def picture(key: str) -> bytes | None:
-        for folder in folders:
-            if (folder / "artifacts" / key).is_dir() and (drawn := _images(folder, key)) is not None:
+        for folder in view.folders:
+            if (folder / "artifacts" / key).is_dir() and (
+                drawn := _images(folder, key, labels[key])
+            ) is not None:
                 return drawn
         return None
 
     return picture
 
 
-def _images(folder: Path, key: str) -> bytes | None:
-    """A small PNG of one artifact; None where it is damaged."""
+def _images(folder: Path, key: str, label: str) -> bytes | None:
+    """A small PNG of one artifact, with the label of its method; None where it is damaged."""
     # imported here: they load torch, and most reports are made of records alone
     from bench.execution.store import Store, verified_meta
     from bench.reporting.images import contact_sheet
@@ -35,7 +38,7 @@ def _images(folder: Path, key: str) -> bytes | None:
 
     store = Store(folder)
     try:
-        _, sheet = next(artifact_sheets(store.artifact(key), verified_meta(store, key)))
+        _, sheet = next(artifact_sheets(store.artifact(key), verified_meta(store, key), label))
     except UserError:
         return None
     with tempfile.TemporaryDirectory() as directory:

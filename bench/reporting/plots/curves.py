@@ -6,12 +6,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bench.reporting.plots.seconds import SIDE_BY_SIDE
 from bench.reporting.plots.style import (
     Look,
     Panel,
     arrange_panels,
+    draw_course,
     draw_legend,
-    draw_points,
     log_axis,
     method_lines,
     method_looks,
@@ -40,7 +41,7 @@ def accuracy_vs_training(curve: pd.DataFrame, look: dict[str, Look]) -> Figure:
                 linewidth=1.2,
             )
         for style, group in method_lines(rows, look):
-            draw_points(axes, 100 * group["fraction"], group, style, "-")
+            draw_course(axes, 100 * group["fraction"], group, style)
         axes.set_xlim(0, 104)
 
     return arrange_panels(
@@ -63,7 +64,7 @@ def accuracy_vs_progress(
     def draw(axes: Axes, panel: Panel) -> None:
         rows = panel.rows.sort_values("fraction")
         for style, group in method_lines(rows, look):
-            draw_points(axes, spent[group.index], group, style, "-")
+            draw_course(axes, spent[group.index], group, style)
         log_axis(axes, spent)
 
     return arrange_panels(panel_by_ipc(progress), draw_legend(progress, look), draw, xlabel)
@@ -81,11 +82,12 @@ def distillation_curve_section(view: RecordsView) -> Section | None:
     progress = view.progress
     if not len(progress):
         return None
+    alone = view.summary["exclusive"].all()
     spent = {
         "steps": (progress["step"].astype(float), "steps of the distillation (log scale)"),
         "seconds": (
             progress["prepare_s"] + progress["distill_s"],
-            "seconds to prepare and distill so far (log scale)",
+            "seconds to prepare and distill so far (log scale)" + ("" if alone else f"\n{SIDE_BY_SIDE}"),
         ),
     }
     plots = {

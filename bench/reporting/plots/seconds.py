@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from bench.analysis.aggregate import SECONDS
-from bench.reporting.plots.style import Panel, limit_names, panel_by_ipc
+from bench.reporting.method_names import short_names
+from bench.reporting.plots.style import Panel, limit_names, natural_order, panel_by_ipc
 from bench.reporting.sections import RecordsView, Section
 from bench.reporting.tables.table import budget_mark, frame_rows, mark_notes, short_number
 
@@ -21,25 +22,32 @@ PHASE_HATCHES = dict(zip(SECONDS, ("", "////", ""), strict=True))
 PHASE_NAMES = dict(zip(SECONDS, ("prepare", "distill", "evaluate"), strict=True))
 MOST_BARS = 400
 BAR, WIDTH = 0.21, 3.2  # inches
+SIDE_BY_SIDE = "Jobs ran side by side: their seconds compare only roughly."
 COLUMN = 0.68  # inches of a column of numbers
 HEAD, FOOT, LINE = 0.5, 0.3, 0.17  # inches above and below a panel, and of a note
 
 
-def quickest_first(rows: pd.DataFrame) -> pd.DataFrame:
+def quickest_first(rows: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
     """Sort rows by their `total` seconds, quickest first, unmeasured ones last, and give each a `name`.
 
-    The name has the distillation architecture where a method has several rows.
+    Args:
+        rows: Of one panel.
+        names: The short names of methods.
+
+    Returns:
+        The rows with `total` and `name`, which has the distillation architecture where a method has several
+        rows.
     """
     several = rows.duplicated("method").any()
     source = rows["distill_arch"].map(lambda arch: f" ({arch})" if several and arch != "any" else "")
     flags = zip(rows["exempt"], ~rows["within_budget"], strict=True)
     marks = [budget_mark(exempt=exempt, over_budget=over) for exempt, over in flags]
-    named = rows.assign(name=rows["method"] + source + marks, total=rows[SECONDS].sum(axis=1, skipna=False))
+    name, total = rows["method"].map(names) + source + marks, rows[SECONDS].sum(axis=1, skipna=False)
+    named = rows.assign(name=name, total=total)
     return named.sort_values(["total", "name"], kind="stable")
 
 
-def _panel(axes: Axes, panel: Panel) -> None:
-    rows = quickest_first(panel.rows)
+def _panel(axes: Axes, panel: Panel, rows: pd.DataFrame) -> None:
     names = list(rows["name"])
     left = pd.Series(0.0, index=rows.index)
     for phase, colour in PHASES.items():
@@ -85,17 +93,24 @@ def seconds_breakdown(summary: pd.DataFrame) -> Figure:
         TooMuchToDraw: There are more than `MOST_BARS` bars.
     """
     found = sorted(panel_by_ipc(summary), key=lambda panel: (panel.row, panel.column))
-    names = [name for panel in found for name in quickest_first(panel.rows)["name"]]
+    short = short_names(sorted(summary["method"].unique(), key=natural_order))
+    rows = [quickest_first(panel.rows, short) for panel in found]
+    names = [name for part in rows for name in part["name"]]
     limit_names(len(names), "bars", MOST_BARS)
     notes = _notes(summary)
-    left, below = 0.075 * max(map(len, names)) + 0.2, 0.45 + LINE * len(notes)
+    lines = [name.splitlines() for name in names]
+    bar = max(BAR, LINE * max(map(len, lines)))
+    left, below = (
+        0.075 * max(len(line) for of_one in lines for line in of_one) + 0.2,
+        0.45 + LINE * len(notes),
+    )
     width = left + WIDTH + 4 * COLUMN + 0.15
-    height = len(found) * (HEAD + FOOT) + BAR * len(names) + below
+    height = len(found) * (HEAD + FOOT) + bar * len(names) + below
     figure, top = Figure(figsize=(width, height)), height
-    for panel in found:
-        tall = BAR * len(panel.rows)
+    for panel, part in zip(found, rows, strict=True):
+        tall = bar * len(part)
         top -= HEAD + tall
-        _panel(figure.add_axes((left / width, top / height, WIDTH / width, tall / height)), panel)
+        _panel(figure.add_axes((left / width, top / height, WIDTH / width, tall / height)), panel, part)
         top -= FOOT
     for i, note in enumerate(notes):
         figure.text(left / width, (below - 0.15 - LINE * (i + 1)) / height, note, fontsize="small")
@@ -120,7 +135,7 @@ def _notes(summary: pd.DataFrame) -> list[str]:
     """What the numbers are, and each mark that occurs."""
     notes = ["Seconds, means over seeds; what is prepared once is charged to each method that uses it."]
     if not summary["exclusive"].all():
-        notes.append("Jobs ran side by side: their seconds compare only roughly.")
+        notes.append(SIDE_BY_SIDE)
     return notes + mark_notes(frame_rows(summary))
 
 

@@ -15,22 +15,24 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from bench.core.io import replacing
+from bench.reporting.method_names import short_names
 
 # seaborn's colour-blind-safe palette without pale pink and yellow, which are too light on white paper
 COLOURS = [sns.color_palette("colorblind")[i] for i in (0, 1, 2, 3, 4, 5, 7, 9)]
 MARKERS = "osD^vP*X<>pHd"  # 13, with 8 colours: 104 pairs before one repeats
 DASHES = ["--", ":", "-.", (0, (5, 1, 1, 1, 1, 1))]
-PANEL, ALONE = (2.7, 2.4), (4.2, 3.2)  # inches of a panel, and of a single one
+PANEL, ALONE = (3.3, 2.7), (4.6, 3.4)  # inches of a panel, and of a single one
 MOST_TICKS = 5
 # file formats and their metadata: no date or version, so that the same figure has the same bytes
 PLOT_FORMATS: dict[str, dict[str, Any]] = {"png": {"Software": None}, "svg": {"Date": None}}
 ABREAST = 3  # panels of a single column, side by side
 PANEL_SIZE = 4.5  # of a marker, in points
 LARGER = {"*": 1.6, "P": 1.3, "X": 1.3, "d": 1.2}  # markers that cover little of their box
+FAR = 0.3  # of accuracy, a fraction
 MOST_NAMES = 45  # in a legend
 MOST_PANELS = 100  # of one figure; more would take over a minute to draw
 
@@ -60,6 +62,7 @@ def limit_names(n: int, what: str, most: int) -> None:
 class Look:
     """How a method is drawn."""
 
+    label: str  # its short name
     colour: Any
     marker: str
     dash: Any
@@ -105,11 +108,14 @@ def method_looks(summary: pd.DataFrame) -> dict[str, Look]:
     n = len(COLOURS)
     exempt = sorted(summary.loc[summary["exempt"], "method"].unique(), key=natural_order)
     distilled = sorted(set(summary["method"]) - set(exempt), key=natural_order)
+    name = short_names([*distilled, *exempt])
     found = {
-        method: Look(COLOURS[i % n], MARKERS[i % len(MARKERS)], "-", hollow=i // n % 2 == 1)
+        method: Look(name[method], COLOURS[i % n], MARKERS[i % len(MARKERS)], "-", hollow=i // n % 2 == 1)
         for i, method in enumerate(distilled)
     }
-    ceilings = {method: Look("0.25", "", DASHES[i % len(DASHES)]) for i, method in enumerate(exempt)}
+    ceilings = {
+        method: Look(name[method], "0.25", "", DASHES[i % len(DASHES)]) for i, method in enumerate(exempt)
+    }
     return found | ceilings
 
 
@@ -171,6 +177,24 @@ def _errors(rows: pd.DataFrame) -> NDArray[np.float64]:
     return np.array([low, high], dtype=np.float64).clip(min=0) * 100
 
 
+def accuracy_floor(rows: pd.DataFrame) -> float:
+    """Find where an axis of accuracy begins, so that a few far below do not press the others together.
+
+    Args:
+        rows: Of one panel, with `accuracy_mean`.
+
+    Returns:
+        The lowest `accuracy_mean` to be drawn, a fraction; 0 unless at most a quarter of the rows are below a
+        gap of `FAR`, and of 1.5 times what lies above it.
+    """
+    means = sorted(rows["accuracy_mean"])
+    floor = 0.0
+    for i in range(1, len(means) // 4 + 1):
+        if means[i] - means[i - 1] > max(FAR, 1.5 * (means[-1] - means[i])):
+            floor = means[i]
+    return floor
+
+
 def ipcs_in(rows: pd.DataFrame) -> list[int]:
     """The ipc in these rows, sorted, without the whole training set."""
     return sorted(int(ipc) for ipc in rows["ipc"].dropna().unique())
@@ -179,12 +203,13 @@ def ipcs_in(rows: pd.DataFrame) -> list[int]:
 # --- drawing ------------------------------------------------------------------------------------------------
 
 
-def draw_ceiling(axes: Axes, rows: pd.DataFrame, look: dict[str, Look]) -> None:
-    """Draw the accuracy on the whole training set as a horizontal line."""
+def draw_ceiling(axes: Axes, rows: pd.DataFrame, look: dict[str, Look], *, vertical: bool = False) -> None:
+    """Draw the accuracy on the whole training set as a horizontal line, or a vertical one."""
     for method, group in rows[rows["exempt"]].groupby("method"):
         style = look[str(method)]
+        line = axes.axvline if vertical else axes.axhline
         level = 100 * group["accuracy_mean"].mean()
-        axes.axhline(level, color=style.colour, linestyle=style.dash, linewidth=1.2, zorder=1)
+        line(level, color=style.colour, linestyle=style.dash, linewidth=1.2, zorder=1)
 
 
 def _distilled(rows: pd.DataFrame) -> pd.DataFrame:
@@ -198,26 +223,23 @@ def method_lines(rows: pd.DataFrame, look: dict[str, Look]) -> list[tuple[Look, 
     return [(look[name], group) for name, group in by_method.items() if len(group)]
 
 
-def draw_points(axes: Axes, x: pd.Series, rows: pd.DataFrame, style: Look, line: str) -> None:
-    """Draw accuracies as markers with their intervals.
-
-    Args:
-        axes: What is drawn on.
-        x: Where the rows are drawn.
-        rows: Of one method, with `accuracy_mean`, `accuracy_ci_low` and `accuracy_ci_high`.
-        style: Of the method.
-        line: The style of the line between them; "" for none.
-    """
-    y = 100 * rows["accuracy_mean"]
+def draw_intervals(axes: Axes, x: pd.Series, rows: pd.DataFrame, style: Look) -> None:
+    """Draw the intervals of rows with `accuracy_mean`, `accuracy_ci_low` and `accuracy_ci_high` at `x`."""
     bar: dict[str, Any] = {"capsize": 2, "capthick": 0.8, "elinewidth": 0.8}
-    axes.errorbar(x, y, yerr=_errors(rows), fmt="none", ecolor=style.colour, **bar)
-    axes.plot(x, y, color=style.colour, linestyle=line, linewidth=0.8)
+    axes.errorbar(x, 100 * rows["accuracy_mean"], yerr=_errors(rows), fmt="none", ecolor=style.colour, **bar)
+
+
+def draw_markers(axes: Axes, x: pd.Series, rows: pd.DataFrame, style: Look) -> None:
+    """Draw the marker of a method at each of its accuracies and `x`."""
+    y = 100 * rows["accuracy_mean"]
     axes.plot(x, y, color=style.colour, linestyle="", zorder=3, **style.face)
 
 
-def side_by_side_factor(i: int, count: int) -> float:
-    """The factor that moves the i-th of `count` points at one place of a log axis beside the others."""
-    return float(min(1.08, 1.8 ** (1 / count)) ** (i - (count - 1) / 2))
+def draw_course(axes: Axes, x: pd.Series, rows: pd.DataFrame, style: Look) -> None:
+    """Draw accuracies in the course of something: markers with their intervals, joined by a line."""
+    draw_intervals(axes, x, rows, style)
+    axes.plot(x, 100 * rows["accuracy_mean"], color=style.colour, linewidth=0.8)
+    draw_markers(axes, x, rows, style)
 
 
 def draw_ticks(axes: Axes, values: Sequence[float]) -> None:
@@ -227,16 +249,27 @@ def draw_ticks(axes: Axes, values: Sequence[float]) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.10g}"))
 
 
-def log_axis(axes: Axes, values: pd.Series) -> None:
-    """Set a log scale for these values, with a few round numbers as ticks."""
+def log_axis(axes: Axes, values: pd.Series, room: float = 0.0) -> None:
+    """Set a log scale for these values, with a few round numbers as ticks.
+
+    Args:
+        axes: What is drawn on.
+        values: Those above 0 are inside the limits.
+        room: The part of the axis that is kept free at its left end, for text; below 1.
+    """
     drawn = values[values > 0]
-    low, high = (drawn.min() / 1.6, drawn.max() * 1.6) if len(drawn) else (1, 10)
+    low, high = (drawn.min(), drawn.max()) if len(drawn) else (1.0, 10.0)
+    margin = 1.6 if high / low > 3 else 1.15
+    low, high = low / margin, high * margin
+    low /= (high / low) ** (room / (1 - room))
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for digits in ((1, 2, 5), (1, 3), (1,)):
         ticks = [m * 10.0**n for n in decades for m in digits if low <= m * 10.0**n <= high]
         if len(ticks) <= MOST_TICKS:
             break
     ticks = ticks[:: math.ceil(len(ticks) / MOST_TICKS) or 1]
+    if len(ticks) < 2:  # a narrow range
+        ticks = [t for t in MaxNLocator(MOST_TICKS - 1).tick_values(low, high) if low <= t <= high]
     axes.set_xscale("log")
     axes.set_xlim(low, high)
     draw_ticks(axes, ticks)
@@ -257,7 +290,7 @@ def draw_legend(frame: pd.DataFrame, look: dict[str, Look], unmeasured: Collecti
     for name, style in look.items():
         if name not in present:
             continue
-        label = name + (" (whole set)" if name in exempt else " (over budget)" if name in over else "")
+        label = style.label + (" (whole set)" if name in exempt else " (over budget)" if name in over else "")
         label += " (not measured)" if name in unmeasured else ""
         shape = {"linestyle": style.dash, "linewidth": 1}
         handles.append(Line2D([], [], color=style.colour, label=label, **shape, **style.face))
@@ -269,7 +302,7 @@ def arrange_panels(
 ) -> Figure:
     """Draw panels in a grid, with the legend to the right; a place without a panel stays empty.
 
-    The panels of a row share their scale. A single column is wrapped, and each panel has its own scale.
+    Each panel has its own scale. A single column is wrapped.
 
     Args:
         found: The panels.
@@ -282,25 +315,24 @@ def arrange_panels(
     """
     limit_names(len(found), "panels", MOST_PANELS)
     limit_names(len(handles), "names in the legend", MOST_NAMES)
-    wrapped = all(panel.column == 0 for panel in found)
-    if wrapped:
+    if all(panel.column == 0 for panel in found):
         found = [replace(p, row=p.row // ABREAST, column=p.row % ABREAST) for p in found]
     n_rows, n_columns = 1 + max(p.row for p in found), 1 + max(p.column for p in found)
-    beside = 0.8 + 0.075 * max(len(str(handle.get_label())) for handle in handles)
+    lines = [line for handle in handles for line in str(handle.get_label()).splitlines()]
     inches = ALONE if len(found) == 1 else PANEL
-    size = (n_columns * inches[0] + beside, max(n_rows * inches[1], 0.19 * len(handles)) + 0.3)
+    size = (
+        n_columns * inches[0] + 0.8 + 0.075 * max(map(len, lines)),
+        max(n_rows * inches[1], 0.19 * len(lines)) + 0.2 * (2 + xlabel.count("\n")),
+    )
     figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.08))
-    grid = figure.subplots(n_rows, n_columns, squeeze=False, sharey=False if wrapped else "row")
+    grid = figure.subplots(n_rows, n_columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
-    labelled: set[int] = set()  # rows whose first panel has been drawn
-    for panel in sorted(found, key=lambda p: (p.row, p.column)):
+    for panel in found:
         axes = grid[panel.row, panel.column]
         axes.set_axis_on()
         draw(axes, panel)
         axes.set_title(panel.title, fontsize="medium")
-        axes.tick_params(labelleft=wrapped or panel.row not in labelled)
-        labelled.add(panel.row)
     figure.supxlabel(xlabel, fontsize="medium")
     figure.supylabel("test accuracy (%)", fontsize="medium")
     figure.legend(handles=handles, loc="outside right upper", frameon=False)

@@ -7,6 +7,7 @@ import pandas as pd
 from bench.analysis.aggregate import SECONDS
 from bench.analysis.best import RANKED
 from bench.records.columns import COMPOSED_OF, Row
+from bench.reporting.plots.composition import composition_heatmap
 from bench.reporting.sections import RecordsView, Section
 from bench.reporting.tables.table import (
     ACCURACY,
@@ -97,4 +98,5 @@ def composition_section(view: RecordsView) -> Section | None:
     found = [
         _comparison(dataset, protocol, rows) for dataset, protocol, _, rows in by_dataset_and_protocol(table)
     ]
-    return Section("composition", table, found) if found else None
+    plot = {"composition": lambda: composition_heatmap(table, view.summary, [*PLACE, OTHERS])}
+    return Section("composition", table, found, dict(plot)) if found else None

@@ -186,12 +186,13 @@ def summary_tables(summary: pd.DataFrame) -> list[Comparison]:
 
 
 def summary_section(view: RecordsView) -> Section:
-    """The comparison tables, accuracy against images per class."""
+    """The comparison tables; accuracy by images per class, where there are several."""
     summary = view.summary
+    several = summary["ipc"].nunique() > 1
     return Section(
         "summary",
         summary,
         summary_tables(summary),
-        {"accuracy_vs_ipc": lambda: accuracy_vs_ipc(summary)},
+        {"accuracy_vs_ipc": lambda: accuracy_vs_ipc(summary)} if several else {},
         printed=True,
     )
