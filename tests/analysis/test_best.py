@@ -6,56 +6,34 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers.record import make
+from helpers.separation import EQUAL, MEASURED, families, seen, separated
 
 from bench.analysis.aggregate import summary_frame
 from bench.analysis.best import Separation, rank_cells, separate, separate_rows
-from bench.records.columns import Floats, record_frame
+from bench.records.columns import record_frame
 from bench.records.schema import Record
-
-EQUAL = np.full(14, 0.01)
-# standard deviations as they are on digits at ipc 1: random real images and unrolled methods vary most
-MEASURED = np.array([6, 8, 8, 8, 8, 9, 9, 11, 13, 13, 19, 30, 50, 50]) / 1000
-
-
-def families(deviation: Floats, seeds: int, count: int, lift: float = 0.0) -> list[Separation]:
-    """Families of results with equal means, but for the first."""
-    rng = np.random.default_rng(seeds)
-    found = []
-    for _ in range(count):
-        drawn = 0.6 + deviation[:, None] * rng.standard_normal((len(deviation), seeds))
-        drawn[0] += lift
-        numbers = np.stack(
-            [drawn.mean(axis=1), drawn.std(axis=1, ddof=1), np.full(len(drawn), seeds)], axis=1
-        )
-        separation = separate_rows(numbers)
-        assert separation is not None
-        found.append(separation)
-    return found
 
 
 @pytest.mark.parametrize("seeds", [3, 5])
 def test_of_equal_methods_at_most_one_table_in_twenty_separates_anybody(seeds: int) -> None:
     """14 equal methods, 300 tables: 5 % and two standard errors of that."""
-    wrong = np.mean([one.above.any() for one in families(EQUAL, seeds, 300)])
+    wrong = separated(families(EQUAL, seeds, 300))
     assert wrong < 0.05 + 2 * math.sqrt(0.05 * 0.95 / 300)
 
 
 @pytest.mark.parametrize(("seeds", "most"), [(3, 0.08), (5, 0.08)])
 def test_methods_of_other_spread_are_hardly_more_often_separated(seeds: int, most: float) -> None:
     """Spreads as measured, from 0.6 to 5 points. Tukey's test separates somebody in 25 % of such tables."""
-    wrong = np.mean([one.above.any() for one in families(MEASURED, seeds, 300)])
+    wrong = separated(families(MEASURED, seeds, 300))
     assert wrong < most + 2 * math.sqrt(most * (1 - most) / 300)
 
 
 def test_power_grows_with_seeds() -> None:
     """One of 14 methods is four standard deviations better."""
-    seen = [
-        np.mean([one.above[0, 1:].mean() for one in families(EQUAL, seeds, 50, lift=0.04)])
-        for seeds in (3, 5, 10)
-    ]
-    assert seen[0] > 0.3
-    assert seen[1] > 0.9
-    assert seen[2] > 0.99
+    three, five, ten = (seen(families(EQUAL, seeds, 50, lift=0.04)) for seeds in (3, 5, 10))
+    assert three > 0.3
+    assert five > 0.9
+    assert ten > 0.99
 
 
 def test_the_difference_that_is_told_is_the_one_of_the_note() -> None:
