@@ -70,7 +70,9 @@ class BPTT:
         )
         optimiser = torch.optim.SGD(synthetic.parameters(), lr=self.lr, momentum=self.momentum)
         eta = LearnedScalars(synthetic, "inner_lr", self.inner_lr, 0.0, 0.0)
-        learn_unrolled(problem, synthetic, unrolled, optimiser, eta, steps=self.steps, clip=Clip(self.clip))
+        learn_unrolled(
+            problem, synthetic, unrolled, optimiser, eta, outer_steps=self.steps, clip=Clip(self.clip)
+        )
         return synthetic
 
 

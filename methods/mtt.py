@@ -65,7 +65,7 @@ class MTT:
             synthetic,
             matching,
             LearnedScalars(synthetic, "inner_lr", self.inner_lr, self.lr_lr, self.momentum),
-            steps=self.steps,
+            outer_steps=self.steps,
             inner_steps=self.inner_steps,
             batch_synthetic=self.batch_synthetic,
             augment=self.augment,

@@ -70,7 +70,7 @@ class RaTBPTT:
         optimiser = torch.optim.Adam(synthetic.parameters(), lr=self.lr)
         eta = LearnedScalars(synthetic, "inner_lr", self.inner_lr, 0.0, 0.0)
         clip = Clip(self.clip, self.clip_decay)
-        learn_unrolled(problem, synthetic, unrolled, optimiser, eta, steps=self.steps, clip=clip)
+        learn_unrolled(problem, synthetic, unrolled, optimiser, eta, outer_steps=self.steps, clip=clip)
         return synthetic
 
 

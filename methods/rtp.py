@@ -102,7 +102,7 @@ class RTP:
         eta = LearnedScalars(synthetic, "inner_lr", self.inner_lr, self.lr_lr, self.momentum)
         mu = self._learned_momentum(synthetic)
         clip = Clip(self.clip)
-        learn_unrolled(problem, synthetic, unrolled, optimiser, eta, steps=self.steps, clip=clip, mu=mu)
+        learn_unrolled(problem, synthetic, unrolled, optimiser, eta, outer_steps=self.steps, clip=clip, mu=mu)
         return synthetic
 
     def _learned_momentum(self, synthetic: Balanced) -> LearnedScalars | None:
