@@ -79,7 +79,7 @@ class Loop:
 
     @property
     def seconds(self) -> float:
-        """Seconds of the steps so far, including earlier processes whose steps need not be repeated."""
+        """Seconds of the steps so far, those of killed processes that need not be repeated included."""
         return time.perf_counter() - self._start + self.earlier_s
 
     def steps(
@@ -195,7 +195,7 @@ class Steps:
             path.write_bytes(hashlib.sha256(payload).digest() + payload)
 
     def _resume(self, folder: Path) -> int:
-        """Restore the checkpoint, if there is an intact one that fits; return the steps done by then."""
+        """Restore the checkpoint, if there is one that is whole and fits; returns the steps done by then."""
         if not (folder / CHECKPOINT).exists():
             return 0
         start = copy.deepcopy(self._state())

@@ -255,7 +255,7 @@ def piece_size(device: torch.device) -> int:
 
 
 def in_pieces(function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """Apply `function` to images [N,...] in pieces, for functions that treat each image by itself."""
+    """`function` of all images [N,...], some at a time; for what does not couple the images of a batch."""
     return torch.cat([function(x) for x in images.split(piece_size(images.device))])
 
 

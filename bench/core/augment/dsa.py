@@ -27,9 +27,9 @@ from bench.core.preprocess import Preprocess
 from bench.core.registry import choose
 
 CROP, CUTOUT, SCALE, ROTATE = 0.125, 0.5, 1.2, 15.0  # ratios of the side; factor; degrees
-_PARAMS = 3  # uniform numbers drawn for each group: the most that an operation reads
+_PARAMS = 3  # the most uniforms that one operation reads
 AUGMIX = "augmix"
-CHAINS, DEPTH, CHAIN_OPS = 3, 3, ("color", "crop", "scale", "rotate")  # of AugMix; a chain has at most DEPTH
+CHAINS, DEPTH, CHAIN_OPS = 3, 3, ("color", "crop", "scale", "rotate")  # of AugMix; DEPTH at the most
 _NO_GRADIENT = (
     "a policy works on 8-bit pixels and passes no gradient; use it to train the students of a protocol, "
     "and not inside a distillation"
@@ -37,12 +37,12 @@ _NO_GRADIENT = (
 
 
 def flip(x: Tensor, u: Tensor) -> Tensor:
-    """Horizontal flip with probability 1/2; images [n,C,H,W], uniform numbers [n,3]."""
+    """Horizontal flip with probability 1/2."""
     return torch.where((u[:, 0] < 0.5).view(-1, 1, 1, 1), x.flip(3), x)
 
 
 def color(x: Tensor, u: Tensor) -> Tensor:
-    """Brightness x + (u - 0.5), then saturation times 2u, then contrast times (u + 0.5)."""
+    """Brightness x + (u - 0.5), saturation times 2u, contrast times (u + 0.5), in this order."""
     bright, saturate, contrast = (u[:, i].view(-1, 1, 1, 1) for i in range(3))
     x = x + (bright - 0.5)
     grey = x.mean(1, keepdim=True)

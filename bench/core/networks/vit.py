@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from bench.core.errors import UserError
 from bench.core.networks.base import Network, Shape
 
-HEAD = 64  # dimensions of an attention head
+HEAD = 64  # numbers of an attention head
 
 
 class Attention(nn.Module):
@@ -61,7 +61,7 @@ class ViT(Network):
         self.positions = nn.Parameter(torch.empty(1, (side // patch) ** 2, width))
         self.layers = nn.Sequential(*(TransformerLayer(width) for _ in range(depth)), nn.LayerNorm(width))
         self.classifier = nn.Linear(width, n_classes)
-        # with the usual 0.02, SGD at the field's learning rates ignores the order of the tokens for long
+        # of the tokens' order: under SGD at the field's rates, with 0.02, it long sees a bag of patches
         nn.init.normal_(self.positions, std=0.2)
 
     @classmethod
