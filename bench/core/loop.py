@@ -63,13 +63,16 @@ def read_step_report(folder: Path) -> StepReport | None:
 class Loop:
     """The loop of a distillation: it writes progress, snapshots and checkpoints, and checks the losses.
 
-    Args:
-        folder: where the files go; without a folder nothing is written, and only the losses are checked.
-        every_s: seconds between two checkpoints. A checkpoint is written after the step during which the time
-            runs out.
+    A checkpoint is written when `every_s` seconds have passed since the last one, after the step that runs.
     """
 
     def __init__(self, folder: Path | None = None, every_s: float = 30.0) -> None:
+        """Without a folder nothing is written; only the losses are checked.
+
+        Args:
+            folder: where the files go.
+            every_s: seconds between two checkpoints.
+        """
         self.folder, self.every_s = folder, every_s
         self.total: int | None = None  # steps, once the method has named them
         # {"step", "fraction", "seconds", "file"} of each snapshot; the file is in `folder`
