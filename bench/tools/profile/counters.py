@@ -1,4 +1,4 @@
-"""What a piece of code makes PyTorch do: the operations that it runs, and the memory of their results."""
+"""Counters of the PyTorch operations that a piece of code runs, and of the memory of their results."""
 
 import time
 from collections.abc import Iterator
@@ -17,10 +17,10 @@ from bench.core import random, timing
 
 
 class OperationCounter(TorchDispatchMode):
-    """The most bytes of tensors alive at once, of those made while it watches; and the operations run.
+    """Counts the operations that run, and the most bytes of new tensors alive at the same time.
 
-    `flops` are those of convolutions and matrix products, a multiply-add is two, by PyTorch's own formulae.
-    Its FlopCounterMode hooks modules too, and fails where `autograd.grad` asks for gradients inside of them.
+    `flops` are those of convolutions and matrix products by PyTorch's own formulae; a multiply-add is two.
+    (PyTorch's FlopCounterMode also hooks modules, and fails when `autograd.grad` runs inside of them.)
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class OperationCounter(TorchDispatchMode):
 
 @dataclass
 class OperationCost:
-    """Operations of convolutions and matrix products (a multiply-add is two), and the growth of memory."""
+    """FLOP of convolutions and matrix products (a multiply-add is two), and the peak growth of memory."""
 
     flops: int = 0
     peak_bytes: int = 0
@@ -52,9 +52,9 @@ class OperationCost:
 
 @contextmanager
 def count_operations(cost: OperationCost, device: torch.device) -> Iterator[None]:
-    """Fill in the cost of what runs inside, backward passes of any order included.
+    """Fill in the cost of what runs inside, including backward passes of any order.
 
-    Memory is that of the tensors made inside, at its highest; on a GPU what its allocator gave out.
+    Memory is the peak of the tensors made inside; on a GPU, of what its allocator gave out.
     """
     on_gpu = device.type == "cuda"
     if on_gpu:
@@ -67,13 +67,14 @@ def count_operations(cost: OperationCost, device: torch.device) -> Iterator[None
 
 
 class StepClock:
-    """Runs only inside of `running()`: a benchmark that reads it sees a step, and not what leads up to it."""
+    """A clock that runs only inside `running()`, so that a benchmark can leave out the set-up."""
 
     def __init__(self, device: torch.device) -> None:
         self.seconds, self._device = 0.0, device
 
     @contextmanager
     def running(self) -> Iterator[None]:
+        """Let the clock run inside the block."""
         timing.synchronize(self._device)
         start = time.perf_counter()
         yield
@@ -82,7 +83,7 @@ class StepClock:
 
 
 def matrix_rate(device: torch.device, tries: int = 10) -> float:
-    """FLOP/s of the best of some large float32 matrix products, on the device and threads of the steps."""
+    """FLOP/s of the best of `tries` large float32 matrix products, with the same device and threads."""
     n = 8192 if device.type == "cuda" else 1024
     a, b = (torch.randn(n, n, generator=random.generator(0, side)).to(device) for side in "ab")
     a @ b

@@ -1,4 +1,4 @@
-"""The energy that a GPU used, as its driver counts it (NVML; `pip install ddbench[energy]`)."""
+"""The energy that a GPU used, from its driver's counter (NVML; `pip install ddbench[energy]`)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,14 +12,14 @@ from bench.core import timing
 
 @dataclass
 class Energy:
-    """Filled when the block ends; None where nothing measures it."""
+    """The energy of a block, filled in when it ends; None if it cannot be measured."""
 
     joules: float | None = None
 
 
 @contextmanager
 def metered(device: torch.device) -> Iterator[Energy]:
-    """Joules that the device used inside the block, other processes on it included."""
+    """Measure the energy that the device uses inside the block, including that of other processes."""
     used, handle = Energy(), _handle(device)
     before = _millijoules(handle, device)
     yield used
@@ -29,7 +29,7 @@ def metered(device: torch.device) -> Iterator[Energy]:
 
 
 def _handle(device: torch.device) -> Any:
-    """NVML's name for the device; None for a CPU, without the package, and without a driver."""
+    """NVML's handle of the device; None for a CPU, without the package, or without a driver."""
     if device.type != "cuda":
         return None
     try:
@@ -44,7 +44,7 @@ def _handle(device: torch.device) -> Any:
 
 
 def _millijoules(handle: Any, device: torch.device) -> int | None:
-    """Since the driver was loaded; None where the GPU does not count (before Volta)."""
+    """Energy since the driver was loaded; None for GPUs without a counter (before Volta)."""
     if handle is None:
         return None
     import pynvml
