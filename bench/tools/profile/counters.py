@@ -1,4 +1,4 @@
-"""Counters of the PyTorch operations that a piece of code runs, and of the memory of their results."""
+"""What a piece of code makes PyTorch do: the operations that it runs, and the memory of their results."""
 
 import time
 from collections.abc import Iterator
@@ -17,10 +17,10 @@ from bench.core import random, timing
 
 
 class OperationCounter(TorchDispatchMode):
-    """Counts the operations that run, and the most bytes of new tensors alive at the same time.
+    """The most bytes of tensors alive at once, of those made while it watches; and the operations run.
 
-    `flops` are those of convolutions and matrix products by PyTorch's own formulae; a multiply-add is two.
-    (PyTorch's FlopCounterMode also hooks modules, and fails when `autograd.grad` runs inside of them.)
+    `flops` are those of convolutions and matrix products, a multiply-add is two, by PyTorch's own formulae.
+    Its FlopCounterMode hooks modules too, and fails where `autograd.grad` asks for gradients inside of them.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class OperationCounter(TorchDispatchMode):
 
 @dataclass
 class OperationCost:
-    """FLOP of convolutions and matrix products (a multiply-add is two), and the peak growth of memory."""
+    """Operations of convolutions and matrix products (a multiply-add is two), and the growth of memory."""
 
     flops: int = 0
     peak_bytes: int = 0
@@ -52,9 +52,9 @@ class OperationCost:
 
 @contextmanager
 def count_operations(cost: OperationCost, device: torch.device) -> Iterator[None]:
-    """Fill in the cost of what runs inside, including backward passes of any order.
+    """Fill in the cost of what runs inside, backward passes of any order included.
 
-    Memory is the peak of the tensors made inside; on a GPU, of what its allocator gave out.
+    Memory is that of the tensors made inside, at its highest; on a GPU what its allocator gave out.
     """
     on_gpu = device.type == "cuda"
     if on_gpu:
@@ -67,14 +67,13 @@ def count_operations(cost: OperationCost, device: torch.device) -> Iterator[None
 
 
 class StepClock:
-    """A clock that runs only inside `running()`, so that a benchmark can leave out the set-up."""
+    """Runs only inside of `running()`: a benchmark that reads it sees a step, and not what leads up to it."""
 
     def __init__(self, device: torch.device) -> None:
         self.seconds, self._device = 0.0, device
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Let the clock run inside the block."""
         timing.synchronize(self._device)
         start = time.perf_counter()
         yield

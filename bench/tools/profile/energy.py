@@ -19,7 +19,7 @@ class Energy:
 
 @contextmanager
 def metered(device: torch.device) -> Iterator[Energy]:
-    """Measure the energy that the device uses inside the block, including that of other processes."""
+    """Joules that the device used inside the block, other processes on it included."""
     used, handle = Energy(), _handle(device)
     before = _millijoules(handle, device)
     yield used
@@ -29,7 +29,7 @@ def metered(device: torch.device) -> Iterator[Energy]:
 
 
 def _handle(device: torch.device) -> Any:
-    """NVML's handle of the device; None for a CPU, without the package, or without a driver."""
+    """NVML's name for the device; None for a CPU, without the package, and without a driver."""
     if device.type != "cuda":
         return None
     try:
@@ -44,7 +44,7 @@ def _handle(device: torch.device) -> Any:
 
 
 def _millijoules(handle: Any, device: torch.device) -> int | None:
-    """Energy since the driver was loaded; None for GPUs without a counter (before Volta)."""
+    """Since the driver was loaded; None where the GPU does not count (before Volta)."""
     if handle is None:
         return None
     import pynvml

@@ -24,14 +24,10 @@ class CutTraining:
 class OperationTimer:
     """Measures the time of each operation in nanoseconds, without that of operations inside it.
 
-    A backward pass is charged to the operations whose results it goes through: a hook on each result that
-    requires a gradient is called when the pass arrives. Everything else is "other". On a GPU the clock waits
-    for the device whenever the operation changes, so that operations do not overlap.
-
-    Args:
-        device: where the operations run.
-        seconds: after this time, training loops skip all steps but their last; by default they skip none.
-        now: the clock, in nanoseconds.
+    A backward pass belongs to the operation whose results it goes through: a hook on these, where they have
+    a gradient, says so when the pass arrives. Everything else is "other". On a GPU the clock waits for the
+    device whenever the operation changes, so nothing overlaps. Trainings take no step but their last one
+    once `seconds` are over; without, all of them.
     """
 
     def __init__(
@@ -66,7 +62,7 @@ class OperationTimer:
         return sum(self.spent.values())
 
     def shares(self) -> dict[Operation, float]:
-        """{operation: fraction of the total} for operations that took time."""
+        """Of the operations that took time."""
         return {name: spent / self.total for name, spent in self.spent.items() if spent}
 
     @contextmanager

@@ -98,7 +98,7 @@ class ProfiledLoop(Loop):
                 yield from self._few(numbers, TRACED)
 
     def _some(self, numbers: Iterator[int], into: list[float], seconds: float) -> Iterator[int]:
-        """Yield steps for so many seconds, and append the seconds of each to `into`."""
+        """Steps for so long, and what each takes."""
         begin = last = time.perf_counter()
         most = max(FEWEST_STEPS, (self.total or 0) // 2)
         while len(into) < FEWEST_STEPS or (last - begin < seconds and len(into) < most):
@@ -109,7 +109,7 @@ class ProfiledLoop(Loop):
             last = now
 
     def _few(self, numbers: Iterator[int], most: int) -> Iterator[int]:
-        """Yield up to `most` steps, at least one."""
+        """One step or more."""
         begin = time.perf_counter()
         for _ in range(most):
             yield next(numbers)

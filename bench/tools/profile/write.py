@@ -21,7 +21,7 @@ TRACE = "trace.json"
 
 @contextmanager
 def workplace(target: Path) -> Iterator[Path]:
-    """A temporary folder in the target, or beside it if the target does not exist; removed at the end.
+    """A folder in the target, or beside it where that is still to be made; gone at the end.
 
     Raises UserError if it cannot be made.
     """
