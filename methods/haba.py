@@ -196,7 +196,7 @@ class Extractor:
     def likeness_gradient(
         self, synthetic: Hallucinators, images: Tensor, chunk: InnerBatch
     ) -> Tensor | float:
-        """The gradient of lambda_cos L_cos in the decoded images [n,C,H,W]; F is not changed."""
+        """The gradient of lambda_cos L_cos in all decoded images [n,C,H,W], for the bases of a chunk."""
         if not self._used:
             return 0.0
         images.requires_grad_()

@@ -235,7 +235,24 @@ def prepare_verification(
     needs: Resources,
     on_trial: Callable[[Trial], None],
 ) -> Verification:
-    """A verification from the arguments of the command line. Raises UserError if one is invalid."""
+    """Prepare a verification from the arguments of the command line.
+
+    Args:
+        request: the file, and what it does not say of itself.
+        seed: which of the file's sets.
+        dataset: the data set that it was made from.
+        architecture: name of the students' architecture.
+        protocol: name of the protocol; by default that of the file's format.
+        students: number of students.
+        needs: threads and GPUs.
+        on_trial: is called with each trial as it ends.
+
+    Returns:
+        The verification, to be run.
+
+    Raises:
+        UserError: an argument is invalid, or the file cannot be read.
+    """
     if students < 1:
         raise UserError(f"--students {students}: must be at least 1")
     parsed = parse_architecture(architecture)

@@ -10,7 +10,11 @@ Shape = tuple[int, int, int]
 
 
 class Network(nn.Module):
-    """A classifier of [N,C,H,W] images: `classifier(embed(x))`."""
+    """A classifier of images [N,C,H,W]: `classifier(embed(x))`.
+
+    A family is a subclass, built as `cls(image_shape, n_classes, **params)` with image_shape (C, H, W).
+    Its keyword-only arguments are the parameters of the architecture; all of them have defaults.
+    """
 
     features: nn.Module  # a subclass without it overrides `embed`
     classifier: nn.Linear

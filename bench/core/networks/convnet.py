@@ -15,6 +15,15 @@ class ConvNet(Network):
     The standard is ConvNet-3 of width 128 with instance norm: 320,010 parameters at 32x32x3 with 10 classes.
     The first convolution pads 28-pixel images to 32, as in the field's code.
 
+    Args:
+        image_shape: (C, H, W).
+        n_classes: number of outputs.
+        depth: number of blocks; each halves the side of the maps, unless they are unpooled.
+        width: number of maps of each convolution.
+        norm: "instance", "batch", "group", "layer" or "none".
+        activation: "relu", "leaky_relu", "sigmoid", "gelu" or "silu".
+        pooling: "avg", "max" or "unpooled".
+
     References:
         Gidaris & Komodakis, CVPR 2018; Zhao et al., ICLR 2021.
     """

@@ -17,7 +17,16 @@ Halving = Literal["stride", "pool_first", "pool_second"]
 
 
 class ResidualBlock(nn.Module):
-    """relu(shortcut(x) + two 3x3 convolutions of x), [N,channels,side,side] -> [N,width,after,after]."""
+    """relu(shortcut(x) + two 3x3 convolutions of x).
+
+    Args:
+        channels: number of maps before the block.
+        width: number of maps after it.
+        side: of the maps before it.
+        after: side of the maps after it.
+        norm: one of `layers.NORMS`.
+        halving: how the side is halved; None if it is not.
+    """
 
     def __init__(
         self, channels: int, width: int, side: int, after: int, norm: str, halving: Halving | None

@@ -48,6 +48,13 @@ class ViT(Network):
     Position embeddings are learned; there is no dropout. Width and heads (of 64 dimensions) are those of
     DeiT-Ti, at half its depth: 2.7 M parameters. Use `vit-p2` for 8-pixel images.
 
+    Args:
+        image_shape: (C, H, W).
+        n_classes: number of outputs.
+        depth: number of transformer layers.
+        width: numbers per token, a multiple of 64.
+        patch: side of a patch in pixels; it must divide the side of the images.
+
     References:
         Dosovitskiy et al., ICLR 2021; Touvron et al. (DeiT), ICML 2021.
     """

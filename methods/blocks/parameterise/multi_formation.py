@@ -158,7 +158,16 @@ class MultiFormation(Balanced):
 
 
 def spans(decoder: str, n: int, factor: int) -> list[tuple[int, int, int]]:
-    """Which of a class's n stored images are decoded at which scale: (scale, first, end), in order."""
+    """Which of a class's stored images are decoded at which scale.
+
+    Args:
+        decoder: "uniform", "multi_scale", "bounded" or "learnable".
+        n: stored images of the class.
+        factor: the largest scale.
+
+    Returns:
+        (scale, first, end) of each range of stored images, in the order in which they are decoded.
+    """
     if decoder == "multi_scale":
         return [(k, 0, n) for k in range(1, factor + 1)]
     if decoder != "bounded":
