@@ -38,7 +38,7 @@ class DistilledDataset(nn.Module):
         self.preprocess = preprocess
 
     def config(self) -> dict[str, Any]:
-        """The constructor's arguments other than the tensors and `preprocess`, as JSON values."""
+        """The constructor's JSON-able arguments, less the tensors."""
         raise NotImplementedError
 
     def decode(self, items: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -71,7 +71,7 @@ class DistilledDataset(nn.Module):
         return sum(t.numel() for t in self.preprocess.tensors().values())
 
     def save(self, path: str | Path) -> None:
-        """Write the tensors and a JSON header to `path` as one safetensors file."""
+        """Write the tensors and a JSON header as one safetensors file."""
         header = {
             "schema": ARTIFACT_SCHEMA,
             "parameterisation": type(self).__name__,
