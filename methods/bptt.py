@@ -1,9 +1,9 @@
 """BPTT: plain images learned by back-propagation through time with momentum.
 
-The baseline of Deng & Russakovsky (NeurIPS 2022): their method without its memory, one stored row an image.
+The baseline of Deng & Russakovsky (NeurIPS 2022): their method without its memory; each image is stored.
 
-Deviations: images start as noise of unit length, or as real images (the authors: Xavier); the
-presets whiten CIFAR by MTT's ZCA, where the authors' is a kind of their own.
+Deviations: images start as noise of unit length or as real images (the authors: Xavier); the presets whiten
+CIFAR with MTT's ZCA (the authors: their own kind of ZCA).
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from methods.blocks.unrolled import Clip, Unrolled, fresh_states, learn_unrolled
 
 @dataclass(frozen=True)
 class BPTT:
-    """Plain images; the real loss of a network, differentiated through its training on them."""
+    """Plain images, learned by differentiating a network's real loss through its training on them."""
 
     version: ClassVar[int] = 1
     paper: ClassVar[str] = (
@@ -49,9 +49,11 @@ class BPTT:
         dsa.parse_strategy(self.augment)
 
     def requires(self) -> dict[str, Prerequisite]:
+        """No prerequisites."""
         return {}
 
     def distill(self, problem: Problem) -> DistilledDataset:
+        """Back-propagation through time (Deng & Russakovsky, NeurIPS 2022, section 3.2) on plain images."""
         synthetic = Pixels.start(problem, problem.rng("bptt", "init"), init=self.init, labels=self.labels)
         rule = SGD(self.inner_momentum)
         fresh = fresh_states(problem, rule)
@@ -68,7 +70,9 @@ class BPTT:
         )
         optimiser = torch.optim.SGD(synthetic.parameters(), lr=self.lr, momentum=self.momentum)
         eta = LearnedScalars(synthetic, "inner_lr", self.inner_lr, 0.0, 0.0)
-        learn_unrolled(problem, synthetic, unrolled, optimiser, eta, steps=self.steps, clip=Clip(self.clip))
+        learn_unrolled(
+            problem, synthetic, unrolled, optimiser, eta, outer_steps=self.steps, clip=Clip(self.clip)
+        )
         return synthetic
 
 

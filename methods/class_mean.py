@@ -1,4 +1,4 @@
-"""Class means: what averaging alone gives. A baseline that keeps small data sets honest."""
+"""Class means: averages of training images. A baseline that is strong on small data sets."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -15,9 +15,9 @@ PIECE = 1000  # images in float64 at a time
 
 @dataclass(frozen=True)
 class ClassMean:
-    """Each class is cut at random into `ipc` parts of equal size; an image is the mean of a part's pixels.
+    """Each class is split at random into `ipc` parts of equal size; an image is the mean of one part.
 
-    With one image per class that is the mean of the class, for every seed.
+    With one image per class this is the mean of the class, whatever the seed.
     """
 
     version: ClassVar[int] = 1
@@ -25,9 +25,11 @@ class ClassMean:
     depends_on: ClassVar[frozenset[str]] = frozenset({IPC, SEED})
 
     def requires(self) -> dict[str, Prerequisite]:
+        """No prerequisites."""
         return {}
 
     def distill(self, problem: Problem) -> DistilledDataset:
+        """Split each class at random into `ipc` parts, and take the mean of each part."""
         ipc, n_parts = problem.ipc, problem.n_classes * problem.ipc
         shuffled = torch.randperm(len(problem.labels), generator=problem.rng("class_mean")).to(problem.device)
         index = ClassIndex.of(problem.labels[shuffled], problem.n_classes)

@@ -1,10 +1,9 @@
-"""Any parameterisation with any objective: the factorisations of the papers at equal storage under one
-optimiser.
+"""Any parameterisation with any objective, at equal storage and under one optimiser.
 
-Nobody has published this table. What one paper brings as a whole is taken apart: how a set is stored
-(`parameterisation`), what is matched (`objective`), and which networks judge it (`pool`). Everything else is
-the same for all pairs: Adam on what is stored, the same number of steps, real images at the start where there
-is a way to begin with them, the budget.
+The papers propose whole methods; here their parts are chosen separately: how a set is stored
+(`parameterisation`), what is matched (`objective`), and under which networks (`pool`). Everything else is the
+same for all combinations: Adam on the stored tensors, the number of steps, the budget, and a start from real
+images where the parameterisation has one. We know of no publication that compares these combinations.
 """
 
 from collections.abc import Callable
@@ -23,9 +22,9 @@ from bench.core.errors import UserError
 from bench.core.loop import Stateful
 from bench.core.method import ARCHITECTURE, IPC, SEED, Prerequisite, Problem
 from methods.blocks.experts import Experts, trajectories
-from methods.blocks.hypergradient import SGD, State
+from methods.blocks.hypergradient import SGD, Hypergradient, State
 from methods.blocks.matching_batches import MatchingBatches
-from methods.blocks.network_pools import Fresh, Pool, PoolTraining, TrainedOnReal, TrainedOnSynthetic
+from methods.blocks.network_pools import Fresh, Pool, PoolRecipe, TrainedOnReal, TrainedOnSynthetic
 from methods.blocks.objectives import distribution_matching, gradient_matching
 from methods.blocks.parameterise.base import Balanced
 from methods.blocks.parameterise.hallucinators import Hallucinators
@@ -46,7 +45,7 @@ OWN_POOL = {  # the pool of the paper that an objective comes from
 
 @dataclass(frozen=True)
 class Compose:
-    """One parameterisation, one objective, one pool of networks; fitted into the budget."""
+    """One parameterisation, one objective and one pool of networks, within the budget."""
 
     version: ClassVar[int] = 1
     paper: ClassVar[str] = "ddbench: a parameterisation and an objective of different papers"
@@ -71,7 +70,7 @@ class Compose:
     stretch: Annotated[int, Gt(0)] = 10  # matchings under each network of a trained pool
     net_lr: Annotated[float, Gt(0)] = 0.01
     net_steps: Annotated[int, Gt(0)] = 5  # of a trained pool's network after each matching
-    inner_steps: Annotated[int, Gt(0)] = 10  # of trajectory matching, and of the unroll
+    inner_steps: Annotated[int, Gt(0)] = 10  # of trajectory matching and of the unroll
     inner_lr: Annotated[float, Gt(0)] = 0.01
     inner_momentum: Annotated[float, Ge(0), Lt(1)] = 0.9  # of the unroll
     start_epochs: Annotated[int, Gt(0)] = 2  # of trajectory matching
@@ -84,7 +83,6 @@ class Compose:
             raise UserError(
                 f"pool: trajectory_matching follows experts; {self.pool} has none: leave pool out"
             )
-
         if self.objective == "distribution_matching" and self.labels != "hard":
             raise UserError("labels: distribution_matching never looks at them: take hard ones")
 
@@ -93,27 +91,29 @@ class Compose:
         return OWN_POOL[self.objective] if self.pool == "own" else self.pool
 
     def requires(self) -> dict[str, Prerequisite]:
+        """With a pool of experts, those experts, for every epoch that a segment can reach."""
         if self._pool_name != "experts":
             return {}
         epochs = self.start_epochs - 1 + self.expert_epochs
         return trajectories(self.experts, epochs, lr=self.net_lr, batch_size=256, augment=self.augment)
 
     def distill(self, problem: Problem) -> DistilledDataset:
+        """Take `steps` steps of Adam along the gradient of the objective under the networks of the pool."""
         synthetic, pool = self._start(problem), self._pool(problem)
         optimiser = torch.optim.Adam(synthetic.parameters(), lr=self.lr)
         objective, draws = self._objective(problem, pool)
         stretch = self.stretch if isinstance(pool, TrainedOnReal | TrainedOnSynthetic) else 1
-        run = problem.loop.steps(
+        steps = problem.loop.steps(
             self.steps, synthetic, "lr or inner_lr", optimiser=optimiser, pool=pool, draws=draws
         )
-        for step in run:
+        for step in steps:
             if step % stretch == 0:
                 pool.restart()
             optimiser.zero_grad()
-            loss = objective(synthetic)  # leaves its gradient on what is stored
+            loss = objective(synthetic)  # accumulates the gradients of the stored tensors
             optimiser.step()
             pool.advance(synthetic)
-            run.loss(loss)
+            steps.loss(loss)
         return synthetic
 
     def _start(self, problem: Problem) -> Balanced:
@@ -136,22 +136,16 @@ class Compose:
         )
 
     def _pool(self, problem: Problem) -> Pool:
-        training: PoolTraining = {
-            "lr": self.net_lr,
-            "batch_size": 64,
-            "momentum": 0.9,
-            "augment": self.augment,
-            "steps": self.net_steps,
-        }
+        recipe: PoolRecipe = {"lr": self.net_lr, "batch_size": 64, "momentum": 0.9, "augment": self.augment}
         if self._pool_name == "trained_on_real":
-            return TrainedOnReal(problem, "compose", **training)
+            return TrainedOnReal(problem, "compose", steps=self.net_steps, **recipe)
         if self._pool_name == "trained_on_synthetic":
-            return TrainedOnSynthetic(problem, "compose", **training)
+            return TrainedOnSynthetic(problem, "compose", steps=self.net_steps, **recipe)
         start = Experts(problem) if self._pool_name == "experts" else None
         return Fresh(problem, problem.rng("compose", "networks"), start)
 
     def _objective(self, problem: Problem, pool: Pool) -> tuple[Callable[[Balanced], Tensor], Stateful]:
-        """What one step does with the set, and what it draws from."""
+        """The loss of a step, which accumulates gradients in the set, and the state of its draws."""
         if self.objective == "trajectory_matching":
             return self._trajectories(problem)
         if self.objective == "unrolled":
@@ -176,15 +170,12 @@ class Compose:
         objective = TrajectoryMatching(problem, "compose", self.start_epochs, self.expert_epochs)
         alpha, most = torch.tensor(self.inner_lr, device=problem.device), self.batch_synthetic
 
-        def matching(synthetic: Balanced) -> Tensor:
-            images, targets = synthetic.decode()
+        def matching(images: Tensor, targets: Tensor) -> Hypergradient:
             size = min(len(images), most * problem.n_classes)
             batches = objective.shuffled(images, size, self.inner_steps, self.augment)
-            found = objective(images, targets, alpha, batches)
-            found.backward(images, targets)
-            return found.loss
+            return objective(images, targets, alpha, batches)
 
-        return matching, objective
+        return _with_decoding(matching), objective
 
     def _unrolled(self, problem: Problem, pool: Pool) -> tuple[Callable[[Balanced], Tensor], Stateful]:
         rule, steps = SGD(self.inner_momentum), self.inner_steps
@@ -192,26 +183,30 @@ class Compose:
         def start(_: torch.Generator) -> State:
             return rule.start(parameters_to_vector(pool.net.parameters()).detach())
 
-        windows = Unroll("full", steps, steps, 1, start, problem.rng("compose", "windows"))
         objective = Unrolled(
             problem,
             "compose",
             rule,
-            windows,
+            Unroll("full", steps, steps, 1, start, problem.rng("compose", "windows")),
             batch_per_class=self.batch_synthetic,
             batch_real=self.batch_real,
             strategy=self.augment,
             siamese=False,
         )
         eta = torch.tensor(self.inner_lr, device=problem.device)
+        return _with_decoding(lambda images, targets: objective(images, targets, eta)), objective
 
-        def training(synthetic: Balanced) -> Tensor:
-            images, targets = synthetic.decode()
-            found = objective(images, targets, eta)
-            found.backward(images, targets)
-            return found.loss
 
-        return training, objective
+def _with_decoding(outer: Callable[[Tensor, Tensor], Hypergradient]) -> Callable[[Balanced], Tensor]:
+    """The loss of a set, from an objective that computes gradients in decoded images and targets."""
+
+    def loss(synthetic: Balanced) -> Tensor:
+        images, targets = synthetic.decode()
+        found = outer(images, targets)
+        found.backward(images, targets)
+        return found.loss
+
+    return loss
 
 
 METHOD = Compose

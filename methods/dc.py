@@ -1,7 +1,7 @@
 """DC: Dataset Condensation with Gradient Matching (Zhao, Mopuri & Bilen, ICLR 2021, algorithm 1).
 
-Deviations: starts from real images by default (the paper: noise); a real batch is never larger than the
-smallest class.
+Deviations: the images start as real ones by default (the paper: noise); a real batch is never larger than
+the smallest class.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from methods.blocks.parameterise.pixels import Pixels
 
 @dataclass(frozen=True)
 class DC:
-    """Match the gradients of real and synthetic images along training on the synthetic set."""
+    """Match the gradients of real and synthetic images while networks train on the synthetic set."""
 
     version: ClassVar[int] = 1
     paper: ClassVar[str] = "Zhao, Mopuri & Bilen, Dataset Condensation with Gradient Matching, ICLR 2021"
@@ -27,7 +27,7 @@ class DC:
 
     iterations: Annotated[int, Gt(0)] = 1000  # K: networks
     inner_steps: Annotated[int, Gt(0)] = 1  # T: matchings under each network
-    net_epochs: Annotated[int, Gt(0)] = 1  # of a network on the synthetic set after each matching
+    net_epochs: Annotated[int, Gt(0)] = 1  # of training a network on the synthetic set, after each matching
     lr: Annotated[float, Gt(0)] = 0.1  # eta_S
     momentum: Annotated[float, Ge(0)] = 0.5
     batch_real: Annotated[int, Gt(0)] = 256  # real images per class and matching
@@ -36,9 +36,11 @@ class DC:
     init: Literal["real", "noise"] = "real"
 
     def requires(self) -> dict[str, Prerequisite]:
+        """No prerequisites."""
         return {}
 
     def distill(self, problem: Problem) -> DistilledDataset:
+        """Gradient matching: algorithm 1 of Zhao, Mopuri & Bilen (ICLR 2021)."""
         synthetic = Pixels.start(problem, problem.rng("dc", "init"), init=self.init)
         pairs = MatchingBatches(problem, "dc", self.batch_real, "none")
         pool = TrainedOnSynthetic(

@@ -1,7 +1,7 @@
 """DM: Dataset Condensation with Distribution Matching (Zhao & Bilen, WACV 2023, algorithm 1).
 
-Deviations: all classes in one batch (with per-sample norms the same gradients as the paper's loop over
-classes); a real batch is never larger than the smallest class.
+Deviations: all classes are in one batch (with per-sample norms this gives the same gradients as the paper's
+loop over classes); a real batch is never larger than the smallest class.
 """
 
 from dataclasses import dataclass
@@ -41,17 +41,19 @@ class DM:
         dsa.parse_strategy(self.augment)
 
     def requires(self) -> dict[str, Prerequisite]:
+        """No prerequisites."""
         return {}
 
     def distill(self, problem: Problem) -> DistilledDataset:
+        """Distribution matching: algorithm 1 of Zhao & Bilen (WACV 2023)."""
         synthetic = Pixels.start(problem, problem.rng("dm", "init"), init=self.init)
         pairs = MatchingBatches(problem, "dm", self.batch_real, self.augment)
         optimiser = torch.optim.SGD(synthetic.parameters(), lr=self.lr, momentum=self.momentum)
         networks = problem.rng("dm", "networks")
-        run = problem.loop.steps(
+        steps = problem.loop.steps(
             self.steps, synthetic, "lr", optimiser=optimiser, pairs=pairs, networks=networks
         )
-        for _ in run:
+        for _ in steps:
             net = problem.make_net(networks).requires_grad_(False)
             pair = pairs.next(synthetic)
             target = self._embed(net, pair.real)
@@ -60,13 +62,13 @@ class DM:
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
-            run.loss(loss)
+            steps.loss(loss)
         return synthetic
 
     @staticmethod
     @timing.charged("real gradient")
     def _embed(net: Network, real: Tensor) -> Tensor:
-        """Features of the real images; the piece that batch norm sees must stay whole."""
+        """Features of the real images [n,D]: in pieces, unless batch norm needs the whole batch."""
         coupled = any(isinstance(module, nn.BatchNorm2d) for module in net.modules())
         return net.embed(real) if coupled else in_pieces(net.embed, real)
 

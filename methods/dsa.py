@@ -1,10 +1,10 @@
 """DSA: Dataset Condensation with Differentiable Siamese Augmentation (Zhao & Bilen, ICML 2021, algorithm 1).
 
-DC with one differentiable augmentation a class and matching, applied to its real and its synthetic images
-alike, and with augmented training of the networks.
+DC with one differentiable augmentation per class and matching, which is applied to both its real and its
+synthetic images; the networks are also trained with augmentation.
 
-Deviations: the networks' training draws an operation per image (the authors: per batch); a real batch is
-never larger than the smallest class.
+Deviations: the networks' training draws an operation for each image (the authors: for each batch); a real
+batch is never larger than the smallest class.
 """
 
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class DSA:
 
     iterations: Annotated[int, Gt(0)] = 1000  # K: networks
     inner_steps: Annotated[int, Gt(0)] = 1  # T: matchings under each network
-    net_epochs: Annotated[int, Gt(0)] = 1  # of a network on the synthetic set after each matching
+    net_epochs: Annotated[int, Gt(0)] = 1  # of training a network on the synthetic set, after each matching
     lr: Annotated[float, Gt(0)] = 0.1  # eta_S
     momentum: Annotated[float, Ge(0)] = 0.5
     batch_real: Annotated[int, Gt(0)] = 256  # real images per class and matching
@@ -46,9 +46,11 @@ class DSA:
         dsa.parse_strategy(self.augment)
 
     def requires(self) -> dict[str, Prerequisite]:
+        """No prerequisites."""
         return {}
 
     def distill(self, problem: Problem) -> DistilledDataset:
+        """Gradient matching under siamese augmentation: algorithm 1 of Zhao & Bilen (ICML 2021)."""
         synthetic = Pixels.start(problem, problem.rng("dsa", "init"), init=self.init)
         pairs = MatchingBatches(problem, "dsa", self.batch_real, self.augment)
         pool = TrainedOnSynthetic(

@@ -1,4 +1,4 @@
-"""The whole training set: the ceiling. Not a distilled set, so no budget applies."""
+"""The whole training set: the accuracy to reach. It is not a distilled set, so no budget applies."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -18,9 +18,11 @@ class Full:
     depends_on: ClassVar[frozenset[str]] = frozenset()
 
     def requires(self) -> dict[str, Prerequisite]:
+        """No prerequisites."""
         return {}
 
     def distill(self, problem: Problem) -> DistilledDataset:
+        """Return the whole training set; the budget does not apply."""
         index = ClassIndex.of(problem.labels, problem.n_classes)
         return real_images(problem, [index.members(c) for c in range(problem.n_classes)])
 

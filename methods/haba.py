@@ -1,17 +1,18 @@
 """HaBa: Dataset Distillation via Factorization (Liu et al., NeurIPS 2022).
 
-Every image is a basis of its class run through one of a few hallucinators that all classes share; both are
-learned by trajectory matching. An extractor F pulls the features of two hallucinations of one basis together,
-bases and hallucinators push them apart (a min-max game), so that hallucinators differ.
+Each image is a basis of its class, passed through one of a few hallucinators that all classes share. Both are
+learned by trajectory matching. So that the hallucinators differ, an extractor F learns similar features for
+two hallucinations of one basis, while bases and hallucinators learn to make these features dissimilar (the
+adversarial contrastive constraint).
 
-Deviations: the gradient is the exact adjoint; the step size is learned as its logarithm and kept in the
-artifact; no batch is standardised once more. The presets whiten CIFAR (`preprocess: zca`). As published the
-hallucinators come on top of `ipc` bases per class, over the budget; with `fit_budget` fewer bases make room
-for them.
+Deviations: the gradient is the exact adjoint; the step size is learned as its logarithm and stored in the
+artifact; batches are not standardised a second time. The presets whiten CIFAR (`preprocess: zca`). As
+published, the hallucinators are stored in addition to `ipc` bases per class and exceed the budget; with
+`fit_budget` there are fewer bases instead.
 """
 
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -33,9 +34,18 @@ TEMPERATURE = 0.07  # tau of the supervised contrastive term
 
 
 def supervised_contrastive(features: Tensor, labels: Tensor, temperature: float = TEMPERATURE) -> Tensor:
-    """SupCon (Khosla et al., NeurIPS 2020, eq. 2) of features [n,D] of unit length with labels [n].
+    """Supervised contrastive loss: the positives of a row are all other rows with its label.
 
-    The positives of an anchor are all others of its class; each anchor has one at least (its other view).
+    Args:
+        features: of unit length, [n,D].
+        labels: int64 [n]; each occurs at least twice.
+        temperature: tau.
+
+    Returns:
+        The loss, 0-dim.
+
+    References:
+        Khosla et al., Supervised Contrastive Learning, NeurIPS 2020, eq. 2.
     """
     n = len(features)
     itself = torch.eye(n, dtype=torch.bool, device=features.device)
@@ -46,13 +56,13 @@ def supervised_contrastive(features: Tensor, labels: Tensor, temperature: float 
 
 
 def likeness(features: Tensor, others: Tensor) -> Tensor:
-    """Mean of (1 + cos)/2 over pairs of rows, in [0, 1]; 1: two hallucinations of a basis look the same."""
+    """Mean of (1 + cos) / 2 over pairs of rows of features [n,D], in [0, 1]; 1 if they are parallel."""
     return (1 + F.cosine_similarity(features, others)).mean() / 2
 
 
 @dataclass(frozen=True)
 class HaBa:
-    """Bases and hallucinators; trajectory matching with an adversarial contrastive term."""
+    """Bases and hallucinators, learned by trajectory matching with an adversarial contrastive term."""
 
     version: ClassVar[int] = 1
     paper: ClassVar[str] = "Liu et al., Dataset Distillation via Factorization, NeurIPS 2022"
@@ -62,9 +72,9 @@ class HaBa:
     hallucinators: Annotated[int, Gt(0)] = 5  # |H|
     kernel: Annotated[int, Gt(0)] = 3
     padding: Annotated[int, Ge(0)] = 0
-    # 0: the images'; 1: grey bases, three for the price of one of RGB
+    # 0: as many as the images have; 1: grey bases, three of which take the storage of one in RGB
     basis_channels: Annotated[int, Ge(0)] = 0
-    fit_budget: bool = False  # fewer bases, so that bases and hallucinators fit; false: as published
+    fit_budget: bool = False  # store fewer bases, so that the set fits its budget; false: as published
     hallucinator_init: Literal["official", "identity"] = "official"
     inner_steps: Annotated[int, Gt(0)] = 50  # N, on hallucinated images
     expert_epochs: Annotated[int, Gt(0)] = 2  # M, that these steps should reach
@@ -75,12 +85,12 @@ class HaBa:
     inner_lr: Annotated[float, Gt(0)] = 0.01  # alpha_0
     lr_lr: Annotated[float, Ge(0)] = 1e-7  # of alpha
     lr_momentum: Annotated[float, Ge(0)] = 0.9
-    weight_likeness: Annotated[float, Ge(0)] = 0.1  # lambda_cos: bases and hallucinators push apart
+    weight_likeness: Annotated[float, Ge(0)] = 0.1  # lambda_cos, of bases and hallucinators
     extractor_lr: Annotated[float, Gt(0)] = 1e-3
     extractor_momentum: Annotated[float, Ge(0)] = 0.9
-    extractor_task: Annotated[float, Ge(0)] = 1.0  # lambda_task: F classifies
-    extractor_likeness: Annotated[float, Ge(0)] = 0.1  # lambda_lik: F pulls a basis's images together
-    extractor_contrast: Annotated[float, Ge(0)] = 0.1  # lambda_con: and those of a class
+    extractor_task: Annotated[float, Ge(0)] = 1.0  # lambda_task, of F: cross-entropy
+    extractor_likeness: Annotated[float, Ge(0)] = 0.1  # lambda_lik, of F: similar images of one basis
+    extractor_contrast: Annotated[float, Ge(0)] = 0.1  # lambda_con, of F: similar images of one class
     augment: str = "color_crop_cutout_flip_scale_rotate"
     init: Literal["real", "noise"] = "real"
     labels: Literal["hard", "class", "image"] = "hard"
@@ -92,41 +102,42 @@ class HaBa:
         dsa.parse_strategy(self.augment)
 
     def requires(self) -> dict[str, Prerequisite]:
+        """Experts trained for every epoch that a segment can reach."""
+        epochs = self.start_epochs - 1 + self.expert_epochs
         return trajectories(
-            self.experts,
-            self.start_epochs - 1 + self.expert_epochs,
-            lr=self.expert_lr,
-            batch_size=self.expert_batch,
-            augment=self.augment,
+            self.experts, epochs, lr=self.expert_lr, batch_size=self.expert_batch, augment=self.augment
         )
 
     def distill(self, problem: Problem) -> DistilledDataset:
+        """Factorisation with the adversarial contrastive constraint (Liu et al., NeurIPS 2022, section 3)."""
         synthetic = self._start(problem)
         optimiser = torch.optim.SGD(synthetic.parameters(), lr=self.lr, momentum=self.momentum)
         alpha = LearnedScalars(synthetic, "inner_lr", self.inner_lr, self.lr_lr, self.lr_momentum)
         matching = TrajectoryMatching(problem, "haba", self.start_epochs, self.expert_epochs)
-        game = Extractor(self, problem)
-        run = problem.loop.steps(
+        extractor = Extractor(self, problem)
+        steps = problem.loop.steps(
             self.steps,
             synthetic,
             "lr_lr, lr or start_epochs",
             optimiser=optimiser,
             alpha=alpha,
             matching=matching,
-            game=game,
+            extractor=extractor.net,
+            extractor_optimiser=extractor.optimiser,
+            draws=extractor.draws,
         )
-        for _ in run:
-            chunks = game.chunks(synthetic, self.inner_steps + 2)
+        for _ in steps:
+            *chunks, compared, learned = extractor.chunks(synthetic, self.inner_steps + 2)
             images, targets = synthetic.decode()
-            batches = [game.one_style(synthetic, chunk) for chunk in chunks[:-2]]
+            batches = [extractor.hallucinated(synthetic, chunk) for chunk in chunks]
             found = matching(images, targets, alpha.value, batches)
             optimiser.zero_grad()
-            found.images += game.push(synthetic, images.detach(), chunks[-2])
+            found.images += extractor.likeness_gradient(synthetic, images.detach(), compared)
             found.backward(images, targets)
             optimiser.step()
             alpha.step(found.lr)
-            game.pull(synthetic, chunks[-1])
-            run.loss(found.loss)
+            extractor.train(synthetic, learned)
+            steps.loss(found.loss)
         return synthetic
 
     def _start(self, problem: Problem) -> Hallucinators:
@@ -147,86 +158,79 @@ class HaBa:
 
 
 def _paired(drawn: dsa.Draw) -> dsa.Draw:
-    """The operations of the first half on the second half too, with parameters of its own."""
+    """Give the second half of the groups the operations of the first half, with parameters of its own."""
+    half = drawn.groups // 2
     stages = [
-        replace(stage, choice=stage.choice[: drawn.groups // 2].repeat(2))
-        if isinstance(stage, dsa.Pick)
-        else stage
+        replace(stage, choice=stage.choice[:half].repeat(2)) if isinstance(stage, dsa.Pick) else stage
         for stage in drawn.stages
     ]
     return replace(drawn, stages=tuple(stages))
 
 
 class Extractor:
-    """The other player: F, its optimiser, and the draws of bases and pairs of hallucinators."""
+    """The adversary: the network F, its optimiser, and the draws of bases and hallucinators.
+
+    With one hallucinator, or a weight of 0 for the likeness, nothing depends on F, and it is not trained.
+    """
 
     def __init__(self, method: HaBa, problem: Problem) -> None:
-        self._method, self._rng = method, problem.rng("haba", "game")
-        self._net: Network = problem.make_net(problem.rng("haba", "extractor"))
-        self._optimiser = torch.optim.SGD(
-            self._net.parameters(), lr=method.extractor_lr, momentum=method.extractor_momentum
+        self._method, self.draws = method, problem.rng("haba", "game")
+        self.net: Network = problem.make_net(problem.rng("haba", "extractor"))
+        self.optimiser = torch.optim.SGD(
+            self.net.parameters(), lr=method.extractor_lr, momentum=method.extractor_momentum
         )
+        self._used = method.hallucinators > 1 and method.weight_likeness > 0
 
     def chunks(self, synthetic: Hallucinators, n: int) -> list[InnerBatch]:
-        """The next n chunks of a shuffled list of bases, with an augmentation draw an image."""
+        """n chunks of a shuffled list of all bases, with an augmentation drawn for each image."""
         bases, device = len(synthetic.bases), synthetic.bases.device
         size = self._method.batch_synthetic or bases
-        return shuffled_batches(bases, size, n, self._rng, self._method.augment, device=device)
+        return shuffled_batches(bases, size, n, self.draws, self._method.augment, device=device)
 
-    def one_style(self, synthetic: Hallucinators, chunk: InnerBatch) -> InnerBatch:
-        """The chunk through one random hallucinator."""
-        style = torch.randint(self._method.hallucinators, (1,), generator=self._rng)
-        return InnerBatch(synthetic.pair(chunk.items, style.to(chunk.items.device)), chunk.draw)
+    def hallucinated(self, synthetic: Hallucinators, chunk: InnerBatch) -> InnerBatch:
+        """The images of a chunk of bases under one random hallucinator."""
+        drawn = torch.randint(self._method.hallucinators, (1,), generator=self.draws)
+        return InnerBatch(synthetic.pair(chunk.items, drawn.to(chunk.items.device)), chunk.draw)
 
     @timing.charged("synthetic gradient")
-    def push(self, synthetic: Hallucinators, images: Tensor, chunk: InnerBatch) -> Tensor | float:
-        """lambda_cos dL_cos/d(decoded images): away from looking alike. F stays as it is."""
-        if self._method.hallucinators < 2 or not self._method.weight_likeness:
+    def likeness_gradient(
+        self, synthetic: Hallucinators, images: Tensor, chunk: InnerBatch
+    ) -> Tensor | float:
+        """The gradient of lambda_cos L_cos in all decoded images [n,C,H,W], for the bases of a chunk."""
+        if not self._used:
             return 0.0
         images.requires_grad_()
-        features = self._net.embed(self._views(synthetic, images, chunk))
+        features = self.net.embed(self._views(synthetic, images, chunk))
         loss = self._method.weight_likeness * likeness(*features.chunk(2))
         return torch.autograd.grad(loss, images)[0]
 
     @timing.charged("network update")
-    def pull(self, synthetic: Hallucinators, chunk: InnerBatch) -> None:
-        """One step of F: classify, and pull the views of a basis, and of a class, together."""
-        if self._method.hallucinators < 2 or not self._method.weight_likeness:
-            return  # nothing reads F
+    def train(self, synthetic: Hallucinators, chunk: InnerBatch) -> None:
+        """One step of F: classify the images, and make those of a basis and of a class similar."""
+        if not self._used:
+            return
         with torch.no_grad():
             images, _ = synthetic.decode()
             views = self._views(synthetic, images, chunk)
         labels = (chunk.items // synthetic.bases_per_class).repeat(2)
-        features = self._net.embed(views)
+        features = self.net.embed(views)
         m, unit = self._method, F.normalize(features)
         loss = (
-            m.extractor_task * F.cross_entropy(self._net.classifier(features), labels)
+            m.extractor_task * F.cross_entropy(self.net.classifier(features), labels)
             + m.extractor_likeness * (1 - likeness(*features.chunk(2)))
             + m.extractor_contrast * supervised_contrastive(unit, labels)
         )
-        self._optimiser.zero_grad()
+        self.optimiser.zero_grad()
         loss.backward()
-        self._optimiser.step()
-        self._optimiser.zero_grad()
+        self.optimiser.step()
+        self.optimiser.zero_grad()
 
     def _views(self, synthetic: Hallucinators, images: Tensor, chunk: InnerBatch) -> Tensor:
-        """Two hallucinations of each basis [2n,C,H,W]; one operation for both, each its own parameters."""
-        styles = torch.randperm(self._method.hallucinators, generator=self._rng)[:2].to(chunk.items.device)
-        items = torch.cat([synthetic.pair(chunk.items, style[None]) for style in styles])
+        """Two hallucinations of each basis [2n,C,H,W], augmented by one operation with two parameters."""
+        two = torch.randperm(self._method.hallucinators, generator=self.draws)[:2].to(chunk.items.device)
+        items = torch.cat([synthetic.pair(chunk.items, drawn[None]) for drawn in two])
         n = len(chunk.items)
-        return dsa.apply(images[items], _paired(dsa.draw(self._method.augment, 2 * n, self._rng)))
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "net": self._net.state_dict(),
-            "optimiser": self._optimiser.state_dict(),
-            "rng": self._rng.get_state(),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._net.load_state_dict(state["net"])
-        self._optimiser.load_state_dict(state["optimiser"])
-        self._rng.set_state(state["rng"])
+        return dsa.apply(images[items], _paired(dsa.draw(self._method.augment, 2 * n, self.draws)))
 
 
 METHOD = HaBa

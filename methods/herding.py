@@ -17,7 +17,18 @@ from methods.blocks.network_pools import Embedding
 
 
 def herd(features: Tensor, k: int) -> Tensor:
-    """Positions [k]: each next image keeps the mean of the chosen features nearest to the class mean."""
+    """Choose k images whose mean feature stays as close as possible to the mean of the class.
+
+    Args:
+        features: of one class, [n,D].
+        k: how many to choose, at most n.
+
+    Returns:
+        Their positions, int64 [k], in the order in which they were chosen.
+
+    References:
+        Welling, Herding, ICML 2009; Rebuffi et al., iCaRL, CVPR 2017, algorithm 4.
+    """
     mean = features.mean(0)
     total, free, chosen = torch.zeros_like(mean), torch.ones(len(features), dtype=torch.bool), []
     free = free.to(features.device)
@@ -31,7 +42,7 @@ def herd(features: Tensor, k: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Herding:
-    """Greedy matching of each class's mean feature with real images."""
+    """Real images, chosen greedily to match the mean feature of each class."""
 
     version: ClassVar[int] = 1
     paper: ClassVar[str] = "Rebuffi et al., iCaRL, CVPR 2017 (herding: Welling, ICML 2009)"
@@ -40,9 +51,11 @@ class Herding:
     network_steps: Annotated[int, Gt(0)] = 3000
 
     def requires(self) -> dict[str, Prerequisite]:
+        """Features of the training images under a network trained on them."""
         return {"embedding": Embedding(self.network_steps)}
 
     def distill(self, problem: Problem) -> DistilledDataset:
+        """Herding within each class: algorithm 4 of iCaRL (Rebuffi et al., CVPR 2017)."""
         return select_by_features(problem, herd)
 
 

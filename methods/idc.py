@@ -1,12 +1,13 @@
 """IDC: Dataset Condensation via Efficient Synthetic-Data Parameterization (Kim et al., ICML 2022).
 
-Multi-formation: a stored image decodes to factor^2 training images of its class; their gradients are matched
-to those of real images under networks that train on real data meanwhile. `factor: 1` is IDC-I.
+Multi-formation: a stored image decodes to factor^2 training images of its class. Their gradients are matched
+to those of real images, under networks that train on real data between the matchings. `factor: 1` is IDC-I.
 
-Deviations: the classes of a matching step are one batch, each with its own augmentation draw, and the
-optimiser steps once for all of them (the paper steps after each class; the pixels of a class move by 2 lr in
-all in both). Initial images are shrunk with an area filter straight into their tiles, so that decoding shows
-them also where the factor does not divide the side. A real batch is never larger than the smallest class.
+Deviations: the classes of a matching step form one batch, each with its own augmentation draw, and the
+optimiser takes one step for all of them (the paper: one after each class; either way, a gradient moves the
+pixels of its class by 2 lr in total). Initial images are shrunk by an area filter directly into their tiles,
+so that they decode correctly even if the factor does not divide the side. A real batch is never larger than
+the smallest class.
 """
 
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from methods.blocks.parameterise.multi_formation import MultiFormation
 
 @dataclass(frozen=True)
 class IDC:
-    """Multi-formation; gradient matching under networks trained on real data."""
+    """Multi-formation, learned by gradient matching under networks trained on real data."""
 
     version: ClassVar[int] = 1
     paper: ClassVar[str] = (
@@ -46,18 +47,18 @@ class IDC:
     distance: Literal["squared", "l1", "cosine"] = "squared"
     augment: str = "color+crop+cutout"  # siamese: one draw per class and matching
     labels: Literal["hard", "class", "image"] = "hard"
-    train_on: Literal["real", "synthetic"] = "real"  # what the networks learn; the paper's claim
+    train_on: Literal["real", "synthetic"] = "real"  # what the networks train on; the paper: real
     net_lr: Annotated[float, Gt(0)] = 0.01
     net_momentum: Annotated[float, Ge(0)] = 0.9
     net_weight_decay: Annotated[float, Ge(0)] = 5e-4
     net_batch: Annotated[int, Gt(0)] = 64
-    net_images: Annotated[int, Gt(0)] = 2000  # that a network learns from after each matching
+    net_images: Annotated[int, Gt(0)] = 2000  # that a network trains on after each matching
     net_augment: str = "color+crop"
     cutmix: Annotated[float, Ge(0), Le(1)] = 0.5  # probability per batch of the networks' training
     early: Annotated[int, Ge(0)] = 0  # epochs on real data before the first matching
-    pool: Annotated[int, Ge(0)] = 0  # pre-trained networks to start from; 0: fresh ones
-    pool_from: Annotated[int, Ge(0)] = 5  # the first epoch of their training that may be drawn
-    pool_epochs: Annotated[int, Gt(0)] = 1  # and how many there are
+    pool: Annotated[int, Ge(0)] = 0  # number of pre-trained networks to start from; 0: fresh networks
+    pool_from: Annotated[int, Ge(0)] = 5  # first epoch of their training that can be drawn
+    pool_epochs: Annotated[int, Gt(0)] = 1  # number of epochs that can be drawn
 
     def __post_init__(self) -> None:
         dsa.parse_strategy(self.augment)
@@ -65,7 +66,7 @@ class IDC:
 
     @property
     def _learning(self) -> PoolRecipe:
-        """How a network learns: in the pool that it may come from, and between matchings."""
+        """How networks are trained, both in the pool and between matchings."""
         return {
             "lr": self.net_lr,
             "batch_size": self.net_batch,
@@ -76,11 +77,13 @@ class IDC:
         }
 
     def requires(self) -> dict[str, Prerequisite]:
+        """With `pool`, networks trained on the real set, from which each network starts."""
         if not self.pool:
             return {}
         return trajectories(self.pool, self.pool_from + self.pool_epochs - 1, **self._learning)
 
     def distill(self, problem: Problem) -> DistilledDataset:
+        """Multi-formation (Kim et al., ICML 2022, section 3.2) with gradient matching (section 4)."""
         synthetic = MultiFormation.start(
             problem,
             problem.rng("idc", "init"),
@@ -92,10 +95,10 @@ class IDC:
         optimiser = torch.optim.SGD(synthetic.parameters(), lr=self.lr, momentum=self.momentum)
         pairs = MatchingBatches(problem, "idc", self.batch_real, self.augment, self.batch_synthetic)
         pool = self._pool(problem)
-        run = problem.loop.steps(
+        steps = problem.loop.steps(
             self.iterations * self.inner_steps, synthetic, "lr", optimiser=optimiser, pairs=pairs, pool=pool
         )
-        for step in run:
+        for step in steps:
             if step % self.inner_steps == 0:  # the next network
                 pool.restart()
                 synthetic.clamp()
@@ -107,11 +110,11 @@ class IDC:
             loss.backward()
             optimiser.step()
             pool.advance(synthetic)
-            run.loss(loss.detach())
+            steps.loss(loss.detach())
         return synthetic
 
     def _pool(self, problem: Problem) -> Pool:
-        steps = -(-self.net_images // self.net_batch)
+        steps = -(-self.net_images // self.net_batch)  # rounded up
         if self.train_on == "synthetic":
             return TrainedOnSynthetic(problem, "idc", steps=steps, **self._learning)
         start = Experts(problem, first=self.pool_from) if self.pool else None

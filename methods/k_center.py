@@ -18,20 +18,31 @@ from methods.blocks.network_pools import Embedding
 
 
 def farthest_first(features: Tensor, k: int) -> Tensor:
-    """Positions [k]: each next image is the one farthest from all chosen ones."""
+    """Choose k images: first the one nearest to the mean, then always the one farthest from those chosen.
+
+    Args:
+        features: of one class, [n,D].
+        k: how many to choose, at most n.
+
+    Returns:
+        Their positions, int64 [k], in the order in which they were chosen.
+
+    References:
+        Sener & Savarese, ICLR 2018, algorithm 1.
+    """
     chosen = [(features - features.mean(0)).square().sum(1).argmin()]
     nearest = torch.full((len(features),), torch.inf, dtype=features.dtype, device=features.device)
     for _ in range(k - 1):
         distance = (features - features[chosen[-1]]).square().sum(1)
         nearest = torch.minimum(nearest, distance)
-        nearest[chosen[-1]] = -1  # never again, also among identical images
+        nearest[chosen[-1]] = -1  # never chosen again, even if all images are identical
         chosen.append(nearest.argmax())
     return torch.stack(chosen)
 
 
 @dataclass(frozen=True)
 class KCenter:
-    """Real images that cover each class: the farthest image is next."""
+    """Real images that cover each class: always the image farthest from those chosen so far."""
 
     version: ClassVar[int] = 1
     paper: ClassVar[str] = "Sener & Savarese, Active Learning for CNNs: A Core-Set Approach, ICLR 2018"
@@ -40,9 +51,11 @@ class KCenter:
     network_steps: Annotated[int, Gt(0)] = 3000
 
     def requires(self) -> dict[str, Prerequisite]:
+        """Features of the training images under a network trained on them."""
         return {"embedding": Embedding(self.network_steps)}
 
     def distill(self, problem: Problem) -> DistilledDataset:
+        """K-center greedy within each class: algorithm 1 of Sener & Savarese (ICLR 2018)."""
         return select_by_features(problem, farthest_first)
 
 

@@ -19,8 +19,17 @@ from methods.blocks.network_pools import Embedding
 
 
 def nearest_to_centres(features: Tensor, k: int, seed: int) -> Tensor:
-    """Positions [k], all different: for each centre the nearest image that is still free."""
-    from sklearn.cluster import KMeans  # most of a second to import, and a plan names every method
+    """Choose, for each of k k-means centres, the nearest image that has not been chosen yet.
+
+    Args:
+        features: of one class, [n,D].
+        k: how many to choose, at most n.
+        seed: of k-means.
+
+    Returns:
+        Their positions, int64 [k], all different.
+    """
+    from sklearn.cluster import KMeans  # takes most of a second to import, and planning loads every method
 
     fit = KMeans(k, n_init=3, random_state=seed % 2**32).fit(features.cpu().numpy())
     distance = torch.cdist(torch.from_numpy(fit.cluster_centers_).to(features), features)
@@ -42,9 +51,11 @@ class KMeansCoreset:
     network_steps: Annotated[int, Gt(0)] = 3000
 
     def requires(self) -> dict[str, Prerequisite]:
+        """Features of the training images under a network trained on them."""
         return {"embedding": Embedding(self.network_steps)}
 
     def distill(self, problem: Problem) -> DistilledDataset:
+        """K-means within each class: keep the real image nearest to each centre (DC-BENCH, NeurIPS 2022)."""
         pick = partial(nearest_to_centres, seed=random.derive(problem.seed, "k_means"))
         return select_by_features(problem, pick)
 

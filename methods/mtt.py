@@ -1,9 +1,9 @@
 """MTT: Dataset Distillation by Matching Training Trajectories (Cazenavette et al., CVPR 2022, algorithm 1).
 
 Deviations: the gradient is the exact adjoint, which stores N weight vectors instead of N graphs; the step
-size is learned as its logarithm (the first step is the paper's), so that it stays positive, and is kept in
-the artifact; only the epochs that are read are trained. Where the paper whitens, so do the presets
-(`preprocess: zca`).
+size is learned as its logarithm (whose first step is the paper's), so that it stays positive, and is stored
+in the artifact; experts are trained only for the epochs that are used. The presets whiten where the paper
+does (`preprocess: zca`).
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from methods.blocks.trajectory import TrajectoryMatching, match_trajectories
 
 @dataclass(frozen=True)
 class MTT:
-    """Synthetic images on which a network moves as experts move on the real ones."""
+    """Images whose training trajectories match those of experts trained on real images."""
 
     version: ClassVar[int] = 1
     paper: ClassVar[str] = (
@@ -50,15 +50,14 @@ class MTT:
         dsa.parse_strategy(self.augment)
 
     def requires(self) -> dict[str, Prerequisite]:
+        """Experts trained for every epoch that a segment can reach."""
+        epochs = self.start_epochs - 1 + self.expert_epochs
         return trajectories(
-            self.experts,
-            self.start_epochs - 1 + self.expert_epochs,
-            lr=self.expert_lr,
-            batch_size=self.expert_batch,
-            augment=self.augment,
+            self.experts, epochs, lr=self.expert_lr, batch_size=self.expert_batch, augment=self.augment
         )
 
     def distill(self, problem: Problem) -> DistilledDataset:
+        """Trajectory matching: algorithm 1 of Cazenavette et al. (CVPR 2022)."""
         synthetic = Pixels.start(problem, problem.rng("mtt", "init"), init=self.init, labels=self.labels)
         matching = TrajectoryMatching(problem, "mtt", self.start_epochs, self.expert_epochs)
         match_trajectories(
@@ -66,7 +65,7 @@ class MTT:
             synthetic,
             matching,
             LearnedScalars(synthetic, "inner_lr", self.inner_lr, self.lr_lr, self.momentum),
-            steps=self.steps,
+            outer_steps=self.steps,
             inner_steps=self.inner_steps,
             batch_synthetic=self.batch_synthetic,
             augment=self.augment,

@@ -1,4 +1,4 @@
-"""Noise: images without content. A baseline that must score at chance."""
+"""Noise: images without content. A baseline whose accuracy must be at chance."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -10,16 +10,18 @@ from methods.blocks.parameterise.pixels import Pixels
 
 @dataclass(frozen=True)
 class Noise:
-    """`ipc` images of each class from N(0, 1) in normalised space: where most distillations may start."""
+    """`ipc` images per class, drawn from N(0, 1) in normalised space."""
 
     version: ClassVar[int] = 1
     paper: ClassVar[str] = "baseline: Gaussian noise"
     depends_on: ClassVar[frozenset[str]] = frozenset({IPC, SEED})
 
     def requires(self) -> dict[str, Prerequisite]:
+        """No prerequisites."""
         return {}
 
     def distill(self, problem: Problem) -> DistilledDataset:
+        """Draw `ipc` images of Gaussian noise for each class."""
         return Pixels.start(problem, problem.rng("noise"), init="noise")
 
 

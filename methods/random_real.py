@@ -18,9 +18,11 @@ class RandomReal:
     depends_on: ClassVar[frozenset[str]] = frozenset({IPC, SEED})
 
     def requires(self) -> dict[str, Prerequisite]:
+        """No prerequisites."""
         return {}
 
     def distill(self, problem: Problem) -> DistilledDataset:
+        """Draw `ipc` training images of each class without replacement."""
         index = ClassIndex.of(problem.labels, problem.n_classes)
         drawn = ClassSampler(index, problem.ipc, problem.rng("random_real")).next()
         return real_images(problem, list(drawn))

@@ -1,9 +1,9 @@
 """RaT-BPTT: Embarrassingly Simple Dataset Distillation (Feng, Vedantam & Kempe, ICLR 2024, algorithm 1).
 
-Back-propagation through time over a window at a random place of the inner run, which Adam takes.
+Back-propagation through time over a window at a random position of the inner run, which uses Adam.
 
-Deviations: the place of the window is drawn at every outer step (the authors: every epoch of the real data);
-the inner batches hold as many images of each class; whitened only with
+Deviations: the position of the window is drawn at every outer step (the authors: every epoch of the real
+data); the inner batches hold equally many images of each class; images are whitened only with
 `preprocess: zca`.
 """
 
@@ -25,7 +25,7 @@ from methods.blocks.unrolled import Clip, Unrolled, fresh_states, learn_unrolled
 
 @dataclass(frozen=True)
 class RaTBPTT:
-    """Truncated back-propagation through a random window of an Adam run."""
+    """Plain images, learned by back-propagation through a random window of training with Adam."""
 
     version: ClassVar[int] = 1
     paper: ClassVar[str] = "Feng, Vedantam & Kempe, Embarrassingly Simple Dataset Distillation, ICLR 2024"
@@ -48,9 +48,11 @@ class RaTBPTT:
         dsa.parse_strategy(self.augment)
 
     def requires(self) -> dict[str, Prerequisite]:
+        """No prerequisites."""
         return {}
 
     def distill(self, problem: Problem) -> DistilledDataset:
+        """RaT-BPTT: algorithm 1 of Feng, Vedantam & Kempe (ICLR 2024)."""
         synthetic = Pixels.start(problem, problem.rng("rat_bptt", "init"), init=self.init, labels=self.labels)
         rule = Adam()
         fresh = fresh_states(problem, rule)
@@ -68,7 +70,7 @@ class RaTBPTT:
         optimiser = torch.optim.Adam(synthetic.parameters(), lr=self.lr)
         eta = LearnedScalars(synthetic, "inner_lr", self.inner_lr, 0.0, 0.0)
         clip = Clip(self.clip, self.clip_decay)
-        learn_unrolled(problem, synthetic, unrolled, optimiser, eta, steps=self.steps, clip=clip)
+        learn_unrolled(problem, synthetic, unrolled, optimiser, eta, outer_steps=self.steps, clip=clip)
         return synthetic
 
 

@@ -1,12 +1,13 @@
 """RTP: Remember the Past, Distilling Datasets into Addressable Memories (Deng & Russakovsky, NeurIPS 2022).
 
-A memory of bases that all classes share; a label addresses it with coefficient matrices and gets as many
-training images as the budget allows. Learned by back-propagation through the training of a network by
-gradient descent with momentum, whose reverse recursion is exact and stores the weights only.
+All classes share a memory of bases. A label addresses it with coefficient matrices, each of which gives one
+training image of its class; there are as many as the budget allows. The set is learned by back-propagation
+through a network's training by gradient descent with momentum; the reverse recursion is exact and stores only
+the weights of each step.
 
-Deviations: the number of matrices follows from the budget, whatever the data set; images are drawn for each
-class alike; the authors' regulariser of the coefficients had no effect on the gradient and is left out;
-initialised by the authors' law (`xavier`) or from real images (`pca`).
+Deviations: the number of matrices follows from the budget for every data set; inner batches hold equally many
+images of each class; the authors' regulariser of the coefficients had no effect on the gradient and is left
+out; the initial values are the authors' (`xavier`) or come from real images (`pca`).
 """
 
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from methods.blocks.unrolled import Clip, Unrolled, fresh_states, learn_unrolled
 
 @dataclass(frozen=True)
 class RTP:
-    """Addressable memory: shared bases, label-to-coefficient matrices; BPTT with momentum."""
+    """Addressable memory: shared bases and label-to-coefficient matrices, learned by BPTT with momentum."""
 
     version: ClassVar[int] = 1
     paper: ClassVar[str] = (
@@ -49,7 +50,7 @@ class RTP:
     unroll: Annotated[int, Gt(0)] = 150  # T, steps of a network
     window: Literal["full", "end", "random", "online"] = "full"
     window_length: Annotated[int, Ge(0)] = 0  # S, steps that are differentiated; 0: all T
-    networks: Annotated[int, Gt(0)] = 8  # that the online window carries from step to step
+    networks: Annotated[int, Gt(0)] = 8  # in the pool of the online window
     inner: Literal["sgd", "adam"] = "sgd"
     inner_lr: Annotated[float, Gt(0)] = 0.01  # eta
     inner_momentum: Annotated[float, Ge(0), Lt(1)] = 0.9  # mu
@@ -57,8 +58,8 @@ class RTP:
     momentum_lr: Annotated[float, Ge(0)] = 0.0  # of mu; 0: fixed
     batch_per_class: Annotated[int, Gt(0)] = 32  # n_c, generated images per class and inner step
     batch_real: Annotated[int, Gt(0)] = 64  # real images per class and outer step
-    segment: Annotated[int, Ge(0)] = 0  # keep one inner state in so many, repeat the steps between; 0: all
-    task_classes: Annotated[int, Ge(0)] = 0  # classes of an outer step, drawn anew; 0: all
+    segment: Annotated[int, Ge(0)] = 0  # store one inner state in so many, recompute the others; 0: all
+    task_classes: Annotated[int, Ge(0)] = 0  # classes drawn for each outer step; 0: all
     augment: str = "flip_rotate"  # one draw for all images of an outer step
     lr: Annotated[float, Gt(0)] = 0.1
     momentum: Annotated[float, Ge(0)] = 0.5
@@ -70,9 +71,11 @@ class RTP:
             raise UserError("momentum_lr: no momentum to learn: take inner sgd and inner_momentum above 0")
 
     def requires(self) -> dict[str, Prerequisite]:
+        """No prerequisites."""
         return {}
 
     def distill(self, problem: Problem) -> DistilledDataset:
+        """Addressable memories learned by BPTT (Deng & Russakovsky, NeurIPS 2022, sections 3.1 and 3.2)."""
         synthetic = self._start(problem)
         rule = SGD(self.inner_momentum) if self.inner == "sgd" else Adam()
         windows = Unroll(
@@ -99,7 +102,7 @@ class RTP:
         eta = LearnedScalars(synthetic, "inner_lr", self.inner_lr, self.lr_lr, self.momentum)
         mu = self._learned_momentum(synthetic)
         clip = Clip(self.clip)
-        learn_unrolled(problem, synthetic, unrolled, optimiser, eta, steps=self.steps, clip=clip, mu=mu)
+        learn_unrolled(problem, synthetic, unrolled, optimiser, eta, outer_steps=self.steps, clip=clip, mu=mu)
         return synthetic
 
     def _learned_momentum(self, synthetic: Balanced) -> LearnedScalars | None:
@@ -111,7 +114,7 @@ class RTP:
 
     def _start(self, problem: Problem) -> Balanced:
         generator = problem.rng("rtp", "init")
-        if not self.memory:  # plain images have no bases for a label to share
+        if not self.memory:  # joint labels belong to bases, which plain images lack
             labels = "hard" if self.labels == "joint" else self.labels
             return Pixels.start(problem, generator, init="unit", labels=labels)
         return LinearBases.start(

@@ -1,11 +1,11 @@
 """TESLA: Scaling Up Dataset Distillation to ImageNet-1K with Constant Memory (Cui et al., ICML 2023).
 
-Trajectory matching with a gradient that treats each inner iterate as a constant: cheaper than MTT's by one
-Hessian-vector product a step, and biased for more than one inner step (the paper calls it exact; it drops
-every Hessian product). `mtt` has the exact one at the same memory.
+Trajectory matching with a gradient that treats each inner iterate as a constant. It saves one Hessian-vector
+product per step compared with MTT's, and is biased for more than one inner step (the paper calls it exact,
+but it drops every Hessian product). `mtt` computes the exact gradient with the same memory.
 
-Deviations: the authors' code loses a factor 2 of the images' gradient, so its `lr` is twice ours for the same
-step; the step size is learned as its logarithm and kept in the artifact. `preprocess: zca` whitens.
+Deviations: the authors' code loses a factor of 2 in the images' gradient, so its `lr` is twice ours for the
+same step; the step size is learned as its logarithm and stored in the artifact. `preprocess: zca` whitens.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from methods.blocks.trajectory import TrajectoryMatching, match_trajectories
 
 @dataclass(frozen=True)
 class TESLA:
-    """Trajectory matching with the adjoint frozen at its last value."""
+    """Trajectory matching whose backward pass keeps the adjoint of the last inner step."""
 
     version: ClassVar[int] = 1
     paper: ClassVar[str] = (
@@ -51,15 +51,14 @@ class TESLA:
         dsa.parse_strategy(self.augment)
 
     def requires(self) -> dict[str, Prerequisite]:
+        """Experts trained for every epoch that a segment can reach."""
+        epochs = self.start_epochs - 1 + self.expert_epochs
         return trajectories(
-            self.experts,
-            self.start_epochs - 1 + self.expert_epochs,
-            lr=self.expert_lr,
-            batch_size=self.expert_batch,
-            augment=self.augment,
+            self.experts, epochs, lr=self.expert_lr, batch_size=self.expert_batch, augment=self.augment
         )
 
     def distill(self, problem: Problem) -> DistilledDataset:
+        """Trajectory matching with TESLA's gradient (Cui et al., ICML 2023)."""
         synthetic = Pixels.start(problem, problem.rng("tesla", "init"), init=self.init)
         matching = TrajectoryMatching(problem, "tesla", self.start_epochs, self.expert_epochs, "tesla")
         match_trajectories(
@@ -67,7 +66,7 @@ class TESLA:
             synthetic,
             matching,
             LearnedScalars(synthetic, "inner_lr", self.inner_lr, self.lr_lr, self.momentum),
-            steps=self.steps,
+            outer_steps=self.steps,
             inner_steps=self.inner_steps,
             batch_synthetic=self.batch_synthetic,
             augment=self.augment,

@@ -22,8 +22,11 @@ class DistilledDataset(nn.Module):
     """Base of every parameterisation.
 
     A subclass is built as `cls(**tensors, **config, preprocess=...)`, where `tensors` is its state dict and
-    `config` what `config()` returns; so a file of tensors and a JSON header restore it, and loading runs no
-    code from the file. It knows no network.
+    `config` is what `config()` returns. So a file of tensors and a JSON header restores it, and loading runs
+    no code from the file. A parameterisation does not depend on any network.
+
+    Args:
+        preprocess: how pixels become what networks see; test images get the same treatment.
     """
 
     images_as_bytes: ClassVar[frozenset[str]] = (
@@ -42,7 +45,7 @@ class DistilledDataset(nn.Module):
         """The images that networks are trained on; differentiable in the parameters.
 
         Args:
-            items: which of the decoded images, int64 [n]; by default all.
+            items: positions of the images to decode, int64 [n]; by default all images.
 
         Returns:
             Images as networks see them (normalised or whitened) float [n,C,H,W], and their targets: classes
@@ -64,7 +67,7 @@ class DistilledDataset(nn.Module):
 
     @property
     def transform_floats(self) -> int:
-        """Numbers of the preprocessing in the file: a property of the data, the same for all methods."""
+        """How many numbers of the file belong to the preprocessing, which is the same for all methods."""
         return sum(t.numel() for t in self.preprocess.tensors().values())
 
     def save(self, path: str | Path) -> None:
@@ -89,7 +92,8 @@ def load_distilled(path: str | Path, device: torch.device | str = "cpu") -> Dist
         device: where its tensors go.
 
     Raises:
-        UserError: no such file, damaged, of another schema, or its parameterisation is not installed.
+        UserError: the file is missing, damaged or of another schema, or its parameterisation is not
+            installed.
 
     Example:
         >>> images, targets = dd.load("digits.safetensors").decode()

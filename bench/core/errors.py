@@ -1,12 +1,12 @@
-"""The one kind of error that a user can mend."""
+"""The one kind of error that a user can fix."""
 
 
 class UserError(ValueError):
     """Bad input: a config, an argument, a data folder, a file.
 
-    The message says what is wrong and how to mend it, in one line, or a line for each of several faults. The
+    The message says in one line what is wrong and how to fix it; several faults take one line each. The
     command line prints it without a traceback and exits with code 2. It is a ValueError, so that pydantic
-    adds the place in a file.
+    adds the location in the file.
     """
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 
 def temporary(name: str) -> str:
-    """A hidden name that holds machine and process, so that what a killed process left can be removed."""
+    """A hidden name with machine and process in it, so that files of killed processes can be removed."""
     return f".tmp-{socket.gethostname()}+{os.getpid()}-{name}-"  # no machine's name has a plus
 
 
 def sync(path: Path) -> None:
-    """Flush a file, or a folder's list of files, to the disk."""
+    """Flush a file, or the entries of a folder, to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -23,7 +23,7 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path; when the block ends without an error it is flushed and renamed to `path`."""
+    """Yield a temporary path; if the block ends without an error, flush it and rename it to `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(temporary(path.name))
     try:
@@ -35,7 +35,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_atomic(path: Path, text: str) -> Path:
-    """Write a text file whole; the same bytes on every platform."""
+    """Write a whole text file, with the same bytes on every platform, and return its path."""
     with replacing(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8", newline="\n")
     return path

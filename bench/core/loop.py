@@ -37,7 +37,7 @@ class Stateful(Protocol):
         ...
 
     def load_state_dict(self, state: Any, /) -> Any:
-        """Go on from a state that was saved."""
+        """Continue from a state that was saved."""
         ...
 
 
@@ -61,12 +61,18 @@ def read_step_report(folder: Path) -> StepReport | None:
 
 
 class Loop:
-    """Where a method's loop keeps reports, snapshots and checkpoints; without a folder it only checks losses.
+    """The loop of a distillation: it writes progress, snapshots and checkpoints, and checks the losses.
 
     A checkpoint is written when `every_s` seconds have passed since the last one, after the step that runs.
     """
 
     def __init__(self, folder: Path | None = None, every_s: float = 30.0) -> None:
+        """Without a folder nothing is written; only the losses are checked.
+
+        Args:
+            folder: where the files go.
+            every_s: seconds between two checkpoints.
+        """
         self.folder, self.every_s = folder, every_s
         self.total: int | None = None  # steps, once the method has named them
         # {"step", "fraction", "seconds", "file"} of each snapshot; the file is in `folder`
@@ -88,14 +94,14 @@ class Loop:
             total: number of steps.
             synthetic: the set that is optimised.
             blame: the hyper-parameter to name when a loss is not finite.
-            state: everything else that one step hands to the next (optimiser, generators, pools), so that
-                a resumed run takes the same steps to the last bit.
+            state: everything else that one step passes on to the next (optimiser, generators, pools), so
+                that a resumed run repeats the same steps bit for bit.
 
         Returns:
             `for step in steps` runs the loop; `steps.loss(value)` notes a loss.
 
         Raises:
-            ValueError: a second loop of one distillation, which has a folder.
+            ValueError: the loop has a folder, and this is its second call.
             Diverged: while iterating, if a loss is not finite.
         """
         if self.folder and self.total is not None:
@@ -115,7 +121,7 @@ class Steps:
         self._losses: list[tuple[int, Tensor]] = []
 
     def loss(self, value: Tensor) -> None:
-        """Note a loss of this step, a scalar on any device; it is read, with others, about once a second."""
+        """Record a loss of this step, a scalar on any device; losses are read about once a second."""
         self._losses.append((self._done + 1, value.detach()))
 
     def __iter__(self) -> Iterator[int]:
@@ -179,7 +185,7 @@ class Steps:
         self.loop.snapshots.append(taken)
 
     def _keep(self, folder: Path) -> None:
-        """Write a checkpoint: the digest, then what it is of."""
+        """Write a checkpoint: a SHA-256 digest, then the bytes that it was computed from."""
         buffer = io.BytesIO()
         content = {
             "total": self.total,
@@ -218,7 +224,7 @@ class Steps:
         }
 
     def _restore(self, state: dict[str, Any]) -> None:
-        """Raises KeyError, or what a `load_state_dict` raises, for a state of other things."""
+        """Load a state. Raises KeyError, or what a `load_state_dict` raises, if it does not fit."""
         if state.keys() != self._things.keys():
             raise KeyError(f"{sorted(state)} for {sorted(self._things)}")
         for name, thing in self._things.items():
@@ -229,7 +235,10 @@ class Steps:
 
 
 def _read_checkpoint(folder: Path) -> dict[str, Any]:
-    """Runs no code from the file. Raises ValueError where it is damaged or a snapshot of it is gone."""
+    """The content of a checkpoint; no code from the file runs.
+
+    Raises ValueError when the file is damaged or one of its snapshots is missing.
+    """
     content = (folder / CHECKPOINT).read_bytes()
     size = hashlib.sha256().digest_size
     digest, payload = content[:size], content[size:]

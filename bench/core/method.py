@@ -38,7 +38,7 @@ IPC, ARCHITECTURE, SEED = "ipc", "architecture", "seed"
 
 @dataclass(frozen=True)
 class Problem:
-    """What a method gets: one training set, one budget, one source of randomness. It has no test split."""
+    """What a method is given: one training set, one budget, one source of randomness; no test split."""
 
     images: Tensor  # uint8 [N,C,H,W], on the job's device
     labels: Tensor  # int64 [N]
@@ -68,14 +68,14 @@ class Problem:
         return self.ipc * self.n_classes * c * h * w
 
     def rng(self, *purpose: str | int) -> torch.Generator:
-        """A CPU generator for one purpose of this seed."""
+        """A CPU generator for one purpose, derived from the seed; different purposes are independent."""
         return random.generator(self.seed, *purpose)
 
 
 class Prerequisite(Protocol):
-    """What methods share, as expert trajectories or a trained network: built once and found by its key.
+    """Something expensive that methods share, such as expert trajectories: built once and found by its key.
 
-    A frozen dataclass; its seconds are charged to every method that requires it.
+    A frozen dataclass. Its seconds are charged to every method that requires it.
     """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
@@ -83,11 +83,11 @@ class Prerequisite(Protocol):
     depends_on: ClassVar[frozenset[str]]
 
     def requires(self) -> "dict[str, Prerequisite]":
-        """{role: prerequisite} of this one; their tensors are in the `prepared` of the problem it gets."""
+        """{role: prerequisite} that this one needs; `build` finds them in `problem.prepared[role]`."""
         ...
 
     def build(self, problem: Problem) -> dict[str, Tensor]:
-        """Compute its tensors, by name; a method finds them in `problem.prepared[role]`."""
+        """Compute its tensors, {name: tensor}; a method finds them in `problem.prepared[role]`."""
         ...
 
 
@@ -100,7 +100,7 @@ class Method(Protocol):
     depends_on: ClassVar[frozenset[str]]
 
     def requires(self) -> dict[str, Prerequisite]:
-        """{role: prerequisite}."""
+        """{role: prerequisite} that the method needs; `distill` finds them in `problem.prepared[role]`."""
         ...
 
     def distill(self, problem: Problem) -> DistilledDataset:
@@ -113,7 +113,7 @@ class Method(Protocol):
             The distilled set; it is saved, and scored from its file.
 
         Raises:
-            UserError: hyper-parameters that do not suit the data.
-            Diverged: a loss that is not finite.
+            UserError: the hyper-parameters do not suit the data.
+            Diverged: a loss is not finite.
         """
         ...

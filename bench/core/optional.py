@@ -7,7 +7,7 @@ from bench.core.errors import UserError, first_line
 
 
 def import_torchvision(part: str) -> Any:
-    """The module torchvision.`part`. Raises UserError where torchvision is absent or does not fit torch."""
+    """The module torchvision.`part`. Raises UserError if torchvision is missing or does not match torch."""
     try:
         return importlib.import_module(f"torchvision.{part}")
     except ModuleNotFoundError as error:

@@ -1,6 +1,6 @@
 """From pixels to what networks see: per-channel normalisation, or ZCA whitening.
 
-It travels inside the artifact, so that the test images get the treatment that the distilled ones had.
+It is stored in the artifact, so that test images are treated like the distilled ones.
 """
 
 from collections.abc import Iterator, Mapping
@@ -22,7 +22,12 @@ STD_FLOOR = 1 / 255  # of a channel that is constant
 
 @dataclass(frozen=True)
 class Preprocess:
-    """(x - mean) / std per channel, x in [0, 1]."""
+    """(x - mean) / std per channel, for pixels x in [0, 1].
+
+    Args:
+        mean: of each channel.
+        std: of each channel.
+    """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -33,28 +38,28 @@ class Preprocess:
         return mean, std
 
     def __call__(self, images: Tensor) -> Tensor:
-        """[N,C,H,W], uint8 or float in [0, 1] -> float, as networks see them."""
+        """Images [...,C,H,W], uint8 or float in [0, 1] -> float, as networks see them."""
         x = images.float().div_(255) if images.dtype == torch.uint8 else images
         mean, std = self._stats(x)
         return (x - mean) / std
 
     def invert(self, images: Tensor) -> Tensor:
-        """As networks see them -> [0, 1] (not clamped)."""
+        """Images [...,C,H,W] as networks see them -> pixels in [0, 1] (not clamped)."""
         mean, std = self._stats(images)
         return images * std + mean
 
     def header(self) -> dict[str, Any]:
-        """What a file's header says of it: plain JSON."""
+        """The part that goes into a file's JSON header."""
         return {"mean": self.mean, "std": self.std}
 
     def tensors(self) -> dict[str, Tensor]:
-        """The tensors that a file holds of it; the header has the rest."""
+        """The part that a file stores as tensors, {name: tensor}."""
         return {}
 
 
 @dataclass(frozen=True, eq=False)
 class Zca(Preprocess):
-    """ZCA whitening of flat images: normalised per channel, less a centre, times U diag(1/scales) U^T.
+    """ZCA whitening: normalise per channel, subtract a centre, multiply by U diag(1/scales) U^T.
 
     With Lambda and U the eigenvalues and eigenvectors of the covariance of n training images in d dimensions,
     scales = sqrt(Lambda + floor). The field knows three kinds, which are not interchangeable:
@@ -64,21 +69,27 @@ class Zca(Preprocess):
     - frepo (Zhou et al., NeurIPS 2022; lib/dataset of the authors' code): normalised per channel; the centre
       is the mean image; divided by n; floor = eps * mean(Lambda).
     - kip (Nguyen et al., NeurIPS 2021; kip/nn_training.ipynb of google-research): normalised per channel,
-      then each image less its own mean over all d values, over its own length; no centre, so that the second
-      moment stands for the covariance; divided by n; floor = eps * mean(Lambda).
+      then each image minus its own mean over all d values, divided by its own length; no centre, so that the
+      second moment takes the place of the covariance; divided by n; floor = eps * mean(Lambda).
 
-    The last two leave the d - n smallest directions alone (scale 1) where n < d, as their code does. All take
-    eps = 0.1 on CIFAR-10. What kip divides each image by is lost: its `invert` undoes the rest and gives an
-    image of average brightness and contrast (length sqrt(d) when normalised), for viewing.
+    If n < d, the last two do not scale the d - n smallest directions (scale 1), as in their code. All three
+    use eps = 0.1 on CIFAR-10. The length that kip divides each image by is lost: `invert` undoes the rest and
+    gives an image of average brightness and contrast (length sqrt(d) when normalised), for viewing.
 
-    `centre` and `scales` are [d], `directions` [d,d] (columns), float32, d = C * H * W.
+    Args:
+        mean: of each channel, for the normalisation.
+        std: of each channel, for the normalisation.
+        kind: "mtt", "kip" or "frepo".
+        centre: float32 [d], with d = C * H * W.
+        directions: U, float32 [d,d], one eigenvector a column.
+        scales: float32 [d].
     """
 
     kind: str
     centre: Tensor
     directions: Tensor
     scales: Tensor
-    # (device, type, power) -> centre and matrix there: made once, as copies and products of d x d cost
+    # (device, type, power) -> centre and matrix there: computed once, because d x d products are expensive
     _kept: dict[tuple[torch.device, torch.dtype, int], tuple[Tensor, Tensor]] = field(
         default_factory=dict, init=False, repr=False
     )
@@ -99,9 +110,20 @@ class Zca(Preprocess):
 
     @classmethod
     def fit(cls, images: Tensor, kind: str = "mtt", eps: float = 0.1) -> "Zca":
-        """From training images uint8 [n,C,H,W], in float64, on their device, in memory for a few [d,d].
+        """Fit the whitening to training images, in float64 and on their device.
 
-        Raises UserError for an unknown kind and for an eps that is not above 0.
+        Memory: a few matrices [d,d] of float64, with d = C * H * W.
+
+        Args:
+            images: training images, uint8 [n,C,H,W].
+            kind: "mtt", "kip" or "frepo", as the class describes them.
+            eps: what is added to the eigenvalues; times their mean for "kip" and "frepo".
+
+        Returns:
+            The whitening; its tensors are float32.
+
+        Raises:
+            UserError: `kind` is unknown, or `eps` is not above 0.
         """
         choose("whitening", kind, ZCA_KINDS)
         if not eps > 0:
@@ -126,17 +148,18 @@ class Zca(Preprocess):
 
     @classmethod
     def of(cls, kind: str, tensors: Mapping[str, Tensor]) -> "Zca":
-        """From what `tensors()` gave. Raises UserError where they do not fit, KeyError if one is missing."""
+        """Restore it from `tensors()`. Raises UserError for wrong shapes, KeyError for a missing tensor."""
         mean, std = (tuple(tensors[name].tolist()) for name in ("mean", "std"))
         return cls(mean, std, kind, *(tensors[name] for name in ("centre", "directions", "scales")))
 
     def __call__(self, images: Tensor) -> Tensor:
+        """Images [...,C,H,W], uint8 or float in [0, 1] -> whitened, float."""
         x = super().__call__(images)
         centre, matrix = self._on(x, -1)
         return ((_flat(x, self.kind) - centre) @ matrix).view_as(x)
 
     def invert(self, images: Tensor) -> Tensor:
-        """Whitened -> [0, 1] (not clamped); of kip, see the class."""
+        """Whitened images [...,C,H,W] -> pixels in [0, 1] (not clamped); for kip, see the class."""
         centre, matrix = self._on(images, 1)
         rows = images.flatten(-3) @ matrix + centre
         if self.kind == "kip":
@@ -144,32 +167,37 @@ class Zca(Preprocess):
         return super().invert(rows.view_as(images))
 
     def _on(self, like: Tensor, power: int) -> tuple[Tensor, Tensor]:
-        """The centre and U diag(scales^power) U^T, on the device and of the type of `like`."""
+        """The centre and U diag(scales^power) U^T, with the device and type of `like`."""
         key = (like.device, like.dtype, power)
         if key not in self._kept:
-            with torch.inference_mode(False), torch.no_grad():  # what is kept also serves who differentiates
+            with torch.inference_mode(False), torch.no_grad():  # autograd may use the matrix later
                 u, scales = self.directions.to(like), self.scales.to(like)
                 self._kept[key] = self.centre.to(like), (u * scales**power) @ u.T
         return self._kept[key]
 
     def header(self) -> dict[str, Any]:
+        """The kind; everything else is stored as tensors."""
         return {"kind": self.kind}
 
     def tensors(self) -> dict[str, Tensor]:
+        """`mean` and `std` [C], `centre` and `scales` [d], `directions` [d,d]."""
         mean, std = torch.tensor([self.mean, self.std], dtype=torch.float64).unbind()
         found = {"mean": mean, "std": std, "centre": self.centre}
         return {**found, "directions": self.directions, "scales": self.scales}
 
 
 def restore_preprocess(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Preprocess:
-    """From a file's header and tensors. Raises UserError, KeyError or TypeError where they do not fit."""
+    """Restore a preprocessing from `header()` and `tensors()`.
+
+    Raises UserError, KeyError or TypeError when they do not fit.
+    """
     if "kind" in header:
         return Zca.of(header["kind"], tensors)
     return Preprocess(*(tuple(header[name]) for name in ("mean", "std")))
 
 
 def _normaliser(images: Tensor) -> Preprocess:
-    """By mean and standard deviation per channel over uint8 [n,C,H,W], scaled to [0, 1]."""
+    """Normalise by the mean and standard deviation per channel of uint8 images [n,C,H,W]."""
     sums, squares = (
         torch.stack([piece.double().pow(power).sum((0, 2, 3)) for piece in images.split(FIT_PIECE)]).sum(0)
         for power in (1, 2)
@@ -181,12 +209,12 @@ def _normaliser(images: Tensor) -> Preprocess:
 
 
 def _rows(images: Tensor, normalise: Preprocess, kind: str) -> Iterator[Tensor]:
-    """All images, normalised and flat, in float64, some at a time; each piece may be overwritten."""
+    """All images, normalised and flat, in float64, a piece at a time; each piece may be overwritten."""
     for piece in images.split(FIT_PIECE):
         yield _flat(normalise(piece.double().div_(255)), kind)
 
 
 def _flat(x: Tensor, kind: str) -> Tensor:
-    """[...,C,H,W] -> [...,d]; of kip, each image has mean 0 and length 1 (an even one is 0)."""
+    """[...,C,H,W] -> [...,d]; for kip with mean 0 and length 1 (a uniform image becomes 0)."""
     rows = x.flatten(-3)
     return F.normalize(rows - rows.mean(-1, keepdim=True), dim=-1) if kind == "kip" else rows

@@ -12,5 +12,5 @@ def derive(seed: int, *purpose: str | int) -> int:
 
 
 def generator(seed: int, *purpose: str | int) -> torch.Generator:
-    """A CPU generator for one purpose, so that a GPU job makes the same draws as a CPU job."""
+    """A generator for one purpose; always a CPU one, so that a GPU job makes the same draws as a CPU job."""
     return torch.Generator().manual_seed(derive(seed, *purpose))

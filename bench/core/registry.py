@@ -1,8 +1,8 @@
-"""Methods and blocks, found by name only: in `methods`, in other packages, and in files named by the user.
+"""Methods and blocks by name: from `methods`, from other packages, and from files that the user names.
 
-A package elsewhere joins in with entry points: `ddbench.methods` (a module with METHOD, as in methods/),
-`ddbench.blocks` (a class) and `ddbench.presets` (a package that holds <method>.yaml). A file joins in by
-`load_plugin`.
+Another package provides them as entry points: `ddbench.methods` (a module with METHOD, as in methods/),
+`ddbench.blocks` (a class) and `ddbench.presets` (a package that holds <method>.yaml). `load_plugin` adds the
+method of a single file.
 """
 
 import difflib
@@ -57,9 +57,9 @@ def choose(kind: str, name: str, known: Iterable[str]) -> str:
 
 
 def own_methods() -> ModuleType:
-    """The package `methods` of ddbench, also where the working folder has one of that name.
+    """ddbench's own package `methods`, even if the working folder has one of that name.
 
-    Raises UserError where another package called `methods` was imported before.
+    Raises UserError when another package named `methods` has been imported already.
     """
     found = sys.modules.get("methods")
     if found is None:
@@ -70,7 +70,7 @@ def own_methods() -> ModuleType:
 
 
 def _load(name: str, path: Path, folders: list[str] | None = None) -> ModuleType:
-    """A module from its file, known under a name that the import path does not decide."""
+    """Load a module from its file under the given name, whatever the import path is."""
     spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=folders)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is no Python file")
@@ -94,17 +94,17 @@ def _points(group: str) -> dict[str, EntryPoint]:
 
 
 def _plugin_files() -> dict[str, str]:
-    """{method: file} of what `load_plugin` was given, here or in the process that started this one."""
+    """{method: file} of the plugins loaded in this process or in the one that started it."""
     return {Path(path).stem: path for path in os.environ.get(PLUGINS, "").split(os.pathsep) if path}
 
 
 def plugin_environment() -> dict[str, str]:
-    """The environment variable with the plugin files, for the processes of a cluster."""
+    """The environment variable that lists the plugin files, for the processes of a cluster."""
     return {PLUGINS: os.environ[PLUGINS]} if PLUGINS in os.environ else {}
 
 
 def load_plugin(path: Path) -> str:
-    """Make the method of one file known under the file's name, here and in processes started from here.
+    """Register the method of one file under the file's name, in this process and in those it starts.
 
     Args:
         path: a Python file that defines METHOD, as those in methods/ do.
@@ -113,7 +113,8 @@ def load_plugin(path: Path) -> str:
         The method's name.
 
     Raises:
-        UserError: no such file, a name that is taken or no identifier, code that fails, no METHOD.
+        UserError: there is no such file, its name is taken or is not an identifier, it fails to load, or it
+            defines no METHOD.
     """
     path = path.expanduser().resolve()
     name = path.stem
@@ -136,7 +137,7 @@ def load_plugin(path: Path) -> str:
 
 @functools.cache
 def _plugin_module(path: str) -> ModuleType:
-    """The module of a file, which has METHOD; found again by its name when something of it is unpickled."""
+    """The module of a file that defines METHOD; unpickling finds it again by its name."""
     own_methods()  # a file may import its blocks
     module = _load(f"ddbench_plugin_{Path(path).stem}", Path(path))
     if not hasattr(module, "METHOD"):
@@ -148,12 +149,12 @@ def _plugin_module(path: str) -> ModuleType:
 
 
 def own_method_names() -> list[str]:
-    """The methods that ddbench brings itself, sorted."""
+    """The names of ddbench's own methods, sorted."""
     return sorted(m.name for m in pkgutil.iter_modules([str(_OWN)]) if not m.ispkg)
 
 
 def method_names() -> dict[str, str]:
-    """{method: where it is} of everything that can be named in a sweep: an import path, or a file."""
+    """{method: import path or file} of every method that a sweep can name."""
     others = {name: point.value for name, point in _points("methods").items()}
     return {**others, **_plugin_files(), **{name: f"methods.{name}" for name in own_method_names()}}
 
@@ -167,13 +168,13 @@ def method_class(name: str) -> Any:
 
 
 def method_package(name: str) -> dict[str, str]:
-    """{package: version} of the package that brings a method; nothing for ddbench's own and for files."""
+    """{package: version} of the package that provides a method; empty for ddbench's own and for files."""
     point = _points("methods").get(name)
     return {} if point is None or point.dist is None else {point.dist.name: point.dist.version}
 
 
 def brought_presets(name: str) -> Path | None:
-    """The file of presets that another package brings for a method, if it does."""
+    """The file of presets that another package provides for a method, or None."""
     point = _points("presets").get(name)
     return None if point is None else Path(str(files(point.value) / f"{name}.yaml"))
 
@@ -182,14 +183,14 @@ def brought_presets(name: str) -> Path | None:
 
 
 def registered_blocks() -> dict[str, Any]:
-    """{name: class} of all parameterisations and prerequisites: what a file or a key may name."""
+    """{name: class} of all parameterisations and prerequisites, as artifacts and job keys name them."""
     own_methods()
     here = {c.__name__: c for c in importlib.import_module("methods.blocks").BLOCKS}
     return {**{name: point.load() for name, point in _points("blocks").items()}, **here}
 
 
 def block_choices() -> dict[str, dict[str, Any]]:
-    """{kind: {name: class or function}} of the blocks that a method is made of."""
+    """{kind: {name: class or function}} of the blocks that methods are built from."""
     own_methods()
     found: dict[str, dict[str, Any]] = importlib.import_module("methods.blocks").BLOCK_CHOICES
     return found

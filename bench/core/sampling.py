@@ -13,7 +13,9 @@ from bench.core.errors import UserError
 class ClassIndex:
     """The members of each class: those of class c are order[offsets[c]:offsets[c + 1]].
 
-    `order` is int64 [N], `offsets` int64 [K + 1], both on the device of the labels.
+    Args:
+        order: indices of all images, class after class, int64 [N], on the device of the labels.
+        offsets: where each class starts in `order`, int64 [K + 1], on the same device.
     """
 
     order: Tensor
@@ -21,7 +23,7 @@ class ClassIndex:
 
     @classmethod
     def of(cls, labels: Tensor, n_classes: int) -> "ClassIndex":
-        """Index labels int64 [N]. Raises UserError where one is outside 0..n_classes-1."""
+        """Index labels int64 [N]. Raises UserError if one is outside 0..n_classes-1."""
         if labels.numel() and (int(labels.min()) < 0 or int(labels.max()) >= n_classes):
             raise UserError(
                 f"labels run from {int(labels.min())} to {int(labels.max())}, but there are "
@@ -44,10 +46,17 @@ class ClassIndex:
 class ClassSampler:
     """Endless draws from all classes at once.
 
-    Inside a class a draw is without replacement, and draws walk through a permutation; one that cannot fill
-    the next draw is made anew. A class of fewer than `per_class` members repeats its permutation. The
-    generator is a CPU one and the walk depends on nothing else, so it is the same on every device. Raises
-    UserError for an empty class.
+    Within a class, draws go through a permutation without replacement; when it cannot fill the next draw, a
+    new permutation is made. A class with fewer than `per_class` members repeats its permutation. The draws
+    depend on the generator alone, so they are the same on every device.
+
+    Args:
+        index: the members of each class.
+        per_class: images per class and draw.
+        generator: a CPU generator.
+
+    Raises:
+        UserError: a class is empty, or `per_class` is below 1.
     """
 
     def __init__(self, index: ClassIndex, per_class: int, generator: torch.Generator) -> None:
@@ -70,12 +79,12 @@ class ClassSampler:
         return self._index.order[drawn.to(device) + self._index.offsets[:-1, None]]
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The walk, the place of each class in it, and the generator's state; copies."""
+        """Copies of the permutations, the position in each, and the generator's state."""
         places = {"walk": self._walk.clone(), "cursor": self._cursor.clone()}
         return {**places, "generator": self._generator.get_state()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on where `state_dict()` was taken."""
+        """Continue where `state_dict()` was taken."""
         self._walk.copy_(state["walk"])
         self._cursor.copy_(state["cursor"])
         self._generator.set_state(state["generator"].cpu())

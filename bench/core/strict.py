@@ -63,8 +63,11 @@ def faults_error(
 
     Args:
         title: the name of the model.
-        messages: one text a fault.
+        messages: one for each fault.
         others: faults that pydantic found, as `ValidationError.errors` gives them.
+
+    Returns:
+        The error, to be raised.
     """
     found: list[Any] = [
         {"type": "value_error", "loc": (), "input": None, "ctx": {"error": UserError(message)}}
@@ -87,5 +90,5 @@ Distinct = AfterValidator(check_distinct)  # of a list: no entry is given twice
 
 
 def valid_name(text: str) -> str:
-    """The text as the name of a sweep: letters, digits, dots, dashes and underscores."""
+    """Turn a text into a valid sweep name: letters, digits, dots, dashes and underscores."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-.") or "sweep"

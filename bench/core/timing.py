@@ -33,10 +33,10 @@ R = TypeVar("R")
 
 @dataclass
 class Measured:
-    """Filled when the phase ends.
+    """Seconds and peak memory of a phase; filled in when the phase ends.
 
-    On a CPU `peak_bytes` is the resident peak of the whole process, libraries included: what the machine must
-    have. On a GPU it is the peak of the memory that torch had allocated there.
+    On a CPU `peak_bytes` is the peak resident memory of the whole process, libraries included. On a GPU it is
+    the peak of the memory that torch allocated there.
     """
 
     seconds: float = 0.0
@@ -44,14 +44,21 @@ class Measured:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait for what a GPU still has to do; nothing on a CPU."""
+    """Wait until a GPU has finished its work; on a CPU this does nothing."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 @contextmanager
 def measure(device: torch.device) -> Iterator[Measured]:
-    """Time a phase and watch its memory."""
+    """Measure the time and the peak memory of what runs inside.
+
+    Args:
+        device: where the phase computes.
+
+    Yields:
+        The measurement, filled in when the block ends.
+    """
     measured = Measured()
     reset_peak(device)
     synchronize(device)
@@ -63,7 +70,7 @@ def measure(device: torch.device) -> Iterator[Measured]:
 
 
 def reset_peak(device: torch.device) -> None:
-    """Begin to watch the memory."""
+    """Start a new measurement of the peak memory."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     # Linux only, and not everywhere allowed; elsewhere the peak is the process's so far
@@ -72,7 +79,7 @@ def reset_peak(device: torch.device) -> None:
 
 
 def peak_bytes(device: torch.device) -> int:
-    """The most since the last reset, as `Measured` has it."""
+    """Peak memory in bytes since the last reset, as defined by `Measured`."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     with suppress(OSError, StopIteration):
@@ -83,7 +90,7 @@ def peak_bytes(device: torch.device) -> int:
 
 
 def device_name(device: torch.device) -> str:
-    """The device as a table names it: the GPU's or the processor's model."""
+    """The device's name in tables: the model of the GPU or of the processor."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     with suppress(OSError, StopIteration):
@@ -99,15 +106,15 @@ class Watcher(Protocol):
     """What a profile implements to measure the operations of a step."""
 
     def inside(self, operation: Operation) -> AbstractContextManager[None]:
-        """What runs in this block is the operation's, less what blocks inside of it name otherwise."""
+        """Charge what runs in this block to the operation, except for inner blocks that name another."""
         ...
 
     def through(self, operation: Operation, arguments: tuple[object, ...], result: object) -> None:
-        """The operation has made `result` from `arguments`: a backward pass through it is its own too."""
+        """Charge backward passes through `result`, computed from `arguments`, to the operation as well."""
         ...
 
     def paced(self, n: int) -> Iterable[int]:
-        """0 .. n-1, or fewer of them and then n-1."""
+        """Step numbers 0 .. n-1, or only some of them, but always n-1."""
         ...
 
 
@@ -117,7 +124,7 @@ _IDLE = nullcontext()
 
 @contextmanager
 def watching(watcher: Watcher | None) -> Iterator[None]:
-    """Let this watcher measure inside the block; None switches measuring off."""
+    """Let this watcher measure what runs inside the block; None turns measuring off."""
     global _watcher
     before, _watcher = _watcher, watcher
     try:
@@ -127,12 +134,12 @@ def watching(watcher: Watcher | None) -> Iterator[None]:
 
 
 def part(operation: Operation) -> AbstractContextManager[None]:
-    """`with part("augment"):` names what runs inside. Costs a tenth of a microsecond without a watcher."""
+    """`with part("augment"):` names the operation that runs inside; 0.1 microseconds without a watcher."""
     return _IDLE if _watcher is None else _watcher.inside(operation)
 
 
 def charged(operation: Operation) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """The same for a function, and for the backward pass through what it returns."""
+    """Decorate a function to name its operation, also for the backward pass through what it returns."""
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(function)
@@ -151,8 +158,8 @@ def charged(operation: Operation) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 
 def paced(n: int) -> Iterable[int]:
-    """The step numbers of a training inside a step or a prerequisite: range(n), or fewer under a watcher.
+    """The step numbers of a training run inside a step or a prerequisite: range(n), or fewer when profiled.
 
-    A watcher whose time is up leaves out steps, but not the last one.
+    Once a profile's time is up, its watcher leaves out all steps but the last.
     """
     return range(n) if _watcher is None else _watcher.paced(n)

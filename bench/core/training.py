@@ -1,4 +1,4 @@
-"""Plain training of one network, and its accuracy."""
+"""Training of one network, and its accuracy."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any
@@ -18,7 +18,7 @@ from bench.core.preprocess import Preprocess
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class Recipe:
-    """SGD with momentum and steps of the learning rate; `steps` or `epochs`, not both."""
+    """How a network is trained: SGD with momentum and a stepwise learning rate, for `steps` or `epochs`."""
 
     batch_size: Annotated[int, Gt(0), Field(description="images per step")]
     lr: Annotated[float, Gt(0), Field(description="learning rate")]
@@ -50,13 +50,13 @@ class Recipe:
         return values if self.cutmix else {k: v for k, v in values.items() if k != "cutmix"}
 
     def n_steps(self, n_images: int) -> int:
-        """Optimiser steps on a set of this size; the last, partial batch of an epoch is a step too."""
+        """Optimiser steps for `n_images` images; the last, partial batch of an epoch counts as a step."""
         if self.steps is not None:
             return self.steps
         return (self.epochs or 0) * -(-n_images // self.batch_size)
 
     def drops(self, steps: int) -> list[int]:
-        """The numbers of steps, out of `steps`, after which the rate is multiplied by gamma."""
+        """The steps, out of `steps`, after which the learning rate is multiplied by gamma."""
         return [round(m * steps) for m in self.milestones]
 
 
@@ -64,9 +64,13 @@ RECIPE = TypeAdapter(Recipe)
 
 
 class BatchOrder(Iterator[Tensor]):
-    """Endless index batches of n items, a new permutation each epoch; the last of an epoch may be smaller.
+    """Endless batches of indices, int64 [b]: a new permutation each epoch, whose last batch may be smaller.
 
-    The generator is a CPU one; the indices are int64 on `device`. A saved state resumes it exactly.
+    Args:
+        n: number of items.
+        size: items per batch.
+        generator: a CPU generator.
+        device: where the indices go.
     """
 
     def __init__(self, n: int, size: int, generator: torch.Generator, device: torch.device) -> None:
@@ -85,27 +89,37 @@ class BatchOrder(Iterator[Tensor]):
         return batch
 
     def state_dict(self) -> dict[str, Any]:
-        """The permutation, the place in it, and the generator's state."""
+        """The permutation, the position in it, and the generator's state."""
         state = {"permutation": self._permutation, "cursor": self._cursor}
         return {**state, "generator": self._generator.get_state()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where `state_dict()` was taken."""
+        """Continue where `state_dict()` was taken."""
         self._permutation, self._cursor = state["permutation"].to(self._device), state["cursor"]
         self._generator.set_state(state["generator"].cpu())
 
 
 def maybe_cutmix(shape: torch.Size, probability: float, generator: torch.Generator) -> CutMix | None:
-    """CutMix of a batch [N,C,H,W] with this probability; 0 draws nothing at all."""
+    """Draw CutMix for a batch [N,C,H,W] with this probability, else None; probability 0 draws nothing."""
     if not probability or float(torch.rand((), generator=generator)) >= probability:
         return None
     return draw_cutmix(shape, generator)
 
 
 def teacher_loss(logits: Tensor, images: Tensor, teacher: nn.Module, temperature: float) -> Tensor:
-    """T^2 CE(logits / T, softmax(teacher(images) / T)), the batch mean (Hinton et al., 2015, section 2).
+    """Distillation loss T^2 CE(logits / T, softmax(teacher(images) / T)), the mean over the batch.
 
-    Logits [N,K] are the student's of the same images [N,C,H,W]; the teacher gets no gradient.
+    Args:
+        logits: the student's logits [N,K] for the same images.
+        images: the batch [N,C,H,W], as the student saw it.
+        teacher: the network that gives the targets; no gradient flows into it.
+        temperature: T.
+
+    Returns:
+        The loss, 0-dim.
+
+    References:
+        Hinton et al., Distilling the Knowledge in a Neural Network, 2015, section 2.
     """
     with torch.no_grad():
         probabilities = (teacher(images) / temperature).softmax(1)
@@ -123,12 +137,24 @@ def augmented_loss(
     teacher: nn.Module | None = None,
     temperature: float = 1.0,
 ) -> Tensor:
-    """Mean cross-entropy of one training batch [N,C,H,W], augmented image by image, then mixed.
+    """Mean cross-entropy of one training batch, augmented image by image and then mixed by CutMix.
 
-    Targets are class indices [N] or probabilities [N,K]; a teacher's answers to the batch as it is trained
-    on take their place. CutMix comes with probability `cutmix`; 0 draws nothing for it. Augmentation
-    policies read pixels, which takes the images' `preprocess`. All draws come from the CPU generator, so
-    nothing waits for the device.
+    Args:
+        net: the network.
+        images: the batch [N,C,H,W], normalised.
+        targets: classes int64 [N], or probabilities [N,K].
+        strategy: the augmentation, as `dsa.parse_strategy` reads it.
+        cutmix: the probability of CutMix; 0 draws nothing for it.
+        generator: a CPU generator for all draws, so that nothing waits for the device.
+        preprocess: how the images were normalised; needed by augmentation policies, which work on pixels.
+        teacher: a network whose probabilities for the augmented batch take the place of `targets`.
+        temperature: of the teacher's loss, see `teacher_loss`.
+
+    Returns:
+        The loss, 0-dim.
+
+    Raises:
+        UserError: the strategy is an augmentation policy, and `preprocess` is missing.
     """
     x = dsa.apply(images, dsa.draw(strategy, len(images), generator), preprocess)
     drawn = maybe_cutmix(x.shape, cutmix, generator)
@@ -153,7 +179,21 @@ def training(
     teacher: nn.Module | None = None,
     temperature: float = 1.0,
 ) -> Iterator[int]:
-    """Train in place as `train` does, a step at a time: yields how many optimiser steps were taken."""
+    """Train a network in place, one optimiser step at a time.
+
+    Args:
+        net: the network.
+        images: [N,C,H,W], normalised floats, or uint8 together with `preprocess`.
+        targets: classes int64 [N], or probabilities [N,K].
+        recipe: optimiser, schedule, augmentation and length.
+        generator: a CPU generator for the order of the images and their augmentation.
+        preprocess: how uint8 images become what the network sees.
+        teacher: a network whose probabilities take the place of `targets`.
+        temperature: of the teacher's loss, see `teacher_loss`.
+
+    Yields:
+        The number of optimiser steps taken so far: 1, 2, ...
+    """
     n = len(images)
     steps = recipe.n_steps(n)
     optimiser = torch.optim.SGD(
@@ -191,19 +231,25 @@ def train(
     generator: torch.Generator,
     preprocess: Preprocess | None = None,
 ) -> None:
-    """Train in place on [N,C,H,W] images (normalised floats, or uint8 with `preprocess`).
+    """Train a network in place; see `training` for a loop that can be watched.
 
-    Targets are class indices [N] or probabilities [N,K]. Order and augmentation come from `generator`.
+    Args:
+        net: the network.
+        images: [N,C,H,W], normalised floats, or uint8 together with `preprocess`.
+        targets: classes int64 [N], or probabilities [N,K].
+        recipe: optimiser, schedule, augmentation and length.
+        generator: a CPU generator for the order of the images and their augmentation.
+        preprocess: how uint8 images become what the network sees.
     """
     for _ in training(net, images, targets, recipe, generator, preprocess):
         pass
 
 
 def piece_size(device: torch.device) -> int:
-    """How many images go through a network at a time.
+    """How many images to put through a network at a time.
 
-    On a CPU the activations of a piece stay in the cache: 50 images at a time were measured 2 to 3 times
-    faster than 1000. A GPU wants to be filled.
+    On a CPU, the activations of 50 images stay in the cache: this was measured to be 2 to 3 times faster than
+    1000 at a time. A GPU needs larger batches to be busy.
     """
     return 50 if device.type == "cpu" else 2000
 
@@ -215,7 +261,17 @@ def in_pieces(function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def accuracy(net: nn.Module, images: Tensor, labels: Tensor, preprocess: Preprocess) -> float:
-    """The fraction of uint8 images [N,C,H,W] classified right; one wait for the device, at the end."""
+    """The fraction of images that the network classifies correctly, in evaluation mode.
+
+    Args:
+        net: the network.
+        images: uint8 [N,C,H,W].
+        labels: int64 [N].
+        preprocess: how the images become what the network sees.
+
+    Returns:
+        A fraction in [0, 1]. The device is waited for once, at the end.
+    """
     net.eval()
     predicted = in_pieces(lambda x: net(preprocess(x)).argmax(1), images)
     return int((predicted == labels).sum()) / len(labels)

@@ -9,7 +9,7 @@ def count(n: int, noun: str) -> str:
 
 
 def true_minus(text: str) -> str:
-    """Numbers below zero with a minus sign, and not with the hyphen of a keyboard: for what is only read."""
+    """Write negative numbers with a minus sign instead of a hyphen: for text that only people read."""
     return re.sub(r"(?<![\w.])-(?=\d)", "\N{MINUS SIGN}", text)
 
 

@@ -1,1 +1,1 @@
-"""Other people's files: read, scored, exported, diagnosed, and contributed results checked."""
+"""Other people's files: import, evaluation, export and diagnosis; and checks of contributed results."""

@@ -1,6 +1,6 @@
-"""Check a published set against its published accuracy, and find which of the usual causes explains a miss.
+"""Check a published set against its published accuracy, and find which usual cause explains a difference.
 
-The trials are compared by test accuracy: they explain a difference and are no result.
+The trials are compared by test accuracy: they explain a difference, and must not be reported as results.
 """
 
 import contextlib
@@ -31,23 +31,23 @@ from bench.planning.sweep import Resources
 RATES = (0.001, 0.003, 0.01, 0.03, 0.1)
 DSA_STRATEGY = "color_crop_cutout_flip_scale_rotate"
 SUSPECTS = ("pixel values", "class order", "width", "augmentation", "learning rate")
-MOST_BLAMED = 3  # suspects that may share the blame
-LEAST_GAIN = 0.005  # of accuracy: less explains nothing
-IMAGES_SHOWN = 2000  # real training images that show which class is taken for which
+MOST_BLAMED = 3  # suspects that together explain a difference
+LEAST_GAIN = 0.005  # of accuracy; a smaller change explains nothing
+IMAGES_SHOWN = 2000  # real training images from which the class order is inferred
 GIVEN = "as given"
 
 
 @dataclass(frozen=True)
 class TrialSetup:
-    """One way to take the file and to train on it."""
+    """One way to read the file and to train on it."""
 
-    pixels: str  # which reading of the values
+    pixels: str  # how the values are read
     classes: tuple[int, ...]  # class c of the file is class classes[c] of the data
     architecture: Architecture
     protocol: Protocol
 
     def training(self, **changes: Any) -> "TrialSetup":
-        """With some values of the recipe changed."""
+        """The same setup with some values of the recipe changed."""
         recipe = replace(self.protocol.recipe, **changes)
         fixed = {"recipe": recipe, "rates": (), "learned_lr": False}
         return replace(self, protocol=self.protocol.model_copy(update=fixed))
@@ -55,16 +55,17 @@ class TrialSetup:
 
 @dataclass(frozen=True)
 class Trial:
-    """What one change does to the accuracy."""
+    """The effect of one change on the accuracy."""
 
-    round: int  # 0: as it was asked for
+    round: int  # 0: as requested
     suspect: str
     change: str
     accuracies: list[float]  # a fraction per student
-    gain: float  # over what this round began with
+    gain: float  # over the accuracy at the start of this round
 
     @property
     def accuracy(self) -> float:
+        """Mean of the students, a fraction."""
         return mean(self.accuracies)
 
     @property
@@ -83,12 +84,12 @@ class Verdict:
 
     @property
     def missing(self) -> float:
-        """What is left unexplained: expected less reached."""
+        """The difference that is left unexplained: expected minus reached accuracy, a fraction."""
         return self.expected - (self.blamed[-1] if self.blamed else self.first).accuracy
 
 
 class _Relabelled(DistilledDataset):
-    """A set whose classes are called otherwise."""
+    """A set whose classes are renumbered: class c becomes classes[c]."""
 
     def __init__(self, distilled: DistilledDataset, classes: tuple[int, ...]) -> None:
         super().__init__(distilled.preprocess)
@@ -101,7 +102,7 @@ class _Relabelled(DistilledDataset):
 
 
 class Verification:
-    """One set of one file, under one protocol and architecture."""
+    """The verification of one set of a file, under one protocol and architecture."""
 
     def __init__(
         self,
@@ -110,9 +111,19 @@ class Verification:
         setting: EvaluationSetting,
         on_trial: Callable[[Trial], None] = lambda trial: None,
     ) -> None:
-        """`seed` picks among the file's sets; `on_trial` gets each trial as it ends. Raises UserError."""
+        """Read the set.
+
+        Args:
+            request: the file, and what it does not say of itself.
+            seed: which of the file's sets.
+            setting: data set, architecture, protocol and students.
+            on_trial: is called with each trial as it ends.
+
+        Raises:
+            UserError: the file cannot be read, or has no such set.
+        """
         self._setting, self._on_trial = setting, on_trial
-        readings = _readings(request, seed, setting.data)  # on the CPU, as files are read
+        readings = _readings(request, seed, setting.data)  # on the CPU
         self._readings = {name: distilled.to(setting.device) for name, distilled in readings.items()}
         distilled = self._readings[GIVEN]
         same = tuple(range(setting.data.n_classes))
@@ -121,7 +132,15 @@ class Verification:
         self._start = setup.training(lr=learning_rate(distilled, setting.protocol, tuned)[0])
 
     def run(self, expected: float, tolerance: float) -> Verdict:
-        """Evaluate; while `expected` (a fraction) is missed by more, blame the suspect that comes nearest."""
+        """Evaluate the set; if it misses the accuracy, apply the changes that bring it closest, one by one.
+
+        Args:
+            expected: the published accuracy, a fraction.
+            tolerance: how far from it is close enough, a fraction.
+
+        Returns:
+            The first trial, and the changes that explain the difference.
+        """
         setup, blamed = self._start, list[Trial]()
         now = first = self._try(0, "as asked", self._describe(setup), setup, None)
         left = list(SUSPECTS)
@@ -161,7 +180,7 @@ class Verification:
         return f"{setup.protocol.name}, {setup.architecture.label}, rate {recipe.lr:g}, {recipe.augment}"
 
     def _changes(self, suspect: str, setup: TrialSetup) -> Iterator[tuple[str, TrialSetup]]:
-        """(what is changed, the setup with this one change)."""
+        """Yield (what is changed, the setup with this one change)."""
         recipe, architecture = setup.protocol.recipe, setup.architecture
         if suspect == "pixel values":
             yield from (
@@ -184,7 +203,7 @@ class Verification:
             yield from ((f"{rate:g}", setup.training(lr=rate)) for rate in RATES if rate != recipe.lr)
 
     def _class_order(self, setup: TrialSetup) -> tuple[int, ...]:
-        """The order under which one student guesses right most often on real training images."""
+        """The class order with which one student is right most often on real training images."""
         setting, seed = self._sit(setup), self._setting.seed
         distilled, train = self._set(setup), setting.data.train
         draw = random.generator(seed, "class order")
@@ -216,7 +235,24 @@ def prepare_verification(
     needs: Resources,
     on_trial: Callable[[Trial], None],
 ) -> Verification:
-    """A verification in the words of the command line. Raises UserError."""
+    """Prepare a verification from the arguments of the command line.
+
+    Args:
+        request: the file, and what it does not say of itself.
+        seed: which of the file's sets.
+        dataset: the data set that it was made from.
+        architecture: name of the students' architecture.
+        protocol: name of the protocol; by default that of the file's format.
+        students: number of students.
+        needs: threads and GPUs.
+        on_trial: is called with each trial as it ends.
+
+    Returns:
+        The verification, to be run.
+
+    Raises:
+        UserError: an argument is invalid, or the file cannot be read.
+    """
     if students < 1:
         raise UserError(f"--students {students}: must be at least 1")
     parsed = parse_architecture(architecture)
@@ -231,11 +267,11 @@ def prepare_verification(
 
 
 def _readings(request: ImportRequest, seed: int, dataset: Dataset) -> dict[str, DistilledDataset]:
-    """The set as asked for, and under every other meaning that its pixel values may have."""
+    """The set as requested, and under every other meaning that its pixel values could have."""
     found = {GIVEN: _pick(request, seed, dataset)}
     others: dict[str, DistilledDataset] = {}
     for space in SPACES:
-        with contextlib.suppress(UserError):  # its values cannot be that
+        with contextlib.suppress(UserError):  # its values rule that out
             others[f"taken as {space}"] = _pick(replace(request, space=space), seed, dataset)
     own = _pick(request, seed, dataset)
     own.preprocess = Preprocess(dataset.mean, dataset.std)
@@ -247,7 +283,7 @@ def _readings(request: ImportRequest, seed: int, dataset: Dataset) -> dict[str, 
 
 
 def _alike(one: DistilledDataset, other: DistilledDataset) -> bool:
-    """The students see the same images, and judge the same ones."""
+    """Whether students would be trained and tested on the same images with both."""
     with torch.no_grad():
         same = torch.equal(one.decode()[0], other.decode()[0])
     return same and one.preprocess == other.preprocess

@@ -1,4 +1,4 @@
-"""Distilled sets for other people's tools: decoded, in the layouts that they read."""
+"""Export of decoded sets in the layouts that other people's tools read."""
 
 import functools
 import json
@@ -31,11 +31,23 @@ ENDINGS = {"dc": ".pt", "safetensors": ".safetensors"}  # of those that are one 
 
 @torch.no_grad()
 def export_set(distilled: DistilledDataset, classes: Sequence[str], target: Path, format: str) -> list[Path]:
-    """Write the decoded set whole, or not at all; returns the files.
+    """Write the decoded set, completely or not at all.
 
-    Tensors are images [N,C,H,W] float32 as networks see them, labels int64 [N] or probabilities [N,K], and
-    the preprocessing that test images need; PNG files undo it and round to 8 bits. Raises UserError for an
-    unknown format, a target that is there already, and soft labels for a folder of images.
+    Tensors are images float32 [N,C,H,W] as networks see them, labels int64 [N] or probabilities [N,K], and
+    the preprocessing that test images need. PNG files undo the preprocessing and round to 8 bits.
+
+    Args:
+        distilled: the set.
+        classes: names of the classes, for the folders of images.
+        target: the file or folder to write.
+        format: one of EXPORT_FORMATS.
+
+    Returns:
+        The files.
+
+    Raises:
+        UserError: the format is unknown, the target has the wrong ending or exists already, or the labels are
+            soft and the format is a folder of images.
     """
     choose("export format", format, EXPORT_FORMATS)
     ending = ENDINGS.get(format, target.suffix)
@@ -63,7 +75,7 @@ def export_set(distilled: DistilledDataset, classes: Sequence[str], target: Path
 
 
 def _save_torch(value: Any, path: Path) -> None:
-    with path.open("wb") as file:  # given a name, torch refuses those that are hidden
+    with path.open("wb") as file:  # torch refuses hidden names, but not open files
         torch.save(value, file)
 
 
@@ -73,7 +85,7 @@ def _save_tensors(path: Path, tensors: dict[str, Tensor], transform: dict[str, A
 
 
 def _pictures(pixels: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, Tensor]:
-    """{name: pixels [C,H,W]}: numbered, so that they sort in the order of the classes, and named."""
+    """{file name: pixels [C,H,W]}; folders have number and name of the class, and sort by number."""
     names = [f"{c:05d}_{re.sub(r'[^A-Za-z0-9.-]+', '-', name)}" for c, name in enumerate(classes)]
     seen = [0] * len(classes)
     found = {}
@@ -98,7 +110,7 @@ def _file(target: Path, write: Callable[[Path], object]) -> Path:
 
 
 def _folder(target: Path, parts: dict[str, Any], write: Callable[[Path, Any], object]) -> list[Path]:
-    """Write every part under its name in a folder that takes its place when it is complete."""
+    """Write each part under its name into a folder, which is renamed to `target` when it is complete."""
     unfinished = target.with_name(temporary(target.name))
     try:
         for name, value in parts.items():

@@ -1,4 +1,4 @@
-"""Distilled sets that someone else made: artifacts of a result folder, scored like our own."""
+"""Distilled sets from elsewhere: stored as artifacts in a result folder, and scored like our own."""
 
 import functools
 import hashlib
@@ -28,12 +28,12 @@ from bench.planning.sweep import Resources
 from bench.planning.yaml_schema import describe_faults, list_faults
 from bench.records.schema import ANY_ARCHITECTURE
 
-ADOPTION_VERSION = 1  # of how such a set becomes an artifact
+ADOPTION_VERSION = 1  # raised when the same file becomes another artifact
 
 
 @dataclass(frozen=True)
 class NamedDataset:
-    """A data set, as the command line names it, and where its images are kept."""
+    """A data set as named on the command line, and where its images are stored."""
 
     spec: DatasetSpec
     path: Path
@@ -41,9 +41,9 @@ class NamedDataset:
 
     @classmethod
     def open(cls, text: str) -> "NamedDataset":
-        """From a name, a folder of images, or an entry as in a sweep file: {name: cifar10, data_dir: data}.
+        """Read a name, a folder of images, or an entry of a sweep file: {name: cifar10, data_dir: data}.
 
-        Raises UserError.
+        Raises UserError if there is no such data set.
         """
         try:
             spec = DatasetSpec.model_validate(yaml.safe_load(text))
@@ -71,13 +71,25 @@ class Adopted:
 def adopt_sets(
     store: Store, request: ImportRequest, source: NamedDataset, name: str | None = None
 ) -> list[Adopted]:
-    """Publish what a file holds as artifacts, one for each of its experiments; again changes nothing.
+    """Store the sets of a file as artifacts, one for each of its experiments; those that exist are kept.
 
-    Its key hashes what is stored, not where the file lies. Raises UserError.
+    The key hashes the content of the set, and not the path of the file.
+
+    Args:
+        store: the result folder.
+        request: the file, and what it does not say of itself.
+        source: the data set that the sets were made from.
+        name: the method's name in the records; by default the file's name.
+
+    Returns:
+        The sets and their jobs.
+
+    Raises:
+        UserError: the file cannot be read or does not fit the data set.
     """
     found = []
     for one in read_set(request, source.data):
-        # no file says which network it was distilled on: the identity has "any", and the cell's is not used
+        # files do not say which network they were distilled with: the identity has "any" instead of convnet
         cell = Cell(source.data, one.ipc, parse_architecture("convnet"), one.seed)
         identity = {
             "dataset": source.data.fingerprint,
@@ -90,7 +102,7 @@ def adopt_sets(
         }
         label = f"{identity['method']} {source.data.label} ipc {one.ipc} seed {one.seed}"
         job = make_job("distill", label, identity, {})
-        if store.state(job.kind, job.key) is not None:  # not there, or damaged
+        if store.state(job.kind, job.key) is not None:  # missing or damaged
             store.discard(job.kind, job.key)
             store.publish(job.key, _meta(job, one, source), functools.partial(_save, one))
         found.append(Adopted(one, job, cell))
@@ -108,7 +120,7 @@ def _content(one: Imported) -> str:
 
 
 def _meta(job: Job, one: Imported, source: NamedDataset) -> dict[str, Any]:
-    """As that of a distillation, without its cost, which is not known."""
+    """The metadata of a distillation, without its cost, which is not known."""
     return {
         "kind": job.kind,
         "label": job.label,
@@ -135,7 +147,10 @@ def _meta(job: Job, one: Imported, source: NamedDataset) -> dict[str, Any]:
 def evaluation_specs(
     source: NamedDataset, architectures: Sequence[str], protocols: Sequence[str], students: int
 ) -> list[EvaluationSpec]:
-    """One for each architecture and protocol, by name. Raises UserError for unknown and unfit ones."""
+    """What to evaluate: each architecture under each protocol, both by name.
+
+    Raises UserError for an unknown name, and for an architecture that cannot take the images.
+    """
     if students < 1:
         raise UserError(f"--students {students}: must be at least 1")
     parsed = [parse_architecture(name) for name in architectures]
@@ -154,7 +169,7 @@ def external_session(
     specs: Sequence[EvaluationSpec],
     resources: Resources,
 ) -> Session:
-    """The jobs that score imported sets; those that are done are not run again."""
+    """A session with the jobs that score imported sets; finished jobs are not run again."""
     jobs = {a.job.key: a.job for a in adopted}
     for spec in specs:
         plan_evaluations(jobs, spec, [a.cell for a in adopted], [a.job for a in adopted])

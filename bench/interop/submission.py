@@ -1,4 +1,4 @@
-"""Checks of contributed results: files, keys, storage, and some records evaluated again."""
+"""Checks of contributed results: files, keys and storage; some records are evaluated again."""
 
 import math
 import os
@@ -42,13 +42,13 @@ from bench.records.to_sweep import (
     sweep_of,
 )
 
-LEAST_TOLERANCE = 0.02  # of accuracy: within it two devices agree
+LEAST_TOLERANCE = 0.02  # of accuracy: smaller differences are accepted between devices
 STANDARD_ERRORS = 2  # standard errors of the difference
 
 
 @dataclass(frozen=True)
 class Check:
-    """What was looked at, how often it was right, and a line for each time that it was not."""
+    """What was checked, how many records passed, and a line for each that did not."""
 
     name: str
     passed: int
@@ -58,13 +58,25 @@ class Check:
 
 @dataclass
 class Submission:
-    """A result folder that somebody contributes. `given`: data sets by fingerprint, for those elsewhere."""
+    """A result folder that somebody contributes.
+
+    Args:
+        directory: the folder.
+        given: data sets by fingerprint, for those that are not where the artifacts say.
+    """
 
     directory: Path
     given: Mapping[str, Dataset]
 
     def checks(self, sample: int) -> Iterator[Check]:
-        """Each check as it ends, the slow one last. Raises UserError where there is no record to check."""
+        """Run the checks and yield each as it ends; the slow one comes near the end.
+
+        Args:
+            sample: how many records are evaluated again.
+
+        Raises:
+            UserError: there is no record to check.
+        """
         records, problems = read_records(self.directory)
         yield Check("record: schema, checksum, name", len(records), problems)
         yield _check("record: no experiment twice", records, _twice(records))
@@ -144,7 +156,7 @@ class Submission:
         return dict(self.given)
 
     def _dataset(self, record: Record) -> Dataset | str:
-        """The data set, or why it is not here; looked for where the artifact was made."""
+        """The data set, or why it was not found; it is looked for where the artifact says it is."""
         wanted = record.dataset_fingerprint
         if wanted not in self._datasets:
             self._datasets[wanted] = self._find(record)
@@ -171,7 +183,7 @@ class Submission:
     # --- keys -----------------------------------------------------------------------------------------------
 
     def _planned(self, records: Sequence[Record]) -> tuple[dict[str, Job], list[str]]:
-        """The jobs by key that today's ddbench plans for these records, and which records are not theirs."""
+        """The jobs that this ddbench plans for these records, by key, and a line for each other record."""
         jobs: dict[str, Job] = {}
         failures = []
         by_key = {record.key: record for record in records}
@@ -200,7 +212,7 @@ class Submission:
         return jobs, failures
 
     def _plan(self, rows: Sequence[Row], records: Sequence[Record]) -> dict[str, Job]:
-        """Of records that differ in their seed only."""
+        """The jobs for records that differ in their seed only."""
         first = records[0]
         found = self._data(first)
         meta = self._store.meta(first.artifact)
@@ -212,7 +224,7 @@ class Submission:
         return plan_sweep(sweep, {spec.label: found for spec in sweep.datasets}, chosen)
 
     def _plan_foreign(self, records: Sequence[Record], found: Dataset) -> dict[str, Job]:
-        """For sets from elsewhere only their evaluation is planned."""
+        """The jobs for sets from elsewhere, which are only evaluated."""
         first = records[0]
         network = parse_architecture(first.eval_arch)
         spec = EvaluationSpec(network, load_protocol(first.protocol), len(first.accuracies), *_besides(first))
@@ -227,7 +239,7 @@ class Submission:
     # --- accuracies -----------------------------------------------------------------------------------------
 
     def _again(self, records: Sequence[Record], jobs: Mapping[str, Job], sample: int) -> Check:
-        """Train the students of some records again, the same ones at every call."""
+        """Train the students of some records again; every call chooses the same records."""
         ordered = sorted(records, key=lambda record: record.key)
         drawn = random.Random(0).sample(ordered, min(sample, len(ordered)))
         failures, notes = list[str](), list[str]()
@@ -251,9 +263,9 @@ class Submission:
         return Check(f"accuracy: {len(drawn)} of {len(ordered)} evaluated again", len(notes), failures, notes)
 
     def _examine(self, record: Record, job: Job) -> EvaluationResult:
-        """As many students, trained again; at the record's learning rate where the protocol lets one choose.
+        """Train as many students again, at the record's learning rate if the protocol has several.
 
-        Raises UserError where the teacher is not among the artifacts, or the rate not among the protocol's.
+        Raises UserError if the teacher is not among the artifacts, or the rate not among the protocol's.
         """
         teacher = None
         if key := job.inputs.get("teacher"):
@@ -279,7 +291,7 @@ class Submission:
 
 
 def _unlike(record: Record, job: Job) -> list[str]:
-    """What a record says otherwise than the job of its key, beyond what that was planned from."""
+    """The names of the fields in which a record differs from the job that has its key."""
     said = {
         "artifact": (record.artifact, job.inputs["artifact"]),
         "seed": (record.seed, job.identity["seed"]),
@@ -289,7 +301,7 @@ def _unlike(record: Record, job: Job) -> list[str]:
 
 
 def _at_rate(protocol: Protocol, record: Record) -> Protocol:
-    """With the one of its rates that was chosen. Raises UserError for a rate that is none of them."""
+    """The protocol with the chosen learning rate. Raises UserError if that is not one of its rates."""
     if record.training is None or not protocol.rates:
         return protocol
     lr, scores = record.training.lr, record.training.holdout_scores or {}
@@ -299,7 +311,7 @@ def _at_rate(protocol: Protocol, record: Record) -> Protocol:
 
 
 def _otherwise(record: Record, again: StudentTraining) -> list[str]:
-    """How the students were trained, where the record says otherwise; what chose a rate is not run again."""
+    """Where the record differs from how the students were trained; how a rate was chosen is not checked."""
     if record.training is None:
         return []
     said, found = (t.model_dump(exclude={"lr_from", "holdout_scores"}) for t in (record.training, again))
@@ -307,15 +319,22 @@ def _otherwise(record: Record, again: StudentTraining) -> list[str]:
 
 
 def tolerance(again: Sequence[float], n_test: int) -> float:
-    """How far the mean of other students may lie from that of these and still agree, as a fraction.
+    """How far two mean accuracies of students may differ and still agree.
 
-    On one kind of CPU a student is a function of its seeds, and the means are equal. On another device sums
-    of floats are rounded otherwise, training amplifies that, and the student ends as if it had been drawn
-    anew: the means then differ by their standard error, sqrt(2 / students) times the deviation of one
-    student. That is the deviation of those trained here, as one that is claimed could be made to allow
-    anything; and, as few students tell little, no less than the binomial deviation of an accuracy over the
-    test split. Two standard errors are allowed, and never less than two points, about what a change of
-    libraries moves.
+    On the same kind of CPU, a student depends only on its seeds, and the means are equal. Another device
+    rounds sums of floats differently and training amplifies this, so that students differ as if their seeds
+    did. Then the standard error of the difference is sqrt(2 / students) times the standard deviation of one
+    student. The deviation is that of the students trained here, because a claimed one could be made up; as
+    few students do not determine it well, it is at least the binomial deviation of an accuracy on the test
+    split. Two standard errors are allowed, and at least two points, about the effect of other library
+    versions.
+
+    Args:
+        again: accuracies of the students trained here, fractions.
+        n_test: images of the test split.
+
+    Returns:
+        The allowed difference, a fraction.
     """
     level = mean(again)
     deviations = [stdev(again)] if len(again) > 1 else []
@@ -333,7 +352,7 @@ def _complaints(records: Sequence[Record], complaint: Callable[[Record], str | N
 def _guarded(complaint: Callable[[Record], str | None], record: Record) -> str | None:
     try:
         return complaint(record)
-    except (LookupError, TypeError, ValueError) as error:  # of a meta.json that is whole, but made by hand
+    except (LookupError, TypeError, ValueError) as error:  # from a meta.json made by hand
         return f"artifacts/{record.artifact}: {first_line(error)}"
 
 
@@ -342,7 +361,7 @@ def _check(name: str, records: Sequence[Record], failures: list[str]) -> Check:
 
 
 def _not_installed(records: Sequence[Record]) -> dict[str, str]:
-    """{method: what to do} for methods that this installation does not have."""
+    """{method: how to install it} for methods that are not installed."""
     known, found = method_names(), {}
     for record in records:
         if record.method not in known and record.hyperparameters.keys() != EXTERNAL_HYPERPARAMETERS:
@@ -353,7 +372,7 @@ def _not_installed(records: Sequence[Record]) -> dict[str, str]:
 
 
 def _twice(records: Sequence[Record]) -> list[str]:
-    """A line for each record after the first of one experiment."""
+    """A line for each record that repeats the experiment of another one."""
     found: dict[tuple[Any, ...], list[str]] = defaultdict(list)
     for r in records:
         spec = (r.artifact, r.eval_arch, r.protocol, r.protocol_version, r.seed, len(r.accuracies))
@@ -362,7 +381,7 @@ def _twice(records: Sequence[Record]) -> list[str]:
 
 
 def _besides(r: Record) -> tuple[tuple[float, ...], bool]:
-    """What the evaluation recorded in addition: the fractions of a curve, and whether snapshots."""
+    """What the evaluation recorded in addition: the fractions of a curve, and whether it has snapshots."""
     if r.metrics is None:
         return (), False
     return tuple(point.fraction for point in r.metrics.curve), r.metrics.snapshots is not None

@@ -1,9 +1,9 @@
 """Classifiers that a memory was not distilled for (RTP; Deng & Russakovsky, NeurIPS 2022, section 5.3).
 
-A new task is a list of groups of classes. Classes that the artifact holds are recombined: its own images of
-them, labelled by their group. Classes that it does not hold come from a few real images of each, the shots,
-through a memory of linear bases that stays as it is: as the combinations of its bases nearest to the shots
-("fitted"), or by the class embedding that the shots give ("embedding").
+A task is a list of groups of classes. For classes that the artifact has, its own images are used, labelled by
+their group ("recombined"). For other classes, a memory of linear bases makes images from a few real ones, the
+shots, without being changed: the combinations of bases closest to the shots ("fitted"), or the images of the
+class embedding computed from the shots ("embedding").
 """
 
 import json
@@ -32,13 +32,13 @@ from bench.execution.store import WEIGHTS, Store, verified_meta
 from bench.planning.protocols import load_protocol
 from bench.records.schema import content_digest
 
-RIDGE = 1e-3  # only steadies the solve where bases are nearly alike
+RIDGE = 1e-3  # only stabilises the solution where bases are nearly equal
 ByClass = dict[int, Tensor]  # class of the whole data set -> its images [n,C,H,W], normalised or uint8
 
 
 @runtime_checkable
 class Memory(Protocol):
-    """What a parameterisation offers if it can make images of classes that it does not hold."""
+    """A parameterisation that can make images of classes that it was not distilled for."""
 
     @property
     def embeds(self) -> bool: ...
@@ -50,10 +50,10 @@ class Memory(Protocol):
 
 @dataclass(frozen=True)
 class RecallQuestion:
-    """What is asked: a task in the words of the command line, and how the answers are scored."""
+    """A task as given on the command line, and how to score it."""
 
     classes: str  # groups between commas, the classes of a group between plus signs
-    shots: int  # real images of each class that the artifact does not hold
+    shots: int  # real images of each class that the artifact does not have
     architecture: str
     protocol: str
     students: int
@@ -71,23 +71,25 @@ class RecallQuestion:
 
 @dataclass(frozen=True)
 class RecallTask:
-    """Groups of classes, the classes that the artifact holds, and the data; all positions are in `whole`."""
+    """Groups of classes, the artifact's classes, and the data; classes are positions in `whole`."""
 
     whole: Dataset
     groups: list[list[int]]
     held: list[int]  # position in the artifact -> position in the whole data set
-    data: Dataset  # of the groups: what the students are judged on
+    data: Dataset  # with the groups as classes: what the students are tested on
 
     @property
     def classes(self) -> list[int]:
+        """The classes of the task."""
         return [c for group in self.groups for c in group]
 
     @property
     def new(self) -> list[int]:
+        """The classes of the task that the artifact does not have."""
         return [c for c in self.classes if c not in self.held]
 
     def real(self, per_class: int, generator: torch.Generator) -> ByClass:
-        """Random training images uint8 of each class; a class's are the same whatever the task is."""
+        """Random training images uint8 of each class; those of a class do not depend on the task."""
         index = ClassIndex.of(self.whole.train.labels, self.whole.n_classes)
         drawn = ClassSampler(index, per_class, generator).next()
         return {c: self.whole.train.images[drawn[c]] for c in self.classes}
@@ -100,13 +102,13 @@ class RecallAnswer:
     name: str
     images: Tensor
     labels: Tensor
-    images_per_class: tuple[int, int]  # different ones: fewest, most
-    floats: int  # stored; an artifact counts whole, whatever the task asks of it
+    images_per_class: tuple[int, int]  # fewest and most, without repetitions
+    floats: int  # stored; an artifact is counted in full, even if the task uses a part of it
 
 
 @dataclass(frozen=True)
 class RecallRow:
-    """An answer, scored."""
+    """An answer and its accuracies."""
 
     name: str
     accuracies: list[float]  # a fraction per student
@@ -114,7 +116,7 @@ class RecallRow:
     floats: int
 
     def words(self) -> tuple[str, str, str, str]:
-        """For a table: the name, percent of accuracy (of one artifact, so no interval), images, floats."""
+        """The cells of a table: name, accuracy in percent (one artifact, so no interval), images, floats."""
         found = [100 * a for a in self.accuracies]
         spread = f" ± {stdev(found):.1f}" if len(found) > 1 else ""
         images = " to ".join(f"{n:,}" for n in sorted(set(self.images_per_class)))
@@ -123,15 +125,15 @@ class RecallRow:
 
 @dataclass(frozen=True)
 class RecallResult:
-    """The rows of the table, and the file that has them too."""
+    """The rows of the table, and the file with the same content."""
 
     title: str  # the artifact and the task
     rows: list[RecallRow]
-    path: Path  # the same as JSON
+    path: Path  # JSON
 
 
 class _Shown(DistilledDataset):
-    """An answer as students are trained on it; stored nowhere."""
+    """An answer as a set for students to train on; it is never saved."""
 
     def __init__(self, answer: RecallAnswer, preprocess: Preprocess) -> None:
         super().__init__(preprocess)
@@ -143,11 +145,19 @@ class _Shown(DistilledDataset):
 
 
 def recall_task(directory: Path, identity: str | None, question: RecallQuestion) -> RecallResult:
-    """Train students for the task on what the artifact makes of it and on real images; keep the accuracies.
+    """Train students for a task, on images from the artifact and on real ones, and write their accuracies.
 
-    `directory` is a result folder, where `identity` is the beginning of a key, or the artifact's own folder.
-    Raises UserError for a task that cannot be read or asked of this artifact, a damaged artifact, and data
-    that are not there or have changed.
+    Args:
+        directory: a result folder, or the folder of an artifact.
+        identity: with a result folder, the beginning of the artifact's key.
+        question: the task.
+
+    Returns:
+        The table, and the file that was written.
+
+    Raises:
+        UserError: the task is not valid for this artifact, the artifact is damaged, or its data set is
+            missing or has changed.
     """
     architecture = parse_architecture(question.architecture)
     protocol = load_protocol(question.protocol, taught=False)
@@ -194,7 +204,7 @@ def _locate(directory: Path, identity: str | None) -> tuple[Store, str]:
 
 
 def _data_of(meta: dict[str, Any]) -> tuple[Dataset, list[int]]:
-    """The data set that the artifact comes from, whole, and which of its classes the artifact holds."""
+    """The artifact's data set with all of its classes, and which of them the artifact has."""
     if "dataset_spec" not in meta:
         raise UserError(
             f"{meta['label']} does not say where its data are (an older ddbench): distill it again"
@@ -212,7 +222,7 @@ def _data_of(meta: dict[str, Any]) -> tuple[Dataset, list[int]]:
 
 
 def _groups(text: str, classes: tuple[str, ...]) -> list[list[int]]:
-    """0+2,1 -> [[0, 2], [1]]: positions in `classes`. Raises UserError for what is not a task."""
+    """Read a task: 0+2,1 -> [[0, 2], [1]], positions in `classes`. Raises UserError if it is not one."""
     groups = [[name.strip() for name in group.split("+")] for group in text.split(",")]
     if not all(name for group in groups for name in group):
         raise UserError(f"--classes {text!r}: a class is missing; write groups like 0,1,7 or 0+2,1+3")
@@ -232,7 +242,7 @@ def _groups(text: str, classes: tuple[str, ...]) -> list[list[int]]:
 def _from_memory(
     distilled: DistilledDataset, task: RecallTask, question: RecallQuestion
 ) -> list[RecallAnswer]:
-    """The artifact's own images of the classes that it holds, and those of new classes, by each way."""
+    """The artifact's images of its own classes, with those of new classes made in each of the ways."""
     own = _own_images(distilled, task)
     if not task.new:
         return [_answer("memory (recombined)", own, task, distilled.n_stored)]
@@ -262,7 +272,7 @@ def _from_memory(
 
 
 def _from_data(task: RecallTask, ipc: int | None, question: RecallQuestion) -> list[RecallAnswer]:
-    """Real images: as many as the artifact's budget holds of each class, the shots, and all."""
+    """Real images: as many per class as fit the artifact's budget, the shots, and all."""
     size = task.whole.train.images[0].numel()
 
     def real(name: str, per_class: int, purpose: str) -> RecallAnswer:
@@ -283,12 +293,12 @@ def _shots(question: RecallQuestion) -> str:
 
 
 def _own_images(distilled: DistilledDataset, task: RecallTask) -> ByClass:
-    """What the artifact decodes to, of each class of the task that it holds."""
+    """The artifact's decoded images of each class of the task that it has."""
     images, targets = distilled.decode()
     labels = targets if targets.ndim == 1 else targets.argmax(1)
     own = {c: images[labels == task.held.index(c)] for c in task.classes if c in task.held}
     for c, found in own.items():
-        if not len(found):  # learned labels may leave a class without images
+        if not len(found):  # with learned labels, a class can lose its images
             raise UserError(
                 f"--classes: no image of the artifact is labelled {task.whole.classes[c]!r} any more"
             )
@@ -296,7 +306,7 @@ def _own_images(distilled: DistilledDataset, task: RecallTask) -> ByClass:
 
 
 def _answer(name: str, images: ByClass, task: RecallTask, floats: int) -> RecallAnswer:
-    """All classes together, labelled by their groups. Small classes are repeated, so that all weigh alike."""
+    """All classes together, labelled by their groups; small classes are repeated to equal size."""
     counts = [len(images[c]) for c in task.classes]
     rows = torch.arange(max(counts))
     groups = torch.tensor([j for j, group in enumerate(task.groups) for _ in group])

@@ -1,4 +1,4 @@
-"""The parts that methods share: what `compose` may name, and what artifacts and jobs may."""
+"""The parts that methods share: those that `compose` can name, and those that artifacts and jobs can."""
 
 from typing import Any
 

@@ -1,13 +1,14 @@
-"""The gradient of every class's own loss, for all classes at once.
+"""The gradient of each class's loss, for many classes in one pass.
 
-One pass goes over the images and back to the outputs of the layers; the gradient of a class then follows from
-its own images' inputs and output gradients (for a convolution, it is the weight gradient of a grouped
-convolution with one group a class).
+One forward pass and one backward pass give the inputs of the layers and the gradients of their outputs. The
+gradient of a class then follows from the rows of its own images (for a convolution it is the weight gradient
+of a grouped convolution with one group per class).
 
-Measured on one CPU thread with 10 classes of 10 or 64 real and 10 synthetic images, back to the pixels, as
-multiples of the speed of a loop over the classes, at 8x8x1 (ConvNet-2) and at 32x32x3 (ConvNet-3). All
-classes at once: 1.1 to 2.0 and 0.5 to 0.9; vmap of grad, 0.8 to 1.8 and 0.3 to 0.9; unfolded inputs and
-products of matrices, 0.9 to 1.7 and 0.4 to 0.7. In pieces of 50 images, as here: 1.1 to 1.6 and 0.9 to 1.0.
+Speed, as a multiple of that of a loop over the classes, measured on one CPU thread for 10 classes of 10 or 64
+real and 10 synthetic images, including the way back to the pixels; the first range is for 8x8x1 images and
+ConvNet-2, the second for 32x32x3 images and ConvNet-3. All classes at once: 1.1 to 2.0 and 0.5 to 0.9. vmap
+of grad: 0.8 to 1.8 and 0.3 to 0.9. Unfolded inputs and matrix products: 0.9 to 1.7 and 0.4 to 0.7. In pieces
+of 50 images, as here: 1.1 to 1.6 and 0.9 to 1.0.
 """
 
 from collections.abc import Callable
@@ -29,12 +30,19 @@ LAYERS = (*WEIGHED, nn.GroupNorm, nn.LayerNorm)
 
 
 def matched_parameters(net: nn.Module, matched: Matched) -> list[str]:
-    """The names of what is matched, in the order of `net.named_parameters()`.
+    """The names of the parameters whose gradients are matched.
 
-    `kernels`: the weights of convolutions (IDC); `weights`: those of linear layers as well (DC); `all`: also
-    biases and the affine parameters of norms. Raises UserError where that is nothing, and for a layer that is
-    not handled here, a batch norm above all: it couples the images of a batch, so that no class would have a
-    gradient of its own.
+    Args:
+        net: the network.
+        matched: "kernels", the weights of convolutions (IDC); "weights", those of linear layers as well (DC);
+            "all", also biases and the affine parameters of norms.
+
+    Returns:
+        Their names, in the order of `net.named_parameters()`.
+
+    Raises:
+        UserError: there are no such parameters, or a layer is not supported. Batch norm is not, because it
+            couples the images of a batch, so that a class has no gradient of its own.
     """
     names: list[str] = []
     for prefix, module in net.named_modules():
@@ -54,7 +62,7 @@ def matched_parameters(net: nn.Module, matched: Matched) -> list[str]:
 
 
 def _handled(module: nn.Module) -> bool:
-    """Whether the gradients of this layer's own parameters, if it has any, are known to `_gradient`."""
+    """Whether `_gradient` can compute the gradients of this layer's own parameters, if it has any."""
     if isinstance(module, nn.Conv2d):
         return module.groups == 1 and module.padding_mode == "zeros" and not isinstance(module.padding, str)
     if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -70,12 +78,25 @@ def per_class_gradients(
     matched: Matched,
     create_graph: bool,
 ) -> list[Tensor]:
-    """Gradients [K,*shape] of the matched parameters: of the mean cross-entropy of each class's own B images.
+    """The gradient of each class's mean cross-entropy in the matched parameters.
 
-    Images are [K*B,C,H,W], class after class; targets indices [K*B] or probabilities [K*B,C]. K is `groups`.
-    With `create_graph` the gradients are differentiable in images and targets, and never in the network,
-    which is left as it is. Some classes at a time: as many as keep a CPU's cache, or a GPU's memory, in
-    bounds.
+    The classes are processed a few at a time, so that a piece fits a CPU's cache or a GPU's memory. The
+    network is not changed.
+
+    Args:
+        net: the network.
+        images: [K*B,C,H,W], class after class, B of each.
+        targets: classes int64 [K*B], or probabilities [K*B,n_classes].
+        groups: number of classes, K.
+        matched: which parameters, see `matched_parameters`.
+        create_graph: make the gradients differentiable in images and targets; never in the network.
+
+    Returns:
+        A gradient [K,*shape] for each matched parameter, in the order of `matched_parameters`.
+
+    Raises:
+        ValueError: the images do not divide into K classes.
+        UserError: the network has a layer that is not supported, or calls a layer twice.
     """
     size, rest = divmod(len(images), groups)
     if rest or not size:
@@ -92,15 +113,15 @@ def per_class_gradients(
 def _piece(
     net: nn.Module, names: list[str], images: Tensor, targets: Tensor, k: int, create_graph: bool
 ) -> list[Tensor]:
-    """`per_class_gradients` of k classes in one pass."""
-    inputs, outputs = {}, {}  # of each layer with a matched parameter
+    """`per_class_gradients` for k classes in one pass."""
+    inputs, outputs = {}, {}  # of each layer that has a matched parameter
 
     def keep(layer: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def hook(module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
             if layer in outputs:
                 raise UserError(f"gradient matching cannot take a network that calls its {layer!r} twice")
             inputs[layer] = given[0]
-            outputs[layer] = output.requires_grad_()  # that of the first layer may have none
+            outputs[layer] = output.requires_grad_()  # the first layer's may not require a gradient yet
 
         return hook
 
@@ -122,7 +143,7 @@ def _piece(
 
 
 def _gradient(module: nn.Module, leaf: str, x: Tensor, signal: Tensor, k: int) -> Tensor:
-    """Gradient [k,*shape] of a layer's `weight` or `bias`, from its input and the gradient of its output."""
+    """Gradient [k,*shape] of a layer's weight or bias, from its input and the gradient of its output."""
     if isinstance(module, nn.Conv2d):
         if leaf == "bias":
             return _by_class(signal, k).sum((1, 3, 4))

@@ -1,4 +1,4 @@
-"""What the coreset baselines share: real images, chosen class by class, as an artifact."""
+"""Shared by the coreset baselines: real images, chosen class by class, as a distilled set."""
 
 from collections.abc import Callable
 
@@ -11,12 +11,20 @@ from methods.blocks.parameterise.pixels import Pixels
 
 
 def real_images(problem: Problem, chosen: list[Tensor]) -> Pixels:
-    """The chosen training images, one index tensor a class, as they are."""
+    """The chosen training images as a set; `chosen` has one index tensor int64 [n] for each class."""
     return Pixels(problem.images[torch.cat(chosen)], [len(c) for c in chosen], problem.preprocess)
 
 
 def select_by_features(problem: Problem, pick: Callable[[Tensor, int], Tensor]) -> Pixels:
-    """Apply `pick(features [n,D], ipc) -> positions [ipc]` to each class; needs an `Embedding` prepared."""
+    """Choose `ipc` real images of each class by their features.
+
+    Args:
+        problem: with the prerequisite `Embedding` under the role "embedding".
+        pick: (features of one class [n,D], ipc) -> positions of the chosen images, int64 [ipc].
+
+    Returns:
+        The chosen images, uint8.
+    """
     features = problem.prepared["embedding"]["features"].to(problem.device)
     index = ClassIndex.of(problem.labels, problem.n_classes)
     members = [index.members(c) for c in range(problem.n_classes)]

@@ -1,8 +1,8 @@
 """Expert trajectories: the weights of networks trained on the real set, after every epoch.
 
-They are a chain of small prerequisites, one for each epoch of a block of experts: only the epochs that some
-method reads are trained, every distillation of a sweep shares them, a longer bank only adds to a shorter one,
-and a killed run loses one epoch of one block.
+They form a chain of small prerequisites, one for each epoch of each block of experts. So only the epochs that
+a method reads are trained, all distillations of a sweep share them, more epochs or experts add to those that
+exist, and a killed run loses one epoch of one block.
 """
 
 import dataclasses
@@ -20,16 +20,29 @@ from bench.core.networks.base import Network
 from bench.core.training import BatchOrder, Recipe
 from methods.blocks.students import InnerStudent
 
-BLOCK = 10  # experts of a job; ask for multiples of it, and a larger bank keeps all of a smaller one
+BLOCK = 10  # experts of a job; with multiples of it, a larger number of experts reuses all of a smaller one
 
 
 @dataclass(frozen=True)
 class ExpertEpoch:
-    """A block of experts after an epoch of SGD on the real set (Cazenavette et al., CVPR 2022, section 3.1).
+    """A block of experts after an epoch of SGD on the real set, at a constant learning rate.
 
-    Epoch 0 is their initialisation. The learning rate is constant; images are augmented one by one. An expert
-    is drawn from its place (block, row) and the epoch alone: all seeds of a sweep share one bank, as in the
-    papers, and a block's first rows are the same whatever its size.
+    All draws depend only on the expert's block, its row and the epoch: all seeds of a sweep share the same
+    experts, as in the papers, and the first rows of a block are the same whatever its size.
+
+    Args:
+        block: number of the block.
+        size: experts in it, at most BLOCK.
+        epoch: passes over the training set; 0 is the initialisation.
+        lr: learning rate.
+        batch_size: images per step.
+        momentum: of SGD.
+        weight_decay: of SGD.
+        augment: augmentation, drawn for each image.
+        cutmix: probability that a batch is mixed by CutMix.
+
+    References:
+        Cazenavette et al., Matching Training Trajectories, CVPR 2022, section 3.1.
     """
 
     version: ClassVar[int] = 1
@@ -50,12 +63,18 @@ class ExpertEpoch:
         return f"experts {first}-{first + self.size - 1} epoch {self.epoch}"
 
     def requires(self) -> dict[str, Prerequisite]:
+        """The same experts one epoch earlier, under the role "before"; nothing for epoch 0."""
         return {"before": dataclasses.replace(self, epoch=self.epoch - 1)} if self.epoch else {}
 
     def build(self, problem: Problem) -> dict[str, Tensor]:
-        """{"weights": [size,P]}, flat as `parameters_to_vector` orders them; with momentum also "velocity".
+        """Train the block for one more epoch, or initialise it.
 
-        Raises UserError for a network that keeps running statistics, which a weight vector does not hold.
+        Returns:
+            {"weights": [size,P]}, each row ordered as by `parameters_to_vector`; with momentum also
+            {"velocity": [size,P]}.
+
+        Raises:
+            UserError: the network keeps running statistics, which a weight vector does not contain.
         """
         row = self._go_on if self.epoch else self._begin
         rows = [row(problem, expert) for expert in range(self.size)]
@@ -110,9 +129,22 @@ def trajectories(
     augment: str = "none",
     cutmix: float = 0.0,
 ) -> dict[str, Prerequisite]:
-    """What a method requires that reads `experts` trajectories of epochs 0 .. `epochs`.
+    """The prerequisites of a method that reads expert trajectories.
 
-    All epochs are named, also those between which nothing is read: so each is charged to the method, once.
+    Every epoch is listed, even if only some are read, so that each is charged to the method once.
+
+    Args:
+        experts: number of experts.
+        epochs: the last epoch that is read; the first is 0, the initialisation.
+        lr: learning rate.
+        batch_size: images per step.
+        momentum: of SGD.
+        weight_decay: of SGD.
+        augment: augmentation, drawn for each image.
+        cutmix: probability that a batch is mixed by CutMix.
+
+    Returns:
+        {"experts/BLOCK/EPOCH": prerequisite}, as `Experts` expects them.
     """
     return {
         f"experts/{block}/{epoch}": ExpertEpoch(
@@ -132,11 +164,16 @@ def trajectories(
 
 
 class Experts:
-    """Networks trained on the real set, at each epoch of their training: the prepared trajectories.
+    """Networks trained on the real set, at each epoch of their training.
 
-    They stand in the problem under the roles that `trajectories` gives them. The tensors stay where they are,
-    mapped from their files; only rows that are read come to the device. `first` is the earliest epoch that
-    `network` draws. Raises UserError when there are none.
+    The tensors stay mapped from their files; only the rows that are read are copied to the device.
+
+    Args:
+        problem: with the prerequisites of `trajectories`.
+        first: the earliest epoch that `network` draws.
+
+    Raises:
+        UserError: the problem has no expert trajectories, or none from epoch `first` on.
     """
 
     def __init__(self, problem: Problem, first: int = 0) -> None:
@@ -154,15 +191,24 @@ class Experts:
         self._rows = [(block, row) for block, size in sizes.items() for row in range(size)]
 
     def weights(self, expert: int, epoch: int) -> Tensor:
-        """A copy of one checkpoint [P], on the problem's device."""
+        """A copy of one expert's weights [P] after an epoch, on the problem's device."""
         block, row = self._rows[expert]
         bank = self._problem.prepared[f"experts/{block}/{epoch}"]["weights"]
         return bank[row].to(self._problem.device, copy=True)
 
     def segment(self, generator: torch.Generator, start_epochs: int, span: int) -> tuple[Tensor, Tensor]:
-        """theta_t and theta_{t + span}, [P] each, for t uniform over 0 .. start_epochs - 1 and any expert.
+        """Draw a segment of a random expert's trajectory.
 
-        Raises UserError when a segment may end after the last epoch that there is.
+        Args:
+            generator: a CPU generator.
+            start_epochs: the segment starts at an epoch t, uniform over 0 .. start_epochs - 1.
+            span: its length in epochs.
+
+        Returns:
+            The weights theta_t and theta_{t + span}, [P] each.
+
+        Raises:
+            UserError: a segment could end after the experts' last epoch.
         """
         if start_epochs - 1 + span > self._last:
             raise UserError(
@@ -173,7 +219,7 @@ class Experts:
         return self.weights(expert, t), self.weights(expert, t + span)
 
     def network(self, generator: torch.Generator) -> Network:
-        """A network with the weights of a random expert at a random epoch, from `first` to the last."""
+        """A network with the weights of a random expert at a random epoch, from `first` to the last one."""
         expert = self._draw(generator, len(self._rows))
         epoch = self._first + self._draw(generator, self._last + 1 - self._first)
         return _network(self._problem, self.weights(expert, epoch), generator)
@@ -184,7 +230,7 @@ class Experts:
 
 
 def _network(problem: Problem, weights: Tensor, generator: torch.Generator) -> Network:
-    """A network with a copy of these weights [P]; `generator` gives it a body and moves no number."""
+    """A network with a copy of these weights [P]; the weights drawn from `generator` are overwritten."""
     net = problem.make_net(generator)
     vector_to_parameters(weights.to(problem.device, copy=True), net.parameters())
     return net

@@ -1,4 +1,4 @@
-"""Gradient matching along networks that train on the synthetic set: algorithm 1 of DC, which DSA augments."""
+"""Gradient matching under networks that train on the synthetic set: algorithm 1 of both DC and DSA."""
 
 import torch
 
@@ -20,15 +20,31 @@ def match_gradients(
     lr: float,
     momentum: float,
 ) -> Pixels:
-    """`iterations` networks theta (K), each for `inner_steps` matchings (T), after each of which it trains.
+    """Learn a set by gradient matching: algorithm 1 of DC, and with augmentation of DSA.
 
-    The matched gradients are those of all kernels and linear maps; their distance is one minus the cosine of
-    each output unit, summed (Zhao, Mopuri & Bilen, ICLR 2021, eqs. 9 and 10). Learns `synthetic` in place.
+    The gradients are those of all kernels and linear maps. Their distance is one minus the cosine, summed
+    over output units.
+
+    Args:
+        problem: the training set and its loop of steps.
+        synthetic: the set; learned in place.
+        pairs: real and synthetic batches, whose augmentation makes the difference between DC and DSA.
+        pool: the networks theta; they train on the set after each matching.
+        iterations: number of networks, K.
+        inner_steps: matchings under each network, T.
+        lr: learning rate of the images, eta_S.
+        momentum: of the images' SGD.
+
+    Returns:
+        `synthetic`.
+
+    References:
+        Zhao, Mopuri & Bilen, ICLR 2021, algorithm 1, eqs. 9 and 10; Zhao & Bilen, ICML 2021, algorithm 1.
     """
     optimiser = torch.optim.SGD(synthetic.parameters(), lr=lr, momentum=momentum)
     total = iterations * inner_steps
-    run = problem.loop.steps(total, synthetic, "lr", optimiser=optimiser, pairs=pairs, pool=pool)
-    for step in run:
+    steps = problem.loop.steps(total, synthetic, "lr", optimiser=optimiser, pairs=pairs, pool=pool)
+    for step in steps:
         if step % inner_steps == 0:
             pool.restart()
         pair = pairs.next(synthetic)
@@ -37,5 +53,5 @@ def match_gradients(
         loss.backward()
         optimiser.step()
         pool.advance(synthetic)
-        run.loss(loss.detach())
+        steps.loss(loss.detach())
     return synthetic

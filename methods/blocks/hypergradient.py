@@ -1,13 +1,13 @@
 """The exact gradient of an outer loss through an inner training run, at one step's memory.
 
-With g_t = grad_w CE(w_t; batch t), an inner step is (w, v)_{t+1} = rule((w, v)_t, g_t, lr_t), t < N, and
-L(w_N) is the outer loss. The forward sweep keeps the N weight vectors and no graph. The reverse sweep
+With g_t = grad_w CE(w_t; batch t), an inner step is (w, v)_{t+1} = rule((w, v)_t, g_t, lr_t) for t < N, and
+L(w_N) is the outer loss. The forward sweep stores the N weight vectors but no graph. The reverse sweep
 (Maclaurin et al., ICML 2015, algorithm 2; Deng & Russakovsky, NeurIPS 2022) rebuilds the graph of one step at
 a time: with a the adjoint of g_t, it adds H_t a to the adjoint of w_t and d<g_t, a>/dx to that of the images.
-This is what backpropagation through the whole run gives, which would keep the activations of all N steps.
+The result is that of backpropagation through the whole run, which would store the activations of all N steps.
 
-Both second derivatives come from one double backward. The other exact way, the backward of a forward-mode
-derivative, was 1.1 to 1.7 times slower on a CPU (ConvNet-3 of width 32 to 128, 10 to 50 images).
+Both second derivatives come from one double backward pass. The other exact way, a backward pass through a
+forward-mode derivative, was 1.1 to 1.7 times slower on a CPU (ConvNet-3 of width 32 to 128, 10 to 50 images).
 """
 
 from collections.abc import Callable, Sequence
@@ -28,7 +28,12 @@ from methods.blocks.inner_batches import InnerBatch
 class FlatNetwork:
     """A network as a function of one weight vector [P], in the order of `net.parameters()`.
 
-    Raises UserError for a network with buffers: the running statistics of batch norm are no function of it.
+    Args:
+        net: the network.
+
+    Raises:
+        UserError: the network has buffers, such as the running statistics of batch norm, which are not a
+            function of the weights.
     """
 
     def __init__(self, net: nn.Module) -> None:
@@ -43,7 +48,7 @@ class FlatNetwork:
         self.size = sum(self._sizes)  # P
 
     def weights(self) -> Tensor:
-        """The network's own weights, a copy [P]."""
+        """A copy of the network's own weights [P]."""
         return torch.cat([p.detach().flatten() for p in self._net.parameters()])
 
     def __call__(self, weights: Tensor, images: Tensor) -> Tensor:
@@ -55,7 +60,13 @@ class FlatNetwork:
 
 @dataclass(frozen=True)
 class State:
-    """An inner run between two steps: weights [P], what its update rule remembers, [P] each, and its age."""
+    """An inner training run between two steps.
+
+    Args:
+        weights: [P].
+        slots: what the update rule remembers (momentum, or Adam's moments), [P] each.
+        step: number of steps taken.
+    """
 
     weights: Tensor
     slots: tuple[Tensor, ...]
@@ -66,21 +77,31 @@ class State:
 class SGD:
     """v' = momentum v + g + weight_decay w; w' = w - lr v', or w - lr (g + momentum v') with Nesterov.
 
-    As in torch.optim, less the dampening. Without momentum there is no velocity to remember.
+    As in torch.optim, without dampening. Without momentum, nothing is remembered.
     """
 
-    adjoint_reads_slots: ClassVar[bool] = False  # linear in all but lr and momentum
+    adjoint_reads_slots: ClassVar[bool] = False  # the update is linear in everything but lr and momentum
 
     momentum: float = 0.0
     nesterov: bool = False
     weight_decay: float = 0.0
 
     def start(self, weights: Tensor) -> State:
-        """A run that begins at these weights [P], at rest."""
+        """A run that starts from these weights [P], with velocity zero."""
         return State(weights, (torch.zeros_like(weights),) if self.momentum else (), 0)
 
     def update(self, state: State, gradient: Tensor, lr: Tensor, momentum: Tensor | None) -> State:
-        """One step; a learned `momentum` stands in for the rule's own."""
+        """Take one step.
+
+        Args:
+            state: before the step.
+            gradient: g, [P].
+            lr: 0-dim.
+            momentum: 0-dim, used instead of the rule's own where it is learned.
+
+        Returns:
+            The state after the step.
+        """
         mu = self.momentum if momentum is None else momentum
         direction = gradient + self.weight_decay * state.weights if self.weight_decay else gradient
         slots: tuple[Tensor, ...] = ()
@@ -93,7 +114,7 @@ class SGD:
 
 @dataclass(frozen=True)
 class Adam:
-    """Adam (Kingma & Ba, ICLR 2015), with bias correction from the state's age."""
+    """Adam (Kingma & Ba, ICLR 2015); the bias correction uses the state's number of steps."""
 
     adjoint_reads_slots: ClassVar[bool] = True
 
@@ -102,15 +123,15 @@ class Adam:
     eps: float = 1e-8
 
     def start(self, weights: Tensor) -> State:
-        """A run that begins at these weights [P], both moments zero."""
+        """A run that starts from these weights [P], with both moments zero."""
         return State(weights, (torch.zeros_like(weights), torch.zeros_like(weights)), 0)
 
     def update(self, state: State, gradient: Tensor, lr: Tensor, momentum: Tensor | None) -> State:
-        """One step; `momentum` is for SGD."""
+        """Take one step, as `SGD.update` does; `momentum` is not used."""
         step = state.step + 1
         mean = self.beta1 * state.slots[0] + (1 - self.beta1) * gradient
         square = self.beta2 * state.slots[1] + (1 - self.beta2) * gradient.square()
-        # a bias before an instance norm never has a gradient: sqrt'(0) would make its adjoint inf x 0
+        # the gradient of a bias before an instance norm is always 0: sqrt'(0) would make its adjoint inf x 0
         moved = square > 0
         root = torch.where(moved, torch.where(moved, square, 1.0).sqrt(), 0.0)
         denominator = root / (1 - self.beta2**step) ** 0.5 + self.eps
@@ -124,15 +145,15 @@ Gradient = Literal["exact", "tesla"]
 
 @dataclass
 class Hypergradient:
-    """The outer loss, and its derivatives in everything that the differentiated steps read."""
+    """The outer loss, and its derivatives in everything that the differentiated steps depend on."""
 
     loss: Tensor  # 0-dim
     images: Tensor  # [n,C,H,W]; rows of no batch are exactly 0
     targets: Tensor | None  # [n,K], for soft targets
     lr: Tensor | None  # like lr, when it requires a gradient
     momentum: Tensor | None  # like momentum, when it requires a gradient
-    weights: Tensor  # [P], in the weights where the differentiated steps begin
-    slots: tuple[Tensor, ...]  # [P] each, in what the rule remembers there
+    weights: Tensor  # [P], in the weights before the first differentiated step
+    slots: tuple[Tensor, ...]  # [P] each, in what the rule remembers at that point
     end: State  # the run after its last step
 
     def backward(
@@ -142,7 +163,14 @@ class Hypergradient:
         lr: Tensor | None = None,
         momentum: Tensor | None = None,
     ) -> None:
-        """Push the derivatives on into what the arguments were computed from, in one backward pass."""
+        """Accumulate gradients in the tensors that the arguments were computed from, in one backward pass.
+
+        Args:
+            images: the decoded images [n,C,H,W].
+            targets: the decoded soft targets [n,K].
+            lr: the learning rate.
+            momentum: the momentum.
+        """
         found = ((images, self.images), (targets, self.targets), (lr, self.lr), (momentum, self.momentum))
         pairs = [(x, d) for x, d in found if x is not None and d is not None and x.requires_grad]
         torch.autograd.backward([x for x, _ in pairs], [d for _, d in pairs])
@@ -164,18 +192,32 @@ def hypergradient(
     segment: int | None = None,
     gradient: Gradient = "exact",
 ) -> Hypergradient:
-    """The gradient of outer(w_N), a scalar, through N = len(batches) inner steps from `start`.
+    """The gradient of outer(w_N) through N inner steps; nothing is accumulated in any tensor's `grad`.
 
-    `batches` pick from `images` [n,C,H,W] and `targets`: classes int64 [n], or probabilities [n,K], which get
-    a gradient too. `lr`, and `momentum` in the place of the rule's, are 0-dim or [N]. Nothing is accumulated
-    in any tensor before `Hypergradient.backward`.
+    Args:
+        net: the network that is trained.
+        rule: the update rule.
+        images: the synthetic images [n,C,H,W].
+        targets: their classes int64 [n], or probabilities [n,K], which get a gradient too.
+        lr: learning rate, 0-dim, or [N] for one per step.
+        batches: which images each of the N steps takes, and their augmentation.
+        start: where the run starts.
+        outer: weights w_N [P] -> the outer loss, 0-dim.
+        momentum: used instead of the rule's own, 0-dim or [N].
+        window: S, differentiate only the last S steps (truncated unrolling); by default all.
+        segment: k, store one state in k and recompute the others: N/k + k weight vectors instead of N.
+        gradient: "exact", or "tesla": treat each g_t as a function of its images only, so that no H_t a
+            reaches the adjoint. This is a little cheaper, and biased for N > 1.
 
-    `window` S: only the last S steps are differentiated, those before are data (truncated unrolling).
-    `segment` k: keep one state in k and repeat the steps between: N/k + k weight vectors instead of N.
-    `gradient="tesla"` (Cui et al., ICML 2023): take each g_t as a function of its images only, so that no
-    H_t a reaches the adjoint; a little cheaper, and biased for N > 1.
+    Returns:
+        The loss and its derivatives.
 
-    Raises UserError for a window, a segment or rates that do not fit N, and a momentum that the rule lacks.
+    Raises:
+        UserError: the window, the segment or the rates do not fit N, or the rule has no momentum.
+
+    References:
+        Maclaurin et al., ICML 2015, algorithm 2; Deng & Russakovsky, NeurIPS 2022; for "tesla", Cui et al.,
+        ICML 2023.
     """
     first = _check(rule, len(batches), lr, momentum, window, segment)
     run = _Run(net, rule, images, targets, lr, momentum)
@@ -213,7 +255,7 @@ def hypergradient(
 def _check(
     rule: Rule, n: int, lr: Tensor, momentum: Tensor | None, window: int | None, segment: int | None
 ) -> int:
-    """The first differentiated step."""
+    """Check the arguments; return the first step that is differentiated."""
     for name, rate in (("lr", lr), ("momentum", momentum)):
         if rate is not None and rate.ndim and rate.shape != (n,):
             raise UserError(
@@ -229,7 +271,7 @@ def _check(
 
 
 class _Run:
-    """One inner run: its steps, and how an adjoint goes back through them and leaves gradients behind."""
+    """One inner run: its steps, and the way back through them, which sums the gradients."""
 
     def __init__(
         self,
@@ -258,7 +300,7 @@ class _Run:
             return self._rule.update(state, g, *self._at(t))
 
     def forward(self, state: State, piece: range, batches: Sequence[InnerBatch]) -> tuple[list[State], State]:
-        """The states before each step, without slots that no adjoint reads, and the state after the last."""
+        """The state before each step (without slots that no adjoint needs), and the state after the last."""
         trail = []
         for t in piece:
             trail.append(state if self._keeps_slots else State(state.weights, (), state.step))
@@ -266,7 +308,7 @@ class _Run:
         return trail, state
 
     def back(self, state: State, t: int, batch: InnerBatch, adjoint: Adjoint, exact: bool) -> Adjoint:
-        """The adjoint before step t from the one after it."""
+        """The adjoint before step t, from the one after it."""
         weights = state.weights.detach().requires_grad_()
         source, targets = self._images[batch.items].requires_grad_(), self._targets[batch.items]
         inputs = [source] if self.d_targets is None else [source, targets.requires_grad_()]
@@ -281,7 +323,7 @@ class _Run:
     def _back_through_rule(
         self, state: State, t: int, gradient: Tensor, adjoint: Adjoint
     ) -> tuple[Tensor, Adjoint]:
-        """The adjoints of g_t, and of the weights and slots before step t as far as the rule reads them."""
+        """The adjoint of g_t, and the adjoints of the weights and slots before step t through the rule."""
         slots = state.slots or tuple(torch.zeros_like(slot) for slot in adjoint[1:])
         before = [x.detach().requires_grad_() for x in (state.weights, *slots)]
         g, (lr, momentum) = gradient.requires_grad_(), self._at(t)
@@ -295,11 +337,11 @@ class _Run:
         return a, tuple(found[: len(before)])
 
     def _at(self, t: int) -> tuple[Tensor, Tensor | None]:
-        """lr and momentum of step t, cut off from what they were computed from."""
+        """lr and momentum of step t, detached from what they were computed from."""
         return _one(self._lr, t), None if self._momentum is None else _one(self._momentum, t)
 
     def _gradient(self, weights: Tensor, source: Tensor, targets: Tensor, batch: InnerBatch) -> Tensor:
-        """g [P], the gradient of the mean cross-entropy; with a graph when the images ask for one."""
+        """g [P], the gradient of the mean cross-entropy; with a graph if the images require a gradient."""
         loss = F.cross_entropy(self._net(weights, dsa.apply(source, batch.draw)), targets)
         return grad(loss, weights, create_graph=source.requires_grad)[0]
 

@@ -1,4 +1,4 @@
-"""The batches of an inner training run, drawn before it begins, so that a reverse sweep can replay them."""
+"""The batches of an inner training run, drawn before it starts, so that a reverse sweep can repeat them."""
 
 import itertools
 from dataclasses import dataclass
@@ -13,7 +13,12 @@ from bench.core.training import BatchOrder
 
 @dataclass(frozen=True)
 class InnerBatch:
-    """The images of one inner step, int64 [b] on their device, and how they are augmented."""
+    """The images of one inner step.
+
+    Args:
+        items: their positions in the set, int64 [b], on its device.
+        draw: their augmentation.
+    """
 
     items: Tensor
     draw: dsa.Draw
@@ -31,12 +36,27 @@ def balanced_batches(
     siamese: bool = False,
     device: torch.device | str = "cpu",
 ) -> list[InnerBatch]:
-    """`take` of the `per_class` images of each class (all, if they are fewer) for each step, class by class.
+    """Batches with equally many images of each class, drawn without replacement anew for each step.
 
-    Without replacement inside a step, anew for each step (Deng & Russakovsky, NeurIPS 2022). Image i of class
-    c is item c x per_class + i. `classes` int64 [k] restricts all steps to some classes. The augmentation is
-    drawn for each image, or with `siamese` once for the whole run: then every batch carries the same draw.
-    Raises UserError where a step would take nothing.
+    Args:
+        n_classes: number of classes in the set.
+        per_class: images of each class in the set; image i of class c is item c * per_class + i.
+        take: images of each class in a batch; all of them, if there are fewer.
+        steps: number of batches.
+        generator: a CPU generator.
+        strategy: augmentation, see `dsa.parse_strategy`.
+        classes: int64 [k], the classes that all batches are restricted to; by default all.
+        siamese: draw one augmentation for all images of the run, instead of one for each image.
+        device: where the items go.
+
+    Returns:
+        A batch for each step, class after class.
+
+    Raises:
+        UserError: `take` is below 1.
+
+    References:
+        Deng & Russakovsky, NeurIPS 2022.
     """
     _positive(take)
     chosen = torch.arange(n_classes) if classes is None else classes.cpu()
@@ -56,9 +76,25 @@ def shuffled_batches(
     siamese: bool = False,
     device: torch.device | str = "cpu",
 ) -> list[InnerBatch]:
-    """A shuffled list of all items, in chunks; shuffled again when used up (Cazenavette et al., CVPR 2022).
+    """Chunks of a shuffled list of all items, which is shuffled again when it is used up.
 
-    The last chunk of a list may be smaller. Augmentation and errors as in `balanced_batches`.
+    Args:
+        n_items: number of items.
+        size: items per batch; the last chunk of a list may be smaller.
+        steps: number of batches.
+        generator: a CPU generator.
+        strategy: augmentation, see `dsa.parse_strategy`.
+        siamese: draw one augmentation for all images of the run, instead of one for each image.
+        device: where the items go.
+
+    Returns:
+        A batch for each step.
+
+    Raises:
+        UserError: `size` is below 1.
+
+    References:
+        Cazenavette et al., CVPR 2022.
     """
     _positive(size)
     order = BatchOrder(n_items, size, generator, torch.device(device))

@@ -8,15 +8,22 @@ from torch import Tensor, nn
 
 from methods.blocks.parameterise.base import Balanced
 
-FACTOR = math.log(2)  # the most that one step moves the logarithm: a gradient gone wild must not freeze it
+FACTOR = math.log(2)  # the most that one step can change z, so that one huge gradient does not ruin it
 
 
 class LearnedScalars:
-    """`inner_lr`, kept positive as exp(z), or `inner_momentum`, kept in (0, 1) as sigmoid(z).
+    """A learned number x: `inner_lr`, kept positive as exp(z), or `inner_momentum`, in (0, 1) as sigmoid(z).
 
-    Gradient descent with momentum moves z. With x the number, dL/dz = dL/dx dx/dz, and at the rate
-    lr / (dx/dz)^2, taken at the start, the first step is to first order that of plain gradient descent on x
-    with rate `lr`. The value is part of the artifact; with `lr` 0 it is fixed, and the method's own.
+    z is learned by gradient descent with momentum, with dL/dz = dL/dx dx/dz. Its learning rate is
+    lr / (dx/dz)^2 with dx/dz at the start, so that to first order the first step is that of plain gradient
+    descent on x with learning rate `lr`.
+
+    Args:
+        synthetic: the set that stores the number; it stores nothing when `lr` is 0.
+        name: "inner_lr" or "inner_momentum".
+        start: initial value of x.
+        lr: learning rate; 0 keeps x fixed.
+        momentum: of the descent.
     """
 
     def __init__(
@@ -40,12 +47,12 @@ class LearnedScalars:
 
     @property
     def value(self) -> Tensor:
-        """x, 0-dim: a leaf that asks for its gradient where it is learned."""
+        """x, 0-dim; it requires a gradient if it is learned."""
         x = self._z.exp() if self._name == "inner_lr" else self._z.sigmoid()
         return x.requires_grad_(self._rate > 0)
 
     def step(self, gradient: Tensor | None) -> None:
-        """One step along dL/dx; None, the gradient of what is not learned, leaves it alone."""
+        """Take one step, given dL/dx (0-dim); None, for a number that is not learned, does nothing."""
         if gradient is None:
             return
         self._velocity = self._momentum * self._velocity + gradient * self._slope(self.value.detach())
@@ -53,7 +60,9 @@ class LearnedScalars:
         self._synthetic.get_parameter(self._name).data.copy_(self.value.detach())
 
     def state_dict(self) -> dict[str, Any]:
+        """z and its velocity, 0-dim each."""
         return {"z": self._z, "velocity": self._velocity}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state_dict()` was taken."""
         self._z, self._velocity = state["z"].to(self._z), state["velocity"].to(self._z)

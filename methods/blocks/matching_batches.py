@@ -1,4 +1,4 @@
-"""What matching compares: for each class a batch of real and a batch of synthetic images, augmented alike."""
+"""The batches that are matched: real and synthetic images of each class, with the same augmentation."""
 
 from typing import Any, NamedTuple
 
@@ -13,7 +13,14 @@ from methods.blocks.parameterise.base import Balanced
 
 
 class MatchingPair(NamedTuple):
-    """Class-major and normalised: real [K*B,C,H,W] and synthetic [K*b,C,H,W], with their targets."""
+    """Real and synthetic images, normalised and class after class, with their targets.
+
+    Args:
+        real: [K*B,C,H,W].
+        real_targets: int64 [K*B].
+        synthetic: [K*b,C,H,W].
+        targets: of the synthetic images, classes int64 [K*b], or probabilities [K*b,K].
+    """
 
     real: Tensor
     real_targets: Tensor
@@ -22,11 +29,18 @@ class MatchingPair(NamedTuple):
 
 
 class MatchingBatches:
-    """Siamese pairs of all classes at once (Zhao & Bilen, ICML 2021, section 3.2; IDC, section 4).
+    """Pairs of batches of all classes, with one augmentation per class for its real and synthetic images.
 
-    One augmentation draw a class, shared by its real and its synthetic images. A real batch is never larger
-    than the smallest class; at most `batch_synthetic` of a class's decoded images take part, chosen anew each
-    time without replacement.
+    Args:
+        problem: the training set.
+        purpose: the name of the random draws.
+        batch_real: real images per class; never more than the smallest class has.
+        strategy: augmentation, see `dsa.parse_strategy`.
+        batch_synthetic: the most decoded images per class; if there are more, some are drawn without
+            replacement for each pair. By default all.
+
+    References:
+        Zhao & Bilen, ICML 2021, section 3.2; Kim et al., ICML 2022, section 4.
     """
 
     def __init__(
@@ -45,7 +59,7 @@ class MatchingBatches:
         self._labels = torch.arange(problem.n_classes, device=problem.device).repeat_interleave(size)
 
     def next(self, synthetic: Balanced) -> MatchingPair:
-        """The next pair; differentiable in the synthetic set."""
+        """The next pair, differentiable in the synthetic set."""
         problem, omega = self._problem, dsa.draw(self._strategy, self._problem.n_classes, self._draws)
         with torch.no_grad(), timing.part("real gradient"):
             real = dsa.apply(problem.preprocess(problem.images[self._real.next().flatten()]), omega)
@@ -53,7 +67,7 @@ class MatchingBatches:
         return MatchingPair(real, self._labels, dsa.apply(images, omega), targets)
 
     def _items(self, per_class: int) -> Tensor | None:
-        """Which decoded images take part, [K*b]; None: all."""
+        """The positions of the decoded images to use, [K*b]; None for all."""
         if self._most is None or per_class <= self._most:
             return None
         keys = torch.rand(self._problem.n_classes, per_class, generator=self._chosen)
@@ -61,10 +75,12 @@ class MatchingBatches:
         return chosen.flatten().to(self._problem.device)
 
     def state_dict(self) -> dict[str, Any]:
+        """The states of the sampler of real images and of the generators."""
         generators = {"draws": self._draws.get_state(), "chosen": self._chosen.get_state()}
         return {"real": self._real.state_dict(), **generators}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state_dict()` was taken."""
         self._real.load_state_dict(state["real"])
         self._draws.set_state(state["draws"])
         self._chosen.set_state(state["chosen"])

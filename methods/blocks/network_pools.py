@@ -1,8 +1,8 @@
-"""Networks that methods draw on: which comes next, and what it learns between two matchings.
+"""The networks that methods match under: which one comes next, and how it is trained between matchings.
 
-A pool gives the network of a stretch of matchings and sees the synthetic set only through an argument. Its
-networks may be differentiated, and carry no gradient of their own training. Its state can be saved, and taken
-up again exactly.
+A pool provides the network for some matchings, and sees the synthetic set only as an argument. Its networks
+can be differentiated and keep no gradients of their own training. A pool's state can be saved and restored
+exactly.
 """
 
 from collections.abc import Mapping
@@ -23,44 +23,56 @@ from methods.blocks.students import InnerStudent
 
 
 class Pool(Protocol):
-    """Which network comes next. There is none before the first `restart()`."""
+    """What the pools have in common. There is no network before the first `restart()`."""
 
     @property
-    def net(self) -> Network: ...
+    def net(self) -> Network:
+        """The current network."""
+        ...
 
     def restart(self) -> None:
-        """The first network, and the next ones."""
+        """Take the next network; also the first one."""
         ...
 
     def advance(self, synthetic: DistilledDataset) -> None:
-        """What happens to the network between two matchings."""
+        """Train the network, if this pool does, between two matchings."""
         ...
 
-    def state_dict(self) -> dict[str, Any]: ...
+    def state_dict(self) -> dict[str, Any]:
+        """The network and the states of the generators."""
+        ...
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where `state_dict()` was taken."""
+        ...
 
 
 class PoolRecipe(TypedDict, total=False):
-    """How a network learns, at a constant rate."""
+    """How a network is trained, at a constant learning rate."""
 
     lr: Required[float]
     batch_size: Required[int]
     momentum: float
     weight_decay: float
-    augment: str  # drawn per image
-    cutmix: float  # probability per batch
+    augment: str  # drawn for each image
+    cutmix: float  # probability for each batch
 
 
 class PoolTraining(PoolRecipe, total=False):
-    """And for how long at each call of `advance`: `steps`, or `epochs`."""
+    """How a network is trained, and for how many `steps` or `epochs` at each call of `advance`."""
 
     steps: int | None
     epochs: int | None
 
 
 class Fresh:
-    """A freshly initialised network each time, or a random checkpoint of a random expert; none is trained."""
+    """Networks that are not trained: freshly initialised, or random checkpoints of random experts.
+
+    Args:
+        problem: makes the networks.
+        generator: a CPU generator for all draws.
+        start: the experts to take networks from; by default networks are freshly initialised.
+    """
 
     def __init__(self, problem: Problem, generator: torch.Generator, start: Experts | None = None) -> None:
         self._next = problem.make_net if start is None else start.network
@@ -69,29 +81,33 @@ class Fresh:
 
     @property
     def net(self) -> Network:
+        """The current network."""
         assert self._net is not None, "restart() gives the first network"
         return self._net
 
     def restart(self) -> None:
+        """Take the next network."""
         self._net = self._next(self._generator)
 
     def advance(self, synthetic: DistilledDataset) -> None:
-        pass
+        """Do nothing: these networks are not trained."""
 
     def state_dict(self) -> dict[str, Any]:
+        """The network and the generator's state."""
         net = None if self._net is None else self._net.state_dict()
         return {"net": net, "generator": self._generator.get_state()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where `state_dict()` was taken."""
         self._net = None
         if state["net"] is not None:
-            self.restart()  # a body for the weights
+            self.restart()  # any network: its weights are replaced
             self.net.load_state_dict(state["net"])
         self._generator.set_state(state["generator"].cpu())
 
 
 class _Trained:
-    """What the two trained pools share: a student, and the draws of its start, augmentation and order."""
+    """What both trained pools share: a student, and the draws of its start, augmentation and order."""
 
     def __init__(
         self,
@@ -114,30 +130,43 @@ class _Trained:
 
     @property
     def net(self) -> Network:
+        """The current network."""
         return self.student.net
 
     def restart(self) -> None:
+        """Take the next network, with a new optimiser."""
         self._student = InnerStudent(self._next(self._rng["networks"]), self._recipe, self._rng["draws"])
 
     def state_dict(self) -> dict[str, Any]:
+        """The network, its optimiser, and the states of the generators."""
         generators = {name: generator.get_state() for name, generator in self._rng.items()}
         return {"student": self._student and self._student.state_dict(), "rng": generators}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where `state_dict()` was taken."""
         self._student = None
         if state["student"] is not None:
-            _Trained.restart(self)  # a body for the weights
+            _Trained.restart(self)  # any network: its weights are replaced
             self.student.load_state_dict(state["student"])
         for name, generator in self._rng.items():
             generator.set_state(state["rng"][name].cpu())
 
 
 class TrainedOnReal(_Trained):
-    """Networks that train on the real set, which keeps their gradients alive (IDC; Kim et al., ICML 2022).
+    """Networks that train on the real set, which keeps their gradients from vanishing.
 
-    A network starts afresh, or from a random checkpoint of a random expert of `start`, with a new optimiser;
-    it first trains for `early` epochs. The order of the images is one shuffle after another, without
-    replacement, and goes on across networks. The synthetic set is not looked at.
+    The images are shuffled and used without replacement; this order continues across networks. The synthetic
+    set is not used.
+
+    Args:
+        problem: the training set.
+        purpose: the name of the random draws.
+        early: epochs that each network trains for before its first matching.
+        start: experts whose random checkpoints the networks start from; by default they start from scratch.
+        training: how they are trained, and for how long at each call of `advance`.
+
+    References:
+        Kim et al. (IDC), ICML 2022.
     """
 
     def __init__(
@@ -154,10 +183,12 @@ class TrainedOnReal(_Trained):
         self._early, self._steps = early * -(-n // self._recipe.batch_size), self._recipe.n_steps(n)
 
     def restart(self) -> None:
+        """Take the next network, and train it for the early epochs."""
         super().restart()
         self._train(self._early)
 
     def advance(self, synthetic: DistilledDataset) -> None:
+        """Train the network on real images."""
         self._train(self._steps)
 
     @timing.charged("network update")
@@ -167,22 +198,28 @@ class TrainedOnReal(_Trained):
             self.student.step(problem.preprocess(problem.images[index]), problem.labels[index])
 
     def state_dict(self) -> dict[str, Any]:
+        """The network, its optimiser, the states of the generators, and the order of the images."""
         return {**super().state_dict(), "order": self._order.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where `state_dict()` was taken."""
         super().load_state_dict(state)
         self._order.load_state_dict(state["order"])
 
 
 class TrainedOnSynthetic(_Trained):
-    """Networks that train on the synthetic set as it is at the time (Zhao et al., ICLR 2021, algorithm 1).
+    """Networks that train on the synthetic set in its current state.
 
     Each call of `advance` decodes the set once, without a graph, and shuffles it anew.
+
+    References:
+        Zhao, Mopuri & Bilen (DC), ICLR 2021, algorithm 1.
     """
 
     @timing.charged("network update")
     def advance(self, synthetic: DistilledDataset) -> None:
-        with torch.no_grad():  # what is decoded may still be the parameter itself
+        """Train the network on the images that the set decodes to."""
+        with torch.no_grad():  # decoding may return the parameter itself
             images, targets = (tensor.detach() for tensor in synthetic.decode())
         order = BatchOrder(len(images), self._recipe.batch_size, self._rng["order"], images.device)
         for index in islice(order, self._recipe.n_steps(len(images))):
@@ -193,7 +230,12 @@ class TrainedOnSynthetic(_Trained):
 class Embedding:
     """Features of every training image under a network trained on the real training set.
 
-    Whoever selects real images with the same network and recipe shares it, and is charged for it.
+    Methods that select real images with the same network and training share it, and are each charged for it.
+
+    Args:
+        steps: of the network's training.
+        lr: learning rate; a tenth of it after half of the steps.
+        batch_size: images per step.
     """
 
     version: ClassVar[int] = 1
@@ -204,10 +246,11 @@ class Embedding:
     batch_size: int = 256
 
     def requires(self) -> dict[str, Prerequisite]:
+        """No prerequisites."""
         return {}
 
     def build(self, problem: Problem) -> dict[str, Tensor]:
-        """{"features": [N,D]}, in the order of the training set."""
+        """Train the network; return {"features": [N,D]}, in the order of the training set."""
         net = problem.make_net(problem.rng("embedding", "init"))
         recipe = Recipe(batch_size=self.batch_size, lr=self.lr, steps=self.steps, milestones=(0.5,))
         order = problem.rng("embedding", "order")

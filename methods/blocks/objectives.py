@@ -1,4 +1,4 @@
-"""What is matched. An objective takes networks and batches and never asks what produced the batch."""
+"""What is matched. An objective takes networks and batches, however the batches were produced."""
 
 from typing import Literal
 
@@ -9,14 +9,23 @@ from bench.core import timing
 from methods.blocks.class_gradients import Matched, per_class_gradients
 
 Distance = Literal["squared", "l1", "cosine"]
-EPS = 1e-6  # the least product of norms that a cosine divides by
+EPS = 1e-6  # lower bound of the product of norms in a cosine
 
 
 @timing.charged("synthetic gradient")
 def distribution_matching(real: Tensor, synthetic: Tensor, n_classes: int) -> Tensor:
-    """Squared distance of the mean embeddings, summed over classes (Zhao & Bilen, WACV 2023, eq. 4).
+    """Squared distance of the mean embeddings of real and synthetic images, summed over classes.
 
-    Both are class-major: real [K*B,D] and synthetic [K*n,D].
+    Args:
+        real: embeddings [K*B,D], class after class.
+        synthetic: embeddings [K*n,D], class after class.
+        n_classes: K.
+
+    Returns:
+        The loss, 0-dim.
+
+    References:
+        Zhao & Bilen, WACV 2023, eq. 4.
     """
     gap = real.unflatten(0, (n_classes, -1)).mean(1) - synthetic.unflatten(0, (n_classes, -1)).mean(1)
     return gap.square().sum()
@@ -36,10 +45,27 @@ def gradient_matching(
 ) -> Tensor:
     """Distance of the gradients of each class's mean cross-entropy, summed over classes and parameters.
 
-    Zhao et al., ICLR 2021, eq. 7 (`cosine`, `weights`); Kim et al., ICML 2022, section 3 (`squared` or `l1`,
-    `kernels`). Both batches are class-major: real [K*B,C,H,W] and synthetic [K*n,C,H,W], with targets as
-    indices or probabilities. Differentiable in the synthetic images and targets; the network is left as it
-    is. Raises UserError for a network whose gradients cannot be told apart by class, as with batch norm.
+    It is differentiable in the synthetic images and targets; the network is not changed.
+
+    Args:
+        net: the network.
+        real: real images [K*B,C,H,W], class after class.
+        real_targets: classes int64 [K*B], or probabilities [K*B,K].
+        synthetic: synthetic images [K*n,C,H,W], class after class.
+        synthetic_targets: classes int64 [K*n], or probabilities [K*n,K].
+        n_classes: K.
+        distance: "squared", "l1" or "cosine", see `gradient_distance`.
+        matched: which parameters, see `matched_parameters`.
+
+    Returns:
+        The loss, 0-dim.
+
+    Raises:
+        UserError: a class has no gradient of its own in this network, for example with batch norm.
+
+    References:
+        Zhao, Mopuri & Bilen, ICLR 2021, eq. 7 ("cosine", "weights"); Kim et al., ICML 2022, section 3
+        ("squared" or "l1", "kernels").
     """
     with timing.part("real gradient"):
         target = per_class_gradients(net, real, real_targets, n_classes, matched, create_graph=False)
@@ -49,10 +75,18 @@ def gradient_matching(
 
 
 def gradient_distance(ours: Tensor, theirs: Tensor, distance: Distance) -> Tensor:
-    """Of the gradients [K,*shape] of one parameter, summed over classes.
+    """Distance between the gradients of one parameter, summed over classes.
 
-    `squared` and `l1` sum over all entries; `cosine` sums 1 - cos over output units (the first axis of the
-    shape), or takes a vector whole. A unit without a gradient has the distance 1, and the slopes stay finite.
+    A unit whose gradient is 0 has the cosine distance 1, and its derivative is finite.
+
+    Args:
+        ours: gradients [K,*shape].
+        theirs: gradients [K,*shape].
+        distance: "squared" and "l1" sum over all entries; "cosine" sums 1 - cos over output units (the first
+            axis of the shape), or takes 1 - cos of the whole gradient if it is a vector.
+
+    Returns:
+        The distance, 0-dim.
     """
     if distance == "squared":
         return (ours - theirs).square().sum()
@@ -65,8 +99,17 @@ def gradient_distance(ours: Tensor, theirs: Tensor, distance: Distance) -> Tenso
 
 
 def trajectory_distance(end: Tensor, start: Tensor, target: Tensor) -> Tensor:
-    """|end - target|^2 / |start - target|^2 of weight vectors [P] (Cazenavette et al., CVPR 2022, eq. 2).
+    """|end - target|^2 / |start - target|^2: 1 for a student that has not moved, 0 at the target.
 
-    1 for a student that has not moved, 0 for one that has arrived.
+    Args:
+        end: the student's weights after its steps [P].
+        start: the student's and the expert's weights before them [P].
+        target: the expert's later weights [P].
+
+    Returns:
+        The loss, 0-dim.
+
+    References:
+        Cazenavette et al., CVPR 2022, eq. 2.
     """
     return (end - target).square().sum() / (start - target).square().sum()

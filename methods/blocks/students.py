@@ -1,4 +1,4 @@
-"""A network on its way through training, which can be put aside at any step and taken up again exactly."""
+"""A network in training, whose state can be saved after any step and restored exactly."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +15,10 @@ from bench.core.training import Recipe, augmented_loss
 class InnerStudent:
     """A network and its SGD, trained one batch at a time at a constant learning rate.
 
-    Of the recipe it reads lr, momentum, weight_decay, augment and cutmix; augmentation comes from `draws`.
+    Args:
+        net: the network; trained in place.
+        recipe: only its lr, momentum, weight_decay, augment and cutmix are used.
+        draws: a CPU generator for the augmentation.
     """
 
     def __init__(self, net: Network, recipe: Recipe, draws: torch.Generator) -> None:
@@ -26,9 +29,11 @@ class InnerStudent:
 
     @timing.charged("network update")
     def step(self, images: Tensor, targets: Tensor) -> None:
-        """One step on normalised images [n,C,H,W] and class indices [n] or probabilities [n,K].
+        """Take one step; no gradient is kept, neither in the network nor in what the images come from.
 
-        No gradient stays behind, neither on the network nor on what the images came from.
+        Args:
+            images: normalised [n,C,H,W].
+            targets: classes int64 [n], or probabilities [n,K].
         """
         recipe = self._recipe
         loss = augmented_loss(self.net, images, targets, recipe.augment, recipe.cutmix, self._draws)
@@ -37,21 +42,21 @@ class InnerStudent:
         self.optimiser.zero_grad(set_to_none=True)
 
     def velocity(self) -> Tensor:
-        """The momentum [P], flat like the weights; there is one after the first step."""
+        """The momentum [P], in the order of the weights; there is none before the first step."""
         parameters = self.net.parameters()
         return parameters_to_vector([self.optimiser.state[p]["momentum_buffer"] for p in parameters])
 
     def set_velocity(self, velocity: Tensor) -> None:
-        """Go on with this momentum [P], which becomes the student's own."""
+        """Continue with this momentum [P]; the tensor is not copied."""
         parameters = list(self.net.parameters())
         for p, v in zip(parameters, velocity.split([p.numel() for p in parameters]), strict=True):
             self.optimiser.state[p]["momentum_buffer"] = v.view_as(p)
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights and momentum; the draws are kept by whoever gave them."""
+        """Weights and momentum; the state of `draws` is not included."""
         return {"net": self.net.state_dict(), "optimiser": self.optimiser.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where `state_dict()` was taken."""
+        """Continue where `state_dict()` was taken."""
         self.net.load_state_dict(state["net"])
         self.optimiser.load_state_dict(state["optimiser"])

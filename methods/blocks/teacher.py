@@ -1,4 +1,4 @@
-"""A network trained on the real training set, that labels what students are trained on."""
+"""A network trained on the real training set, whose outputs label what students are trained on."""
 
 from typing import ClassVar
 
@@ -12,7 +12,7 @@ from bench.core.training import Recipe, train
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class Teacher(Recipe):
-    """The recipe is the teacher's own, its architecture the students'. One serves all methods and seeds."""
+    """A teacher with the students' architecture and its own recipe, shared by all methods and seeds."""
 
     version: ClassVar[int] = 1
     depends_on: ClassVar[frozenset[str]] = frozenset({ARCHITECTURE})
@@ -22,10 +22,11 @@ class Teacher(Recipe):
         return f"teacher of {length}"
 
     def requires(self) -> dict[str, Prerequisite]:
+        """No prerequisites."""
         return {}
 
     def build(self, problem: Problem) -> dict[str, Tensor]:
-        """The state of the trained network."""
+        """Train the teacher; return the tensors of its `state_dict`."""
         net = problem.make_net(problem.rng("teacher", "network"))
         draws = problem.rng("teacher", "training")
         train(net, problem.images, problem.labels, self, draws, problem.preprocess)

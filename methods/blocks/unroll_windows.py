@@ -1,4 +1,4 @@
-"""Which steps of the inner training run are differentiated: the windows of truncated unrolling."""
+"""Which steps of an inner training run are differentiated: the windows of truncated unrolling."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
@@ -15,21 +15,30 @@ Window = Literal["full", "end", "random", "online"]
 class Unroll:
     """Where the inner run of each outer step starts, and which of its steps are differentiated.
 
-    "full": all `unroll` (T) steps from a fresh start. "end": the last `length` (S) of T steps. "random": S
-    steps after n ~ U{0..T-S} (RaT-BPTT, Feng et al., ICLR 2024). "online": S steps that go on from where an
-    earlier outer step left one of a pool of `pool` runs, so that the steps before a window need not be taken
-    again; a run with no room for another window gives way to a fresh one. The first visits are staggered by
-    0, S, 2S, .. plain steps, so that the ages spread over the T steps from the beginning.
-
-    `make_start` draws a fresh start, of age 0, from the CPU `generator`, as everything else here. An outer
-    step:
+    An outer step:
 
         state, plain, steps = unroll.next()
         batches = balanced_batches(..., steps=plain + steps, ...)
         found = hypergradient(..., batches, state, outer, window=steps)
         unroll.done(found.end, found.loss)
 
-    Raises UserError for a length that does not fit into the unroll, and for an empty pool.
+    Args:
+        window: "full": all T steps from a fresh start. "end": the last S of T steps. "random": S steps after
+            n ~ U{0..T-S} plain ones (RaT-BPTT). "online": S steps that continue one of a pool of runs where
+            an earlier outer step left it, so that the steps before the window need not be repeated. A run too
+            close to T for another window is replaced by a fresh one. The first windows come after 0, S, 2S,
+            ... plain steps, so that the ages of the runs are spread over the T steps from the beginning.
+        unroll: T, steps of a run.
+        length: S, steps that are differentiated.
+        pool: number of runs of "online".
+        make_start: draws a fresh run from the generator.
+        generator: a CPU generator for all draws.
+
+    Raises:
+        UserError: S does not fit into T, or the pool is empty.
+
+    References:
+        Feng, Vedantam & Kempe (RaT-BPTT), ICLR 2024.
     """
 
     def __init__(
@@ -49,15 +58,15 @@ class Unroll:
             raise UserError(f"an online window needs a pool of at least 1 run, not {pool}")
         self._window, self._unroll, self._length = window, unroll, unroll if window == "full" else length
         self._make_start, self._generator = make_start, generator
-        places = unroll // self._length  # windows that fit into a run
+        places = unroll // self._length  # number of windows that fit into a run
         size = pool if window == "online" else 0
-        self._plain = [self._length * (j % places) for j in range(size)]  # before the next window of member j
-        self._members: list[State | None] = [None] * size  # None: to be started
+        self._plain = [self._length * (j % places) for j in range(size)]  # before run j's next window
+        self._members: list[State | None] = [None] * size  # None: to be started afresh
         self._spare = make_start(generator) if size else None
         self._visited = 0
 
     def next(self) -> tuple[State, int, int]:
-        """The state to start from, the plain steps to take first, and the differentiated steps after them."""
+        """The state to start from, the number of plain steps, and of differentiated steps after them."""
         room = self._unroll - self._length
         if self._window == "online":
             self._visited = self._draw(len(self._members))
@@ -68,10 +77,14 @@ class Unroll:
         return self._make_start(self._generator), plain, self._length
 
     def done(self, end: State, loss: Tensor) -> None:
-        """Keep the end of the run for a later window, unless it is too old; nothing to do if not online.
+        """Keep the end of the run for a later window, unless it is too old; only "online" needs this.
 
-        A run whose loss is not finite goes on from a spare start (with the age, which the host knows without
-        waiting for the device).
+        If the loss is not finite, the run continues from a spare start. Its age stays the same, because the
+        host must know the age without waiting for the device.
+
+        Args:
+            end: the run after its last step.
+            loss: the outer loss, 0-dim.
         """
         if self._window != "online":
             return
@@ -86,7 +99,7 @@ class Unroll:
         return int(torch.randint(n, (), generator=self._generator))
 
     def state_dict(self) -> dict[str, Any]:
-        """The pool and the generator's state, as tensors and numbers."""
+        """The runs of the pool and the generator's state, as tensors and numbers."""
         return {
             "plain": list(self._plain),
             "members": [None if m is None else _packed(m) for m in self._members],
@@ -95,7 +108,7 @@ class Unroll:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where `state_dict()` was taken, between two outer steps."""
+        """Continue where `state_dict()` was taken, between two outer steps."""
         self._plain = list(state["plain"])
         if self._spare is not None:
             device = self._spare.weights.device

@@ -1,4 +1,4 @@
-"""Unrolled training (BPTT): the real loss of a network that trains on synthetic images."""
+"""Unrolled training (BPTT): the real loss of a network that has trained on synthetic images."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,13 +19,27 @@ from methods.blocks.unroll_windows import Unroll
 
 
 class Unrolled:
-    """The real loss after training on synthetic images (Deng & Russakovsky, NeurIPS 2022, section 3.2).
+    """The real loss of a network after training on synthetic images, differentiated through that training.
 
-    A network trains on balanced batches of synthetic images, `batch_per_class` of each class a step; its loss
-    on `batch_real` real images of each class is differentiated through the steps of `windows`. `siamese`: one
-    augmentation for all images of an outer step, real and synthetic, instead of one an image. `task_classes`:
-    an outer step sees that many classes, drawn anew; the network keeps its outputs for all. 0: all.
-    `segment`: one inner state in so many is kept, the steps between are repeated. 0: all are kept.
+    Args:
+        problem: the training set.
+        purpose: the name of the random draws.
+        rule: the network's update rule.
+        windows: which inner steps are taken and differentiated.
+        batch_per_class: synthetic images per class and inner step.
+        batch_real: real images per class in the loss; never more than the smallest class has.
+        strategy: augmentation, see `dsa.parse_strategy`.
+        siamese: draw one augmentation for all images of an outer step, real and synthetic, instead of one for
+            each image.
+        task_classes: number of classes drawn for each outer step; the network keeps outputs for all classes.
+            0 for all.
+        segment: store one inner state in so many and recompute the others; 0 to store all.
+
+    Raises:
+        UserError: the network has running statistics.
+
+    References:
+        Deng & Russakovsky, NeurIPS 2022, section 3.2.
     """
 
     def __init__(
@@ -54,7 +68,17 @@ class Unrolled:
     def __call__(
         self, images: Tensor, targets: Tensor, lr: Tensor, momentum: Tensor | None = None
     ) -> Hypergradient:
-        """The loss, and its gradient to the decoded images [n,C,H,W], soft targets [n,K], rate, momentum."""
+        """Draw a run and a real batch, and compute the loss.
+
+        Args:
+            images: the decoded images [n,C,H,W], class after class.
+            targets: their classes int64 [n], or probabilities [n,K].
+            lr: the network's learning rate, 0-dim.
+            momentum: used instead of the rule's own, 0-dim.
+
+        Returns:
+            The loss and its derivatives in images, soft targets, lr and momentum.
+        """
         n_classes = self._problem.n_classes
         start, before, length = self._windows.next()
         classes = torch.randperm(n_classes, generator=self._draws)[: self._n_task].sort().values
@@ -88,7 +112,7 @@ class Unrolled:
 
     @timing.charged("real gradient")
     def _batch(self, classes: Tensor, omega: dsa.Draw | None) -> tuple[Tensor, Tensor]:
-        """Real images of these classes, with the augmentation of the synthetic ones where it is shared."""
+        """Real images of these classes and their labels; `omega` is the augmentation, if it is shared."""
         problem = self._problem
         drawn = self._real.next()[classes.to(problem.device)]
         real = problem.preprocess(problem.images[drawn.flatten()])
@@ -97,28 +121,35 @@ class Unrolled:
         return dsa.apply(real, omega), classes.to(problem.device).repeat_interleave(drawn.shape[1])
 
     def state_dict(self) -> dict[str, Any]:
+        """The states of the windows, of the sampler of real images, and of the generator."""
         samplers = {"real": self._real.state_dict(), "draws": self._draws.get_state()}
         return {"windows": self._windows.state_dict(), **samplers}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state_dict()` was taken."""
         self._real.load_state_dict(state["real"])
         self._draws.set_state(state["draws"])
         self._windows.load_state_dict(state["windows"])
 
 
 def fresh_states(problem: Problem, rule: Rule) -> Callable[[torch.Generator], State]:
-    """Freshly drawn networks as inner runs that have not begun."""
+    """A function that draws a new network from a generator, as an inner run of no steps yet."""
     return lambda generator: rule.start(FlatNetwork(problem.make_net(generator)).weights())
 
 
 class Clip:
-    """Bounds the gradient's norm by `limit`, or with `decay` by that times its running mean (RaT-BPTT)."""
+    """Bounds the norm of the gradient of all stored tensors.
+
+    Args:
+        limit: the bound; with `decay`, a multiple of the running mean of the norm (RaT-BPTT).
+        decay: of the running mean.
+    """
 
     def __init__(self, limit: float, decay: float | None = None) -> None:
         self._limit, self._decay, self._mean = limit, decay, torch.tensor(torch.nan)
 
     def __call__(self, synthetic: Balanced) -> None:
-        """Scale the gradients of the parameters in place; no wait for the device."""
+        """Scale the gradients of the set's parameters in place, without waiting for the device."""
         gradients = [p.grad for p in synthetic.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         limit = torch.as_tensor(self._limit).to(norm)
@@ -129,9 +160,11 @@ class Clip:
         torch._foreach_mul_(gradients, (limit / (norm + 1e-12)).clamp(max=1))
 
     def state_dict(self) -> dict[str, Any]:
+        """The running mean of the norm, 0-dim."""
         return {"mean": self._mean}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state_dict()` was taken."""
         self._mean = state["mean"]
 
 
@@ -142,14 +175,28 @@ def learn_unrolled(
     optimiser: torch.optim.Optimizer,
     eta: LearnedScalars,
     *,
-    steps: int,
+    outer_steps: int,
     clip: Clip,
     mu: LearnedScalars | None = None,
 ) -> None:
-    """The outer loop of back-propagation through time: learns the set, the inner rate and the momentum."""
+    """Learn a set by back-propagation through time.
+
+    Args:
+        problem: the training set and its loop of steps.
+        synthetic: the set; learned in place.
+        unrolled: the loss.
+        optimiser: of the set's parameters.
+        eta: the inner learning rate; learned in place.
+        outer_steps: steps of the optimiser.
+        clip: bounds the set's gradient.
+        mu: the inner momentum, learned in place; by default the update rule's own is used.
+
+    References:
+        Deng & Russakovsky, NeurIPS 2022, section 3.2; Feng, Vedantam & Kempe, ICLR 2024, algorithm 1.
+    """
     state: dict[str, Any] = {"eta": eta, "unrolled": unrolled, "clip": clip} | ({"mu": mu} if mu else {})
-    run = problem.loop.steps(steps, synthetic, "lr or inner_lr", optimiser=optimiser, **state)
-    for _ in run:
+    steps = problem.loop.steps(outer_steps, synthetic, "lr or inner_lr", optimiser=optimiser, **state)
+    for _ in steps:
         images, targets = synthetic.decode()
         found = unrolled(images, targets, eta.value, mu.value if mu else None)
         optimiser.zero_grad()
@@ -159,4 +206,4 @@ def learn_unrolled(
         eta.step(found.lr)
         if mu:
             mu.step(found.momentum)
-        run.loss(found.loss)
+        steps.loss(found.loss)

@@ -1,4 +1,4 @@
-"""The whitening of the training images, as a prerequisite: fitted once, shared by all that work on it."""
+"""The whitening of the training images, as a prerequisite: fitted once and shared by all jobs that use it."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,7 +11,12 @@ from bench.core.preprocess import Zca
 
 @dataclass(frozen=True)
 class Whitening:
-    """ZCA of one kind (bench.core.preprocess.Zca), fitted to all training images."""
+    """ZCA whitening, fitted to all training images.
+
+    Args:
+        kind: "mtt", "kip" or "frepo", see `bench.core.preprocess.Zca`.
+        eps: what is added to the eigenvalues.
+    """
 
     version: ClassVar[int] = 1
     depends_on: ClassVar[frozenset[str]] = frozenset()
@@ -23,8 +28,9 @@ class Whitening:
         return f"whitening {self.kind}"
 
     def requires(self) -> dict[str, Prerequisite]:
+        """No prerequisites."""
         return {}
 
     def build(self, problem: Problem) -> dict[str, Tensor]:
-        """What `Zca.of(kind, tensors)` takes."""
+        """Fit the whitening; return the tensors that `Zca.of(kind, tensors)` restores it from."""
         return Zca.fit(problem.images, self.kind, self.eps).tensors()

@@ -1,4 +1,4 @@
-"""MTT, TESLA and HaBa: trajectories of experts, the learned step size, and the game of the hallucinators."""
+"""MTT, TESLA and HaBa: trajectories of experts, the learned step size, and HaBa's extractor."""
 
 import itertools
 import math
@@ -237,7 +237,7 @@ def test_supcon_has_a_finite_gradient_for_one_basis_of_a_class() -> None:
     assert x.grad.abs().sum() > 0
 
 
-# --- HaBa: the game -----------------------------------------------------------------------------------------
+# --- HaBa: the extractor ------------------------------------------------------------------------------------
 
 
 def players(**values: Any) -> tuple[Extractor, Hallucinators]:
@@ -247,24 +247,24 @@ def players(**values: Any) -> tuple[Extractor, Hallucinators]:
     return Extractor(method, bare), synthetic
 
 
-def look_alike(game: Extractor, synthetic: Hallucinators, chunk: Any, draws: Tensor) -> float:
+def look_alike(extractor: Extractor, synthetic: Hallucinators, chunk: Any, draws: Tensor) -> float:
     """L_cos of a chunk, with the draws that come from this state of the generator."""
-    game._rng.set_state(draws)
+    extractor.draws.set_state(draws)
     with torch.no_grad():
-        views = game._views(synthetic, synthetic.decode()[0], chunk)
-        return float(likeness(*game._net.embed(views).chunk(2)))
+        views = extractor._views(synthetic, synthetic.decode()[0], chunk)
+        return float(likeness(*extractor.net.embed(views).chunk(2)))
 
 
-def test_pushing_moves_no_extractor_and_pulling_no_basis() -> None:
-    game, synthetic = players()
-    chunk = game.chunks(synthetic, 1)[0]
-    stored, extractor = state(synthetic), state(game._net)
-    gradient = game.push(synthetic, synthetic.decode()[0].detach(), chunk)
+def test_the_likeness_gradient_moves_no_extractor_and_training_it_no_basis() -> None:
+    extractor, synthetic = players()
+    chunk = extractor.chunks(synthetic, 1)[0]
+    stored, weights = state(synthetic), state(extractor.net)
+    gradient = extractor.likeness_gradient(synthetic, synthetic.decode()[0].detach(), chunk)
     assert gradient.abs().sum() > 0
-    assert same(state(game._net), extractor)
-    assert all(p.grad is None for p in game._net.parameters())
-    game.pull(synthetic, chunk)
-    assert not same(state(game._net), extractor)
+    assert same(state(extractor.net), weights)
+    assert all(p.grad is None for p in extractor.net.parameters())
+    extractor.train(synthetic, chunk)
+    assert not same(state(extractor.net), weights)
     assert same(state(synthetic), stored)
     assert all(p.grad is None for p in synthetic.parameters())
 
@@ -272,24 +272,24 @@ def test_pushing_moves_no_extractor_and_pulling_no_basis() -> None:
 @pytest.mark.parametrize("strategy", ["none", DSA_OPS])
 def test_bases_push_apart_what_the_extractor_pulls_together(strategy: str) -> None:
     """One small step each, on the likeness alone, under the same draws."""
-    game, synthetic = players(augment=strategy, extractor_task=0.0, extractor_contrast=0.0)
-    chunk = game.chunks(synthetic, 1)[0]
-    draws = game._rng.get_state()
-    before = look_alike(game, synthetic, chunk, draws)
-    game._rng.set_state(draws)
+    extractor, synthetic = players(augment=strategy, extractor_task=0.0, extractor_contrast=0.0)
+    chunk = extractor.chunks(synthetic, 1)[0]
+    draws = extractor.draws.get_state()
+    before = look_alike(extractor, synthetic, chunk, draws)
+    extractor.draws.set_state(draws)
     images, _ = synthetic.decode()
-    images.backward(game.push(synthetic, images.detach(), chunk))
+    images.backward(extractor.likeness_gradient(synthetic, images.detach(), chunk))
     with torch.no_grad():
         for p in synthetic.parameters():
             p -= 1e-3 * p.grad
-    apart = look_alike(game, synthetic, chunk, draws)
+    apart = look_alike(extractor, synthetic, chunk, draws)
     assert apart < before
-    game._rng.set_state(draws)
-    game.pull(synthetic, chunk)
-    assert look_alike(game, synthetic, chunk, draws) > apart
+    extractor.draws.set_state(draws)
+    extractor.train(synthetic, chunk)
+    assert look_alike(extractor, synthetic, chunk, draws) > apart
 
 
-def test_a_pair_has_two_styles(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pair_has_two_hallucinators(monkeypatch: pytest.MonkeyPatch) -> None:
     styles: list[int] = []
     pair = Hallucinators.pair
 
@@ -297,22 +297,23 @@ def test_a_pair_has_two_styles(monkeypatch: pytest.MonkeyPatch) -> None:
         styles.append(int(hallucinator))
         return pair(self, basis, hallucinator)
 
-    game, synthetic = players()
-    chunks = game.chunks(synthetic, 60)
+    extractor, synthetic = players()
+    chunks = extractor.chunks(synthetic, 60)
     monkeypatch.setattr(Hallucinators, "pair", spy)
     for chunk in chunks:
-        game.pull(synthetic, chunk)
+        extractor.train(synthetic, chunk)
     assert set(zip(styles[::2], styles[1::2], strict=True)) == set(itertools.permutations(range(3), 2))
 
 
 def test_equal_hallucinators_look_alike() -> None:
-    game, synthetic = players(augment="none")
+    extractor, synthetic = players(augment="none")
     with torch.no_grad():
         for name, p in synthetic.named_parameters():
             if name != "bases":
                 p.copy_(p[:1].expand_as(p))
-    chunk = game.chunks(synthetic, 1)[0]
-    assert look_alike(game, synthetic, chunk, game._rng.get_state()) == pytest.approx(1, abs=1e-12)
+    chunk = extractor.chunks(synthetic, 1)[0]
+    draws = extractor.draws.get_state()
+    assert look_alike(extractor, synthetic, chunk, draws) == pytest.approx(1, abs=1e-12)
 
 
 def test_a_step_of_haba_descends_the_distance_and_the_likeness() -> None:
@@ -321,13 +322,13 @@ def test_a_step_of_haba_descends_the_distance_and_the_likeness() -> None:
     problem = problem_for(method, ipc=2)
     stepped = method.distill(problem)
     start = method._start(problem)
-    objective, game = TrajectoryMatching(problem, "haba", 2, 1), Extractor(method, problem)
-    chunks = game.chunks(start, 4)
+    objective, extractor = TrajectoryMatching(problem, "haba", 2, 1), Extractor(method, problem)
+    chunks = extractor.chunks(start, 4)
     images, targets = start.decode()
-    batches = [game.one_style(start, chunk) for chunk in chunks[:2]]
+    batches = [extractor.hallucinated(start, chunk) for chunk in chunks[:2]]
     found = objective(images, targets, torch.tensor(0.01).log().exp(), batches)
     leaf = images.detach().requires_grad_()
-    alike = likeness(*game._net.embed(game._views(start, leaf, chunks[2])).chunk(2))
+    alike = likeness(*extractor.net.embed(extractor._views(start, leaf, chunks[2])).chunk(2))
     (apart,) = torch.autograd.grad(100 * alike, leaf)
     assert apart.norm() > 0.1 * found.images.norm(), "both count here"
     images.backward(found.images + apart)

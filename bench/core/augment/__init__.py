@@ -1,1 +1,1 @@
-"""Augmentations with explicit draws: DSA's operations and AugMix, CutMix, and policies on 8-bit pixels."""
+"""Augmentations whose random draws are explicit: DSA, AugMix, CutMix, AutoAugment and RandAugment."""

@@ -1,4 +1,4 @@
-"""CutMix of one batch (Yun et al., ICCV 2019), with explicit draws."""
+"""CutMix (Yun et al., ICCV 2019), with explicit random draws."""
 
 import functools
 from dataclasses import dataclass
@@ -11,9 +11,13 @@ from bench.core import timing
 
 @dataclass(frozen=True)
 class CutMix:
-    """CutMix of one batch of N images (Yun et al., ICCV 2019): each shows its partner inside one box.
+    """CutMix of one batch of N images: each image shows its partner inside the same box.
 
-    `partner` is int64 [N] on the CPU; `weight` is what is left of an image: 1 - the fraction pasted over.
+    Args:
+        partner: position of each image's partner, int64 [N], on the CPU.
+        rows: of the box.
+        columns: of the box.
+        weight: the fraction of an image outside the box.
     """
 
     partner: Tensor
@@ -23,7 +27,21 @@ class CutMix:
 
 
 def draw_cutmix(shape: tuple[int, ...] | torch.Size, generator: torch.Generator) -> CutMix:
-    """Partners and a box for a batch [N,C,H,W]: lambda ~ Beta(1, 1), a side of sqrt(1 - lambda), clipped."""
+    """Draw the partners and the box of one batch.
+
+    With lambda ~ Beta(1, 1), the sides of the box are sqrt(1 - lambda) of the image's; its centre is uniform
+    over the image, and the box is clipped at the borders.
+
+    Args:
+        shape: of the batch, (N, C, H, W).
+        generator: a CPU generator.
+
+    Returns:
+        The draw, for `apply_cutmix`.
+
+    References:
+        Yun et al., CutMix, ICCV 2019.
+    """
     n, _, height, width = shape
     area, *centre = torch.rand(3, generator=generator).tolist()
     spans = []
@@ -38,7 +56,7 @@ def draw_cutmix(shape: tuple[int, ...] | torch.Size, generator: torch.Generator)
 
 @timing.charged("augment")
 def apply_cutmix(images: Tensor, drawn: CutMix) -> Tensor:
-    """Paste the partners' boxes into [N,C,H,W]; differentiable in the images.
+    """Paste each partner's box into images [N,C,H,W]; differentiable in the images.
 
     The loss of the batch is weight L(targets) + (1 - weight) L(targets[partner]).
     """

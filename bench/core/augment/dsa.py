@@ -1,14 +1,14 @@
-"""Differentiable siamese augmentation (DSA; Zhao & Bilen, ICML 2021), batched, with explicit draws.
+"""Differentiable siamese augmentation (DSA; Zhao & Bilen, ICML 2021), batched, with explicit random draws.
 
-A strategy is written as stages: `+` joins stages, which are all applied in this order, and `_` lists the
-operations of a stage, of which one is drawn. So `color_crop_flip` applies one of three (as DSA does), and
-`color+crop+cutout` all of them (as IDC does). `augmix` and the policies `autoaugment` and `randaugment`
-(bench.core.augment.policies) are stages of their own.
+A strategy consists of stages. `+` joins stages, which are applied one after the other; `_` separates the
+operations of a stage, one of which is drawn. So `color_crop_flip` applies one of three (as DSA does), and
+`color+crop+cutout` applies all three (as IDC does). `augmix` and the policies `autoaugment` and `randaugment`
+(bench.core.augment.policies) are whole stages.
 
-A `Draw` holds the operations and their parameters for each group of images. Groups of one image are the
-independent augmentation of ordinary training; one group a class, applied to the real and to the synthetic
-images of that class, is the siamese augmentation of the matching methods. All images are normalised, so the
-fill value 0 is the data set's mean; the policies fill with black.
+A `Draw` holds the operations and their parameters for each group of images. With groups of one image, each
+image is augmented independently, as in ordinary training. With one group per class, used for both the real
+and the synthetic images of that class, it is the siamese augmentation of the matching methods. Images are
+normalised, so the fill value 0 is the data set's mean; the policies fill with black.
 """
 
 import functools
@@ -52,7 +52,7 @@ def color(x: Tensor, u: Tensor) -> Tensor:
 
 
 def crop(x: Tensor, u: Tensor) -> Tensor:
-    """Shift by a whole number of pixels in [-side/8, side/8] per axis, zero fill."""
+    """Shift each axis by a whole number of pixels in [-side/8, side/8], filling with zeros."""
     n, _, h, w = x.shape
     pad = int(h * CROP + 0.5)
     shift = (u[:, :2] * (2 * pad + 1)).long().clamp_(max=2 * pad)
@@ -64,7 +64,7 @@ def crop(x: Tensor, u: Tensor) -> Tensor:
 
 
 def cutout(x: Tensor, u: Tensor) -> Tensor:
-    """A zero square of half the side, its centre uniform over the image, clipped at the border."""
+    """Set a square to zero: half the image's side, centred anywhere in the image, clipped at the border."""
     _, _, h, w = x.shape
     side = int(h * CUTOUT + 0.5)
 
@@ -83,7 +83,7 @@ def _warp(x: Tensor, theta: Tensor) -> Tensor:
 
 
 def scale(x: Tensor, u: Tensor) -> Tensor:
-    """Each axis by its own factor between 1/1.2 and 1.2, zero fill."""
+    """Scale each axis by its own factor between 1/1.2 and 1.2, filling with zeros."""
     factor = u[:, :2] * (SCALE - 1 / SCALE) + 1 / SCALE
     theta = torch.zeros(len(x), 2, 3, dtype=x.dtype, device=x.device)
     theta[:, 0, 0], theta[:, 1, 1] = factor[:, 0], factor[:, 1]
@@ -91,7 +91,7 @@ def scale(x: Tensor, u: Tensor) -> Tensor:
 
 
 def rotate(x: Tensor, u: Tensor) -> Tensor:
-    """By an angle between -15 and 15 degrees, zero fill."""
+    """Rotate by an angle between -15 and 15 degrees, filling with zeros."""
     angle = torch.deg2rad((u[:, 0] - 0.5) * 2 * ROTATE)
     zero = torch.zeros_like(angle)
     rows = [
@@ -110,15 +110,24 @@ OPS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "rotate": rotate,
 }
 _FUNCTIONS = {"none": lambda x, _: x, **OPS}
-WHOLE = (AUGMIX, *POLICY_OPERATIONS)  # what is a stage of its own
+WHOLE = (AUGMIX, *POLICY_OPERATIONS)  # each is a whole stage
 
 
 @functools.cache
 def parse_strategy(strategy: str, *, policies: bool = False) -> tuple[tuple[str, ...], ...]:
     """The stages of a strategy: `color+crop_flip` -> (("color",), ("crop", "flip")), `none` -> ().
 
-    Raises UserError for an unknown operation, where AugMix or a policy shares its stage, and for a policy
-    where `policies` does not allow them: in a distillation, which wants gradients.
+    Args:
+        strategy: the text.
+        policies: whether augmentation policies are allowed. They pass no gradient, so a distillation cannot
+            use them.
+
+    Returns:
+        The operations of each stage.
+
+    Raises:
+        UserError: an operation is unknown, AugMix or a policy shares its stage with others, or there is a
+            policy and none is allowed.
     """
     if strategy == "none":
         return ()
@@ -136,16 +145,22 @@ def parse_strategy(strategy: str, *, policies: bool = False) -> tuple[tuple[str,
 
 @dataclass(frozen=True)
 class Pick:
-    """A stage: one operation [G] and its uniforms [G, 3] for each of G groups, on the CPU."""
+    """A stage that applies one operation to each of G groups.
+
+    Args:
+        ops: the operations to choose from.
+        choice: position of each group's operation in `ops`, int64 [G], on the CPU.
+        uniforms: the operation's random numbers in [0, 1), [G, 3], on the CPU.
+    """
 
     ops: tuple[str, ...]
     choice: Tensor
     uniforms: Tensor
 
     def __call__(self, images: Tensor) -> Tensor:
-        """The operations run one after the other, each on its own groups [G*B,C,H,W].
+        """Augment images [G*B,C,H,W], running each operation once, on all of its groups.
 
-        Which groups is known on the host, so nothing waits for the device.
+        The choice is known on the host, so nothing waits for the device.
         """
         size = len(images) // len(self.choice)
         uniforms = self.uniforms.repeat_interleave(size, 0).to(images, non_blocking=True)
@@ -157,13 +172,18 @@ class Pick:
 
 @dataclass(frozen=True)
 class Mix:
-    """A stage: AugMix for each of G groups; shares [G, 1 + chains] of the image and of each chain."""
+    """A stage that applies AugMix to each of G groups.
+
+    Args:
+        shares: weights of the image and of each chain's result, [G, 1 + chains].
+        chains: the operations of each chain.
+    """
 
     shares: Tensor
     chains: tuple[tuple[Pick, ...], ...]
 
     def __call__(self, images: Tensor) -> Tensor:
-        """The convex combination of the images [G*B,C,H,W] and what the chains make of them."""
+        """The convex combination of images [G*B,C,H,W] with the results of the chains."""
         shares = self.shares.repeat_interleave(len(images) // len(self.shares), 0)
         shares = shares.to(images, non_blocking=True)
         mixed = images * shares[:, 0].view(-1, 1, 1, 1)
@@ -174,7 +194,12 @@ class Mix:
 
 @dataclass(frozen=True)
 class Draw:
-    """What happens to each group of images, stage after stage. It can be applied any number of times."""
+    """The augmentation drawn for each group of images; it can be applied any number of times.
+
+    Args:
+        groups: number of groups, G.
+        stages: applied one after the other.
+    """
 
     groups: int
     stages: tuple[Pick | Mix | Policy, ...]
@@ -182,9 +207,18 @@ class Draw:
 
 @timing.charged("augment")
 def draw(strategy: str, groups: int, generator: torch.Generator) -> Draw:
-    """Pick one operation of each stage for each group, uniformly, and its parameters (DSA, section 3.2).
+    """Draw, for each group, one operation of each stage (uniformly) and its parameters.
 
-    All draws come from the CPU generator. `none` draws as much as one stage, and applies nothing.
+    Args:
+        strategy: see `parse_strategy`. "none" draws as many numbers as one stage, and applies nothing.
+        groups: number of groups.
+        generator: a CPU generator.
+
+    Returns:
+        The draw, for `apply`.
+
+    References:
+        Zhao & Bilen, Differentiable Siamese Augmentation, ICML 2021, section 3.2.
     """
     stages = parse_strategy(strategy, policies=True)
     if not stages:
@@ -193,17 +227,17 @@ def draw(strategy: str, groups: int, generator: torch.Generator) -> Draw:
 
 
 def concat(draws: Sequence[Draw]) -> Draw:
-    """The groups of the first draw, then those of the second, ...; all of the same strategy.
+    """Join draws of the same strategy: the groups of the first, then those of the second, and so on.
 
-    Applied to the images one after the other it gives what the draws give one by one. Raises ValueError for
-    draws of different strategies.
+    Applying the result to concatenated images gives the same as applying each draw to its own images. Raises
+    ValueError for draws of different strategies.
     """
     stages = zip(*(drawn.stages for drawn in draws), strict=True)
     return Draw(sum(drawn.groups for drawn in draws), tuple(_joined(parts) for parts in stages))
 
 
 def _joined(parts: Sequence[Any]) -> Any:
-    """Stages of the same strategy differ in their tensors alone, which run over the groups."""
+    """Join stages of the same strategy: only their tensors differ, whose first axis is that of the groups."""
     first = parts[0]
     if isinstance(first, Tensor):
         return torch.cat(tuple(parts))
@@ -228,10 +262,10 @@ def _pick(ops: tuple[str, ...], groups: int, generator: torch.Generator) -> Pick
 
 
 def _mix(groups: int, generator: torch.Generator) -> Mix:
-    """AugMix (Hendrycks et al., ICLR 2020, algorithm 1), with this module's operations and their strengths.
+    """Draw AugMix (Hendrycks et al., ICLR 2020, algorithm 1), with this module's operations and strengths.
 
-    The chains have 1 to 3 operations each, Dirichlet(1, 1, 1) weights w, and the image itself the share
-    m ~ Beta(1, 1): m x + (1 - m) sum_i w_i chain_i(x).
+    The result is m x + (1 - m) sum_i w_i chain_i(x), with m ~ Beta(1, 1), w ~ Dirichlet(1, 1, 1), and chains
+    of 1 to 3 operations.
     """
     m, *cuts = torch.rand(CHAINS, groups, generator=generator)  # the gaps of uniform cuts are Dirichlet(1)
     ends = torch.stack([torch.zeros(groups), *cuts, torch.ones(groups)], 1).sort(1).values
@@ -241,7 +275,7 @@ def _mix(groups: int, generator: torch.Generator) -> Mix:
 
 
 def _chain(length: Tensor, groups: int, generator: torch.Generator) -> tuple[Pick, ...]:
-    """`DEPTH` picks, of which the first `length` [G] do something."""
+    """`DEPTH` picks for each group; those after the first `length` [G] do nothing."""
     picks = [_pick(CHAIN_OPS, groups, generator) for _ in range(DEPTH)]
     ops = ("none", *CHAIN_OPS)
     return tuple(Pick(ops, torch.where(i < length, p.choice + 1, 0), p.uniforms) for i, p in enumerate(picks))
@@ -249,10 +283,19 @@ def _chain(length: Tensor, groups: int, generator: torch.Generator) -> tuple[Pic
 
 @timing.charged("augment")
 def apply(images: Tensor, drawn: Draw, preprocess: Preprocess | None = None) -> Tensor:
-    """Augment [G*B,C,H,W], the B images of a group standing together.
+    """Apply a draw; differentiable in the images, except for augmentation policies.
 
-    Differentiable in the images, but for the policies, which need `preprocess` to find the pixels. Raises
-    UserError for a policy without it.
+    Args:
+        images: normalised [G*B,C,H,W], group after group.
+        drawn: what to do with each of the G groups.
+        preprocess: how the images were normalised; needed by policies, which work on pixels.
+
+    Returns:
+        The augmented images [G*B,C,H,W].
+
+    Raises:
+        ValueError: the images do not divide into G groups.
+        UserError: there is a policy, and `preprocess` is missing.
     """
     if len(images) % drawn.groups:
         raise ValueError(f"{len(images)} images do not divide into {drawn.groups} groups")

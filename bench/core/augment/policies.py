@@ -1,8 +1,9 @@
 """Augmentation policies on 8-bit pixels: AutoAugment and RandAugment, drawn image by image.
 
-The operations are torchvision's, with its ranges, nearest-neighbour reading and black fill. Its own
-transforms draw once for a whole batch and from the global generator, so the draws are made here, on the
-host; what was drawn alike is done at once on the device. Pixels are rounded to bytes on the way: no gradient.
+The operations are torchvision's, with its ranges, nearest-neighbour sampling and black fill. torchvision's
+own transforms draw once for a whole batch and from the global generator; here the draws are made on the host,
+and images with the same operation are processed together on the device. Rounding pixels to bytes stops the
+gradient.
 """
 
 import functools
@@ -18,7 +19,7 @@ from torch import Tensor
 from bench.core.optional import import_torchvision
 from bench.core.preprocess import Preprocess
 
-OPERATIONS_PER_IMAGE = 2  # operations that an image goes through, one after the other
+OPERATIONS_PER_IMAGE = 2  # applied one after the other
 
 # AutoAugment's policy for CIFAR-10 (Cubuk et al., CVPR 2019, appendix): operation, probability, level
 CIFAR10_POLICY: tuple[tuple[tuple[str, float, int], tuple[str, float, int]], ...] = (
@@ -48,7 +49,7 @@ CIFAR10_POLICY: tuple[tuple[tuple[str, float, int], tuple[str, float, int]], ...
     (("Equalize", 0.8, 0), ("Invert", 0.1, 0)),
     (("TranslateY", 0.7, 9), ("AutoContrast", 0.9, 0)),
 )
-# The strength at the highest level, which comes with either sign: a shear as a factor, a shift as a share of
+# The strength at the highest level, applied with either sign: a shear as a factor, a shift as a fraction of
 # the side, a rotation in degrees; the others are added to a factor of 1.
 _SIGNED = {
     **{"ShearX": 0.3, "ShearY": 0.3, "TranslateX": 150 / 331, "TranslateY": 150 / 331, "Rotate": 30.0},
@@ -58,7 +59,7 @@ _PLAIN = ("Posterize", "Solarize", "AutoContrast", "Equalize")
 
 AUTOAUGMENT, RANDAUGMENT = "autoaugment", "randaugment"
 LEVELS = {AUTOAUGMENT: 10, RANDAUGMENT: 31}  # RandAugment's level 9 of 0 to 30 is torchvision's default
-# All operations of a policy, each with its level; the first does nothing.
+# Every operation of a policy with its level; the first one does nothing.
 POLICY_OPERATIONS: dict[str, tuple[tuple[str, int], ...]] = {
     AUTOAUGMENT: tuple(
         dict.fromkeys([("Identity", 0), *((op, level) for row in CIFAR10_POLICY for op, _, level in row)])
@@ -76,7 +77,19 @@ _HAS_SIGN = {
 
 @functools.cache
 def strength(operation: str, level: int, levels: int, height: int, width: int) -> float:
-    """What a level, of 0 to levels - 1, of an operation means for images of this size; 0 if nothing."""
+    """The strength of an operation at a level.
+
+    Args:
+        operation: a key of `_OPERATIONS`.
+        level: 0 to levels - 1.
+        levels: number of levels of the policy.
+        height: of the images, in pixels.
+        width: of the images, in pixels.
+
+    Returns:
+        Pixels for a shift, degrees for a rotation, bits for Posterize, a fraction of the brightest value for
+        Solarize, a factor for a shear, what is added to a factor of 1 for the colour operations, else 0.
+    """
     if operation == "Posterize":
         return round(8 - 4 * level / (levels - 1))  # bits
     if operation == "Solarize":
@@ -105,23 +118,29 @@ _OPERATIONS: dict[str, Callable[[Any, Tensor, float], Tensor]] = {
 
 
 def _shear(tv: Any, x: Tensor, factors: list[float]) -> Tensor:
-    """About the upper left corner, as in the authors' code; torchvision takes degrees."""
+    """Shear about the upper left corner, as in the authors' code; torchvision takes degrees."""
     degrees = [math.degrees(math.atan(factor)) for factor in factors]
     return tv.affine(x, 0.0, [0, 0], 1.0, degrees, center=[0, 0])
 
 
 def operate(images: Tensor, operation: str, value: float) -> Tensor:
-    """One operation on uint8 images [N,C,H,W] of one or three channels; the same for all of them."""
+    """Apply one operation at strength `value` to all uint8 images [N,C,H,W], of one or three channels."""
     return _OPERATIONS[operation](import_torchvision("transforms.v2.functional"), images, value)
 
 
 def dispatch(choice: Tensor, operations: Sequence[Callable[..., Tensor]], *per_image: Tensor) -> Tensor:
-    """operations[choice[i]](x[i], ...) for every image i, each operation once, on all of its images.
+    """Apply a chosen operation to each image; each operation runs once, on all images that chose it.
 
-    `choice` is int64 [N] on the CPU; `per_image` are the images [N,C,H,W] and what else goes with each. Which
-    images go where is known on the host, so nothing waits for the device.
+    Args:
+        choice: position of each image's operation, int64 [N], on the CPU, so that nothing waits for the
+            device.
+        operations: what can be chosen.
+        per_image: the images [N,C,H,W], and further arguments of the operations with N rows.
+
+    Returns:
+        operations[choice[i]](images[i], ...) for every image i, [N,C,H,W].
     """
-    there = partial(Tensor.to, device=per_image[0].device, non_blocking=True)  # a plain copy would wait
+    there = partial(Tensor.to, device=per_image[0].device, non_blocking=True)  # blocking would wait
     order = choice.argsort(stable=True)
     counts = choice.bincount(minlength=len(operations)).tolist()
     sources = zip(*(t[there(order)].split(counts) for t in per_image), strict=True)
@@ -131,16 +150,19 @@ def dispatch(choice: Tensor, operations: Sequence[Callable[..., Tensor]], *per_i
 
 @dataclass(frozen=True)
 class Policy:
-    """A stage: two operations, one after the other, for each of G groups; `codes` int64 [G, 2] on the CPU.
+    """A stage that applies two operations, one after the other, to each of G groups.
 
-    A code is twice the place in `KINDS[name]`, plus one where the strength is negative.
+    Args:
+        name: "autoaugment" or "randaugment".
+        codes: int64 [G, 2], on the CPU: twice the position in `POLICY_OPERATIONS[name]`, plus one for a
+            negative strength.
     """
 
     name: str
     codes: Tensor
 
     def __call__(self, images: Tensor, preprocess: Preprocess) -> Tensor:
-        """Images [G*B,C,H,W] as networks see them -> the same of their pixels, operated on; no gradient."""
+        """Augment images [G*B,C,H,W], as networks see them, in pixel space; no gradient passes through."""
         height, width = images.shape[2:]
         operations = [
             partial(operate, operation=op, value=sign * strength(op, level, LEVELS[self.name], height, width))
@@ -154,10 +176,21 @@ class Policy:
 
 
 def draw_policy(name: str, groups: int, generator: torch.Generator) -> Policy:
-    """What each group goes through, from the CPU generator.
+    """Draw the operations of each group.
 
-    AutoAugment: one of 25 sub-policies, each of its operations with its probability. RandAugment: any two of
-    its operations. A signed strength is negative half of the time.
+    AutoAugment draws one of 25 sub-policies and applies each of its operations with its probability.
+    RandAugment draws any two of its operations. A strength that has a sign is negative half of the time.
+
+    Args:
+        name: "autoaugment" or "randaugment".
+        groups: number of groups.
+        generator: a CPU generator.
+
+    Returns:
+        The stage.
+
+    References:
+        Cubuk et al., AutoAugment, CVPR 2019; Cubuk et al., RandAugment, NeurIPS 2020.
     """
     if name == AUTOAUGMENT:
         row = torch.randint(len(CIFAR10_POLICY), (groups,), generator=generator)

@@ -1,1 +1,1 @@
-"""The networks of the field, by name; `bench.core.networks.architecture` reads names and builds them."""
+"""The networks of the field; `bench.core.networks.architecture` reads their names and builds them."""

@@ -35,47 +35,67 @@ FAMILIES: dict[str, type[Network]] = {
     "torchvision": TorchVision,
     "timm": Timm,
 }
-# every word belongs to one parameter only
+# each word must belong to one parameter only, so that a name can be read
 PARAMETER_CHOICES = {"norm": NORMS, "activation": tuple(ACTIVATIONS), "pooling": (*POOLINGS, NO_POOLING)}
 _LETTERS = {"d": "depth", "w": "width", "p": "patch"}
 
 
 def family_parameters(family: str) -> dict[str, Any]:
-    """{parameter: default} of a family."""
+    """{parameter: default value} of a family, in order."""
     signature = inspect.signature(FAMILIES[family])
     return {p.name: p.default for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY}
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """A family with its parameters; `label` is the canonical name, the same for every way to write it."""
+    """A family of networks and the values of its parameters."""
 
     family: str
     params: tuple[tuple[str, Any], ...]  # all of them, in the family's order
 
     @property
     def label(self) -> str:
+        """The canonical name, the same for every way to write the architecture."""
         defaults, letters = family_parameters(self.family), {v: k for k, v in _LETTERS.items()}
         parts = [f"{letters.get(k, '')}{v}" for k, v in self.params if v != defaults[k]]
         return (":" if "model" in defaults else "-").join([self.family, *parts])
 
     def check(self, image_shape: tuple[int, int, int]) -> None:
-        """Raises UserError when the network cannot take images of this shape."""
+        """Check images of shape (C, H, W). Raises UserError if the network cannot take them."""
         try:
             FAMILIES[self.family].check(image_shape, **dict(self.params))
         except UserError as error:
             raise UserError(f"architecture {self.label} {error}") from error
 
     def build(self, image_shape: tuple[int, int, int], n_classes: int, generator: torch.Generator) -> Network:
-        """A network on the CPU whose initial weights come from `generator` alone."""
+        """Build a network with fresh weights.
+
+        Args:
+            image_shape: (C, H, W).
+            n_classes: number of outputs, K.
+            generator: a CPU generator; the initial weights depend on it alone.
+
+        Returns:
+            The network, on the CPU.
+        """
         seed = int(torch.randint(2**62, (), generator=generator))
-        with torch.random.fork_rng(devices=[]):  # constructors draw from the global state: put it back
+        with torch.random.fork_rng(devices=[]):  # constructors draw from the global state: restore it
             torch.default_generator.manual_seed(random.derive(seed, "network"))
             return FAMILIES[self.family](image_shape, n_classes, **dict(self.params))
 
 
 def parse_architecture(entry: str | Mapping[str, Any]) -> Architecture:
-    """Read a name or a mapping. Raises UserError that names the valid choices."""
+    """Read an architecture as a sweep file names it.
+
+    Args:
+        entry: a name such as "convnet-d4-w64-batch", or a mapping such as {name: convnet, depth: 4}.
+
+    Returns:
+        The architecture; parameters that are not given have their defaults.
+
+    Raises:
+        UserError: a name, parameter or value is not valid; the message lists the valid ones.
+    """
     mapping = {"name": entry} if isinstance(entry, str) else entry
     name = str(mapping.get("name"))
     plain, colon, model = name.partition(":")

@@ -1,4 +1,4 @@
-"""The common door of all networks."""
+"""The common base of all networks."""
 
 from typing import Any
 
@@ -10,28 +10,41 @@ Shape = tuple[int, int, int]
 
 
 class Network(nn.Module):
-    """A classifier of [N,C,H,W] images: `classifier(embed(x))`."""
+    """A classifier of images [N,C,H,W]: `classifier(embed(x))`.
 
-    features: nn.Module  # or an `embed` of its own
+    A family is a subclass, built as `cls(image_shape, n_classes, **params)` with image_shape (C, H, W).
+    Its keyword-only arguments are the parameters of the architecture; all of them have defaults.
+    """
+
+    features: nn.Module  # a subclass without it overrides `embed`
     classifier: nn.Linear
 
     @classmethod
     def check(cls, image_shape: Shape, **params: Any) -> None:
-        """Raises UserError when the network cannot take images of this shape.
+        """Check that the network can take images of this shape.
 
-        The message goes on where "architecture NAME" ends: "needs images of at least 8 pixels, not 7".
+        Args:
+            image_shape: (C, H, W).
+            params: all parameters of the architecture, by name.
+
+        Raises:
+            UserError: it cannot. The message continues "architecture NAME": "needs images of at least 8
+                pixels, not 7".
         """
 
     def embed(self, x: Tensor) -> Tensor:
-        """[N,C,H,W] -> the last features before the classifier [N,D]."""
+        """Images [N,C,H,W] -> the features that the classifier reads [N,D]."""
         return self.features(x)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N,C,H,W] -> logits [N,K]."""
+        """Images [N,C,H,W] -> logits [N,K]."""
         return self.classifier(self.embed(x))
 
 
 def need_side(least: int, side: int, given: str = "") -> None:
-    """Raises UserError when the images' side is less than `least` pixels."""
+    """Check that images of `side` pixels have at least `least`; `given` is appended to the minimum.
+
+    Raises UserError if they do not.
+    """
     if side < least:
         raise UserError(f"needs images of at least {least} pixels{given}, not {side}")

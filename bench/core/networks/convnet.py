@@ -12,9 +12,20 @@ from bench.core.networks.layers import NO_POOLING, check_norm, padded, stack
 class ConvNet(Network):
     """`depth` blocks of [3x3 conv `width`, norm, ReLU, 2x2 average pool] and a linear classifier.
 
-    Gidaris & Komodakis, CVPR 2018; Zhao et al., ICLR 2021. ConvNet-3 of width 128 with instance norm is the
-    standard: 320,010 parameters at 32x32x3 with 10 classes. 28-pixel images are padded to 32 by the first
-    convolution, as in the field's code.
+    The standard is ConvNet-3 of width 128 with instance norm: 320,010 parameters at 32x32x3 with 10 classes.
+    The first convolution pads 28-pixel images to 32, as in the field's code.
+
+    Args:
+        image_shape: (C, H, W).
+        n_classes: number of outputs.
+        depth: number of blocks; each halves the side of the maps, unless they are unpooled.
+        width: number of maps of each convolution.
+        norm: "instance", "batch", "group", "layer" or "none".
+        activation: "relu", "leaky_relu", "sigmoid", "gelu" or "silu".
+        pooling: "avg", "max" or "unpooled".
+
+    References:
+        Gidaris & Komodakis, CVPR 2018; Zhao et al., ICLR 2021.
     """
 
     def __init__(
@@ -35,6 +46,7 @@ class ConvNet(Network):
 
     @classmethod
     def check(cls, image_shape: Shape, **params: Any) -> None:
+        """Raises UserError if the images are too small for the depth, or the width does not fit the norm."""
         side, depth = image_shape[1], params["depth"]
         deepest = padded(side).bit_length() - 1
         if depth > deepest and params["pooling"] != NO_POOLING:
@@ -46,7 +58,7 @@ class ConvNet(Network):
 
 
 class AlexNet(Network):
-    """Five convolutions and three average poolings; RTP's has instance norm, MTT's none: `alexnet-none`.
+    """Five convolutions and three average poolings, with instance norm as in RTP, or none: `alexnet-none`.
 
     1,874,122 parameters at 32x32x3 with 10 classes.
     """
@@ -59,13 +71,17 @@ class AlexNet(Network):
 
     @classmethod
     def check(cls, image_shape: Shape, **params: Any) -> None:
+        """Raises UserError for images of less than 8 pixels."""
         need_side(8, image_shape[1])
 
 
 class VGG11(Network):
-    """Simonyan & Zisserman's configuration A on small images: eight convolutions, one linear layer, a norm.
+    """VGG's configuration A for small images: eight convolutions with norms, and one linear layer.
 
-    512 features at 28 and 32 pixels, four times as many at 64.
+    It has 512 features at 28 and 32 pixels, and four times as many at 64.
+
+    References:
+        Simonyan & Zisserman, ICLR 2015.
     """
 
     def __init__(self, image_shape: Shape, n_classes: int, *, norm: str = "instance") -> None:
@@ -76,4 +92,5 @@ class VGG11(Network):
 
     @classmethod
     def check(cls, image_shape: Shape, **params: Any) -> None:
+        """Raises UserError for images of less than 32 pixels after padding."""
         need_side(32, padded(image_shape[1]))

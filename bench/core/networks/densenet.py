@@ -1,4 +1,4 @@
-"""DenseNet-BC for small images (Huang et al., CVPR 2017), as IDC takes it."""
+"""DenseNet-BC for small images (Huang et al., CVPR 2017), as IDC uses it."""
 
 from typing import Any
 
@@ -12,13 +12,13 @@ DENSE_BLOCKS = (6, 12, 24, 16)  # layers of each dense block: those of DenseNet-
 
 
 def _conv(channels: int, width: int, kernel: int, side: int, norm: str) -> list[nn.Module]:
-    """A convolution after its norm and ReLU."""
+    """A norm, a ReLU and a convolution."""
     conv = nn.Conv2d(channels, width, kernel, padding=kernel // 2, bias=False)
     return [make_norm(norm, channels, side), nn.ReLU(), conv]
 
 
 class DenseLayer(nn.Module):
-    """[N,C,H,W] -> [N,C+width,H,W]: the input, and `width` maps made of it by a 1x1 and a 3x3 convolution."""
+    """[N,C,H,W] -> [N,C+width,H,W]: the input, and `width` new maps from a 1x1 and a 3x3 convolution."""
 
     def __init__(self, channels: int, width: int, side: int, norm: str) -> None:
         super().__init__()
@@ -26,13 +26,17 @@ class DenseLayer(nn.Module):
         self.new = nn.Sequential(*bottleneck, *_conv(4 * width, width, 3, side, norm))
 
     def forward(self, x: Tensor) -> Tensor:
+        """[N,C,H,W] -> [N,C+width,H,W]."""
         return torch.cat([x, self.new(x)], 1)
 
 
 class DenseNet(Network):
     """IDC's DenseNet: the blocks of DenseNet-121 at growth rate `width`, batch norm; 1.00 M parameters.
 
-    1x1 convolutions and 2x2 average pooling between the blocks halve maps and sides.
+    Between the blocks, 1x1 convolutions halve the number of maps and 2x2 average poolings halve their side.
+
+    References:
+        Huang et al., CVPR 2017; Kim et al. (IDC), ICML 2022.
     """
 
     def __init__(self, image_shape: Shape, n_classes: int, *, width: int = 12, norm: str = "batch") -> None:
@@ -52,5 +56,6 @@ class DenseNet(Network):
 
     @classmethod
     def check(cls, image_shape: Shape, **params: Any) -> None:
+        """Raises UserError if the images are too small, or the width does not fit the norm."""
         check_norm(params["norm"], params["width"])
         need_side(8 * least_side(params["norm"]), image_shape[1], f" with {params['norm']} norm")

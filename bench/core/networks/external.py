@@ -1,4 +1,4 @@
-"""Classifiers of torchvision and timm by name, for larger images; a library loads when it is named."""
+"""Classifiers of torchvision and timm by name; a library is imported only when it is named."""
 
 import difflib
 import importlib
@@ -11,14 +11,25 @@ from bench.core.errors import UserError, first_line
 from bench.core.networks.base import Network, Shape
 from bench.core.optional import import_torchvision
 
-# layers that draw at random, from a generator that is not the student's, and their probabilities
+# layers that draw from torch's global generator instead of the student's, and their probability attribute
 RANDOM = {"Dropout": "p", "StochasticDepth": "p", "DropPath": "drop_prob"}
-# networks that would return the logits of more heads while they train
+# networks that would otherwise also return the logits of auxiliary heads in training mode
 SINGLE_HEAD = {name: {"aux_logits": False, "init_weights": True} for name in ("googlenet", "inception_v3")}
 
 
 def split_classifier(body: nn.Module, n_classes: int) -> nn.Linear:
-    """Take the last linear layer out of a network, which then returns what that layer was given."""
+    """Remove the last linear layer of a network, so that it returns the features that the layer read.
+
+    Args:
+        body: the network; changed in place.
+        n_classes: the outputs that the layer must have.
+
+    Returns:
+        The layer.
+
+    Raises:
+        UserError: the network does not end in a linear layer with `n_classes` outputs.
+    """
     layers = [(name, m) for name, m in body.named_modules() if isinstance(m, nn.Linear)]
     if not layers or layers[-1][1].out_features != n_classes:
         raise UserError("does not end in a linear layer, whose input would be its features")
@@ -28,9 +39,9 @@ def split_classifier(body: nn.Module, n_classes: int) -> nn.Linear:
 
 
 class ExternalNetwork(Network):
-    """`model` as the library builds it, with fresh weights; its last linear layer is the classifier.
+    """A library's `model` with fresh weights; its last linear layer is the classifier.
 
-    Dropout and stochastic depth are off. Grey images are repeated over three channels.
+    Dropout and stochastic depth are turned off. Grey images are repeated over three channels.
     """
 
     def __init__(self, image_shape: Shape, n_classes: int, *, model: str = "") -> None:
@@ -43,17 +54,17 @@ class ExternalNetwork(Network):
 
     @classmethod
     def names(cls) -> list[str]:
-        """What the library has. Raises UserError without the library."""
+        """The library's classifiers. Raises UserError if the library is not installed."""
         raise NotImplementedError
 
     @classmethod
     def make(cls, model: str, n_classes: int) -> nn.Module:
-        """The library's network."""
+        """Build the library's `model` with fresh weights and `n_classes` outputs."""
         raise NotImplementedError
 
     @classmethod
     def choose(cls, model: str) -> None:
-        """Raises UserError with the nearest names when the library has no such classifier."""
+        """Check that the library has this classifier. Raises UserError with the nearest names if not."""
         library, names = cls.__name__.lower(), cls.names()
         if model not in names:
             near = difflib.get_close_matches(model, names, n=3)
@@ -62,33 +73,38 @@ class ExternalNetwork(Network):
 
     @classmethod
     def check(cls, image_shape: Shape, **params: Any) -> None:
+        """Raises UserError if the network cannot take images of this shape, or has several heads.
+
+        A forward pass on torch's meta device finds out, which costs neither memory nor arithmetic.
+        """
         channels, height, width = image_shape
         if channels not in (1, 3):
             raise UserError(f"takes images of 1 or 3 channels, not {channels}")
         net, images = cls._on_meta(params["model"], 10), torch.empty(2, 3, height, width, device="meta")
         try:
             net(images)
-        except Exception as error:  # each network says it in its own way
+        except Exception as error:  # each network raises its own kind of error
             raise UserError(f"cannot take images of {height}x{width}: {first_line(error)}") from error
         classifier = split_classifier(net, 10)
         try:
             alone = net(images).shape == (2, classifier.in_features)
-        except RuntimeError:  # sums logits with features
+        except RuntimeError:  # the network adds logits to features
             alone = False
         if not alone:
             raise UserError("has several heads, and the last linear layer does not classify alone")
 
     @classmethod
     def _on_meta(cls, model: str, n_classes: int) -> nn.Module:
-        """The network without memory and without arithmetic, for shapes."""
+        """The network on the meta device, which knows shapes but neither stores nor computes anything."""
         try:
             with torch.device("meta"):
                 return cls.make(model, n_classes).eval()
-        except NotImplementedError:  # a constructor that reads tensors
+        except NotImplementedError:  # the constructor reads values of tensors
             with torch.random.fork_rng(devices=[]):
                 return cls.make(model, n_classes).eval().to("meta")
 
     def embed(self, x: Tensor) -> Tensor:
+        """Images [N,1,H,W] or [N,3,H,W] -> the features that the classifier reads [N,D]."""
         return self.features(x.expand(-1, 3, -1, -1))
 
 
@@ -97,11 +113,13 @@ class TorchVision(ExternalNetwork):
 
     @classmethod
     def names(cls) -> list[str]:
+        """torchvision's classifiers. Raises UserError if torchvision is not installed."""
         models = import_torchvision("models")
         return models.list_models(module=models)
 
     @classmethod
     def make(cls, model: str, n_classes: int) -> nn.Module:
+        """Build torchvision's `model` with fresh weights and `n_classes` outputs, without auxiliary heads."""
         options = SINGLE_HEAD.get(model, {})
         return import_torchvision("models").get_model(model, weights=None, num_classes=n_classes, **options)
 
@@ -118,8 +136,10 @@ class Timm(ExternalNetwork):
 
     @classmethod
     def names(cls) -> list[str]:
+        """timm's classifiers. Raises UserError if timm is not installed."""
         return _timm().list_models()
 
     @classmethod
     def make(cls, model: str, n_classes: int) -> nn.Module:
+        """Build timm's `model` with fresh weights and `n_classes` outputs."""
         return _timm().create_model(model, pretrained=False, num_classes=n_classes)

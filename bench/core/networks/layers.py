@@ -1,4 +1,4 @@
-"""What the convolutional networks share: norms, activations, poolings, and plain stacks of convolutions."""
+"""Shared parts of the convolutional networks: norms, activations, poolings and stacks of convolutions."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -25,8 +25,8 @@ GROUPS = 4  # of the group norm
 
 
 def make_norm(kind: str, width: int, side: int) -> nn.Module:
-    """A norm, with its affine part, of [N,width,side,side]."""
-    if kind == "instance":  # as a group norm with one channel a group: vmap can hold it
+    """The norm `kind` for maps [N,width,side,side], with its affine parameters; identity for "none"."""
+    if kind == "instance":  # a group norm with one channel per group, because it works under vmap
         return nn.GroupNorm(width, width)
     if kind == "batch":
         return nn.BatchNorm2d(width)
@@ -38,28 +38,37 @@ def make_norm(kind: str, width: int, side: int) -> nn.Module:
 
 
 def check_norm(kind: str, *widths: int) -> None:
-    """Raises UserError when maps of these widths cannot have the norm."""
+    """Check that maps of these widths can have the norm. Raises UserError if they cannot."""
     for width in widths:
         if kind == "group" and width % GROUPS:
             raise UserError(f"has a group norm of {GROUPS} groups, so width {width} must divide by {GROUPS}")
 
 
 def least_side(kind: str) -> int:
-    """The least side of the maps that a norm takes: a single pixel less its own mean is zero."""
+    """The smallest side of the maps that a norm can take: an instance norm turns a single pixel into zero."""
     return 2 if kind == "instance" else 1
 
 
 def padded(side: int) -> int:
-    """The field's code pads 28-pixel images to 32 in the first convolution of a plain stack."""
+    """The side after padding: as in the field's code, 28-pixel images are padded to 32."""
     return 32 if side == 28 else side
 
 
 def stack(
     image_shape: Shape, convs: Sequence[tuple[int, int, bool]], norm: str, activation: str, pooling: str
 ) -> tuple[nn.Sequential, int]:
-    """Convolutions (kernel, width, pooled?) of stride 1 that keep the size, each with norm and activation.
+    """A plain stack of convolutions of stride 1, each followed by a norm and an activation.
 
-    Those that are pooled halve it. Also returns D: the layers map [N,C,H,W] -> [N,D].
+    Args:
+        image_shape: (C, H, W).
+        convs: kernel, width and whether a pooling follows, for each convolution. Convolutions keep the side
+            of the maps, and poolings halve it.
+        norm: one of NORMS.
+        activation: one of ACTIVATIONS.
+        pooling: one of POOLINGS; not used where no convolution is pooled.
+
+    Returns:
+        The layers, which map [N,C,H,W] -> [N,D], and D.
     """
     channels, side, _ = image_shape
     margin, side = (padded(side) - side) // 2, padded(side)

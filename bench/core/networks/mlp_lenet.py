@@ -10,7 +10,7 @@ from bench.core.networks.base import Network, Shape, need_side
 
 
 class MLP(Network):
-    """Two hidden ReLU layers on raw pixels (the field's `MLP`: width 128)."""
+    """Two hidden ReLU layers on the flattened image, of width 128 as in the field's `MLP`."""
 
     def __init__(self, image_shape: Shape, n_classes: int, *, width: int = 128) -> None:
         super().__init__()
@@ -24,6 +24,7 @@ class MLP(Network):
         self.classifier = nn.Linear(width, n_classes)
 
     def embed(self, x: Tensor) -> Tensor:
+        """Images [N,C,H,W] -> the second hidden layer [N,width]."""
         return self.hidden(x)
 
 
@@ -43,9 +44,11 @@ class LeNet(Network):
 
     @classmethod
     def check(cls, image_shape: Shape, **params: Any) -> None:
+        """Raises UserError for images of less than 16 pixels."""
         need_side(16, image_shape[1])
 
     def embed(self, x: Tensor) -> Tensor:
+        """Images [N,C,H,W] -> the last hidden layer [N,84]."""
         x = F.max_pool2d(F.relu(self.conv1(x)), 2)
         x = F.max_pool2d(F.relu(self.conv2(x)), 2)
         return F.relu(self.fc2(F.relu(self.fc1(x.flatten(1)))))

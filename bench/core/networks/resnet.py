@@ -1,7 +1,7 @@
-"""Residual networks of 3x3 blocks for small images: the variants that the field calls ResNet.
+"""Residual networks of 3x3 blocks for small images (He et al., CVPR 2016), in the variants that papers use.
 
-He et al., CVPR 2016. They differ in the stem, in how a stage halves the maps, in the norm, and in the head:
-`resnet10` (IDC), `resnet12` (RTP), `resnet18` (MTT, HaBa), `resnet_ap10` (IDC).
+They differ in the stem, in how a stage halves its maps, in the norm, and in the head: `resnet10` (IDC),
+`resnet12` (RTP), `resnet18` (MTT, HaBa), `resnet_ap10` (IDC).
 """
 
 import itertools
@@ -17,7 +17,16 @@ Halving = Literal["stride", "pool_first", "pool_second"]
 
 
 class ResidualBlock(nn.Module):
-    """relu(shortcut(x) + two 3x3 convolutions of x), [N,channels,side,side] -> [N,width,after,after]."""
+    """relu(shortcut(x) + two 3x3 convolutions of x).
+
+    Args:
+        channels: number of maps before the block.
+        width: number of maps after it.
+        side: of the maps before it.
+        after: side of the maps after it.
+        norm: one of `layers.NORMS`.
+        halving: how the side is halved; None if it is not.
+    """
 
     def __init__(
         self, channels: int, width: int, side: int, after: int, norm: str, halving: Halving | None
@@ -44,16 +53,17 @@ class ResidualBlock(nn.Module):
         self.activation = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
+        """[N,channels,side,side] -> [N,width,after,after]."""
         return self.activation(self.shortcut(x) + self.residual(x))
 
 
 class ResNet(Network):
-    """A stem of `width` maps and four stages of 1, 2, 4 and 8 times as many; all but the first halve."""
+    """A stem of `width` maps and four stages of 1, 2, 4, 8 times as many; the last three halve the side."""
 
-    blocks: ClassVar[int] = 1  # of a stage
+    blocks: ClassVar[int] = 1  # per stage
     halving: ClassVar[Halving] = "stride"
-    stem: ClassVar[tuple[int, int]] = (3, 1)  # the kernel, and the average pooling after it
-    averaged: ClassVar[bool] = True  # the head sees the mean of the last maps, or all of them
+    stem: ClassVar[tuple[int, int]] = (3, 1)  # side of its kernel, and of the average pooling after it
+    averaged: ClassVar[bool] = True  # the classifier reads the mean of each last map, or all of its pixels
 
     def __init__(self, image_shape: Shape, n_classes: int, width: int, norm: str) -> None:
         super().__init__()
@@ -77,12 +87,13 @@ class ResNet(Network):
 
     @classmethod
     def _sides(cls, side: int) -> list[int]:
-        """The side of each stage's maps; stride 2 rounds up and pooling down."""
+        """The side of each stage's maps; a stride of 2 rounds up, and pooling rounds down."""
         up = 1 if cls.halving == "stride" else 0
         return list(itertools.accumulate(range(3), lambda s, _: (s + up) // 2, initial=side // cls.stem[1]))
 
     @classmethod
     def check(cls, image_shape: Shape, **params: Any) -> None:
+        """Raises UserError if the images are too small, or the width does not fit the norm."""
         check_norm(params["norm"], params["width"])
         last = least_side(params["norm"])
         least = next(side for side in itertools.count(1) if cls._sides(side)[-1] >= last)
@@ -90,17 +101,17 @@ class ResNet(Network):
 
 
 class ResNet10(ResNet):
-    """IDC's ResNet-10: one block a stage, batch norm (CIFAR-10: width 32; SVHN: `resnet10-w64`)."""
+    """IDC's ResNet-10: one block per stage, batch norm (CIFAR-10: width 32; SVHN: `resnet10-w64`)."""
 
     def __init__(self, image_shape: Shape, n_classes: int, *, width: int = 32, norm: str = "batch") -> None:
         super().__init__(image_shape, n_classes, width, norm)
 
 
 class ResNet12(ResNet):
-    """RTP's ResNet12: one block a stage, pooling instead of strides, all of the last maps classified.
+    """RTP's ResNet12: one block per stage, pooling instead of strides, no average over the last maps.
 
-    A pooling stands before its norm, in the block as in the shortcut. 4,980,042 parameters at 32x32x3 with 10
-    classes.
+    The pooling comes before the norm, both in the block and in the shortcut. 4,980,042 parameters at 32x32x3
+    with 10 classes.
     """
 
     halving = "pool_second"

@@ -12,7 +12,7 @@ HEAD = 64  # numbers of an attention head
 
 
 class Attention(nn.Module):
-    """Self-attention [N,T,width] -> [N,T,width]; written out, for vmap and for gradients of gradients."""
+    """Multi-head self-attention, written out because vmap and second derivatives need it."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -20,6 +20,7 @@ class Attention(nn.Module):
         self.output = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[N,T,width] -> [N,T,width]."""
         heads = self.inputs(x).unflatten(2, (3, -1, HEAD)).permute(2, 0, 3, 1, 4)  # [3,N,heads,T,HEAD]
         query, key, value = heads.unbind(0)
         weights = (query @ key.mT * HEAD**-0.5).softmax(-1)
@@ -27,7 +28,7 @@ class Attention(nn.Module):
 
 
 class TransformerLayer(nn.Module):
-    """Attention, then a hidden layer of 4 times the width, each around a shortcut and after a layer norm."""
+    """Attention, then a hidden layer of 4 times the width; each has a layer norm before it and a shortcut."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -36,15 +37,26 @@ class TransformerLayer(nn.Module):
         self.hidden = nn.Sequential(nn.LayerNorm(width), *wide)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[N,T,width] -> [N,T,width]."""
         x = x + self.attention(x)
         return x + self.hidden(x)
 
 
 class ViT(Network):
-    """A vision transformer of `patch`-pixel tokens with heads of 64 numbers; the mean token is classified.
+    """A vision transformer on patches of `patch` pixels, which classifies the mean token.
 
-    No dropout. Learned positions; 8-pixel images want `vit-p2`. Width and heads
-    are those of DeiT-Ti, at half its depth: 2.7 M parameters.
+    Position embeddings are learned; there is no dropout. Width and heads (of 64 dimensions) are those of
+    DeiT-Ti, at half its depth: 2.7 M parameters. Use `vit-p2` for 8-pixel images.
+
+    Args:
+        image_shape: (C, H, W).
+        n_classes: number of outputs.
+        depth: number of transformer layers.
+        width: numbers per token, a multiple of 64.
+        patch: side of a patch in pixels; it must divide the side of the images.
+
+    References:
+        Dosovitskiy et al., ICLR 2021; Touvron et al. (DeiT), ICML 2021.
     """
 
     def __init__(
@@ -61,6 +73,7 @@ class ViT(Network):
 
     @classmethod
     def check(cls, image_shape: Shape, **params: Any) -> None:
+        """Raises UserError if the patches do not divide the images, or the width is no multiple of 64."""
         side, width, patch = image_shape[1], params["width"], params["patch"]
         if side % patch:
             raise UserError(f"has patches of {patch} pixels, which do not divide images of {side}")
@@ -68,5 +81,6 @@ class ViT(Network):
             raise UserError(f"has heads of {HEAD} numbers, so width {width} must divide by {HEAD}")
 
     def embed(self, x: Tensor) -> Tensor:
+        """Images [N,C,H,W] -> the mean of the last tokens [N,width]."""
         tokens = self.tokens(x).flatten(2).mT + self.positions
         return self.layers(tokens).mean(1)

@@ -1,1 +1,1 @@
-"""Distilled sets that other people published, read without running code of theirs."""
+"""Readers of distilled sets that other people published; none of the files' code runs."""

@@ -1,4 +1,4 @@
-"""Images and labels, whatever they came in, as a set of plain images."""
+"""Images and labels from any kind of file, as a set of plain images."""
 
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,11 @@ from bench.interop.importers.request import (
     shape_text,
 )
 
-_TINY = torch.finfo(torch.float32).tiny  # the logarithm of nothing must be finite
+_TINY = torch.finfo(torch.float32).tiny  # so that the logarithm of 0 is finite
 
 
 def as_tensor(path: Path, what: str, value: Any) -> Tensor:
-    """A tensor, array, number, or list of them. Raises UserError for anything else."""
+    """Convert a tensor, array, number, or list of them. Raises UserError for anything else."""
     try:
         if isinstance(value, list | tuple) and value and isinstance(value[0], Tensor):
             return torch.stack([item.detach() for item in value])
@@ -35,9 +35,10 @@ def as_tensor(path: Path, what: str, value: Any) -> Tensor:
 
 
 def images_of(path: Path, value: Any, dataset: Dataset) -> Tensor:
-    """Images [N,C,H,W], uint8 or float32; [N,H,W,C] and grey [N,H,W] are put in order.
+    """Images [N,C,H,W], uint8 or float32, from that order, from [N,H,W,C], or from grey [N,H,W].
 
-    Raises UserError for another shape than the data set's, another type, and values that are not finite.
+    Raises UserError for another shape than the data set's, for other types, and for values that are not
+    finite.
     """
     images, (c, h, w) = as_tensor(path, "images", value), dataset.image_shape
     if images.shape[1:] == (h, w) and c == 1:
@@ -58,9 +59,10 @@ def images_of(path: Path, value: Any, dataset: Dataset) -> Tensor:
 
 
 def labels_of(path: Path, value: Any, count: int, dataset: Dataset) -> Tensor:
-    """Targets: classes int64 [N], or probabilities [N,K]; of rows that are not such, as logits, the softmax.
+    """Targets: classes int64 [N], or probabilities [N,K].
 
-    Rows that are 0 but for one 1 are classes. Raises UserError where they do not fit images or classes.
+    One-hot rows become classes. Rows that are not probabilities are taken as logits, and their softmax is
+    used. Raises UserError if the labels do not fit the images or the classes.
     """
     labels, k = as_tensor(path, "labels", value), dataset.n_classes
     if labels.dim() == 2 and labels.shape[1] == 1 != k:
@@ -89,10 +91,21 @@ def labels_of(path: Path, value: Any, count: int, dataset: Dataset) -> Tensor:
 
 
 def by_class(path: Path, labels: Tensor, n_classes: int) -> tuple[Tensor, list[int]]:
-    """(order, counts): the order that puts images class after class, and how many each class has.
+    """The order that puts images class after class.
 
-    Soft labels [N,K] go by their largest entry where that gives all classes as many, else stay as they are.
-    Raises UserError for a class without an image, and for soft labels of classes of unequal size.
+    With soft labels, an image belongs to the class of its largest entry. If that gives classes of unequal
+    size, the images are taken to be in class order already.
+
+    Args:
+        path: of the file, for error messages.
+        labels: classes int64 [N], or probabilities [N,K].
+        n_classes: K.
+
+    Returns:
+        The order int64 [N], and the number of images of each class.
+
+    Raises:
+        UserError: a class has no image, or images with soft labels do not divide into equal classes.
     """
     hard = labels if labels.dim() == 1 else labels.argmax(1)
     order, counts = hard.argsort(stable=True), hard.bincount(minlength=n_classes).tolist()
@@ -120,9 +133,25 @@ def plain_set(
     rate: Tensor | None = None,
     notes: tuple[str, ...] = (),
 ) -> Imported:
-    """Plain images from what a file held, sorted by class, as networks see them; uint8 stays so.
+    """A set of plain images, sorted by class.
 
-    `convention` and `guess` as in `space.settle`; `preprocess`, where the file states it.
+    Args:
+        request: the file, and what it does not say of itself.
+        dataset: the data set that the images were made from.
+        images: what the file has as images, see `images_of`; uint8 is kept.
+        labels: what the file has as labels, see `labels_of`.
+        files: that were read.
+        convention: as in `settle_space`.
+        guess: as in `settle_space`.
+        preprocess: the preprocessing, if the file states it.
+        rate: the learned rate, if there is one.
+        notes: what was assumed so far.
+
+    Returns:
+        The imported set.
+
+    Raises:
+        UserError: images or labels do not fit the data set, or their space is not known.
     """
     pixels = images_of(request.path, images, dataset)
     targets = labels_of(request.path, labels, len(pixels), dataset)

@@ -17,7 +17,7 @@ _NUMBERED = re.compile(r"\D*?(\d+)(?:[_-](.*))?")  # 3, 00003, new003, 00003_cat
 
 
 def read_folder(request: ImportRequest, dataset: Dataset) -> list[Imported]:
-    """Class folders by name, or by number from 0; 8-bit pixels, kept as they are."""
+    """Class folders named after the classes, or by number from 0; the 8-bit pixels are not changed."""
     if request.space not in (None, "raw01"):
         raise UserError(f"{request.path}: image files hold raw01 pixels: leave out --space {request.space}")
     folders = class_folders(request.path)
@@ -41,15 +41,23 @@ def read_folder(request: ImportRequest, dataset: Dataset) -> list[Imported]:
 
 
 def class_folders(path: Path) -> list[Path]:
-    """The folders in it that hold images."""
+    """The folders in `path` that contain images."""
     return sorted(f for f in path.iterdir() if f.is_dir() and not f.name.startswith(".") and _images(f))
 
 
 def match_classes(names: list[str], classes: tuple[str, ...], path: Path) -> tuple[list[int], str]:
-    """The class of each folder, and how it was found: by the names of the data set's classes, else by number.
+    """Match class folders to classes, by the classes' names or else by number (10 comes after 9).
 
-    Numbers are numbers: 10 comes after 9. Raises UserError for folders that fit neither way, and for numbered
-    folders whose names belong to another class.
+    Args:
+        names: of the folders.
+        classes: names of the data set's classes.
+        path: where the folders are, for error messages.
+
+    Returns:
+        The class of each folder, and a note on how it was found.
+
+    Raises:
+        UserError: the folders fit neither way, or the name after a number belongs to another class.
     """
     position = {plain_name(name): i for i, name in enumerate(classes)}
     if len(position) == len(classes) and {plain_name(name) for name in names} == set(position):
@@ -77,5 +85,5 @@ def _images(folder: Path) -> list[Path]:
 
 
 def _natural(file: Path) -> list[tuple[int, str]]:
-    """id2 before id10."""
+    """A sort key that puts id2 before id10."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", file.name)]

@@ -1,4 +1,4 @@
-"""Which format a file has: by its name and neighbours, then by the names and shapes of what it holds."""
+"""Detect a file's format from its name and its neighbours, and then from the names that it contains."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +14,7 @@ _KNOWN = {"data.safetensors": "ddbench", "data.pt": "idc", "images.pt": "plain"}
 
 
 def detect(path: Path) -> tuple[str, Path]:
-    """(format, the file or folder to read). Raises UserError where nothing is recognised."""
+    """(format, the file or folder to read). Raises UserError if no format is recognised."""
     if not path.exists():
         raise UserError(f"no file or folder {path}: check the name")
     return _folder(path) if path.is_dir() else (_file(path), path)
@@ -38,7 +38,7 @@ def _folder(path: Path) -> tuple[str, Path]:
 
 
 def _trajectory(images: Path) -> str:
-    """The relatives of MTT, by what lies beside the images."""
+    """The format of images_*.pt, MTT's or a related one, from the files beside it."""
     if any(beside(images, stem).is_file() for stem in ("weights", "styles")):
         return "haba"
     return "datm" if beside(images, "lr").is_file() else "mtt"

@@ -1,4 +1,4 @@
-"""Sets that are decoded: IDC's multi-formation, HaBa's hallucinators, RTP's memory of bases."""
+"""Sets that must be decoded: IDC's multi-formation, HaBa's hallucinators, RTP's memory of bases."""
 
 import math
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ from bench.interop.importers.request import (
 )
 from bench.interop.importers.torch_files import beside, file_of, images_file
 
-# One hallucinator of the authors' code, a StyleTranslator, and what ours are called when stacked.
+# Tensors of a StyleTranslator, the hallucinator of the authors' code -> the names of our stacked tensors.
 _STYLE = {
     "enc.weight": "encoder_weight",
     "enc.bias": "encoder_bias",
@@ -36,7 +36,7 @@ _RANKS = {"weight": 5, "bias": 2, "scale": 4, "shift": 4}  # of the stacked tens
 
 
 def read_idc(request: ImportRequest, dataset: Dataset) -> list[Imported]:
-    """data.pt = [images, targets], pixels in [0, 1]; the factor is not in the file."""
+    """data.pt = [images, targets] with pixels in [0, 1]; the file does not contain the factor."""
     path = file_of(request.path, "data.pt")
     held = safe_load.load_torch(path)
     if not (isinstance(held, list | tuple) and len(held) == 2):
@@ -53,7 +53,7 @@ def read_idc(request: ImportRequest, dataset: Dataset) -> list[Imported]:
         raise UserError(f"{path}: idc files have hard labels, as many of each class: pass the right --format")
     preprocess, notes = pixel_space.preprocess_for(
         request, "normalized", dataset
-    )  # as its students are trained
+    )  # as in the authors' evaluation
     pixels = images[order] if images.is_floating_point() else images[order] / 255
     tensors = {"images": pixels, "inner_lr": learned_rate(request)}
     config = {"n_classes": dataset.n_classes, "factor": request.factor, "decoder": "uniform"}
@@ -62,8 +62,10 @@ def read_idc(request: ImportRequest, dataset: Dataset) -> list[Imported]:
 
 
 def read_haba(request: ImportRequest, dataset: Dataset) -> list[Imported]:
-    """images_best.pt, class after class, and the tensors of the hallucinators, by the names of their modules
-    or stacked under ours."""
+    """images_best.pt, class after class, and a file with the tensors of the hallucinators.
+
+    The tensors have the names of the authors' modules, or are stacked and have our names.
+    """
     path = images_file(request.path)
     names = [beside(path, stem) for stem in ("weights", "styles")]
     file = next((name for name in names if name.is_file()), names[0])
@@ -86,7 +88,7 @@ def read_haba(request: ImportRequest, dataset: Dataset) -> list[Imported]:
 
 
 def _stacked(file: Path, held: Any) -> dict[str, Tensor]:
-    """The six tensors [H,...] of H hallucinators. Raises UserError where one is missing or unlike others."""
+    """The six tensors [H,...] of H hallucinators. Raises UserError if one is missing or has a wrong shape."""
     if not isinstance(held, Mapping):
         raise UserError(f"{file} holds no tensors by name: save the state_dict() of the hallucinators")
     tensors = _tensors(held)
@@ -103,13 +105,13 @@ def _stacked(file: Path, held: Any) -> dict[str, Tensor]:
 
 
 def _tensors(held: Mapping[Any, Any]) -> dict[str, Tensor]:
-    """Those of a state dict, in float32, under their names without that of a parallel wrapper."""
+    """The tensors of a state dict in float32, by name without the prefix of a parallel wrapper."""
     named = {str(name).removeprefix("module."): value for name, value in held.items()}
     return {name: value.detach().float() for name, value in named.items() if isinstance(value, Tensor)}
 
 
 def _column(file: Path, tensors: Mapping[str, Tensor], name: str) -> Tensor:
-    """That tensor of module 0, 1, ... of a list, stacked."""
+    """Stack the tensor `name` of the modules 0, 1, ... of a list."""
     count = len({key.partition(".")[0] for key in tensors})
     try:
         return torch.stack([tensors[f"{i}.{name}"] for i in range(count)])
@@ -118,8 +120,10 @@ def _column(file: Path, tensors: Mapping[str, Tensor], name: str) -> Tensor:
 
 
 def read_rtp(request: ImportRequest, dataset: Dataset) -> list[Imported]:
-    """`{"compressor": state_dict}`: `basis.weight` [B,C*h*w] and `imgs.weight` [K*r,B], class after class;
-    without a basis, `imgs.weight` are the images. The down-sampling follows from the numbers of a basis."""
+    """`{"compressor": state_dict}` with `basis.weight` [B,C*h*w] and `imgs.weight` [K*r,B], by class.
+
+    Without a basis, `imgs.weight` are the images. The down-sampling follows from the size of a basis.
+    """
     held = safe_load.load_torch(request.path)
     state = held.get("compressor") if isinstance(held, Mapping) else None
     if not isinstance(state, Mapping):
@@ -147,7 +151,10 @@ def read_rtp(request: ImportRequest, dataset: Dataset) -> list[Imported]:
 
 
 def _downsample(request: ImportRequest, numbers: int, dataset: Dataset) -> int:
-    """From how many numbers a basis has. Raises UserError where no whole factor fits or another is given."""
+    """The down-sampling of bases with so many numbers each.
+
+    Raises UserError if it is not a whole number, or another one was given.
+    """
     c, side, _ = dataset.image_shape
     small = math.isqrt(numbers // c)
     if c * small * small != numbers or small == 0 or side % small:
@@ -173,7 +180,7 @@ def _decoded(
     *,
     rate_needed: bool = False,
 ) -> Imported:
-    """A set that decodes to images as networks see them. Raises UserError where its tensors do not fit."""
+    """A set that decodes to images as networks see them. Raises UserError if its tensors do not fit."""
     if request.space == "raw01":
         raise UserError(f"{request.path} decodes to images as networks see them: pass --space normalized|zca")
     if request.space is None:

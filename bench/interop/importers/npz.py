@@ -1,4 +1,4 @@
-"""KIP and FRePo: numpy archives, images [N,H,W,C], labels centred as for squared errors."""
+"""KIP and FRePo: numpy archives of images [N,H,W,C] and centred labels, as regression uses them."""
 
 from typing import Any
 
@@ -11,11 +11,11 @@ from bench.interop.importers.arrays import plain_set
 from bench.interop.importers.pixel_space import plain_name
 from bench.interop.importers.request import Imported, ImportRequest, learned_rate, shape_text
 
-NORMALISED_ONLY = {"mnist", "fashionmnist"}  # what FRePo normalises only
+NORMALISED_ONLY = {"mnist", "fashionmnist"}  # data sets that FRePo does not whiten
 
 
 def read_kip(request: ImportRequest, dataset: Dataset) -> list[Imported]:
-    """`images` and `labels` [N,K], taken as classes; the name of the file says whether they are whitened."""
+    """`images` and `labels` [N,K], taken as classes; the file's name says whether images are whitened."""
     images, labels = _arrays(request, dataset, "images", "labels")
     whitened = "zca" in request.path.stem.lower().split("_")
     note = "labels taken as the class of their largest entry"
@@ -23,8 +23,11 @@ def read_kip(request: ImportRequest, dataset: Dataset) -> list[Imported]:
 
 
 def read_frepo(request: ImportRequest, dataset: Dataset) -> list[Imported]:
-    """`image` and learned `label` [N,K], which are one-hot less 1/K; as probabilities: that added again,
-    what is below 0 cut off, each row scaled to 1. Whitened in FRePo's way, but for the MNIST family."""
+    """`image` and learned `label` [N,K]; whitened in FRePo's way, except for the MNIST family.
+
+    FRePo's labels are centred: one-hot labels minus 1/K. To make them probabilities, 1/K is added, negative
+    values become 0, and each row is scaled to sum to 1.
+    """
     images, labels = _arrays(request, dataset, "image", "label")
     lifted = (labels.double() + 1 / dataset.n_classes).clamp_min(0)
     soft = lifted / lifted.sum(1, keepdim=True).clamp_min(1e-12)
@@ -46,7 +49,7 @@ def _set(
 
 
 def _arrays(request: ImportRequest, dataset: Dataset, *names: str) -> tuple[Tensor, Tensor]:
-    """Raises UserError where one is missing, or the labels are not [N,K]."""
+    """The images and labels under these names. Raises UserError if one is missing or labels are not [N,K]."""
     held = safe_load.load_npz(request.path)
     missing = [name for name in names if name not in held]
     if missing:

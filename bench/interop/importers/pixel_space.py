@@ -1,6 +1,6 @@
-"""How the pixels of a file are scaled, and what gives test images the same treatment.
+"""How the pixels of a file are scaled, and the preprocessing that test images need to match them.
 
-A wrong guess costs 10 to 20 points of accuracy, so what a file and its format do not say is asked for.
+A wrong guess costs 10 to 20 points of accuracy, so the user must give what a file and its format do not say.
 """
 
 import re
@@ -16,12 +16,12 @@ from bench.data.dataset import Dataset
 from bench.interop.importers.request import ImportRequest
 
 SPACES = ("raw01", "normalized", "zca")
-PREPROCESS_KEY = "preprocess"  # what our exports say of their pixels: {"header": ..., "tensors": ...}
-RTP_SVHN = 100.0  # what RTP adds to the eigenvalues of SVHN, times their mean; elsewhere the usual 0.1
+PREPROCESS_KEY = "preprocess"  # of our exports, which describe their pixels: {"header": ..., "tensors": ...}
+RTP_SVHN = 100.0  # RTP adds this times their mean to the eigenvalues of SVHN, and 0.1 times elsewhere
 
 _CIFAR10 = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))  # not CIFAR-10's true deviations, 0.247...
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-# utils.py of VICO-UoE/DatasetCondensation; the repositories that grew out of it took most of them over.
+# utils.py of VICO-UoE/DatasetCondensation; repositories derived from it use most of them.
 CONSTANTS = {
     "mnist": ((0.1307,), (0.3081,)),
     "fashionmnist": ((0.2861,), (0.3530,)),
@@ -31,18 +31,21 @@ CONSTANTS = {
     **dict.fromkeys(("tiny", "tinyimagenet", "imagenet", "imagenet1k"), _IMAGENET),
     **dict.fromkeys((f"image{s}" for s in ("nette", "woof", "meow", "squawk", "fruit", "yellow")), _IMAGENET),
 }
-# Where the code of a format differs: utils.py of mtt-distillation and DatasetFactorization, data.py of
+# Where the code of other formats differs: utils.py of mtt-distillation and DatasetFactorization, data.py of
 # Efficient-Dataset-Condensation, data_utils.py of RememberThePast.
 _OWN = {
     **{format: {"cifar100": _CIFAR10} for format in ("mtt", "datm", "haba", "idc")},
     "rtp": {"cifar100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761))},
 }
-_ZCA = {"kip": "kip", "frepo": "frepo", "rtp": "kip"}  # format -> kind of whitening; the others have MTT's
+_ZCA = {"kip": "kip", "frepo": "frepo", "rtp": "kip"}  # format -> kind of whitening; other formats use MTT's
 
 
 def looks_like(images: Tensor) -> str | None:
-    """What images [N,C,H,W] look like: raw01 in [0, 1]; normalized when of mean 0, deviation 1 and alike from
-    pixel to pixel; zca when pixels do not go with their neighbours; None when unlike all of them."""
+    """The space that images [N,C,H,W] look like, or None.
+
+    "raw01": values in [0, 1]. "normalized": mean 0, deviation 1, and neighbouring pixels are correlated.
+    "zca": neighbouring pixels are not correlated.
+    """
     if images.dtype == torch.uint8 or (float(images.min()) >= 0 and float(images.max()) <= 1):
         return "raw01"
     x = images.double()
@@ -59,9 +62,19 @@ def looks_like(images: Tensor) -> str | None:
 def settle_space(
     request: ImportRequest, images: Tensor, convention: str | None = None, *, guess: bool = False
 ) -> str:
-    """The space of stored images: by `--space`, else by the format's convention, else by a safe guess.
+    """The space of stored images: from `--space`, else from the format's convention, else a safe guess.
 
-    Raises UserError when none of them says, and when the values contradict what was said.
+    Args:
+        request: the file, and what it does not say of itself.
+        images: [N,C,H,W].
+        convention: the space that the format always has, if there is one.
+        guess: allow a guess from the values, but never of "zca".
+
+    Returns:
+        "raw01", "normalized" or "zca".
+
+    Raises:
+        UserError: the space is not known, or the values contradict it.
     """
     found = looks_like(images)
     space = request.space or convention or (found if guess and found != "zca" else None)
@@ -89,7 +102,7 @@ def settle_space(
 def preprocess_for(
     request: ImportRequest, space: str, dataset: Dataset
 ) -> tuple[Preprocess, tuple[str, ...]]:
-    """What test images go through, and a note that says so."""
+    """The preprocessing of test images for pixels in a space, and notes on what was assumed."""
     if space == "zca":
         return _whitening(request, dataset)
     own = _OWN.get(request.format, {})
@@ -104,8 +117,8 @@ def preprocess_for(
 def _whitening(request: ImportRequest, dataset: Dataset) -> tuple[Preprocess, tuple[str, ...]]:
     images, kind, eps = dataset.train.images, _ZCA.get(request.format, "mtt"), 0.1
     if request.format == "rtp":
-        # preprocess() in its data_utils.py is KIP's without normalised channels. So all pixels are one
-        # channel here, whose mean and deviation each image's own cancel.
+        # preprocess() in its data_utils.py is KIP's without normalised channels. So all pixels form one
+        # channel here, and the normalisation of each image cancels its mean and deviation.
         images = images.flatten(1)[:, None, None]
         eps = RTP_SVHN if plain_name(dataset.label) == "svhn" else eps
     way = request.format if request.format in _ZCA else "mtt"
@@ -113,8 +126,10 @@ def _whitening(request: ImportRequest, dataset: Dataset) -> tuple[Preprocess, tu
 
 
 def stated_preprocess(request: ImportRequest, held: Mapping[str, Any], dataset: Dataset) -> Preprocess | None:
-    """The preprocessing that one of our exports carries; None for other files. Raises UserError for one that
-    is damaged or does not fit the data set, and for a `--space` that contradicts it."""
+    """The preprocessing that one of our exports contains; None for other files.
+
+    Raises UserError if it is damaged, does not fit the data set, or contradicts `--space`.
+    """
     if PREPROCESS_KEY not in held:
         return None
     try:
@@ -132,5 +147,5 @@ def stated_preprocess(request: ImportRequest, held: Mapping[str, Any], dataset: 
 
 
 def plain_name(name: str) -> str:
-    """fashion_mnist, Fashion-MNIST -> fashionmnist."""
+    """Letters and digits only, in lower case: fashion_mnist, Fashion-MNIST -> fashionmnist."""
     return re.sub(r"[\W_]+", "", name).lower()

@@ -1,4 +1,4 @@
-"""Distilled sets that other people published, read without running code of theirs."""
+"""Read distilled sets that other people published, in any known format."""
 
 import dataclasses
 import math
@@ -40,14 +40,22 @@ _READ = {
     "plain": read_plain,
     "ddbench": read_ddbench,
 }
-_ONLY = {"factor": "idc", "downsample": "rtp"}  # flag -> the one format that has it
+_ONLY = {"factor": "idc", "downsample": "rtp"}  # flag -> the only format that uses it
 
 
 def read_set(request: ImportRequest, dataset: Dataset) -> list[Imported]:
-    """Every distilled set of a file or folder, checked against the data set that it was made from.
+    """Read every distilled set of a file or folder.
 
-    Raises UserError, in one line, for what cannot be read, does not fit the data set, wants to run code, or
-    leaves open what accuracy depends on: then it names the flag that is missing.
+    Args:
+        request: the file or folder, and what it does not say of itself.
+        dataset: the data set that the sets were made from; they are checked against it.
+
+    Returns:
+        The sets, one for each experiment of the file.
+
+    Raises:
+        UserError: the file cannot be read, does not fit the data set, wants to run code, or does not say
+            something that accuracy depends on; then the message names the missing flag.
     """
     choose("format", request.format, ("auto", *IMPORT_FORMATS))
     kind, path = detect(request.path) if request.format == "auto" else (request.format, request.path)

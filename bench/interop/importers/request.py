@@ -1,4 +1,4 @@
-"""The request to import a file, the imported set, and what all formats share."""
+"""The request to import a file, the imported set, and what all readers share."""
 
 import math
 from collections.abc import Mapping
@@ -15,15 +15,20 @@ from bench.core.preprocess import Preprocess
 from bench.core.registry import block_choices
 from bench.data.dataset import Dataset
 
-NOT_PIXELS = {"label_logits", "inner_lr", "inner_momentum"}  # stored tensors that are no part of the pictures
+NOT_PIXELS = {"label_logits", "inner_lr", "inner_momentum"}  # stored tensors that images are not made of
 
 
 @dataclass(frozen=True)
 class ImportRequest:
-    """Someone's file or folder, and what it does not say of itself.
+    """A file or folder to import, and what it does not say itself.
 
-    `space`: how its pixels are scaled, "raw01", "normalized" or "zca". `factor`: that of multi-formation.
-    `lr`: the learned rate of a student. `downsample`: that of a memory of bases.
+    Args:
+        path: the file or folder.
+        format: one of IMPORT_FORMATS, or "auto".
+        space: how its pixels are scaled: "raw01", "normalized" or "zca".
+        factor: of multi-formation.
+        lr: the learned rate of a student.
+        downsample: of a memory of bases.
     """
 
     path: Path
@@ -36,9 +41,17 @@ class ImportRequest:
 
 @dataclass(frozen=True)
 class Imported:
-    """One distilled set. `seed` is the number of the experiment in its file; `ipc`, how many images per class
-    its numbers would fill, labels aside (for plain images: images per class, rounded up); `source`, the names
-    of its files; `published`, what the file claims of itself; `notes`, what was assumed."""
+    """One imported set.
+
+    Args:
+        format: of the file.
+        distilled: the set.
+        seed: the number of the experiment in its file.
+        ipc: images per class with as many numbers as are stored, without labels, rounded up.
+        source: names of the files.
+        published: what the file claims about the set.
+        notes: what was assumed.
+    """
 
     format: str
     distilled: DistilledDataset
@@ -52,7 +65,7 @@ class Imported:
 def build_parameterisation(
     parameterisation: str, tensors: Mapping[str, Tensor | None], preprocess: Preprocess, **config: Any
 ) -> DistilledDataset:
-    """A parameterisation by its name, from tensors and the rest of its constructor's arguments."""
+    """Build a parameterisation by name, from tensors (None for absent ones) and its other arguments."""
     cls = block_choices()["parameterisation"][parameterisation]
     given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
     distilled: DistilledDataset = cls(**given, **config, preprocess=preprocess)
@@ -66,7 +79,7 @@ def finish_import(
     files: list[Path],
     notes: tuple[str, ...] = (),
 ) -> Imported:
-    """The finished set. Raises UserError where it does not decode to images of the data set's shape."""
+    """Check the set and describe it. Raises UserError if it does not decode to images of the data set."""
     with torch.no_grad():
         images, _ = distilled.decode()
     if tuple(images.shape[1:]) != dataset.image_shape:
@@ -82,9 +95,9 @@ def finish_import(
 
 
 def learned_rate(request: ImportRequest, stated: Any = None, *, required: bool = False) -> Tensor | None:
-    """The rate as a 0-dim tensor: the file's, else that of `--lr`.
+    """The learned rate as a 0-dim tensor: the file's, else that of `--lr`; None if there is none.
 
-    Raises UserError where they disagree, for a rate that is no positive number, and for none if required.
+    Raises UserError if they disagree, if the rate is not positive, and if there is none but one is required.
     """
     rate = request.lr
     if stated is not None:
@@ -105,7 +118,7 @@ def learned_rate(request: ImportRequest, stated: Any = None, *, required: bool =
 
 
 def check_finite(path: Path, numbers: Tensor) -> None:
-    """Raises UserError when images [N,...] hold NaN or infinite values; counts them."""
+    """Raises UserError if any of the images [N,...] has NaN or infinite values, and says how many do."""
     bad = len(numbers) - int(torch.isfinite(numbers.flatten(1)).all(1).sum())
     if bad:
         raise UserError(
@@ -114,5 +127,5 @@ def check_finite(path: Path, numbers: Tensor) -> None:
 
 
 def shape_text(tensor: Tensor) -> str:
-    """`10 x 3 x 32 x 32`."""
+    """A tensor's shape as text: `10 x 3 x 32 x 32`."""
     return " x ".join(map(str, tensor.shape)) or "a single number"

@@ -1,4 +1,4 @@
-"""Foreign files as plain values: no code of theirs runs, and what cannot be read is refused in one line."""
+"""Files from elsewhere as plain values: none of their code runs, and errors are one line."""
 
 import contextlib
 import json
@@ -17,8 +17,8 @@ from torch import Tensor
 
 from bench.core.errors import UserError
 
-# What pickles of numpy numbers and arrays name, under the names of both numpy 1 and 2. All of them only put
-# bytes into a buffer.
+# What pickles of numpy numbers and arrays refer to, under the names of both numpy 1 and 2. None of them does
+# more than fill a buffer with bytes.
 _MULTIARRAY = ("_reconstruct", "scalar")
 _NUMPY: list[Any] = [
     *((getattr(multiarray, name), f"numpy.core.multiarray.{name}") for name in _MULTIARRAY),
@@ -30,14 +30,15 @@ _GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
 
 
 def load_torch(path: Path) -> Any:
-    """What torch.save wrote, in either of its formats, on the CPU.
+    """Read what torch.save wrote, in either of its formats, onto the CPU.
 
-    Raises UserError for a missing, damaged or empty file, and for one that wants to run code, naming what.
+    Raises UserError for a missing, damaged or empty file, and for one that wants to run code; the message
+    names that code.
     """
 
     def read() -> Any:
         with torch.serialization.safe_globals(_NUMPY), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickle protocols: what cannot be read is refused anyway
+            warnings.simplefilter("ignore")  # about pickle protocols; unreadable files are refused anyway
             return torch.load(path, map_location="cpu", weights_only=True)
 
     return _read(path, "torch file", read)
@@ -76,7 +77,7 @@ def _read(path: Path, kind: str, read: Callable[[], Any]) -> Any:
         raise UserError(f"no file {path}: check the name")
     try:
         return read()
-    except Exception as error:  # what damaged archives raise runs from EOFError to UnicodeDecodeError
+    except Exception as error:  # damaged archives raise many kinds, from EOFError to UnicodeDecodeError
         wanted = match.group(1) if (match := _GLOBAL.search(str(error))) else _wanted(path)
         if wanted:
             raise UserError(_refusal(path, wanted)) from None

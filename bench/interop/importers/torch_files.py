@@ -1,4 +1,4 @@
-"""Plain images in files of torch, numpy and safetensors: DC, MTT, DATM and whatever is named like them."""
+"""Plain images in torch, numpy and safetensors files: DC, MTT, DATM, and others that use the same names."""
 
 import dataclasses
 from pathlib import Path
@@ -20,7 +20,7 @@ LABEL_NAMES = ("labels", "label", "targets", "target", "y")
 
 
 def file_of(path: Path, *names: str) -> Path:
-    """The file itself, or the first of these names that a folder has. Raises UserError for neither."""
+    """The file itself, or the first of these names in a folder. Raises UserError if the folder has none."""
     if not path.is_dir():
         return path
     found = next((path / name for name in names if (path / name).is_file()), None)
@@ -30,7 +30,7 @@ def file_of(path: Path, *names: str) -> Path:
 
 
 def images_file(path: Path) -> Path:
-    """images_best.pt of a folder, or the file of another iteration. Raises UserError for any other file."""
+    """images_best.pt in a folder, or a file images_*.pt itself. Raises UserError for any other file."""
     file = file_of(path, "images_best.pt")
     if file.name.startswith("images_zca"):
         raise UserError(f"{file} is for viewing, its whitening undone: name {file.name.replace('zca_', '')}")
@@ -71,7 +71,7 @@ def read_dc(request: ImportRequest, dataset: Dataset) -> list[Imported]:
 
 
 def _claims(held: dict[str, Any], i: int, experiments: int) -> dict[str, Any]:
-    """The accuracies of experiment i by network; those of all experiments stand one after the other."""
+    """The accuracies of experiment i by network; the file lists those of all experiments in a row."""
     claimed = held.get("accs_all_exps")
     if not isinstance(claimed, dict):
         return {}
@@ -85,7 +85,7 @@ def _claims(held: dict[str, Any], i: int, experiments: int) -> dict[str, Any]:
 
 
 def read_mtt(request: ImportRequest, dataset: Dataset) -> list[Imported]:
-    """images_best.pt and labels_best.pt; the learned rate only where there is an lr_best.pt (DATM)."""
+    """images_best.pt and labels_best.pt, and the learned rate if there is an lr_best.pt (DATM)."""
     path = images_file(request.path)
     files = [path, beside(path, "labels")]
     images, labels = (safe_load.load_torch(file) for file in files)
@@ -122,7 +122,7 @@ def read_plain(request: ImportRequest, dataset: Dataset) -> list[Imported]:
 
 
 def _held(path: Path) -> tuple[dict[str, Any], list[Path]]:
-    """(what there is by name, the files it came from)."""
+    """({name: value}, the files that were read)."""
     if path.suffix == ".npz":
         return safe_load.load_npz(path), [path]
     if path.suffix == ".safetensors":
@@ -149,7 +149,7 @@ def _keys(held: dict[str, Any]) -> str:
 
 
 def read_ddbench(request: ImportRequest, dataset: Dataset) -> list[Imported]:
-    """An artifact of ours, with its own preprocessing."""
+    """An artifact of ddbench, which contains its preprocessing."""
     if request.space or request.lr is not None:
         raise UserError(
             f"{request.path} is an artifact of ddbench and says all itself: leave out --space and --lr"

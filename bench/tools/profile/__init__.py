@@ -1,1 +1,1 @@
-"""What a method spends its time on, and what all of its steps would cost: `ddbench profile`."""
+"""`ddbench profile`: what a method spends its time on, and what all of its steps would cost."""

@@ -82,7 +82,7 @@ class StepClock:
 
 
 def matrix_rate(device: torch.device, tries: int = 10) -> float:
-    """FLOP/s of the best of some large float32 matrix products, on the device and threads of the steps."""
+    """FLOP/s of the best of `tries` large float32 matrix products, with the same device and threads."""
     n = 8192 if device.type == "cuda" else 1024
     a, b = (torch.randn(n, n, generator=random.generator(0, side)).to(device) for side in "ab")
     a @ b

@@ -1,4 +1,4 @@
-"""The energy that a GPU used, as its driver counts it (NVML; `pip install ddbench[energy]`)."""
+"""The energy that a GPU used, from its driver's counter (NVML; `pip install ddbench[energy]`)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from bench.core import timing
 
 @dataclass
 class Energy:
-    """Filled when the block ends; None where nothing measures it."""
+    """The energy of a block, filled in when it ends; None if it cannot be measured."""
 
     joules: float | None = None
 

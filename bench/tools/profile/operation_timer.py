@@ -1,4 +1,4 @@
-"""The clock of a profile: every moment belongs to one operation, so that they add up to the whole."""
+"""The clock of a profile: at any time one operation is charged, so that their times add up to the total."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ from bench.core.timing import OPERATIONS, Operation
 
 @dataclass(frozen=True)
 class CutTraining:
-    """A training that was cut short: `taken` of its `asked` steps."""
+    """A training loop that ran `taken` of its `asked` steps."""
 
     asked: int
     taken: int
@@ -22,7 +22,7 @@ class CutTraining:
 
 
 class OperationTimer:
-    """Self times by operation in whole nanoseconds, and the training loops that ran meanwhile.
+    """Measures the time of each operation in nanoseconds, without that of operations inside it.
 
     A backward pass belongs to the operation whose results it goes through: a hook on these, where they have
     a gradient, says so when the pass arrives. Everything else is "other". On a GPU the clock waits for the
@@ -39,13 +39,13 @@ class OperationTimer:
         self._device, self._seconds, self._now = device, seconds, now
         self.spent: dict[Operation, int] = dict.fromkeys(OPERATIONS, 0)
         self.loops: list[CutTraining] = []
-        self._stack: list[Operation] = []  # of those that run; empty: the clock stands still
-        self._backward: int | None = None  # where the stack was when the backward pass began that now runs
+        self._stack: list[Operation] = []  # operations that run; empty: the clock is stopped
+        self._backward: int | None = None  # height of the stack when the current backward pass began
         self._last = 0
 
     @contextmanager
     def running(self, operation: Operation = "other") -> Iterator[None]:
-        """Let the clock go, and watch what this thread and its backward passes do. Not inside of itself."""
+        """Run the clock, and measure this thread and its backward passes; must not be nested."""
         timing.synchronize(self._device)
         self._begin = self._last = self._now()
         self._stack = [operation]
@@ -58,7 +58,7 @@ class OperationTimer:
 
     @property
     def total(self) -> int:
-        """Nanoseconds that the clock ran."""
+        """Nanoseconds that the clock has run."""
         return sum(self.spent.values())
 
     def shares(self) -> dict[Operation, float]:
@@ -67,6 +67,7 @@ class OperationTimer:
 
     @contextmanager
     def inside(self, operation: Operation) -> Iterator[None]:
+        """See `timing.Watcher`."""
         depth = len(self._stack)
         self._book()
         self._stack.append(operation)
@@ -75,19 +76,20 @@ class OperationTimer:
         finally:
             self._book()
             del self._stack[depth:]
-            if self._backward is not None and self._backward > depth:  # a backward pass in here broke off
+            if self._backward is not None and self._backward > depth:  # a backward pass in here failed
                 self._backward = None
 
     def through(self, operation: Operation, arguments: tuple[object, ...], result: object) -> None:
+        """See `timing.Watcher`."""
         for made in result if isinstance(result, tuple) else (result,):
             passed_on = any(made is given for given in arguments)
-            # a leaf was not made here, and keeps its hooks for ever
+            # a leaf was not computed here, and would keep the hook for ever
             if isinstance(made, Tensor) and made.requires_grad and not made.is_leaf and not passed_on:
                 made.register_hook(lambda _: self._arrive(operation))
 
     def _arrive(self, operation: Operation) -> None:
-        """A backward pass enters the operation, and leaves the one that it was in."""
-        if not self._stack:  # the clock has stopped since
+        """A backward pass enters the operation, and leaves the previous one."""
+        if not self._stack:  # the clock has been stopped
             return
         self._book()
         if self._backward is None:
@@ -103,6 +105,7 @@ class OperationTimer:
         self._backward = None
 
     def paced(self, n: int) -> Iterator[int]:
+        """See `timing.Watcher`."""
         start, step, taken = self._now(), 0, 0
         while step < n:
             if self._now() - self._begin > 1e9 * self._seconds:
@@ -113,7 +116,7 @@ class OperationTimer:
         self.loops.append(CutTraining(n, taken, (self._now() - start) / 1e9))
 
     def _book(self) -> None:
-        """Charge the time since the last change to the operation on top."""
+        """Charge the time since the last change to the operation on top of the stack."""
         if self._stack:
             timing.synchronize(self._device)
             now = self._now()

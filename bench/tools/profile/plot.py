@@ -14,17 +14,17 @@ from bench.tools.profile.result import Profile
 from bench.tools.profile.scaling import ScalingAxis
 
 PROFILE_SIZE = (8.0, 4.6)  # inches
-OPERATION_HATCHES = ("", "", "", "", "", "//", "", "..")  # where neighbours are alike in grey
+OPERATION_HATCHES = ("", "", "", "", "", "//", "", "..")  # where neighbouring colours look alike in grey
 
 
 def operation_colours() -> dict[Operation, Any]:
-    """By operation, the same in every picture; "other" is grey."""
+    """The colour of each operation, the same in all plots; "other" is grey."""
     palette = [colour for i, colour in enumerate(sns.color_palette("colorblind")) if i != 7]  # its grey
     return dict(zip(OPERATIONS, palette, strict=False)) | {"other": "0.75"}
 
 
 def draw_profile(profile: Profile) -> Figure:
-    """Stacked bars of the phases above, a panel an axis below."""
+    """Stacked bars of the phases, and below them a panel for each scaling axis."""
     figure = Figure(figsize=PROFILE_SIZE, layout="constrained")
     scaled = [axis for axis in profile.scaling if len(axis.sizes) > 1]
     rows = figure.subfigures(2 if scaled else 1, 1, height_ratios=[1.1, 1] if scaled else [1], squeeze=False)
@@ -71,7 +71,7 @@ def _bars(figure: Any, profile: Profile) -> None:
 
 
 def _panel(axes: Axes, axis: ScalingAxis) -> None:
-    """The points, and the line that was fitted to them."""
+    """The measured points, and the line fitted to them."""
     sizes, ms = np.array(axis.sizes, dtype=float), 1000 * np.array(axis.seconds)
     colour = sns.color_palette("colorblind")[0]
     if axis.exponent is not None:

@@ -1,4 +1,4 @@
-"""The prerequisites of a method in bounded time: some built or read, others replaced by similar tensors."""
+"""The prerequisites of a method in bounded time: built, read, or replaced by similar tensors."""
 
 import functools
 import time
@@ -21,26 +21,26 @@ from bench.execution.store import WEIGHTS, Store
 from bench.planning.graph import Job
 from bench.tools.profile.operation_timer import CutTraining, OperationTimer
 
-STAND_INS = 8  # different ones: a trajectory must go somewhere
+STAND_INS = 8  # number of different ones, because the epochs of a trajectory must differ
 
 
 @dataclass
 class PreparedTensors:
-    """Tensors by the key of their job, and what making them took, or would take."""
+    """Tensors by the key of their job, and what making them took and would take in full."""
 
     tensors: dict[str, dict[str, Tensor]] = field(default_factory=dict)
-    seconds: float = 0.0  # spent here
+    seconds: float = 0.0  # measured
     projected_s: float = 0.0  # of all jobs, in full
     peak_bytes: int = 0
     spent: dict[Operation, int] = field(default_factory=dict)  # nanoseconds
     built: int = 0
-    cut: int = 0  # of those, whose trainings took fewer steps than they ask for
+    cut: int = 0  # of the built ones, those whose training skipped steps
     read: int = 0
     stood_in: int = 0
 
 
 def projected_seconds(seconds: float, loops: Sequence[CutTraining]) -> float:
-    """What something that took `seconds` would have taken, had all of its trainings run to their end.
+    """The seconds that something would have taken if its training loops had skipped no steps.
 
     A step that was left out costs the mean of those that were taken.
     """
@@ -57,20 +57,27 @@ class PrerequisiteMaker:
         self.split: Split = data.train.to(device)
 
     def problem(self, job: Job, jobs: Mapping[str, Job], tensors: Mapping[str, dict[str, Tensor]]) -> Problem:
-        """What a prerequisite or a method gets to see."""
+        """The problem that a prerequisite or a method is given."""
         prepared = {role: tensors[key] for role, key in job.inputs.items()}
         whitening = job.inputs.get("whitening")
         kind = None if whitening is None else jobs[whitening].identity["values"]["kind"]
         return make_problem(job.identity, self.data, self.split, prepared, kind)
 
     def prepare(self, jobs: Mapping[str, Job], seconds: float) -> PreparedTensors:
-        """The prerequisites among the jobs, in their order.
+        """Make the prerequisites among the jobs, in their order.
 
-        What a store has, made on such a device, is read. One of each sort is built in any case, the rest
-        while the time lasts; the others of its sort get what was built, with some noise.
+        Those that a store has from the same kind of device are read. One of each sort is always built, and
+        more while there is time; the rest get the tensors of one of the same sort, with some noise.
+
+        Args:
+            jobs: the plan, by key.
+            seconds: for building.
+
+        Returns:
+            The tensors and their cost.
         """
         made, begin = PreparedTensors(), time.perf_counter()
-        known: dict[tuple[str, ...], list[float]] = {}  # projected seconds of those of each sort
+        known: dict[tuple[str, ...], list[float]] = {}  # projected seconds, by sort
         patterns: dict[tuple[str, ...], Callable[[int], dict[str, Tensor]]] = {}
         for job in jobs.values():
             if job.kind != "prepare":
@@ -93,7 +100,7 @@ class PrerequisiteMaker:
         return made
 
     def _stored(self, key: str) -> tuple[dict[str, Tensor], float] | None:
-        """The tensors, and the seconds that they took on a device like this one."""
+        """The tensors and their seconds on the same kind of device; None if no store has them."""
         for store in self.stores:
             if store.state("prepare", key) is None:
                 cost: dict[str, Any] = store.meta(key)["cost"]

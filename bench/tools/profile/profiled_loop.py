@@ -1,4 +1,4 @@
-"""The loop of a method while it is profiled: some steps to warm up, then timed, watched, counted, traced."""
+"""The loop of a profiled method: one step to warm up, then timed, watched, counted and traced steps."""
 
 import itertools
 import time
@@ -19,17 +19,22 @@ from bench.tools.profile import energy
 from bench.tools.profile.counters import OperationCost, count_operations
 from bench.tools.profile.operation_timer import OperationTimer
 
-FEWEST_STEPS = 2  # steps that are timed, and that are watched
-COUNTED, TRACED = 5, 3  # at most, and while a tenth of the time lasts
+FEWEST_STEPS = 2  # that are timed, and that are watched
+COUNTED, TRACED = 5, 3  # most steps, within a tenth of the time each
 
 
 class ProfiledLoop(Loop):
     """The loop of a method that is profiled.
 
-    After the first step come those that are timed, for half of `seconds`; with a path for the trace then
-    those that a timer watches, for a third, some whose operations are counted, and a Chrome trace of some.
-    No more are timed, or watched, than half of what the method asks for, but a few in any case. Losses are
-    not looked at, and nothing is kept.
+    The first step is not measured. Then steps are timed for half of `seconds`. With a path for a trace, a
+    timer then watches steps for a third of `seconds`, the operations of some steps are counted, and a Chrome
+    trace of some is written. At most half of the method's steps are timed, and as many watched, but always a
+    few. Losses are not checked, and there are no snapshots or checkpoints.
+
+    Args:
+        device: where the method computes.
+        seconds: for the steps.
+        trace: the file for the trace.
     """
 
     def __init__(self, device: torch.device, seconds: float, trace: Path | None = None) -> None:
@@ -48,28 +53,30 @@ class ProfiledLoop(Loop):
     def steps(
         self, total: int, synthetic: DistilledDataset, blame: str, **state: Stateful | torch.Generator
     ) -> "Steps":
+        """Iterate over some steps of the method, see `Loop.steps`."""
         if self.total is not None:
             raise ValueError("a profile has one loop of steps: the method asks for a second one")
         self.total = total
         return _Steps(self, total, blame, {"synthetic": synthetic, **state})
 
     def close(self) -> None:
-        """Leave whatever was watching when the method broke off."""
+        """End the measurement that was running when the method stopped."""
         if self._steps is not None:
             self._steps.close()  # type: ignore[attr-defined]
 
     @property
     def step_s(self) -> float:
-        """Of a typical step."""
+        """Seconds of a typical step: the median."""
         return median(self.timed)
 
     @property
     def projected_s(self) -> float:
-        """Of all steps, at the mean: now and then one begins with a new network."""
+        """Seconds of all steps, from the mean, because some steps start with a new network."""
         assert self.total is not None
         return self.setup_s + self.total * fmean(self.timed)
 
     def run_steps(self) -> Iterator[int]:
+        """Yield the number of each step, and measure it."""
         assert self.total is not None
         timing.synchronize(self.device)
         self.setup_s = time.perf_counter() - self.begin
@@ -121,7 +128,7 @@ class _Steps(Steps):
 
 
 class _Ranges:
-    """Names the operations in a trace."""
+    """A watcher that names the operations in a trace."""
 
     def inside(self, operation: Operation) -> record_function:
         return record_function(operation)

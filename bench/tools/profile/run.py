@@ -1,4 +1,4 @@
-"""Run a method for a bounded time and see where it goes."""
+"""Run a method for a bounded time and measure what it spends it on."""
 
 import dataclasses
 import math
@@ -33,10 +33,10 @@ from bench.tools.profile.profiled_loop import ProfiledLoop
 from bench.tools.profile.result import Profile, ProfiledPhase, ProfiledStep
 from bench.tools.profile.scaling import ScalingAxis, ScalingPoint, measure_axis, scaling_points
 
-# of the seconds of a profile; the scaling shares its part among the points
+# fractions of the seconds of a profile; the scaling divides its part among the points
 PREPARE, DISTILL, EVALUATE, SCALING = 0.2, 0.4, 0.1, 0.3
-MAKING, POINTS = 0.02, 6  # for the prerequisites of a point
-RUNS = 5  # of a distillation without steps, which is over at once
+MAKING, POINTS = 0.02, 6  # MAKING: for the prerequisites of a point
+RUNS = 5  # of a distillation without steps, which is short
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class ProfileRequest:
     """What the command line asked for."""
 
     method: str
-    values: Mapping[str, Any]  # hyper-parameters in the place of the preset's
+    values: Mapping[str, Any]  # hyper-parameters that replace the preset's
     dataset: str
     ipc: int
     architecture: str
@@ -64,7 +64,7 @@ class CheckedRequest:
 
     @classmethod
     def check(cls, request: ProfileRequest) -> "CheckedRequest":
-        """Raises UserError."""
+        """Check a request. Raises UserError if it is invalid."""
         if not request.seconds > 0:
             raise UserError(f"--seconds {request.seconds:g}: must be above 0")
         if "name" in request.values:
@@ -94,7 +94,7 @@ class CheckedRequest:
         return cls(source, sweep, load_protocol(request.protocol, taught=False))
 
     def jobs(self, data: Dataset, **changes: Any) -> dict[str, Job]:
-        """The plan for these data; `changes` of the sweep. Raises UserError for what does not fit."""
+        """The plan for this data with some changes of the sweep. Raises UserError if they do not fit."""
         sweep = self.sweep.model_copy(update=changes)
         check_data(sweep, {self.source.spec.label: data})
         return plan_sweep(sweep, {self.source.spec.label: data}, [self.protocol])
@@ -102,18 +102,18 @@ class CheckedRequest:
 
 @dataclass(frozen=True)
 class ProfiledDistillation:
-    """A distillation that was cut short, and what was measured of it."""
+    """A distillation that was stopped early, and what was measured."""
 
     method: Method
     loop: ProfiledLoop
     result: DistilledDataset
-    timer: OperationTimer  # of all that was no step
+    timer: OperationTimer  # of everything outside the steps
     seconds: float
     peak_bytes: int
 
 
 class Profiler:
-    """One profile; `tell` hears what is being done."""
+    """Measures one profile; `tell` is called with the name of each part as it starts."""
 
     def __init__(
         self, request: ProfileRequest, asked: CheckedRequest, stores: list[Store], tell: Callable[[str], None]
@@ -129,7 +129,7 @@ class Profiler:
         self.job = next(job for job in self.jobs.values() if job.kind == "distill")
 
     def run(self, trace: Path) -> Profile:
-        """All phases, then the other sizes; the trace of a few steps goes to a file."""
+        """Measure all phases and then the other sizes; write a trace of a few steps to a file."""
         warm_up(self.device)
         rate = matrix_rate(self.device)
         self.tell("prerequisites")
@@ -155,7 +155,7 @@ class Profiler:
             versions=versions(),
             phases=phases,
             step=_step(distilled.loop),
-            # the better of two: others may have used the machine meanwhile
+            # the better of two, as other processes may have used the machine
             matrix_rate=max(rate, matrix_rate(self.device)),
             scaling=scaling,
         )
@@ -194,9 +194,9 @@ class Profiler:
         return ProfiledPhase("evaluate", measured.seconds, projected, measured.peak_bytes, timer.spent, note)
 
     def _scale(self, made: PreparedTensors, distilled: ProfiledDistillation) -> list[ScalingAxis]:
-        """The same hyper-parameters at other sizes, on normalised images."""
+        """Measure the same hyper-parameters at other sizes, on normalised images."""
         cost = self._cost(distilled, self.maker, self.jobs, made)
-        needed = 40 * cost  # a few steps at each point, the largest of which takes four times as long or more
+        needed = 40 * cost  # a few steps at each point; the largest takes at least four times as long
         found = []
         for axis in scaling_points(self.data, self.request.ipc, IPC in distilled.method.depends_on):
             self.tell(f"other {axis.name}")
@@ -226,7 +226,7 @@ class Profiler:
         jobs: Mapping[str, Job],
         made: PreparedTensors,
     ) -> float:
-        """Seconds of a step; of the distillation where there are none: the median of a few."""
+        """Seconds of a step; without steps, of the distillation, as the median of a few runs."""
         if distilled.loop.timed:
             return distilled.loop.step_s
         costs = [distilled.seconds]

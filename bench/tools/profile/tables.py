@@ -1,6 +1,6 @@
-"""A profile as tables: for the terminal and Markdown, and as rows of a CSV."""
+"""A profile as tables for the terminal and Markdown, and as rows of a CSV file."""
 
-# ruff: noqa: RUF001  (a table is set with real multiplication signs)
+# ruff: noqa: RUF001  (tables use real multiplication signs)
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from bench.tools.profile.scaling import ScalingAxis
 
 
 def profile_tables(profile: Profile) -> list[Comparison]:
-    """Phases and their operations, the step and the projection, and how it scales."""
+    """Three tables: phases and their operations, the step and the projection, and the scaling."""
     return [_operations(profile), _figures(profile), _scaling(profile)]
 
 
@@ -102,7 +102,7 @@ def _scaling(profile: Profile) -> Comparison:
 
 
 def _notes(profile: Profile) -> dict[str, list[str]]:
-    """Why an axis has no exponent, each reason once: {reason: axes}."""
+    """{reason: axes}: why axes have no exponent."""
     found: dict[str, list[str]] = {}
     for axis in profile.scaling:
         if axis.note:
@@ -120,7 +120,7 @@ def _axis(axis: ScalingAxis) -> list[list[TableCell]]:
 
 
 def profile_frame(profile: Profile) -> pd.DataFrame:
-    """A row per figure: (kind, name, item, value, unit), with what it is of; profiles may be concatenated."""
+    """A row for each figure: (kind, name, item, value, unit), after columns that name the profile."""
     rows: list[tuple[str, str, str, float | None, str]] = []
     for phase in profile.phases:
         rows += [

@@ -1,4 +1,4 @@
-"""The files of a profile: all of them appear when it is done."""
+"""The files of a profile, which appear when all of them are complete."""
 
 import json
 import os
@@ -23,7 +23,7 @@ TRACE = "trace.json"
 def workplace(target: Path) -> Iterator[Path]:
     """A folder in the target, or beside it where that is still to be made; gone at the end.
 
-    Raises UserError where it cannot be.
+    Raises UserError if it cannot be made.
     """
     parent = target if target.is_dir() else target.parent
     new = not parent.exists()
@@ -43,7 +43,7 @@ def workplace(target: Path) -> Iterator[Path]:
 
 
 def write_profile(profile: Profile, work: Path, target: Path) -> list[Path]:
-    """Tables, data and plots, and the trace that is in `work` already, into `target`; replaces older ones."""
+    """Write tables, data and plots, and move them and the trace from `work` to `target`; return the files."""
     write_atomic(work / "profile.json", json.dumps(profile.to_json(), indent=1) + "\n")
     write_atomic(work / "profile.md", markdown(profile_tables(profile)))
     write_atomic(work / "profile.csv", profile_frame(profile).to_csv(index=False, lineterminator="\n"))

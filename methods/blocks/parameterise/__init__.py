@@ -1,1 +1,1 @@
-"""How a distilled set is stored. A parameterisation knows no network."""
+"""How a distilled set is stored; parameterisations do not depend on networks."""

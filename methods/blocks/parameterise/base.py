@@ -1,4 +1,4 @@
-"""What all distilled sets share: classes of equal size, targets that may be learned, and the budget."""
+"""Shared by all distilled sets: classes of equal size, targets that may be learned, and the budget."""
 
 import bisect
 import math
@@ -19,17 +19,28 @@ LABEL_KINDS = (
     "hard",
     "class",
     "image",
-)  # the class of an image's position; learned, one a class or one an image
-LABEL_CONFIDENCE = 0.9  # that a learned target starts with in its own class
+)  # given by an image's position; or learned, for each class or for each image
+LABEL_CONFIDENCE = 0.9  # initial probability of the true class in a learned target
 
 
 class Balanced(DistilledDataset):
-    """A set whose decoded images stand class after class, `per_class` of each: item c * per_class + i.
+    """A set whose decoded images are ordered class after class; image i of class c is c * per_class + i.
 
-    `label_logits` [n_classes,K], one row a class, or [n_classes * per_class,K], one row a decoded image:
-    softmax gives the targets. Without it position implies the target and labels cost nothing. `inner_lr` and
-    `inner_momentum` (0-dim) are the learned step of an inner loop; a student is trained with them. All three
-    are stored and counted. Every parameter keeps the dtype that it is given.
+    The last three arguments are stored, and count towards the budget. Parameters keep the dtype they are
+    given.
+
+    Args:
+        n_classes: number of classes.
+        per_class: decoded images per class.
+        preprocess: how pixels become what networks see.
+        label_logits: softmax gives the targets: [n_classes,K], a row for each class, or
+            [n_classes * per_class,K], a row for each decoded image. Without it the position of an image
+            determines its target, and nothing is stored for labels.
+        inner_lr: a learned learning rate, 0-dim, with which students are trained.
+        inner_momentum: a learned momentum, 0-dim, with which students are trained.
+
+    Raises:
+        ValueError: the shape of a tensor does not fit.
     """
 
     labels: Tensor  # int64, the class of each decoded image; not stored
@@ -60,15 +71,21 @@ class Balanced(DistilledDataset):
         self.register_buffer("labels", torch.arange(n_classes).repeat_interleave(per_class), persistent=False)
 
     def learn(self, **tensors: Tensor | None) -> None:
-        """Register tensors, by name, as what an outer optimiser learns and the file holds; None: absent."""
+        """Register tensors by name as learned parameters, which are stored; None for an absent one."""
         for name, tensor in tensors.items():
             self.register_parameter(name, None if tensor is None else nn.Parameter(tensor))
 
     @timing.charged("decode")
     def decode(self, items: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Normalised images [n,C,H,W] and targets: int64 [n] when hard, probabilities [n,K] when learned.
+        """The images and their targets; differentiable in the parameters.
 
-        `items` int64 [n] are positions c * per_class + i among the decoded images, in any order.
+        Args:
+            items: positions c * per_class + i of the images to decode, int64 [n], in any order; by default
+                all images.
+
+        Returns:
+            Normalised images [n,C,H,W], and targets: classes int64 [n] if hard, probabilities [n,K] if
+            learned.
         """
         logits = self._logits(items)
         targets = _pick(self.labels, items) if logits is None else logits.softmax(1)
@@ -78,7 +95,7 @@ class Balanced(DistilledDataset):
         raise NotImplementedError
 
     def _logits(self, items: Tensor | None) -> Tensor | None:
-        """[n,K], or None for hard targets."""
+        """The logits of the targets [n,K], or None for hard targets."""
         if self.label_logits is None:
             return None
         by_class = len(self.label_logits) == self.n_classes
@@ -90,18 +107,30 @@ def _pick(rows: Tensor, items: Tensor | None) -> Tensor:
 
 
 def kappa(n_classes: int) -> float:
-    """The logit of the true class, all others 0, to which softmax gives CONFIDENCE."""
+    """The logit of the true class for which softmax gives LABEL_CONFIDENCE, all other logits being 0."""
     return math.log(LABEL_CONFIDENCE / (1 - LABEL_CONFIDENCE) * max(n_classes - 1, 1))
 
 
 def label_floats(labels: str, n_classes: int, per_class: int) -> int:
-    """What targets take: nothing, a row a class, or a row an image. Raises UserError for other `labels`."""
+    """How many floats the targets take.
+
+    Args:
+        labels: "hard", nothing; "class", a row of logits for each class; "image", one for each decoded image.
+        n_classes: number of classes.
+        per_class: decoded images per class.
+
+    Returns:
+        The number of floats.
+
+    Raises:
+        UserError: `labels` is something else.
+    """
     rows = {"hard": 0, "class": n_classes, "image": n_classes * per_class}
     return rows[choose("kind of labels", labels, LABEL_KINDS)] * n_classes
 
 
 def first_logits(labels: str, n_classes: int, per_class: int) -> Tensor | None:
-    """The `label_logits` that a set starts from, as `label_floats` counts them."""
+    """The initial `label_logits` for the arguments of `label_floats`; None for hard labels."""
     if label_floats(labels, n_classes, per_class) == 0:
         return None
     certain = kappa(n_classes) * torch.eye(n_classes)
@@ -109,12 +138,25 @@ def first_logits(labels: str, n_classes: int, per_class: int) -> Tensor | None:
 
 
 def most_within(budget: int, floats: Callable[[int], int]) -> int:
-    """The largest n >= 1 for which floats(n), which grows with n, is within the budget; 0 if none is."""
+    """The largest n >= 1 whose floats(n), which increases with n, is within the budget; 0 if none is."""
     return bisect.bisect_right(range(1, budget + 1), budget, key=floats)
 
 
 def images_within(problem: Problem, labels: str, floats: Callable[[int], int], beside: str = "") -> int:
-    """`most_within` the problem's budget. Raises UserError where not even one image per class fits."""
+    """The largest number of images per class within the problem's budget.
+
+    Args:
+        problem: its budget counts.
+        labels: kind of labels, for the error message.
+        floats: n images per class -> floats of the whole set.
+        beside: what else is stored, for the error message.
+
+    Returns:
+        Images per class, at least 1.
+
+    Raises:
+        UserError: not even one image per class fits.
+    """
     n = most_within(problem.budget, floats)
     if n < 1:
         raise UserError(
@@ -125,6 +167,6 @@ def images_within(problem: Problem, labels: str, floats: Callable[[int], int], b
 
 
 def random_members(problem: Problem, per_class: int, generator: torch.Generator) -> Tensor:
-    """Which real images to take, int64 [n_classes * per_class], class by class, different where possible."""
+    """Draw real images class by class, different ones if possible: indices int64 [n_classes * per_class]."""
     index = ClassIndex.of(problem.labels, problem.n_classes)
     return ClassSampler(index, per_class, generator).next().flatten()

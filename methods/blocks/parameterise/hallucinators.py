@@ -1,4 +1,4 @@
-"""Bases and hallucinators that all classes share (HaBa; Liu et al., NeurIPS 2022, section 3.1)."""
+"""Bases, and hallucinators that all classes share (HaBa; Liu et al., NeurIPS 2022, section 3.1)."""
 
 import math
 from typing import Any
@@ -18,13 +18,24 @@ HALLUCINATOR_INITS = ("official", "identity")
 
 
 class Hallucinators(Balanced):
-    """Every basis of a class under every hallucinator: x = D_j(scale_j * E_j(basis) + shift_j), not clamped.
+    """Each basis of a class under each of H hallucinators: x = D_j(scale_j * E_j(basis) + shift_j).
 
-    `bases` [n_classes * b,c,S,S]. The H hallucinators are stacked: a convolution E with `encoder_weight`
-    [H,m,c,k,k] and `encoder_bias` [H,m], an element-wise affine map `scale`, `shift` [H,m,S',S'] where
-    S' = S + 2 * padding - k + 1, and a transposed convolution D with `decoder_weight` [H,m,C,k,k] and
-    `decoder_bias` [H,C]. No nonlinearity: a decoded image is affine in its basis. Basis i of class c under
-    hallucinator j is item c * (b * H) + j * b + i.
+    E is a convolution and D a transposed one. There is no nonlinearity and no clamping: a decoded image is
+    affine in its basis. Basis i of class c under hallucinator j is item c * (b * H) + j * b + i. The tensors
+    of the H hallucinators are stacked.
+
+    Args:
+        bases: [n_classes * b,c,S,S].
+        encoder_weight: [H,m,c,k,k].
+        encoder_bias: [H,m].
+        scale: [H,m,S',S'] with S' = S + 2 * padding - k + 1.
+        shift: [H,m,S',S'].
+        decoder_weight: [H,m,C,k,k].
+        decoder_bias: [H,C].
+        n_classes: number of classes.
+        padding: of both convolutions.
+        preprocess: how pixels become what networks see.
+        common: `label_logits`, `inner_lr` and `inner_momentum` of `Balanced`.
     """
 
     images_as_bytes = frozenset({"bases"})
@@ -71,14 +82,29 @@ class Hallucinators(Balanced):
         hallucinator_init: str = "official",
         labels: str = "hard",
     ) -> "Hallucinators":
-        """Bases and hallucinators; the hallucinators are drawn after the bases.
+        """The initial set.
 
-        `bases_per_class`: how many are stored (HaBa's own sets go over the budget); None: as many as the
-        budget holds beside the hallucinators and the labels. `basis_channels`: those of the images, or 1
-        for grey bases. `init`: "real", random real images (for grey bases their channel mean), or "noise",
-        N(0, 1). `hallucinator_init`: "official", the usual random start of a convolution, scale 1 and shift
-        0, or "identity", which needs an odd kernel with (kernel - 1) / 2 padding. Raises UserError for what
-        does not fit, in pixels or in floats.
+        Args:
+            problem: the training set and the budget.
+            generator: a CPU generator; the hallucinators are drawn after the bases.
+            hallucinators: H.
+            bases_per_class: b; by default as many as the budget allows after hallucinators and labels.
+                (HaBa's published sets exceed the budget.)
+            basis_channels: as many as the images have, which is the default, or 1 for grey bases.
+            kernel: k, side of the convolutions.
+            padding: of the convolutions.
+            init: of the bases: "real", random real images (for grey bases their channel mean), or "noise",
+                N(0, 1).
+            hallucinator_init: "official", random convolutions as in torch, scale 1 and shift 0; or
+                "identity", which needs an odd kernel and a padding of (kernel - 1) / 2.
+            labels: "hard", "class" or "image", see `label_floats`.
+
+        Returns:
+            The set, on the problem's device.
+
+        Raises:
+            UserError: an argument is invalid, the kernel does not fit the images, or not even one basis per
+                class fits the budget.
         """
         choose("init", init, BASIS_INITS)
         choose("hallucinator init", hallucinator_init, HALLUCINATOR_INITS)
@@ -104,10 +130,19 @@ class Hallucinators(Balanced):
         return stored.to(problem.device)
 
     def config(self) -> dict[str, Any]:
+        """The number of classes and the padding."""
         return {"n_classes": self.n_classes, "padding": self.padding}
 
     def pair(self, basis: Tensor, hallucinator: Tensor) -> Tensor:
-        """The items [n] of stored bases (c * b + i) [n] under hallucinators [n], or one [1] for all."""
+        """The items of some bases under some hallucinators.
+
+        Args:
+            basis: positions c * b + i of stored bases, int64 [n].
+            hallucinator: int64 [n], or [1] for the same one everywhere.
+
+        Returns:
+            Positions among the decoded images, int64 [n].
+        """
         b = self.bases_per_class
         return basis // b * self.per_class + hallucinator * b + basis % b
 
@@ -121,7 +156,7 @@ class Hallucinators(Balanced):
         return every[torch.arange(len(items), device=every.device), place // b]
 
     def _hallucinate(self, bases: Tensor) -> Tensor:
-        """[n,c,S,S] -> [n,H,C,S,S]: every hallucinator at once, as the groups of one convolution."""
+        """[n,c,S,S] -> [n,H,C,S,S]: all hallucinators at once, as groups of one convolution."""
         h = self.hallucinators
         z = F.conv2d(
             bases, self.encoder_weight.flatten(0, 1), self.encoder_bias.flatten(), padding=self.padding
@@ -134,7 +169,10 @@ class Hallucinators(Balanced):
 def _shapes(
     hallucinators: int, channels: int, basis_channels: int, side: int, kernel: int, padding: int
 ) -> dict[str, tuple[int, ...]]:
-    """Those of the stacked tensors; latent channels as an image has. Raises UserError for impossible ones."""
+    """The shapes of the stacked tensors, with as many latent channels as an image has.
+
+    Raises UserError for impossible ones.
+    """
     latent = side + 2 * padding - kernel + 1
     if hallucinators < 1 or basis_channels not in (1, channels):
         raise UserError(
@@ -159,7 +197,7 @@ def _shapes(
 def _bases_within(
     problem: Problem, shapes: dict[str, tuple[int, ...]], basis_channels: int, labels: str
 ) -> int:
-    """How many bases per class the budget holds. Raises UserError for none."""
+    """How many bases per class fit the budget. Raises UserError if none does."""
     h, side = shapes["scale"][0], problem.image_shape[1]
     maps = sum(map(math.prod, shapes.values()))
 
@@ -180,7 +218,7 @@ def _bases_within(
 def _first_bases(
     problem: Problem, per_class: int, channels: int, init: str, generator: torch.Generator
 ) -> Tensor:
-    """[n_classes * per_class,channels,S,S]: noise, or random real images, grey where there is one channel."""
+    """Initial bases [n_classes * per_class,channels,S,S]: noise, or random real images, grey if wanted."""
     if init == "noise":
         shape = (problem.n_classes * per_class, channels, *problem.image_shape[1:])
         return torch.randn(shape, generator=generator)
@@ -189,7 +227,7 @@ def _first_bases(
 
 
 def _official(shapes: dict[str, tuple[int, ...]], generator: torch.Generator) -> dict[str, Tensor]:
-    """Weights and biases from U(-1, 1) / sqrt(fan), as torch starts its convolutions; scale 1, shift 0."""
+    """Weights and biases from U(-1, 1) / sqrt(fan), as torch initialises convolutions; scale 1, shift 0."""
     drawn = {"scale": torch.ones(shapes["scale"]), "shift": torch.zeros(shapes["shift"])}
     for part in ("encoder", "decoder"):
         fan = math.prod(shapes[f"{part}_weight"][2:])
@@ -199,7 +237,7 @@ def _official(shapes: dict[str, tuple[int, ...]], generator: torch.Generator) ->
 
 
 def _identity(shapes: dict[str, tuple[int, ...]], _: torch.Generator) -> dict[str, Tensor]:
-    """Each image is its basis (a grey basis in every channel); draws nothing."""
+    """Hallucinators that reproduce their basis (a grey one in every channel); nothing is drawn."""
     maps = {name: torch.zeros(shape) for name, shape in shapes.items()}
     maps["scale"] += 1
     for part in ("encoder", "decoder"):

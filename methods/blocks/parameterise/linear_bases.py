@@ -30,13 +30,21 @@ QUERY_DIM = 16
 
 
 class LinearBases(Balanced):
-    """Image i of class c is U(q_c A_i M): K bases M, r address matrices A_i, a query q_c for each class.
+    """Image i of class c is U(q_c A_i M), with K bases M, r address matrices A_i and a query q_c per class.
 
-    `bases` [K,C,h,w], `addresses` [r,d,K]; U is bilinear up-sampling by `downsample`; images are normalised
-    and not clamped. `queries` [n_classes,d]; without them they are one-hot, d = n_classes, and cost nothing.
-    U is linear, so the K bases are up-sampled once and then combined: U(A M) = A U(M). The images before U
-    span at most K dimensions. `basis_labels` [K,n_classes] gives each basis a part z_k in the targets: the
-    logits of an image are kappa e_c + sum_k coefficient_k z_k (joint labels), with kappa as in `kappa`.
+    U is bilinear up-sampling. It is linear, so the K bases are up-sampled once and then combined:
+    U(A M) = A U(M). The images span at most K dimensions. They are normalised, and not clamped.
+
+    Args:
+        bases: M, [K,C,h,w].
+        addresses: A, [r,d,K].
+        downsample: how many times smaller the bases are than the images.
+        preprocess: how pixels become what networks see.
+        queries: q, [n_classes,d]; by default they are one-hot with d = n_classes, and nothing is stored.
+        learned_queries: whether the queries are learned.
+        basis_labels: z, [K,n_classes], each basis's part of the targets ("joint" labels): the logits of an
+            image are kappa e_c + sum_k coefficient_k z_k, see `kappa`.
+        common: `label_logits`, `inner_lr` and `inner_momentum` of `Balanced`.
     """
 
     bases: nn.Parameter
@@ -78,13 +86,26 @@ class LinearBases(Balanced):
         init: str = "xavier",
         labels: str = "hard",
     ) -> "LinearBases":
-        """`bases` bases, and as many images per class r as the rest of the budget has addresses for.
+        """The initial set: the bases, and as many addresses as fit in the rest of the budget.
 
-        `queries`: "onehot"; "learned", from random unit vectors; "centroid", fixed, the class means as
-        `embed` makes them; the last two have `query_dim` numbers a class (16). `init`: "xavier",
-        uniform as for two embedding tables of n_classes * r rows and of K rows, or "pca", the principal
-        directions of the shrunk training images and the coefficients of random real images. `labels` may also
-        be "joint". Raises UserError if no address fits, with the bases or the down-sampling that do.
+        Args:
+            problem: the training set and the budget.
+            generator: a CPU generator.
+            bases: K.
+            downsample: how many times smaller the bases are than the images; it must divide their side.
+            queries: "onehot"; "learned", initially random unit vectors; or "centroid", fixed to the class
+                means as `embed` projects them.
+            query_dim: d, of queries that are not one-hot; 16 by default.
+            init: "xavier", uniform as for two embedding tables of n_classes * r rows and of K rows; or
+                "pca", the principal directions of the shrunk training images, and the coefficients of random
+                real images.
+            labels: "hard", "class", "image" (see `label_floats`), or "joint".
+
+        Returns:
+            The set, on the problem's device.
+
+        Raises:
+            UserError: an argument is invalid, or no address fits; the message says which numbers would fit.
         """
         choose("init", init, LINEAR_INITS)
         choose("kind of queries", queries, QUERIES)
@@ -112,31 +133,41 @@ class LinearBases(Balanced):
         return stored.to(problem.device)
 
     def config(self) -> dict[str, Any]:
+        """The down-sampling, and whether the queries are learned."""
         return {"downsample": self.downsample, "learned_queries": self.learned_queries}
 
     def recall(self, queries: Tensor) -> Tensor:
-        """Images [m*r,C,H,W] of queries [m,d], those of a query together; mixed queries give mixed images."""
+        """The images [m*r,C,H,W] of queries [m,d], query after query; linear in the queries."""
         return self.combine(self._address(queries))
 
     def fit(self, images: Tensor, ridge: float) -> Tensor:
-        """Coefficients a [n,K] of normalised images [n,C,H,W]: min |a U(M) - x|^2 + ridge |a|^2."""
+        """The coefficients a that approximate images x best: min |a U(M) - x|^2 + ridge |a|^2.
+
+        Args:
+            images: normalised [n,C,H,W].
+            ridge: weight of the penalty.
+
+        Returns:
+            The coefficients [n,K].
+        """
         memory = self._enlarged().flatten(1)
         gram = memory @ memory.T + ridge * torch.eye(len(memory), dtype=memory.dtype, device=memory.device)
         return torch.linalg.solve(gram, memory @ images.flatten(1).T).T
 
     def combine(self, coefficients: Tensor) -> Tensor:
-        """Coefficients [n,K] -> images [n,C,H,W]."""
+        """Combine the up-sampled bases: coefficients [n,K] -> images [n,C,H,W]."""
         memory = self._enlarged()
         return (coefficients @ memory.flatten(1)).unflatten(1, memory.shape[1:])
 
     @property
     def embeds(self) -> bool:
-        """Whether the queries are centroids, so that images of a new class give it one."""
+        """Whether the queries are centroids, so that `embed` can make one for a new class."""
         return self.queries is not None and not self.learned_queries
 
     def embed(self, images: Tensor) -> Tensor:
-        """The query [d] of a class that is not stored, from its normalised images [n,C,H,W], as "centroid"
-        makes those of the stored classes. Raises UserError for other queries, which know no new class.
+        """The query [d] of a new class from its normalised images [n,C,H,W]; for "centroid" queries only.
+
+        Raises UserError for other queries.
         """
         if self.queries is None or self.learned_queries:
             raise UserError("learned and one-hot queries know no new class: distill with centroid queries")
@@ -148,7 +179,7 @@ class LinearBases(Balanced):
         return torch.einsum("md,rdk->mrk", queries, self.addresses).flatten(0, 1)
 
     def _coefficients(self, items: Tensor | None) -> Tensor:
-        """[n,K] of the decoded images."""
+        """The coefficients [n,K] of the decoded images."""
         if self.queries is None:
             rows = self.addresses.transpose(0, 1).flatten(0, 1)
         else:
@@ -174,7 +205,7 @@ class LinearBases(Balanced):
 def _images_per_class(
     problem: Problem, bases: int, downsample: int, dim: int, queries: str, labels: str
 ) -> int:
-    """r by RTP's budget rule. Raises UserError where there is no first image."""
+    """r, the number of addresses that fit the budget. Raises UserError if not even one does."""
     n_classes, (channels, side, _) = problem.n_classes, problem.image_shape
     if bases < 1 or downsample < 1 or side % downsample:
         fine = ", ".join(str(s) for s in range(1, side + 1) if side % s == 0)
@@ -201,7 +232,7 @@ def _images_per_class(
 def _first_queries(
     problem: Problem, queries: str, dim: int, downsample: int, generator: torch.Generator
 ) -> Tensor | None:
-    """[n_classes,dim] of unit length, or None for one-hot ones."""
+    """Initial queries [n_classes,dim] of unit length, or None for one-hot ones."""
     if queries == "onehot":
         return None
     if queries == "learned":
@@ -213,7 +244,7 @@ def _first_queries(
 
 
 def _embed(means: Tensor, dim: int) -> Tensor:
-    """Shrunk class means [n,C,h,w] -> unit queries [n,dim]: the same Gaussian projection for everyone."""
+    """Shrunk class means [n,C,h,w] -> unit queries [n,dim], by one fixed Gaussian projection."""
     flat = means.flatten(1)
     shape = (flat.shape[1], dim)
     projection = torch.randn(shape, generator=random.generator(0, "centroid queries", *shape))
@@ -229,7 +260,7 @@ def _xavier(
     queries: Tensor | None,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """Bases [K,C,h,w] and addresses [r,dim,K], each U(-1, 1) * sqrt(6 / (rows + columns)) of its table."""
+    """Bases [K,C,h,w] and addresses [r,dim,K] from U(-1, 1) * sqrt(6 / (rows + columns)) of their tables."""
     channels, side, _ = problem.image_shape
     h = side // downsample
 
@@ -249,9 +280,9 @@ def _pca(
     queries: Tensor | None,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """The top K directions of the shrunk training images; addresses that recall r random ones of each class.
+    """The first K principal directions of the shrunk images, and addresses of r random images of each class.
 
-    With queries that are not one-hot, the addresses that come nearest.
+    With queries that are not one-hot, the addresses are those that come closest.
     """
     small = small_images(problem, problem.image_shape[1] // downsample)
     rows = small.flatten(1)

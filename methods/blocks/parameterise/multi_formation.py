@@ -1,4 +1,4 @@
-"""Multi-formation: a stored image holds several smaller ones (IDC; Kim et al., ICML 2022, section 3.2)."""
+"""Multi-formation: a stored image contains several smaller ones (IDC; Kim et al., ICML 2022, section 3.2)."""
 
 import math
 from typing import Any
@@ -22,22 +22,35 @@ from methods.blocks.parameterise.resample import bilinear, resample, shrink
 
 DECODERS = ("uniform", "multi_scale", "bounded", "learnable")
 FORMATION_INITS = ("mix", "real", "noise")
-CAP = 128  # decoded images per class of the bounded decoder
-GREY_LEVEL = 0.5  # what stands below and to the right of an image that does not divide into tiles
+CAP = 128  # most decoded images per class of the bounded decoder
+GREY_LEVEL = 0.5  # padding at the bottom and on the right of an image that does not divide into tiles
 
 
 class MultiFormation(Balanced):
-    """Raw pixels in [0, 1], cut into f x f tiles, each up-sampled to a full image of its parent's class.
+    """Stored images are cut into f x f tiles, each of which is up-sampled to a full image of the same class.
 
-    `images` is [n_classes * n,C,H,H], unclamped. Tile (i, j) of the n stored images m of a class decodes to
-    its images (i * f + j) * n + m. Decoders:
+    Tile (i, j) of stored image m, of the n of a class, decodes to image (i * f + j) * n + m of the class.
+    The decoders are:
 
-    - uniform: every image at scale f. n * f^2 images per class.
-    - multi_scale: every image at every scale 1..f, in this order. n * (1 + 4 + ... + f^2).
-    - bounded: every image at one scale, the first ones at f, the last ones at 1; at most `CAP` per class.
-    - learnable: uniform, with a learned up-sampling: `kernel` [H,s] is applied to rows and columns of a
-      tile of side s = ceil(H / f) and starts as the bilinear one. Its H * s floats count, so that it takes
-      the place of one image per class, and at ipc 1 it does not fit.
+    - uniform: each image at scale f; n * f^2 images per class.
+    - multi_scale: each image at each scale 1..f, in this order; n * (1 + 4 + ... + f^2) images per class.
+    - bounded: each image at one scale, the first ones at f, the last ones at 1; at most `CAP` per class.
+    - learnable: uniform, with a learned kernel that up-samples the rows and columns of a tile. Its H * s
+      floats count: there is one stored image per class less, and at ipc 1 it does not fit.
+
+    Args:
+        images: raw pixels in [0, 1], but not clamped, [n_classes * n,C,H,H].
+        n_classes: number of classes.
+        factor: f.
+        decoder: "uniform", "multi_scale", "bounded" or "learnable".
+        preprocess: how pixels become what networks see.
+        kernel: of the learnable decoder, [H,s] with s = ceil(H / f).
+        common: `label_logits`, `inner_lr` and `inner_momentum` of `Balanced`.
+
+    Raises:
+        ValueError: a kernel is missing, or there is one for another decoder.
+        UserError: the factor leaves tiles without a pixel, or there are more images than the bounded decoder
+            takes.
     """
 
     images_as_bytes = frozenset({"images"})
@@ -77,11 +90,23 @@ class MultiFormation(Balanced):
         init: str = "mix",
         labels: str = "hard",
     ) -> "MultiFormation":
-        """As many stored images per class as the budget holds beside the labels and the kernel.
+        """The initial set: as many stored images per class as fit the budget after labels and kernel.
 
-        `init`: "mix", every tile another random real image of the class, shrunk; "real", whole real images;
-        "noise", clamp(N(0, 1) / 4 + 1/2, 0, 1). Raises UserError if no image fits, for a factor that leaves
-        tiles without a pixel, or for more images than the bounded decoder takes.
+        Args:
+            problem: the training set and the budget.
+            generator: a CPU generator.
+            factor: f, tiles per side of a stored image.
+            decoder: "uniform", "multi_scale", "bounded" or "learnable".
+            init: "mix", each tile is another random real image of the class, shrunk; "real", whole real
+                images; "noise", clamp(N(0, 1) / 4 + 1/2, 0, 1).
+            labels: "hard", "class" or "image", see `label_floats`.
+
+        Returns:
+            The set, on the problem's device.
+
+        Raises:
+            UserError: an argument is invalid, no image fits the budget, the factor leaves tiles without a
+                pixel, or there are more images than the bounded decoder takes.
         """
         choose("init", init, FORMATION_INITS)
         choose("decoder", decoder, DECODERS)
@@ -106,17 +131,18 @@ class MultiFormation(Balanced):
         return stored.to(problem.device)
 
     def config(self) -> dict[str, Any]:
+        """The number of classes, the factor and the decoder."""
         return {"n_classes": self.n_classes, "factor": self.factor, "decoder": self.decoder}
 
     @torch.no_grad()
     def clamp(self) -> None:
-        """Put the stored pixels back into [0, 1]."""
+        """Clamp the stored pixels to [0, 1], in place."""
         self.images.clamp_(0, 1)
 
     def _images(self, items: Tensor | None) -> Tensor:
         stored = self.images.unflatten(0, (self.n_classes, -1))
         scales = spans(self.decoder, stored.shape[1], self.factor)
-        if len(scales) == 1:  # the chosen tiles only
+        if len(scales) == 1:  # decode the chosen tiles only
             tiles = cut(stored, scales[0][0]).flatten(0, 1)
             return self.preprocess(self._enlarge(tiles if items is None else tiles[items]))
         parts = [self._enlarge(cut(stored[:, first:end], k)) for k, first, end in scales]
@@ -124,7 +150,7 @@ class MultiFormation(Balanced):
         return self.preprocess(images if items is None else images[items])
 
     def _enlarge(self, tiles: Tensor) -> Tensor:
-        """[...,C,s,s] -> [...,C,H,H]."""
+        """Up-sample tiles [...,C,s,s] -> images [...,C,H,H]."""
         full, side = self.images.shape[-1], tiles.shape[-1]
         if self.kernel is not None:
             return resample(tiles, self.kernel)
@@ -132,13 +158,22 @@ class MultiFormation(Balanced):
 
 
 def spans(decoder: str, n: int, factor: int) -> list[tuple[int, int, int]]:
-    """(scale, first, end): the range of a class's n stored images that is decoded at a scale, in order."""
+    """Which of a class's stored images are decoded at which scale.
+
+    Args:
+        decoder: "uniform", "multi_scale", "bounded" or "learnable".
+        n: stored images of the class.
+        factor: the largest scale.
+
+    Returns:
+        (scale, first, end) of each range of stored images, in the order in which they are decoded.
+    """
     if decoder == "multi_scale":
         return [(k, 0, n) for k in range(1, factor + 1)]
     if decoder != "bounded":
         return [(factor, 0, n)]
     found, first, used = [], 0, 0
-    for k in range(factor, 0, -1):  # each image that is left needs at least one place
+    for k in range(factor, 0, -1):  # reserve at least one decoded image for each of the rest
         left = n - first
         count = left if k == 1 else max(0, min((CAP - used - left) // (k * k), left))
         if count:
@@ -148,12 +183,12 @@ def spans(decoder: str, n: int, factor: int) -> list[tuple[int, int, int]]:
 
 
 def formed(decoder: str, n: int, factor: int) -> int:
-    """Decoded images per class of n stored ones."""
+    """How many images per class n stored ones decode to."""
     return sum((end - first) * k * k for k, first, end in spans(decoder, n, factor))
 
 
 def tile_side(side: int, factor: int) -> int:
-    """ceil(side / factor). Raises UserError where a row of tiles would be padding only."""
+    """The side of a tile, ceil(side / factor). Raises UserError if a row of tiles would be padding only."""
     tile = -(-side // factor) if factor >= 1 else 0
     if tile == 0 or (factor - 1) * tile >= side:
         raise UserError(
@@ -163,7 +198,7 @@ def tile_side(side: int, factor: int) -> int:
 
 
 def cut(images: Tensor, factor: int) -> Tensor:
-    """[K,n,C,H,H] -> tiles [K,f*f*n,C,s,s], tile-major, padded with grey at the bottom and on the right."""
+    """Cut images [K,n,C,H,H] into tiles [K,f*f*n,C,s,s], tile-major; padded with grey where needed."""
     tile = -(-images.shape[-1] // factor)
     missing = tile * factor - images.shape[-1]
     padded = F.pad(images, (0, missing, 0, missing), value=GREY_LEVEL)
@@ -172,13 +207,16 @@ def cut(images: Tensor, factor: int) -> Tensor:
 
 
 def paste(tiles: Tensor, factor: int, side: int) -> Tensor:
-    """The way back: tiles [K,f*f*n,C,s,s] -> [K,n,C,side,side], cropped."""
+    """The inverse of `cut`: tiles [K,f*f*n,C,s,s] -> images [K,n,C,side,side], without the padding."""
     grid = tiles.unflatten(1, (factor, factor, -1)).permute(0, 3, 4, 1, 5, 2, 6)  # K,n,C,i,s,j,s
     return grid.flatten(5, 6).flatten(3, 4)[..., :side, :side]
 
 
 def _mixed(problem: Problem, n: int, factor: int, generator: torch.Generator) -> Tensor:
-    """[n_classes * n,C,H,H] in [0, 1]: tile q of image m is real image q * n + m of its class, shrunk."""
+    """Images [n_classes * n,C,H,H] in [0, 1] whose tiles are real images of their class, shrunk.
+
+    Tile q of stored image m is the (q * n + m)-th real image drawn from the class.
+    """
     _, side, _ = problem.image_shape
     real = problem.images[random_members(problem, n * factor**2, generator)].float().div_(255)
     tiles = shrink(real, tile_side(side, factor)).unflatten(0, (problem.n_classes, -1))

@@ -1,4 +1,4 @@
-"""Principal directions of a training set, with an explicit generator and in memory for K directions."""
+"""Principal directions of a training set, with an explicit generator and little memory."""
 
 import torch
 from torch import Tensor
@@ -6,20 +6,27 @@ from torch import Tensor
 from bench.core.method import Problem
 from methods.blocks.parameterise.resample import shrink
 
-PCA_PIECE = 10_000  # images that are floats at a time
-SPARE, ROUNDS = 8, 16  # directions beyond those asked for, and products with the data, of the iteration
+PCA_PIECE = 10_000  # images converted to floats at a time
+SPARE, ROUNDS = 8, 16  # extra directions of the iteration, and its number of products with the data
 
 
 def small_images(problem: Problem, side: int) -> Tensor:
-    """All training images, normalised and shrunk to `side`: [N,C,side,side]."""
+    """All training images, normalised and shrunk to `side` pixels: [N,C,side,side]."""
     return torch.cat([shrink(problem.preprocess(x), side) for x in problem.images.split(PCA_PIECE)])
 
 
 def principal_directions(rows: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Orthonormal [count,D]: the leading right singular vectors of rows [N,D], largest first, not centred.
+    """The leading right singular vectors of a matrix, which is not centred, by subspace iteration.
 
-    Subspace iteration: exact where the spectrum falls after them, near-optimal elsewhere.
-    `count` is at most min(N, D).
+    They are exact if the singular values drop after them, and near-optimal otherwise.
+
+    Args:
+        rows: the matrix [N,D].
+        count: how many, at most min(N, D).
+        generator: a CPU generator for the start of the iteration.
+
+    Returns:
+        Orthonormal rows [count,D], largest singular value first.
     """
     n, d = rows.shape
     start = torch.randn(d, min(count + SPARE, n, d), generator=generator)

@@ -1,4 +1,4 @@
-"""Plain images: coresets keep real ones, most methods learn them."""
+"""Plain images: coresets store real ones, and most methods learn them."""
 
 import math
 from typing import Any
@@ -23,9 +23,15 @@ PIXEL_INITS = ("real", "noise", "unit")
 class Pixels(Balanced):
     """Plain images, class after class.
 
-    `images` is [sum(counts),C,H,W]: floats as networks see them (learnable), or uint8 (real images, kept as
-    they are). `counts[c]` images belong to class c. Only a coreset may have classes of different size; its
-    `per_class` is that of the first, and its labels are hard.
+    Args:
+        images: [sum(counts),C,H,W], floats as networks see them, which are learned, or uint8, which are not.
+        counts: images of each class. Only coresets have classes of different sizes: their `per_class` is the
+            size of the first class, and their labels are hard.
+        preprocess: how pixels become what networks see.
+        common: `label_logits`, `inner_lr` and `inner_momentum` of `Balanced`.
+
+    Raises:
+        ValueError: images and counts do not fit, or classes of different sizes have learned labels.
     """
 
     images_as_bytes = frozenset({"images"})
@@ -51,10 +57,20 @@ class Pixels(Balanced):
     def start(
         cls, problem: Problem, generator: torch.Generator, *, init: str = "real", labels: str = "hard"
     ) -> "Pixels":
-        """As many images per class as the budget holds beside the labels; `ipc` with hard ones.
+        """The initial set: as many images per class as fit the budget after the labels; `ipc` if hard.
 
-        `init`: "real", random real images without replacement; "noise", N(0, 1) in normalised space;
-        "unit", the same with each image scaled to unit l2 norm (RaT-BPTT). Raises UserError if none fits.
+        Args:
+            problem: the training set and the budget.
+            generator: a CPU generator.
+            init: "real", random real images without replacement; "noise", N(0, 1) in normalised space;
+                "unit", the same with each image scaled to unit l2 norm (RaT-BPTT).
+            labels: "hard", "class" or "image", see `label_floats`.
+
+        Returns:
+            The set, on the problem's device.
+
+        Raises:
+            UserError: an argument is invalid, or not even one image per class fits.
         """
         choose("init", init, PIXEL_INITS)
         n_classes, size = problem.n_classes, math.prod(problem.image_shape)
@@ -72,6 +88,7 @@ class Pixels(Balanced):
         return pixels.to(problem.device)
 
     def config(self) -> dict[str, Any]:
+        """The number of images of each class."""
         return {"counts": self.counts}
 
     def _images(self, items: Tensor | None) -> Tensor:

@@ -1,6 +1,6 @@
-"""Up-sampling as two small matrix products: linear, and with a gradient that is the same on every run.
+"""Bilinear up-sampling as two small matrix products, whose gradient is the same on every run.
 
-(The gradient of torch's own bilinear up-sampling adds in no fixed order on a GPU.)
+(On a GPU, the gradient of torch's own bilinear up-sampling sums in no fixed order.)
 """
 
 import torch
@@ -9,16 +9,19 @@ from torch import Tensor
 
 
 def bilinear(length: int, to: int, like: Tensor) -> Tensor:
-    """[to,length]: linear interpolation of `length` values at `to` points, pixel centres at halves."""
+    """The matrix [to,length] that interpolates `length` values linearly at `to` points.
+
+    Pixel centres are at halves. The matrix has the device and dtype of `like`.
+    """
     unit = torch.eye(length, dtype=like.dtype, device=like.device)
     return F.interpolate(unit[None], size=to, mode="linear", align_corners=False)[0].T
 
 
 def resample(images: Tensor, matrix: Tensor) -> Tensor:
-    """[...,s,s] with matrix [h,s] -> [...,h,h]: the same for rows and columns."""
+    """Apply a matrix [h,s] to both rows and columns: [...,s,s] -> [...,h,h]."""
     return matrix @ images @ matrix.T
 
 
 def shrink(images: Tensor, side: int) -> Tensor:
-    """[n,C,H,W] -> [n,C,side,side]: the mean over each pixel's area."""
+    """Shrink images [n,C,H,W] -> [n,C,side,side]; a new pixel is the mean over its area."""
     return F.interpolate(images, size=(side, side), mode="area")
