@@ -125,9 +125,7 @@ def accuracy_vs_ipc(summary: pd.DataFrame) -> Figure:
         axes.set_axis_on()
         _draw(axes, panel.rows, look)
         axes.set_title(panel.title, fontsize="medium")
-    intervals = (
-        "; bars: 95 % interval over seeds" if summary["accuracy_ci_low"].notna().any() else ""
-    )
+    intervals = "; bars: 95 % interval over seeds" if summary["accuracy_ci_low"].notna().any() else ""
     marks = [note for note in mark_notes(frame_rows(summary)) if not note.startswith("†")]
     figure.supxlabel("\n".join([f"test accuracy (%){intervals}", *marks]), fontsize="medium")
     if handles := _legend(summary, look):
