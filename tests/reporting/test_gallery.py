@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import MakeProblem
-from helpers.cli import ddbench, run_inline, sweep_file
+from helpers.cli import ddbench, sweep_file
 
 from bench.core.distilled import DistilledDataset
 from bench.execution.store import WEIGHTS
@@ -168,7 +168,8 @@ def test_evolution_shows_the_same_images(make_problem: MakeProblem, tmp_path: Pa
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pictures")
     methods = ["full", "random_real", {"name": "dm", "steps": 4, "batch_real": 8}]
-    ended = run_inline(sweep_file(folder, methods=methods), folder / "out")
+    words = ("--out", folder / "out", "--executor", "inline")
+    ended = ddbench("run", sweep_file(folder, methods=methods), *words)
     assert ended.code == 0, ended.err
     return folder / "out"
 
