@@ -81,9 +81,7 @@ def test_a_distillation_goes_on_from_where_it_was_stopped(
     before = steps_seen(tmp_path / "seen")
     assert 5 <= before <= STEPS
     assert run_inline(sweep, out).code == 0
-    assert (
-        STEPS <= steps_seen(tmp_path / "seen") <= STEPS + 1
-    )  # the one under way may come twice
+    assert STEPS <= steps_seen(tmp_path / "seen") <= STEPS + 1  # the one under way may come twice
     (record,) = (json.loads(path.read_text()) for path in (out / "records").iterdir())
     assert record["cost"]["distill_s"] > (before - 1) * PAUSE_S
     assert [one["step"] for one in record["metrics"]["snapshots"]] == [1, 2, 6, 12]

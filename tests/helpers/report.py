@@ -1,8 +1,11 @@
 """What the tests of reports share: file names, the columns of the summary, a sweep with everything."""
 
+from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from bench.records.schema import CurvePoint, Metrics, Record
+from bench.reporting.plots import style
 from helpers.record import sweep, trained
 
 COLUMNS = [
@@ -50,6 +53,18 @@ TWO = table_files("standings", "pairs", "equal_storage")  # written when two met
 DIAGRAM = {"tables/critical_difference.csv"} | plot_files("critical_difference_digits_quick")
 THREE = TWO | DIAGRAM
 CROSS = table_files("cross_architecture") | plot_files("cross_architecture")
+
+
+def empty_plots() -> Any:
+    """Plots of reports made inside are empty files: where only their names matter; pictures are drawn."""
+
+    def touch(draw: object, stem: Path) -> list[Path]:
+        paths = [stem.with_suffix(f".{kind}") for kind in style.PLOT_FORMATS]
+        for path in paths:
+            path.touch()
+        return paths
+
+    return mock.patch.object(style, "save_plot", touch)
 
 
 def rich_sweep(**fields: Any) -> list[Record]:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from conftest import MakeProblem
 from helpers.cli import ddbench, sweep_file
+from helpers.report import empty_plots
 
 from bench.core.distilled import DistilledDataset
 from bench.execution.store import WEIGHTS
@@ -165,13 +167,15 @@ def test_evolution_shows_the_same_images(make_problem: MakeProblem, tmp_path: Pa
 
 
 @pytest.fixture(scope="module")
-def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def out(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A run with its pictures. Its plots, and those of reports made from it, are empty files."""
     folder = tmp_path_factory.mktemp("pictures")
     methods = ["full", "random_real", {"name": "dm", "steps": 4, "batch_real": 8}]
     words = ("--out", folder / "out", "--executor", "inline")
-    ended = ddbench("run", sweep_file(folder, methods=methods), *words)
-    assert ended.code == 0, ended.err
-    return folder / "out"
+    with empty_plots():
+        ended = ddbench("run", sweep_file(folder, methods=methods), *words)
+        assert ended.code == 0, ended.err
+        yield folder / "out"
 
 
 PICTURES = {

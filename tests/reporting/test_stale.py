@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from helpers.cli import ddbench
 from helpers.record import make, sweep, trained, write
+from helpers.report import empty_plots
 
 from bench.records.schema import CurvePoint, Metrics, Record, Snapshot
 from bench.reporting.build import SECTIONS, build_report
-from bench.reporting.plots import style
 from bench.reporting.tables.table import distinct_names
 
 
@@ -36,20 +36,7 @@ def listing(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-@pytest.fixture
-def _empty_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plots are empty files under their names: what is deleted does not depend on what they show."""
-
-    def touch(draw: object, stem: Path) -> list[Path]:
-        paths = [stem.with_suffix(f".{kind}") for kind in style.PLOT_FORMATS]
-        for path in paths:
-            path.touch()
-        return paths
-
-    monkeypatch.setattr(style, "save_plot", touch)
-
-
-@pytest.mark.usefixtures("_empty_plots")
+@empty_plots()
 def test_tables_of_what_the_records_no_longer_hold_are_deleted(tmp_path: Path) -> None:
     folder = write(tmp_path / "out", everything())
     shown = build_report(folder).sections
@@ -96,7 +83,7 @@ def test_names_that_files_cannot_tell_apart_get_a_number() -> None:
     assert long == ["x" * 120, "x" * 120 + "-2"]
 
 
-@pytest.mark.usefixtures("_empty_plots")
+@empty_plots()
 def test_data_sets_that_look_alike_as_files_have_a_diagram_each(tmp_path: Path) -> None:
     alike = [
         r.model_copy(update={"key": f"{i}{r.key}"})
