@@ -2,10 +2,9 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-import yaml
 from rich.console import Console
 
 from bench.cli.console import out
@@ -17,24 +16,9 @@ from bench.cli.options import (
     PluginOption,
     ProtocolOption,
 )
-from bench.core.errors import UserError
 from bench.core.registry import load_plugin
 
 PROFILE_FOLDER = Path("results/profile")
-
-
-def _values(overrides: list[str]) -> dict[str, Any]:
-    """Hyper-parameters from KEY=VALUE."""
-    values = {}
-    for override in overrides:
-        key, sign, text = override.partition("=")
-        if not sign or not key:
-            raise UserError(f"--set {override}: write KEY=VALUE, for example --set batch_real=64")
-        try:
-            values[key] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise UserError(f"--set {override}: the value is not YAML") from None
-    return values
 
 
 def profile_command(
@@ -63,14 +47,14 @@ def profile_command(
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     from bench.execution.inline import stop_on_signals
     from bench.execution.store import Store
+    from bench.planning.sweep import read_override
     from bench.reporting.tables.render import print_table
     from bench.tools.profile.run import CheckedRequest, Profiler, ProfileRequest
     from bench.tools.profile.tables import profile_tables
     from bench.tools.profile.write import TRACE, workplace, write_profile
 
-    request = ProfileRequest(
-        method, _values(overrides or []), dataset, ipc, architecture, protocol, seconds, cpus, gpus
-    )
+    values = dict(read_override(override, "batch_real=64") for override in overrides or [])
+    request = ProfileRequest(method, values, dataset, ipc, architecture, protocol, seconds, cpus, gpus)
     asked = CheckedRequest.check(request)
     stores = [Store(path.parent) for path in sorted(Path("results").glob("*/artifacts"))]
     target = (out_dir or PROFILE_FOLDER / f"{method}-{asked.source.data.label}-ipc{ipc}").resolve()

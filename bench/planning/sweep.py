@@ -240,20 +240,25 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
 
 def _override(content: Any, override: str) -> None:
     """Set one key in place. KEY is a dotted path; a list's entry is given by its position or its name."""
-    key, sign, text = override.partition("=")
+    key, value = read_override(override, "evaluate.students=5")
     *parents, last = key.split(".")
-    if not sign or not all([*parents, last]):
-        raise UserError(f"--set {override}: write KEY=VALUE, for example --set evaluate.students=5")
     for part in parents:
         content = _child(content, part, override)
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise UserError(f"--set {override}: the value is not YAML") from None
     if isinstance(content, list):
         content[_position(content, last, override)] = value
     else:
         content[last] = value
+
+
+def read_override(override: str, example: str) -> tuple[str, Any]:
+    """The key and the value of KEY=VALUE. Raises UserError, with an example of one."""
+    key, sign, text = override.partition("=")
+    if not sign or not all(key.split(".")):
+        raise UserError(f"--set {override}: write KEY=VALUE, for example --set {example}")
+    try:
+        return key, yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(f"--set {override}: the value is not YAML") from None
 
 
 def _child(content: Any, part: str, override: str) -> Any:

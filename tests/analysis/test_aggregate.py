@@ -2,8 +2,6 @@
 
 import json
 import math
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -161,14 +159,6 @@ def test_nothing_to_read_is_the_users_error(tmp_path: Path) -> None:
     (tmp_path / "records" / "x.json").write_text(json.dumps({"a": 1}))
     with pytest.raises(UserError, match=r"unreadable: 1; records/x\.json has no checksum"):
         read_records(tmp_path)
-
-
-def test_no_torch_is_imported() -> None:
-    code = "import sys, bench.analysis.aggregate, bench.reporting.build; "
-    code += "print('torch' in sys.modules, 'ray' in sys.modules)"
-    root = Path(__file__).parents[2]
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False", "False"]
 
 
 def test_a_seed_scored_again_with_more_students_counts_once() -> None:

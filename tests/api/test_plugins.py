@@ -7,9 +7,10 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from helpers.cli import Ended, find_record, sweep_file
+from helpers.cli import Ended, ddbench, find_record, run_inline, sweep_file
 
 import bench as dd
+from bench.core.registry import PLUGINS
 from bench.records.schema import load_record
 
 ROOT = Path(__file__).parents[2]
@@ -83,32 +84,61 @@ def elsewhere(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_package_brings_a_method_with_presets(package: Path, elsewhere: Path, tmp_path: Path) -> None:
-    sweep = sweep_file(tmp_path, methods=["mine"], ipc=[1])
-    ended = program("run", sweep, "--executor", "inline", "--out", "out", cwd=elsewhere, path=package)
-    assert ended.code == 0, ended.err
-    record = load_record(find_record(elsewhere / "out", method="mine", seed=0))
-    assert record.hyperparameters == {"skip": 3}
-    assert record.versions["theirs-package"] == "2.1"
-    assert "A. Author, Mine, 2026" in program("list", "methods", cwd=elsewhere, path=package).out
+def test_a_package_brings_a_method_with_presets(
+    package: Path, elsewhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(elsewhere)
+    with monkeypatch.context() as installed:
+        installed.syspath_prepend(package)
+        ended = run_inline(sweep_file(tmp_path, methods=["mine"], ipc=[1]), Path("out"))
+        assert ended.code == 0, ended.err
+        record = load_record(find_record(Path("out"), method="mine", seed=0))
+        assert record.hyperparameters == {"skip": 3}
+        assert record.versions["theirs-package"] == "2.1"
+        assert "A. Author, Mine, 2026" in ddbench("list", "methods").text
     # where the package is not installed, it is named once
-    ended = program("submit-check", elsewhere / "out", "--sample", 0, cwd=elsewhere)
+    ended = ddbench("submit-check", "out", "--sample", 0)
     assert ended.code == 1
     assert ended.text.count("method mine is not installed: pip install theirs-package") == 1
     assert "no method named" not in ended.text
 
 
-@pytest.mark.parametrize("executor", ["inline", "ray"])
-def test_a_file_brings_a_method(executor: str, elsewhere: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def first_images(tmp_path: Path) -> Path:
     file = tmp_path / "first_images.py"
     file.write_text(MINE)
+    return file
+
+
+def test_a_file_brings_a_method(first_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sweep = sweep_file(tmp_path, methods=[{"name": "first_images", "skip": 1}], ipc=[1])
-    words = ("run", sweep, "--plugin", file, "--executor", executor, "--out", "out")
-    ended = program(*words, cwd=elsewhere)
+    monkeypatch.setenv(PLUGINS, "")
+    ended = run_inline(sweep, tmp_path / "out", "--plugin", first_images)
     assert ended.code == 0, ended.err
-    assert load_record(find_record(elsewhere / "out", seed=0)).hyperparameters == {"skip": 1}
-    assert "first_images" in program("list", "methods", "--plugin", file, cwd=elsewhere).out
-    assert "first_images" not in program("list", "methods", cwd=elsewhere).out
+    assert load_record(find_record(tmp_path / "out", seed=0)).hyperparameters == {"skip": 1}
+    monkeypatch.setenv(PLUGINS, "")
+    assert "first_images" in ddbench("list", "methods", "--plugin", first_images).out
+    monkeypatch.setenv(PLUGINS, "")
+    assert "first_images" not in ddbench("list", "methods").out
+
+
+@pytest.mark.ray
+def test_on_ray_too_and_a_folder_called_methods_shadows_nothing(
+    first_images: Path, elsewhere: Path, tmp_path: Path
+) -> None:
+    """A file, and a method of ours, where the working folder has packages that are called like ours."""
+    for name in ("methods", "configs"):
+        (elsewhere / name).mkdir()
+        (elsewhere / name / "__init__.py").write_text("raise SystemExit('not ours')")
+    assert "herding" in program("list", "methods", cwd=elsewhere).out
+    methods = [{"name": "first_images", "skip": 1}, {"name": "herding", "network_steps": 5}]
+    distill = {"architectures": ["convnet-d1-w4"], "seeds": [0]}
+    sweep = sweep_file(tmp_path, methods=methods, ipc=[1], distill=distill)
+    ended = program("run", sweep, "--plugin", first_images, "--out", "out", cwd=elsewhere)
+    assert ended.code == 0, ended.err
+    record = load_record(find_record(elsewhere / "out", method="first_images"))
+    assert record.hyperparameters == {"skip": 1}
+    assert load_record(find_record(elsewhere / "out", method="herding")).seed == 0
 
 
 @pytest.mark.parametrize(
@@ -129,16 +159,6 @@ def test_a_bad_plugin_is_refused_in_one_line(
     ended = program("list", "methods", "--plugin", name, cwd=elsewhere)
     assert (ended.code, ended.err.count("\n")) == (2, 1)
     assert complaint in ended.err
-
-
-def test_a_folder_called_methods_shadows_nothing(elsewhere: Path, tmp_path: Path) -> None:
-    for name in ("methods", "configs"):
-        (elsewhere / name).mkdir()
-        (elsewhere / name / "__init__.py").write_text("raise SystemExit('not ours')")
-    assert "herding" in program("list", "methods", cwd=elsewhere).out
-    sweep = sweep_file(tmp_path, methods=[{"name": "herding", "network_steps": 5}], ipc=[1])
-    ended = program("run", sweep, "--out", "out", cwd=elsewhere)
-    assert ended.code == 0, ended.err
 
 
 def test_the_contract_can_be_checked_from_outside(package: Path, elsewhere: Path) -> None:

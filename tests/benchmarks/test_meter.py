@@ -7,11 +7,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers import meter as meter
+from helpers.meter import OperationCost, StepClock, count_operations
 from torch.autograd import grad
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.core import random
-from bench.tools.profile.counters import OperationCost, OperationCounter, StepClock, count_operations
+from bench.tools.profile.counters import OperationCounter
 
 
 def double_backward() -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers.hypergradient import Case, adjoint, unroll
-from helpers.meter import DEVICE, Probe, Summary
+from helpers.meter import DEVICE, OperationCost, Probe, StepClock, Summary, count_operations
 from torch import Tensor
 
 from bench.core import random
@@ -24,7 +24,6 @@ from bench.core.preprocess import Preprocess
 from bench.core.registry import method_class
 from bench.data.dataset import Dataset
 from bench.planning.presets import preset
-from bench.tools.profile.counters import OperationCost, StepClock, count_operations
 from methods.blocks.hypergradient import SGD, FlatNetwork
 from methods.blocks.inner_batches import shuffled_batches
 

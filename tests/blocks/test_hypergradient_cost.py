@@ -22,13 +22,13 @@ from helpers.hypergradient import (
     smooth_net,
     unroll,
 )
+from helpers.meter import MemoryCounter
 from torch import Tensor, nn
 from torch.autograd import grad
 
 from bench.core.errors import UserError
 from bench.core.networks.architecture import parse_architecture
 from bench.core.random import generator
-from bench.tools.profile.counters import OperationCounter
 from methods.blocks.hypergradient import SGD, Adam, FlatNetwork, Hypergradient, Rule
 from methods.blocks.objectives import trajectory_distance
 
@@ -142,7 +142,7 @@ def test_the_reverse_sweep_sees_the_same_images() -> None:
 
 
 def peak(function: Callable[..., Hypergradient], case: Case, **options: Any) -> int:
-    with OperationCounter() as watch:
+    with MemoryCounter() as watch:
         function(case, **options)
     return watch.peak
 
@@ -167,7 +167,7 @@ def test_no_step_waits_for_the_device() -> None:
     """Nothing reads a value on the host: no item(), no bool(tensor), no nonzero."""
     for rule in (RULES[-2], RULES[-1]):
         case = make_case(rule=rule, steps=3, soft=True)
-        with OperationCounter() as watch:
+        with MemoryCounter() as watch:
             adjoint(case, window=2, segment=1)
         waits = {"aten::_local_scalar_dense", "aten::nonzero", "aten::equal", "aten::is_nonzero"}
         assert not waits & watch.operations

@@ -19,6 +19,7 @@ from helpers.cli import (
     stable,
     stable_records,
     sweep_file,
+    without_plots,
     written,
 )
 
@@ -41,9 +42,9 @@ def cells(out: Path, *names: str) -> set[tuple[str, ...]]:
 
 @pytest.fixture(scope="module")
 def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ended]:
-    """The tiny sweep, run into an empty folder. Tests that change the folder take `copy`."""
+    """The tiny sweep, run into an empty folder, plots included. Tests that change the folder take `copy`."""
     folder = tmp_path_factory.mktemp("first")
-    return folder / "out", run_inline(sweep_file(folder), folder / "out")
+    return folder / "out", ddbench("run", sweep_file(folder), "--out", folder / "out", "--executor", "inline")
 
 
 @pytest.fixture
@@ -194,8 +195,13 @@ def test_default_folder_is_named_after_the_sweep_and_borrows_from_its_neighbours
 ) -> None:
     monkeypatch.chdir(tmp_path)
     sweep = sweep_file(tmp_path, **ONE_METHOD)
-    assert ddbench("run", sweep, "--executor", "inline").code == 0
-    ended = ddbench("run", sweep, "--executor", "inline", "--set", "name=other")
+
+    def run(*words: str) -> Ended:
+        with without_plots():
+            return ddbench("run", sweep, "--executor", "inline", *words)
+
+    assert run().code == 0
+    ended = run("--set", "name=other")
     assert ended.code == 0
     assert "Every cell has its record" in ended.text
     one, other = tmp_path / "results/tiny", tmp_path / "results/other"
@@ -204,8 +210,7 @@ def test_default_folder_is_named_after_the_sweep_and_borrows_from_its_neighbours
         p.name: p.read_bytes() for p in (other / "records").iterdir()
     }
     relabelled = ("name=third", "datasets=[{name: digits, label: figures}]")
-    words = [word for override in relabelled for word in ("--set", override)]
-    ended = ddbench("run", sweep, "--executor", "inline", *words)
+    ended = run(*(word for override in relabelled for word in ("--set", override)))
     assert ended.code == 0
     assert "2 finished jobs taken over from neighbouring folders" in ended.text  # the artifacts
     assert "2 jobs in" in ended.text  # the evaluations
@@ -238,7 +243,9 @@ def test_damaged_records_are_named_left_out_and_redone(copy: Path, sweep: Path) 
     kept = {n: t for n, t in written(copy).items() if not any(n.endswith(path.name) for path in paths)}
     for path, damage in zip(paths, RECORD_DAMAGE.values(), strict=True):
         damage(path)
-    ended, planned = ddbench("report", copy), ddbench("plan", sweep, "--out", copy)
+    with without_plots():
+        ended = ddbench("report", copy)
+    planned = ddbench("plan", sweep, "--out", copy)
     assert ended.code == 1
     counted = {(row["method"], row["ipc"]): row["n_seeds"] for row in summary(copy)}
     assert counted == {("full", ""): "1", ("dm", "1"): "1", ("dm", "2"): "1", ("random_real", "2"): "1"}
@@ -251,7 +258,8 @@ def test_damaged_records_are_named_left_out_and_redone(copy: Path, sweep: Path) 
     assert f"{len(paths)} jobs in" in again.text
     assert stable_records(copy) == values
     assert kept.items() <= written(copy).items()
-    assert ddbench("report", copy).code == 0
+    with without_plots():
+        assert ddbench("report", copy).code == 0
 
 
 def test_report_of_damaged_records_only_is_refused(first: tuple[Path, Ended], tmp_path: Path) -> None:

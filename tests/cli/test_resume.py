@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 from helpers.cli import (
+    SLOW_DM,
     leftovers,
-    program,
     run_inline,
     stable_records,
     started,
+    steps_seen,
     sweep_file,
+    use_plugins,
     wait_until,
 )
 
@@ -22,59 +24,21 @@ from bench.core.distilled import load_distilled
 from bench.core.loop import CHECKPOINT, PROGRESS, read_step_report
 from bench.execution.store import Store
 
-STEPS, PAUSE_S = 12, 0.1
-_SLOW_DM = '''
-import dataclasses, os, time
-from pathlib import Path
-
-from methods.dm import DM
-
-
-@dataclasses.dataclass(frozen=True)
-class SlowDM(DM):
-    """DM that notes each step in a file, dies once, is slow unless told, and keeps every step."""
-
-    def distill(self, problem):
-        problem.loop.every_s, seen = 0, Path(os.environ["SEEN"])
-
-        def make_net(generator):
-            with seen.open("a") as file:
-                file.write("step\\n")
-            if seen.read_text().count("step") == int(os.environ.get("DIES", 0)):
-                os.kill(os.getpid(), 9)
-            time.sleep(float(os.environ.get("PAUSE", 0)))
-            return problem.make_net(generator)
-
-        return super().distill(dataclasses.replace(problem, make_net=make_net))
-
-
-METHOD = SlowDM
-'''
+STEPS, PAUSE_S = SLOW_DM["steps"], 0.1
 
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder for PYTHONPATH with an installed distribution that brings `slow_dm`; this process finds it."""
-    folder = tmp_path / "site"
-    info = folder / "slow-0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: slow\nVersion: 0\n")
-    (info / "entry_points.txt").write_text("[ddbench.methods]\nslow_dm = plug_slow_dm\n")
-    (folder / "plug_slow_dm.py").write_text(_SLOW_DM)
+    """A folder for PYTHONPATH with `slow_dm`, which notes its steps in `seen`; this process finds it."""
     monkeypatch.setenv("SEEN", str(tmp_path / "seen"))
-    monkeypatch.syspath_prepend(folder)
-    return folder
+    return use_plugins(tmp_path / "site", monkeypatch)
 
 
-def dm_sweep(folder: Path, name: str = "slow_dm", **values: Any) -> Path:
-    methods = [{"name": name, "steps": STEPS, "batch_real": 8, **values}]
+def dm_sweep(folder: Path, **values: Any) -> Path:
+    methods = [SLOW_DM | values]
     distill = {"architectures": ["convnet-d1-w4"], "seeds": [0]}
     evaluate = {"architectures": ["mlp"], "students": 1, "protocol": "quick", "snapshots": True}
     return sweep_file(folder, methods=methods, ipc=[1], distill=distill, evaluate=evaluate)
-
-
-def steps_seen(folder: Path) -> int:
-    return (folder / "seen").read_text().count("step")
 
 
 def the_artifact(out: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -114,33 +78,19 @@ def test_a_distillation_goes_on_from_where_it_was_stopped(
     assert [path.name for path in out.rglob(CHECKPOINT)] == [CHECKPOINT]
     assert not list(out.glob("artifacts/[!.]*"))
     monkeypatch.delenv("PAUSE")
-    before = steps_seen(tmp_path)
+    before = steps_seen(tmp_path / "seen")
     assert 5 <= before <= STEPS
     assert run_inline(sweep, out).code == 0
-    assert STEPS <= steps_seen(tmp_path) <= STEPS + 1  # at most the one that was under way comes twice
+    assert STEPS <= steps_seen(tmp_path / "seen") <= STEPS + 1  # the one under way may come twice
     (record,) = (json.loads(path.read_text()) for path in (out / "records").iterdir())
     assert record["cost"]["distill_s"] > (before - 1) * PAUSE_S
     assert [one["step"] for one in record["metrics"]["snapshots"]] == [1, 2, 6, 12]
     assert_as_undisturbed(out, sweep, tmp_path)
 
 
-@pytest.mark.ray
-def test_a_worker_that_dies_goes_on_in_the_next_one(
-    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sweep, out = dm_sweep(tmp_path), tmp_path / "out"
-    monkeypatch.setenv("DIES", "6")
-    run = program("run", sweep, "--out", out, path=site)
-    assert (run.code, run.err) == (0, "")
-    assert "tried again: slow_dm digits ipc 1 convnet-d1-w4 seed 0: its process died" in run.text
-    assert steps_seen(tmp_path) == STEPS + 1
-    monkeypatch.delenv("DIES")
-    assert_as_undisturbed(out, sweep, tmp_path)
-
-
 def test_snapshots_are_part_of_the_artifact(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert run_inline(dm_sweep(tmp_path, "dm"), out).code == 0
+    assert run_inline(dm_sweep(tmp_path, name="dm"), out).code == 0
     meta, content = the_artifact(out)
     taken = meta["snapshots"]
     steps = [(one["step"], one["fraction"]) for one in taken]
@@ -167,7 +117,7 @@ def test_a_method_without_steps_has_no_snapshots(tmp_path: Path) -> None:
 
 
 def test_a_neighbour_takes_the_snapshots_over(tmp_path: Path) -> None:
-    assert run_inline(dm_sweep(tmp_path, "dm"), tmp_path / "out").code == 0
+    assert run_inline(dm_sweep(tmp_path, name="dm"), tmp_path / "out").code == 0
     (folder,) = (tmp_path / "out/artifacts").iterdir()
     Store(tmp_path / "other").adopt("distill", folder.name, Store(tmp_path / "out"))
     Store(tmp_path / "other").verify(folder.name)
@@ -175,7 +125,7 @@ def test_a_neighbour_takes_the_snapshots_over(tmp_path: Path) -> None:
 
 
 def test_a_distillation_that_diverges_fails_in_one_line_and_starts_anew(tmp_path: Path) -> None:
-    sweep, out = dm_sweep(tmp_path, "dm", lr=1e30), tmp_path / "out"
+    sweep, out = dm_sweep(tmp_path, name="dm", lr=1e30), tmp_path / "out"
     for _ in range(2):
         run = run_inline(sweep, out)
         assert run.code == 1

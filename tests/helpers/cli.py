@@ -79,8 +79,15 @@ def ddbench(*words: object) -> Ended:
     return Ended(code, out.getvalue(), err.getvalue())
 
 
+def without_plots() -> Any:
+    """Reports made inside have their tables only: drawing takes a second, and has its own tests."""
+    return mock.patch("bench.reporting.build._draw", return_value=([], []))
+
+
 def run_inline(sweep: Path, out: Path, *words: object) -> Ended:
-    return ddbench("run", sweep, "--out", out, "--executor", "inline", *words)
+    """`ddbench run` in this process, one job after the other, without the plots of its report."""
+    with without_plots():
+        return ddbench("run", sweep, "--out", out, "--executor", "inline", *words)
 
 
 @contextlib.contextmanager
@@ -202,15 +209,52 @@ _PLUGINS = {
 }
 
 
+_SLOW_DM = '''
+import dataclasses, os, time
+from pathlib import Path
+
+from methods.dm import DM
+
+
+@dataclasses.dataclass(frozen=True)
+class SlowDM(DM):
+    """DM that notes each step in a file, dies once, is slow unless told, and keeps every step."""
+
+    def distill(self, problem):
+        problem.loop.every_s, seen = 0, Path(os.environ["SEEN"])
+
+        def make_net(generator):
+            with seen.open("a") as file:
+                file.write("step\\n")
+            if seen.read_text().count("step") == int(os.environ.get("DIES", 0)):
+                os.kill(os.getpid(), 9)
+            time.sleep(float(os.environ.get("PAUSE", 0)))
+            return problem.make_net(generator)
+
+        return super().distill(dataclasses.replace(problem, make_net=make_net))
+
+
+METHOD = SlowDM
+'''
+SLOW_DM: dict[str, Any] = {"name": "slow_dm", "steps": 12, "batch_real": 8}
+
+
+def steps_seen(seen: Path) -> int:
+    """The steps that slow_dm has noted in its file, SEEN in the environment."""
+    return seen.read_text().count("step")
+
+
 def plugins(folder: Path) -> Path:
     """A folder for PYTHONPATH with an installed distribution that brings the methods of _PLUGINS."""
     info = folder / "plug-0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plug\nVersion: 0\n")
-    points = "".join(f"{name} = plug_{name}\n" for name in _PLUGINS)
+    modules = {name: _MODULE.format(field=field, body=body) for name, (field, body) in _PLUGINS.items()}
+    modules["slow_dm"] = _SLOW_DM
+    points = "".join(f"{name} = plug_{name}\n" for name in modules)
     (info / "entry_points.txt").write_text(f"[ddbench.methods]\n{points}")
-    for name, (field, body) in _PLUGINS.items():
-        (folder / f"plug_{name}.py").write_text(_MODULE.format(field=field, body=body))
+    for name, text in modules.items():
+        (folder / f"plug_{name}.py").write_text(text)
     return folder
 
 

@@ -1,16 +1,82 @@
 """What one step of a method costs: seconds, floating-point operations, bytes; and the table of it."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._pytree import tree_leaves
 
+from bench.core import timing
 from bench.core.distilled import DistilledDataset
 from bench.core.loop import Loop
-from bench.tools.profile.counters import OperationCost, StepClock, count_operations, matrix_rate
+from bench.tools.profile.counters import OperationCounter, matrix_rate
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+class MemoryCounter(OperationCounter):
+    """Also the most bytes alive at once of the tensors made while it watches, and the operations that ran."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak, self.operations = 0, set[str]()
+        self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = super().__torch_dispatch__(func, types, args, kwargs)
+        self.operations.add(func.name())
+        for x in tree_leaves(out):
+            if isinstance(x, Tensor):
+                reference = StorageWeakRef(x.untyped_storage())
+                self._alive[reference.cdata] = (reference, x.untyped_storage().nbytes())
+        self._alive = {k: v for k, v in self._alive.items() if not v[0].expired()}
+        self.peak = max(self.peak, sum(size for _, size in self._alive.values()))
+        return out
+
+
+@dataclass
+class OperationCost:
+    """Operations of convolutions and matrix products (a multiply-add is two), and the growth of memory."""
+
+    flops: int = 0
+    peak_bytes: int = 0
+
+
+@contextmanager
+def count_operations(cost: OperationCost, device: torch.device) -> Iterator[None]:
+    """Fill in the cost of what runs inside, backward passes of any order included.
+
+    Memory is that of the tensors made inside, at its highest; on a GPU what its allocator gave out.
+    """
+    on_gpu = device.type == "cuda"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+    with MemoryCounter() as watch:
+        yield
+    cost.flops = watch.flops
+    cost.peak_bytes = torch.cuda.max_memory_allocated(device) - before if on_gpu else watch.peak
+
+
+class StepClock:
+    """Runs only inside of `running()`: a benchmark that reads it sees a step, and not what leads up to it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.seconds, self._device = 0.0, device
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        timing.synchronize(self._device)
+        start = time.perf_counter()
+        yield
+        timing.synchronize(self._device)
+        self.seconds += time.perf_counter() - start
 
 
 class Probe(Loop):

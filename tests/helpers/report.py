@@ -1,8 +1,11 @@
 """What the tests of reports share: file names, the columns of the summary, a sweep with everything."""
 
+from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from bench.records.schema import CurvePoint, Metrics, Record
+from bench.reporting.plots import style
 from helpers.record import sweep, trained
 
 COLUMNS = [
@@ -52,6 +55,18 @@ FILES = table_files("summary") | plot_files("accuracy_vs_seconds", "accuracy_vs_
 SEVERAL_IPC = plot_files("accuracy_vs_ipc")
 TWO = table_files("standings", "pairs", "equal_storage")  # written when two methods compete
 CROSS = table_files("cross_architecture") | plot_files("cross_architecture")
+
+
+def empty_plots() -> Any:
+    """Plots of reports made inside are empty files: where only their names matter; pictures are drawn."""
+
+    def touch(draw: object, stem: Path) -> list[Path]:
+        paths = [stem.with_suffix(f".{kind}") for kind in style.PLOT_FORMATS]
+        for path in paths:
+            path.touch()
+        return paths
+
+    return mock.patch.object(style, "save_plot", touch)
 
 
 def rich_sweep(**fields: Any) -> list[Record]:

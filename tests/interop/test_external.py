@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import WriteProtocol
-from helpers.cli import Ended, ddbench, leftovers, stable_records
+from helpers.cli import Ended, ddbench, leftovers, stable_records, without_plots
 from torch import Tensor
 
 from bench.core.distilled import load_distilled
@@ -38,7 +38,8 @@ def dc_file(path: Path, digits: Dataset, experiments: int = 2, **content: Any) -
 
 
 def evaluate(file: Path, out: Path, *words: object) -> Ended:
-    return ddbench("evaluate", file, "--dataset", "digits", "--out", out, *FAST, *words)
+    with without_plots():
+        return ddbench("evaluate", file, "--dataset", "digits", "--out", out, *FAST, *words)
 
 
 def test_a_published_file_gets_the_same_table(
@@ -136,7 +137,7 @@ def test_verify_blames_the_right_suspect(
     normalised = Preprocess(digits.mean, digits.std)(images)
     right = tmp_path / "right.pt"
     torch.save({"data": [[normalised, labels]], "accs_all_exps": {}}, right)
-    told = ddbench("verify", right, *words, "--expect", 0.999, "--tolerance", 0.0005)
+    told = ddbench("verify", right, *words, "--expect", 0.5, "--tolerance", 0.5)  # any: no search
     expected = float(told.text.split("measured ")[1].split(" %")[0]) / 100
     file = tmp_path / "wrong.pt"
     if wrong == "order":  # as a folder of classes that was sorted as text

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.cli import Ended, ddbench, run_inline, sweep_file
+from helpers.cli import Ended, ddbench, run_inline, sweep_file, without_plots
 from safetensors.torch import load_file, save_file
 
 from bench.execution.store import META, Store
@@ -73,7 +73,8 @@ def test_somebody_elses_set_that_was_evaluated_passes_too(folder: Path, tmp_path
     artifact = load_record(record(folder)).artifact
     assert ddbench("export", folder, artifact, "--to", tmp_path / "set", "--format", "plain").code == 0
     words = ("--dataset", "digits", "--architecture", "mlp", "--protocol", "quick", "--students", 1)
-    assert ddbench("evaluate", tmp_path / "set", *words, "--out", tmp_path / "theirs").code == 0
+    with without_plots():
+        assert ddbench("evaluate", tmp_path / "set", *words, "--out", tmp_path / "theirs").code == 0
     ended = check(tmp_path / "theirs")
     assert (ended.code, verdicts(ended)) == (0, ["pass"] * CHECKS)
     assert "1 of 1 evaluated again" in ended.text

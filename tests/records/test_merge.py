@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from helpers.cli import ddbench
+from helpers.cli import Ended, ddbench, without_plots
 from helpers.record import COST, make, sweep, trained, write
 
 from bench.records.merge import merge_folders
@@ -26,12 +26,18 @@ def seconds_and_problems(folders: list[Path]) -> tuple[list[float], list[str]]:
     return flat["distill_s"].tolist(), problems
 
 
+def report(*words: object) -> Ended:
+    """`ddbench report` without plots."""
+    with without_plots():
+        return ddbench("report", *words)
+
+
 def summary(folder: Path) -> str:
     return (folder / "tables/summary.csv").read_text()
 
 
 def test_report_of_two_folders_is_that_of_their_union(two: tuple[Path, Path], tmp_path: Path) -> None:
-    ended = ddbench("report", *two, "--out", tmp_path / "both")
+    ended = report(*two, "--out", tmp_path / "both")
     assert (ended.code, ended.err) == (0, "")
     union = write(tmp_path / "union", sweep(("random_real", "dm", "haba")))
     # `sweep` draws its noise in the order of its methods, so haba of the union is another one: copied over
@@ -39,7 +45,7 @@ def test_report_of_two_folders_is_that_of_their_union(two: tuple[Path, Path], tm
         shutil.copy(path, union / "records")
     for path in (two[0] / "records").iterdir():
         shutil.copy(path, union / "records")
-    assert ddbench("report", union).code == 0
+    assert report(union).code == 0
     assert summary(tmp_path / "both") == summary(union)
     assert not (two[0] / "tables").exists()
     assert not (tmp_path / "both/records").exists()
@@ -51,7 +57,7 @@ def test_labels_are_made_over_all_folders(tmp_path: Path) -> None:
         write(tmp_path / name, [make("dm", method_version=version, dataset_fingerprint=print_, seed=version)])
         for name, version, print_ in (("a", 1, "aaaaaa00"), ("b", 2, "bbbbbb00"))
     ]
-    assert ddbench("report", *folders, "--out", tmp_path / "out").code == 0
+    assert report(*folders, "--out", tmp_path / "out").code == 0
     lines = summary(tmp_path / "out").splitlines()[1:]
     assert [line.split(",")[:2] for line in lines] == [["dm v1", "digits#aaaaaa"], ["dm v2", "digits#bbbbbb"]]
 
@@ -88,7 +94,7 @@ def test_records_of_one_key_that_disagree_are_named_and_the_first_is_kept(tmp_pa
     assert problem.startswith(
         f"{b}/records/{one.key}.json differs from the one in {a} in accuracy, accuracies:"
     )
-    ended = ddbench("report", a, b, "--out", tmp_path / "out")
+    ended = report(a, b, "--out", tmp_path / "out")
     assert ended.code == 1
     assert f"left out: {problem}" in ended.out
 
@@ -106,13 +112,13 @@ def names(folder: Path) -> set[str]:
 
 
 def test_several_folders_need_a_place_to_write_to(two: tuple[Path, Path]) -> None:
-    ended = ddbench("report", *two)
+    ended = report(*two)
     assert (ended.code, ended.err.count("\n")) == (2, 1)
     assert "2 result folders become one report: say where with --out DIR" in ended.err
 
 
 def test_same_folder_named_twice_is_one(two: tuple[Path, Path]) -> None:
-    assert ddbench("report", two[0], two[0] / ".").code == 0
+    assert report(two[0], two[0] / ".").code == 0
     assert (two[0] / "tables/summary.csv").exists()
 
 
@@ -120,17 +126,17 @@ def test_folders_without_records_are_passed_over_and_missing_ones_refused(
     two: tuple[Path, Path], tmp_path: Path
 ) -> None:
     (tmp_path / "notes").mkdir()
-    ended = ddbench("report", two[0], tmp_path / "notes", two[1], "--out", tmp_path / "out")
+    ended = report(two[0], tmp_path / "notes", two[1], "--out", tmp_path / "out")
     assert ended.code == 0
     assert f"passed over: {tmp_path / 'notes'} has no records" in ended.out
-    ended = ddbench("report", two[0], tmp_path / "mistyped", "--out", tmp_path / "out")
+    ended = report(two[0], tmp_path / "mistyped", "--out", tmp_path / "out")
     assert ended.code == 2
     assert f"{tmp_path / 'mistyped'}: no such folder" in ended.err
 
 
 def test_page_of_one_folder_is_made_again_byte_for_byte(tmp_path: Path) -> None:
     """Elsewhere too, and its paths are not in it."""
-    one, other = (write(tmp_path / name, sweep(ONE)) for name in ("a", "long/way/off"))
+    one, other = (write(tmp_path / name, sweep(ONE, ipcs=(1,), seeds=1)) for name in ("a", "long/way/off"))
     for folder in (one, other):
         assert ddbench("report", folder, "--html").code == 0
     page = (one / "index.html").read_bytes()

@@ -2,18 +2,16 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-from helpers.record import make, sweep, write
+from helpers.record import make
 from matplotlib import rc_context
 
 from bench.analysis.comparison import cliques
 from bench.records.columns import record_frame
 from bench.records.schema import Record
-from bench.reporting.build import build_report
 from bench.reporting.plots import critical_difference
 from bench.reporting.plots.style import PLOT_STYLE, method_looks
 from bench.reporting.sections import RecordsView, Section
@@ -234,10 +232,3 @@ def test_composition_variants_and_architectures_have_their_rows() -> None:
         ["1", "mlp", "steps=1", "bases", "90.0 ± 1.4 ‡", "—"],
     ]
     assert bold(table) == ["70.0 ± 1.4"]
-
-
-def test_the_new_tables_are_rebuilt_alike(tmp_path: Path) -> None:
-    report = build_report(write(tmp_path, sweep(("random_real", "herding", "dm"), ipcs=(1, 10))))
-    before = {path: path.read_bytes() for path in report.written}
-    again = build_report(tmp_path)
-    assert {path: path.read_bytes() for path in again.written} == before

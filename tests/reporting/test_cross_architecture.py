@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers.record import make, sweep, trained, write
-from helpers.report import CROSS, TWO, rich_sweep
+from helpers.report import CROSS, TWO, empty_plots, rich_sweep
 from rich.console import Console
 
 from bench.analysis.aggregate import metrics_summary, training_course, transfer
@@ -53,6 +53,7 @@ def test_every_table_and_plot_is_written_and_rebuilt_alike(built: tuple[Path, Re
     assert {path: path.read_bytes() for path in before} == before
 
 
+@empty_plots()
 def test_what_the_records_do_not_hold_is_not_written(tmp_path: Path) -> None:
     several = write(tmp_path / "several", sweep(("dm",), ipcs=(1,), seeds=1))
     assert new_files(build_report(several), several) == CROSS

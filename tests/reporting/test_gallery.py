@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import MakeProblem
-from helpers.cli import ddbench, run_inline, sweep_file
+from helpers.cli import ddbench, sweep_file
+from helpers.report import empty_plots
 
 from bench.core.distilled import DistilledDataset
 from bench.execution.store import WEIGHTS
@@ -190,12 +192,15 @@ def test_show_names_the_settings_in_which_sets_of_a_folder_differ(tmp_path: Path
 
 
 @pytest.fixture(scope="module")
-def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def out(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A run with its pictures. Its plots, and those of reports made from it, are empty files."""
     folder = tmp_path_factory.mktemp("pictures")
     methods = ["full", "random_real", {"name": "dm", "steps": 4, "batch_real": 8}]
-    ended = run_inline(sweep_file(folder, methods=methods), folder / "out")
-    assert ended.code == 0, ended.err
-    return folder / "out"
+    words = ("--out", folder / "out", "--executor", "inline")
+    with empty_plots():
+        ended = ddbench("run", sweep_file(folder, methods=methods), *words)
+        assert ended.code == 0, ended.err
+        yield folder / "out"
 
 
 PICTURES = {

@@ -4,6 +4,7 @@ import io
 from pathlib import Path
 
 import pytest
+from helpers.cli import without_plots
 from helpers.record import sweep, write
 from rich.console import Console
 
@@ -43,7 +44,8 @@ def test_very_many_methods_have_no_legend(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_very_many_rows_are_not_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    built = build.build_report(write(tmp_path, sweep(methods=("dm",))))
+    with without_plots():
+        built = build.build_report(write(tmp_path, sweep(methods=("dm",))))
     monkeypatch.setattr(build, "MOST_PRINTED_ROWS", 3)
     text = io.StringIO()
     build.print_tables(built, Console(file=text, width=200))

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from helpers.cli import ddbench
 from helpers.record import make, sweep, trained, write
+from helpers.report import empty_plots
 
 from bench.records.schema import CurvePoint, Metrics, Record, Snapshot
 from bench.reporting.build import SECTIONS, build_report
@@ -35,6 +36,7 @@ def listing(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
+@empty_plots()
 def test_tables_of_what_the_records_no_longer_hold_are_deleted(tmp_path: Path) -> None:
     folder = write(tmp_path / "out", everything())
     shown = build_report(folder).sections

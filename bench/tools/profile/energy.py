@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -20,37 +19,25 @@ class Energy:
 @contextmanager
 def metered(device: torch.device) -> Iterator[Energy]:
     """Joules that the device used inside the block, other processes on it included."""
-    used, handle = Energy(), _handle(device)
-    before = _millijoules(handle, device)
+    used, before = Energy(), _millijoules(device)
     yield used
-    after = _millijoules(handle, device)
+    after = _millijoules(device)
     if before is not None and after is not None:
         used.joules = (after - before) / 1000
 
 
-def _handle(device: torch.device) -> Any:
-    """NVML's name for the device; None for a CPU, without the package, and without a driver."""
+def _millijoules(device: torch.device) -> int | None:
+    """Since the driver was loaded; None for a CPU, without the package, and where the GPU does not count."""
     if device.type != "cuda":
         return None
     try:
         import pynvml
-
-        pynvml.nvmlInit()
-        return pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
     except ImportError:
         return None
-    except pynvml.NVMLError:
-        return None
-
-
-def _millijoules(handle: Any, device: torch.device) -> int | None:
-    """Since the driver was loaded; None where the GPU does not count (before Volta)."""
-    if handle is None:
-        return None
-    import pynvml
-
     timing.synchronize(device)
     try:
+        pynvml.nvmlInit()
+        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
         return int(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle))
-    except pynvml.NVMLError:
+    except pynvml.NVMLError:  # no driver, or a GPU before Volta
         return None

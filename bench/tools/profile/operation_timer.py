@@ -28,6 +28,9 @@ class OperationTimer:
     a gradient, says so when the pass arrives. Everything else is "other". On a GPU the clock waits for the
     device whenever the operation changes, so nothing overlaps. Trainings take no step but their last one
     once `seconds` are over; without, all of them.
+
+    torch.profiler cannot do this: its scopes do not follow a backward pass, and its sequence numbers do not
+    follow the gradient of a gradient.
     """
 
     def __init__(
@@ -60,10 +63,6 @@ class OperationTimer:
     def total(self) -> int:
         """Nanoseconds that the clock has run."""
         return sum(self.spent.values())
-
-    def shares(self) -> dict[Operation, float]:
-        """Of the operations that took time."""
-        return {name: spent / self.total for name, spent in self.spent.items() if spent}
 
     @contextmanager
     def inside(self, operation: Operation) -> Iterator[None]:

@@ -6,10 +6,11 @@ import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from bench.core.timing import OPERATIONS, Operation
 from bench.core.words import duration
+from bench.reporting.plots.style import draw_ticks
 from bench.tools.profile.result import Profile
 from bench.tools.profile.scaling import ScalingAxis
 
@@ -41,23 +42,18 @@ def draw_profile(profile: Profile) -> Figure:
 def _bars(figure: Any, profile: Profile) -> None:
     axes, look = figure.subplots(), operation_colours()
     phases = [phase for phase in reversed(profile.phases) if phase.total]
-    drawn: dict[Operation, Any] = {}
+    left = np.zeros(len(phases))
+    box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1}
+    for name, hatch in zip(OPERATIONS, OPERATION_HATCHES, strict=True):
+        shares = np.array([100 * phase.spent.get(name, 0) / phase.total for phase in phases])
+        if not shares.any():
+            continue
+        style = {"color": look[name], "hatch": hatch, "edgecolor": "white", "linewidth": 0.8}
+        bars = axes.barh(range(len(phases)), shares, left=left, height=0.62, label=name, **style)
+        texts = [f"{share:.0f}" if share >= 6 else "" for share in shares]
+        axes.bar_label(bars, texts, label_type="center", fontsize=7, bbox=box)
+        left += shares
     for y, phase in enumerate(phases):
-        left = 0.0
-        for name, spent in phase.operations():
-            width = 100 * spent / phase.total
-            hatch = OPERATION_HATCHES[OPERATIONS.index(name)]
-            style: dict[str, Any] = {
-                "color": look[name],
-                "hatch": hatch,
-                "edgecolor": "white",
-                "linewidth": 0.8,
-            }
-            drawn[name] = axes.barh(y, width, left=left, height=0.62, **style)
-            if width >= 6:
-                box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1}
-                axes.text(left + width / 2, y, f"{width:.0f}", ha="center", va="center", fontsize=7, bbox=box)
-            left += width
         axes.text(101, y, f"{duration(phase.projected_s)} in full", va="center", fontsize=8)
     axes.set_yticks(range(len(phases)), [phase.name for phase in phases])
     axes.set_xlim(0, 100)
@@ -65,9 +61,7 @@ def _bars(figure: Any, profile: Profile) -> None:
     axes.set_title(profile.title, fontsize="medium")
     axes.grid(visible=False)
     sns.despine(ax=axes, left=True)
-    handles = [drawn[name] for name in OPERATIONS if name in drawn]
-    labels = [name for name in OPERATIONS if name in drawn]
-    figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize=8)
+    figure.legend(loc="outside right center", frameon=False, fontsize=8)
 
 
 def _panel(axes: Axes, axis: ScalingAxis) -> None:
@@ -82,9 +76,7 @@ def _panel(axes: Axes, axis: ScalingAxis) -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel(f"{axis.name} (log)")
-    axes.xaxis.set_major_locator(FixedLocator(list(sizes)))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}"))
+    draw_ticks(axes, list(sizes))
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.4g}"))

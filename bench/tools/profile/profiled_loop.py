@@ -16,7 +16,7 @@ from bench.core.distilled import DistilledDataset
 from bench.core.loop import Loop, Stateful, Steps
 from bench.core.timing import Operation
 from bench.tools.profile import energy
-from bench.tools.profile.counters import OperationCost, count_operations
+from bench.tools.profile.counters import OperationCounter
 from bench.tools.profile.operation_timer import OperationTimer
 
 FEWEST_STEPS = 2  # that are timed, and that are watched
@@ -80,41 +80,34 @@ class ProfiledLoop(Loop):
         assert self.total is not None
         timing.synchronize(self.device)
         self.setup_s = time.perf_counter() - self.begin
-        numbers = itertools.count()
+        numbers, half = itertools.count(), max(FEWEST_STEPS, self.total // 2)
         with timing.watching(None):
             yield next(numbers)
             with energy.metered(self.device) as used:
-                yield from self._some(numbers, self.timed, self.budget / 2)
+                yield from self._some(numbers, self.timed, self.budget / 2, FEWEST_STEPS, half)
             self.joules = used.joules
         if self.trace:
             with self.timer.running():
-                yield from self._some(numbers, self.watched, self.budget / 3)
+                yield from self._some(numbers, self.watched, self.budget / 3, FEWEST_STEPS, half)
             self.peak_bytes = timing.peak_bytes(self.device)
-            for number in self._few(numbers, COUNTED):
-                with count_operations(cost := OperationCost(), self.device):
+            for number in self._some(numbers, [], self.budget / 10, 1, COUNTED):
+                with OperationCounter() as counter:
                     yield number
-                self.flops.append(cost.flops)
+                self.flops.append(counter.flops)
             with write_trace(self.trace, self.device):
-                yield from self._few(numbers, TRACED)
+                yield from self._some(numbers, [], self.budget / 10, 1, TRACED)
 
-    def _some(self, numbers: Iterator[int], into: list[float], seconds: float) -> Iterator[int]:
+    def _some(
+        self, numbers: Iterator[int], into: list[float], seconds: float, fewest: int, most: int
+    ) -> Iterator[int]:
         """Steps for so long, and what each takes."""
         begin = last = time.perf_counter()
-        most = max(FEWEST_STEPS, (self.total or 0) // 2)
-        while len(into) < FEWEST_STEPS or (last - begin < seconds and len(into) < most):
+        while len(into) < fewest or (last - begin < seconds and len(into) < most):
             yield next(numbers)
             timing.synchronize(self.device)
             now = time.perf_counter()
             into.append(now - last)
             last = now
-
-    def _few(self, numbers: Iterator[int], most: int) -> Iterator[int]:
-        """One step or more."""
-        begin = time.perf_counter()
-        for _ in range(most):
-            yield next(numbers)
-            if time.perf_counter() - begin > self.budget / 10:
-                return
 
 
 class _Steps(Steps):

@@ -2,8 +2,6 @@
 
 # ruff: noqa: RUF001  (tables use real multiplication signs)
 
-from typing import Any
-
 import pandas as pd
 
 from bench.core.words import count, duration
@@ -18,7 +16,7 @@ def profile_tables(profile: Profile) -> list[Comparison]:
 
 
 def _operations(profile: Profile) -> Comparison:
-    columns = ("phase", "operation", "seconds", "%", "in full", "peak MiB")
+    columns = _columns("phase", "operation", "seconds", "%", "in full", "peak MiB", left=2)
     groups = [_phase(phase) for phase in profile.phases]
     threads = count(profile.cpus, "thread")
     where = profile.device if profile.gpus else f"{profile.device}, {threads}"
@@ -29,27 +27,27 @@ def _operations(profile: Profile) -> Comparison:
         "operation whose results it goes through. The gradients: also features, and the outer loss.",
         *(f"{phase.name}: {phase.note}." for phase in profile.phases),
     ]
-    return Comparison(
-        profile.title, [TableColumn(name, left=i < 2) for i, name in enumerate(columns)], groups, notes
-    )
+    return Comparison(profile.title, columns, groups, notes)
+
+
+def _columns(*headers: str, left: int) -> list[TableColumn]:
+    """The first of them, as many as `left`, are aligned to the left."""
+    return [TableColumn(header, left=i < left) for i, header in enumerate(headers)]
+
+
+def _cells(rows: list[list[str]]) -> list[list[TableCell]]:
+    return [[TableCell(text) for text in row] for row in rows]
 
 
 def _phase(phase: ProfiledPhase) -> list[list[TableCell]]:
     mib = short_number(phase.peak_bytes / 2**20) if phase.peak_bytes else MISSING
-    head = [
-        "all",
-        short_number(phase.total / 1e9),
-        "100" if phase.total else "",
-        duration(phase.projected_s),
-        mib,
-    ]
+    share = "100" if phase.total else ""
+    head = ["all", short_number(phase.total / 1e9), share, duration(phase.projected_s), mib]
     rows = [
-        [name, short_number(spent / 1e9), f"{100 * spent / phase.total:.1f}", "", ""]
+        [phase.name, name, short_number(spent / 1e9), f"{100 * spent / phase.total:.1f}", "", ""]
         for name, spent in phase.operations()
     ]
-    return [
-        [TableCell(phase.name), *(TableCell(text, bold=row is head) for text in row)] for row in (head, *rows)
-    ]
+    return [[TableCell(phase.name), *(TableCell(text, bold=True) for text in head)], *_cells(rows)]
 
 
 def _figures(profile: Profile) -> Comparison:
@@ -67,9 +65,8 @@ def _figures(profile: Profile) -> Comparison:
         "(on a GPU, in TF32).",
         "in full: all steps of the preset at their mean cost, and all prerequisites.",
     ]
-    columns = [TableColumn("", left=True), TableColumn("figure", left=True), TableColumn("value")]
-    cells = [[[TableCell(text) for text in row] for row in group] for group in groups]
-    return Comparison("A step, and all of them", columns, cells, notes)
+    columns = _columns("", "figure", "value", left=2)
+    return Comparison("A step, and all of them", columns, [_cells(group) for group in groups], notes)
 
 
 def _step(profile: Profile, step: ProfiledStep) -> list[list[str]]:
@@ -89,16 +86,14 @@ def _step(profile: Profile, step: ProfiledStep) -> list[list[str]]:
 
 def _scaling(profile: Profile) -> Comparison:
     what = "a step" if profile.step else "the distillation"
-    columns = ("axis", "size", "ms", "exponent", "R²")
     notes = [
         f"Of {what}, the hyper-parameters being the same, on normalised images: ms = a × size^exponent, by "
         "least squares on the logarithms of the sizes shown.",
         *(f"{', '.join(names)}: {note}." for note, names in _notes(profile).items()),
     ]
     groups = [_axis(axis) for axis in profile.scaling if axis.sizes]
-    return Comparison(
-        "How it scales", [TableColumn(name, left=not i) for i, name in enumerate(columns)], groups, notes
-    )
+    columns = _columns("axis", "size", "ms", "exponent", "R²", left=1)
+    return Comparison("How it scales", columns, groups, notes)
 
 
 def _notes(profile: Profile) -> dict[str, list[str]]:
@@ -112,11 +107,10 @@ def _notes(profile: Profile) -> dict[str, list[str]]:
 
 def _axis(axis: ScalingAxis) -> list[list[TableCell]]:
     fitted = [MISSING if x is None else f"{x:.2f}" for x in (axis.exponent, axis.r2)]
-    rows = [
+    return _cells([
         [axis.name, str(size), short_number(1000 * seconds), *(fitted if i == 0 else ["", ""])]
         for i, (size, seconds) in enumerate(zip(axis.sizes, axis.seconds, strict=True))
-    ]
-    return [[TableCell(text) for text in row] for row in rows]
+    ])  # fmt: skip
 
 
 def profile_frame(profile: Profile) -> pd.DataFrame:
@@ -152,8 +146,7 @@ def profile_frame(profile: Profile) -> pd.DataFrame:
             ("scaling", axis.name, "exponent", axis.exponent, "1"),
             ("scaling", axis.name, "R2", axis.r2, "1"),
         ]
-    of: dict[str, Any] = {
-        name: getattr(profile, name) for name in ("method", "dataset", "ipc", "architecture", "device")
-    }
-    found = pd.DataFrame(rows, columns=["kind", "name", "item", "value", "unit"])
-    return pd.concat([pd.DataFrame(of, index=found.index), found], axis=1)
+    of = ("method", "dataset", "ipc", "architecture", "device")
+    here = [getattr(profile, name) for name in of]
+    columns = [*of, "kind", "name", "item", "value", "unit"]
+    return pd.DataFrame([[*here, *row] for row in rows], columns=columns)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ TRACE = "trace.json"
 
 @contextmanager
 def workplace(target: Path) -> Iterator[Path]:
-    """A folder in the target, or beside it where that is still to be made; gone at the end.
+    """A temporary folder in the target, or beside it where that is still to be made.
 
     Raises UserError if it cannot be made.
     """
@@ -31,13 +30,13 @@ def workplace(target: Path) -> Iterator[Path]:
         if target.exists() and not target.is_dir():
             raise UserError(f"--out {target}: is a file; name a folder")
         parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(dir=parent, prefix=temporary("profile")))
+        folder = tempfile.TemporaryDirectory(dir=parent, prefix=temporary("profile"))
     except OSError as error:
         raise UserError(f"--out {target}: cannot be written: {error.strerror}") from None
     try:
-        yield folder
+        with folder as path:
+            yield Path(path)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
         if new and not any(parent.iterdir()):
             parent.rmdir()
 
