@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import MakeProblem
-from helpers.cli import ddbench, sweep_file
+from helpers.cli import ddbench, run_inline, sweep_file
 from helpers.report import empty_plots
 
 from bench.core.distilled import DistilledDataset
