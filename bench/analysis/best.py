@@ -81,7 +81,7 @@ def separate(mean: Floats, variance: Floats, seeds: Floats, freedom: Floats) -> 
         return None
     mean = np.round(mean, EXACT_DIGITS)
     higher = mean[:, None] > mean
-    own = floored(np.where(freedom > 0, variance, 0))
+    own = _own_variance(variance, freedom)
     if not own.any():
         return Separation(higher, 0.0)
     variance, _ = moderated(own, freedom)
@@ -90,6 +90,11 @@ def separate(mean: Floats, variance: Floats, seeds: Floats, freedom: Floats) -> 
     pairs = least[np.triu_indices(len(mean), 1)]
     told = higher & (mean[:, None] - mean > least)
     return Separation(told, float(np.median(pairs)) if len(pairs) else np.nan)
+
+
+def _own_variance(variance: Floats, freedom: Floats) -> Floats:
+    """The variances that are known, of equal numbers zero and not the rounding of sums; 0 where unknown."""
+    return floored(np.where(freedom > 0, np.round(variance, 2 * EXACT_DIGITS), 0))
 
 
 def _critical(own: Floats, seeds: Floats, freedom: Floats) -> float:
@@ -161,6 +166,5 @@ def separate_rows(numbers: Floats, seeds: int | None = None) -> Separation | Non
     mean, deviation, n = numbers.T
     if seeds is None:
         return separate(mean, np.square(deviation), n, n - 1)
-    variance, _ = moderated(floored(np.where(n > 1, np.square(deviation), 0)), n - 1)
-    count = np.full(len(n), float(seeds))
-    return separate(mean, variance, count, count - 1)
+    own, count = _own_variance(np.square(deviation), n - 1), np.full(len(n), float(seeds))
+    return separate(mean, moderated(own, n - 1)[0] if own.any() else own, count, count - 1)

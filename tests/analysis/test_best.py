@@ -63,6 +63,16 @@ def test_what_has_no_spread_and_what_has_no_seeds() -> None:
     assert one_seed.rank.tolist() == [1, 2, 2]
 
 
+@pytest.mark.filterwarnings("error")
+def test_the_rounding_of_sums_is_no_spread() -> None:
+    """The deviation of 0.1 + 0.2 and 0.3 is 4e-17."""
+    numbers = np.array([[0.3, 4e-17, 3], [0.3, 0.0, 3], [0.2, 0.0, 3]])
+    for n in (None, 5):
+        found = separate_rows(numbers, n)
+        assert found is not None
+        assert found.rank.tolist() == [1, 1, 3]
+
+
 def test_ranks_are_ranges_of_places() -> None:
     above = np.zeros((3, 3), dtype=bool)
     above[0, 2] = True  # the second, a noisy one, is told apart from nobody
