@@ -6,6 +6,7 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
+from bench.core import counting
 from bench.core.method import ARCHITECTURE, Prerequisite, Problem
 from bench.core.training import Recipe, train
 
@@ -28,5 +29,7 @@ class Teacher(Recipe):
         """The state of the trained network."""
         net = problem.make_net(problem.rng("teacher", "network"))
         draws = problem.rng("teacher", "training")
+        n = len(problem.images)
+        counting.announce(self.n_steps(n), self.batch_size, n)
         train(net, problem.images, problem.labels, self, draws, problem.preprocess)
         return dict(net.state_dict())
