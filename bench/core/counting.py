@@ -23,14 +23,21 @@ class WorkCounter:
     _announced: int = 0  # rounds
     _steps: int = 0  # announced
     _passes: int = 0
+    _step_passes: int = 0
     _begin: float = 0.0
 
-    def announce(self, steps: int, passes: int) -> None:
+    def announce(self, steps: int, step_passes: int, then: int) -> None:
         """The work of one round."""
         self._begin = self._begin or time.perf_counter()
         self._announced += 1
         self._steps += steps
-        self._passes += passes
+        self._passes += steps * step_passes + then
+        self._step_passes = step_passes
+
+    def count_steps(self, n: int) -> None:
+        """So many steps were taken."""
+        self.steps += n
+        self.passes += n * self._step_passes
 
     def report(self) -> StepReport | None:
         """How far it is; None while nothing is announced or done."""
@@ -67,7 +74,7 @@ def announce(steps: int, batch_size: int, n_images: int, then: int = 0) -> None:
         then: images times the networks that they go through afterwards.
     """
     if _counter is not None:
-        _counter.announce(steps, STEP_PASSES * steps * min(batch_size, n_images) + then)
+        _counter.announce(steps, STEP_PASSES * min(batch_size, n_images), then)
 
 
 def announce_rounds(n: int) -> None:
@@ -76,11 +83,10 @@ def announce_rounds(n: int) -> None:
         _counter.rounds = n
 
 
-def count_steps(steps: int, images: int) -> None:
-    """Training steps were taken, on so many images in all."""
+def count_steps(n: int = 1) -> None:
+    """So many training steps were taken, of those announced."""
     if _counter is not None:
-        _counter.steps += steps
-        _counter.passes += STEP_PASSES * images
+        _counter.count_steps(n)
 
 
 def count_passes(images: int) -> None:

@@ -180,7 +180,7 @@ def training(
         loss.backward()
         optimiser.step()
         schedule.step()
-        counting.count_steps(1, len(index))
+        counting.count_steps()
         yield step + 1
 
 

@@ -86,10 +86,9 @@ class StackedStudents:
         for step in timing.paced(steps):
             if rates is None or step in drops:
                 rates = self._rates_of(recipe.gamma ** sum(drop <= step for drop in drops))
-            x, targets, boxes = self._batch()
-            gradients = torch.autograd.grad(self._loss(x, targets, boxes), self._learned)
+            gradients = torch.autograd.grad(self._loss(*self._batch()), self._learned)
             self._descend(list(gradients), rates)
-            counting.count_steps(len(self._nets), len(x))
+            counting.count_steps(len(self._nets))
             yield step + 1
 
     def networks(self) -> list[nn.Module]:

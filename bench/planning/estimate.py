@@ -235,7 +235,8 @@ class Estimator:
                 continue
             sort = self._sorts[key]
             if job.kind == "distill":
-                self.learn(sort, projected["distill"], Source.PROFILE)
+                steps = loop_steps(profile["hyperparameters"])
+                self.learn(Sort(sort.groups, steps), projected["distill"], Source.PROFILE)
                 self._share(sort, projected["prepare"], Source.PROFILE)
             elif _setting(job.identity) == (profile["architecture"], profile["protocol"]):
                 one = {**job.identity, "students": 1}

@@ -86,7 +86,7 @@ class ExpertEpoch:
         order = BatchOrder(n, self.batch_size, random.generator(0, *purpose, "order"), problem.device)
         for _, index in zip(timing.paced(self._recipe.n_steps(n)), order, strict=False):
             student.step(problem.preprocess(problem.images[index]), problem.labels[index])
-            counting.count_steps(1, len(index))
+            counting.count_steps()
         weights = parameters_to_vector(net.parameters()).detach()
         return {"weights": weights} | ({"velocity": student.velocity()} if self.momentum else {})
 
