@@ -1,11 +1,14 @@
 """What jobs will cost: each by what its own group has cost."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.cli import sweep_file
 from helpers.record import make
 from test_graph import QUICK, dataset, sweep
 
+from bench.execution.session import Session
 from bench.planning.estimate import Estimate, Estimator, Source, loop_steps
 from bench.planning.graph import Job, make_job, plan_sweep
 from bench.planning.size import paper_sized, smaller_setting
@@ -236,3 +239,28 @@ def test_the_setting_that_makes_the_most_expensive_part_smaller() -> None:
     assert smaller_setting(jobs, jobs, costs) == "methods.herding.network_steps=10"  # a tenth, rounded down
     costs.learn_job(one(jobs, "distill", method="dm", ipc=1), 100_000.0, Source.MEASURED)
     assert smaller_setting(jobs, jobs, costs) == "methods.dm.steps=3"
+
+
+# --- what `plan` and `run` say ------------------------------------------------------------------------------
+
+
+def test_plan_and_run_name_what_is_long_and_what_would_be_shorter(tmp_path: Path) -> None:
+    methods = [{"name": "dm", "steps": 7200}, "random_real"]
+    file = sweep_file(tmp_path, methods=methods, ipc=[1], distill={"architectures": ["mlp"], "seeds": [0, 1]})
+    session = Session.open(file, [], tmp_path / "out", on_cluster=False)
+    counts = f"8 jobs in {tmp_path / 'out'}; to run: 4 distill, 4 evaluate"
+    nothing = "nothing like these jobs has finished here, so there is no estimate: --measure makes one"
+    assert session.plan_summary() == [counts, nothing]
+    assert session.warnings() == []
+    costs, dm = session.costs, one(session.jobs, "distill", method="dm")
+    costs.learn_job(dm, 1800.0, Source.MEASURED)
+    assert session.warnings() == [], "an hour, and no more"
+    costs.learn_job(dm, 5400.0, Source.MEASURED)
+    assert session.plan_summary() == [
+        counts,
+        "at least 2.0 h of work, shared by the workers, without 6 jobs like none that has finished here",
+        "the longest job: dm digits ipc 1 mlp seed 0, about 60 min",
+    ]
+    assert session.warnings() == [
+        "at least 2.0 h of work, shared by the workers; for less of it --set methods.dm.steps=3000"
+    ]
