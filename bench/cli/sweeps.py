@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -53,17 +54,41 @@ def run_command(
 
 
 def plan_command(
-    sweep: SweepArgument, out_dir: OutOption = None, overrides: SetOption = None, plugins: PluginOption = None
+    sweep: SweepArgument,
+    out_dir: OutOption = None,
+    overrides: SetOption = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Time two steps of what no finished job is like.")
+    ] = False,
+    plugins: PluginOption = None,
 ) -> None:
     """Print the jobs of a sweep, their keys, what is done and what the rest may cost. Runs nothing."""
     session = _open(sweep, out_dir, overrides, plugins)
+    problems = _measure(session) if measure and session.todo else []
     table = Table(box=None, pad_edge=False)
     for name in ("kind", "job", "key", "state", "estimate"):
         table.add_column(name, justify="right" if name == "estimate" else "left")
-    costs = session.estimate()
     for key, job in session.jobs.items():
-        cost = duration(costs[key]) if key in costs and key in session.todo else ""
+        seconds = session.costs.seconds(key) if key in session.todo else None
+        cost = "" if seconds is None else duration(seconds)
         table.add_row(job.kind, escape(job.label), key, escape(session.state(key)), cost)
     print_rows(table)
-    for line in session.plan_summary(costs):
-        out.print(line, highlight=False)
+    for line in [*problems, *session.plan_summary()]:
+        out.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _measure(session: "Session") -> list[str]:
+    """Let the session's estimates learn from a few steps; a line on what could not be measured."""
+    from bench.data.cache import read_dataset
+    from bench.tools.measure import measure_plan
+
+    data = {name: read_dataset(Path(place["path"])) for name, place in session.datasets.items()}
+    with Console(stderr=True).status("measuring") as status:
+        return measure_plan(
+            session.jobs,
+            session.todo,
+            session.costs,
+            data,
+            session.resources,
+            lambda label: status.update(f"two steps of {label}"),
+        )

@@ -43,7 +43,7 @@ class Stateful(Protocol):
 
 @dataclass(frozen=True)
 class StepReport:
-    """How far a running distillation is; written about once a second."""
+    """How far a running job is; written about once a second."""
 
     step: int
     total: int
@@ -53,11 +53,22 @@ class StepReport:
 
 
 def read_step_report(folder: Path) -> StepReport | None:
-    """The latest report of the distillation that works in `folder`; None if there is none."""
+    """The latest report of the job that works in `folder`; None if there is none."""
     try:
         return StepReport(**json.loads((folder / PROGRESS).read_text()))
     except (OSError, ValueError, TypeError):
         return None
+
+
+def write_step_report(folder: Path, report: StepReport) -> None:
+    """Replace the report in `folder`, which is made where it is missing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    unfinished = folder / temporary(PROGRESS)
+    try:  # not flushed to the disk: it is worth nothing after a second
+        unfinished.write_text(json.dumps(dataclasses.asdict(report)))
+        os.replace(unfinished, folder / PROGRESS)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 class Loop:
@@ -166,14 +177,8 @@ class Steps:
 
     def _report(self, folder: Path, loss: float | None) -> None:
         speed = (self._done - self._first) / (time.perf_counter() - self._begin)
-        report = StepReport(self._done, self.total, loss, speed, (self.total - self._done) / speed)
-        folder.mkdir(parents=True, exist_ok=True)
-        unfinished = folder / temporary(PROGRESS)
-        try:  # not flushed to the disk: it is worth nothing after a second
-            unfinished.write_text(json.dumps(dataclasses.asdict(report)))
-            os.replace(unfinished, folder / PROGRESS)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        left = (self.total - self._done) / speed
+        write_step_report(folder, StepReport(self._done, self.total, loss, speed, left))
 
     def _snapshot(self, folder: Path, fraction: float) -> None:
         name, seconds = f"snapshot-{self._done}.safetensors", self.loop.seconds

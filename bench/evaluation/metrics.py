@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bench.core import counting
 from bench.core.preprocess import Preprocess
 from bench.core.training import piece_size
 
@@ -43,7 +44,10 @@ def score_students(
     Returns:
         The scores. The device is waited for once, after the last image.
     """
-    pieces = [_predict(logits(preprocess(x))) for x in images.split(piece_size(images.device))]
+    pieces = []
+    for x in images.split(piece_size(images.device)):
+        pieces.append(_predict(logits(preprocess(x))))
+        counting.count_passes(len(x) * len(pieces[-1][0]))
     predicted, confidences = (torch.cat(part, dim=1).cpu() for part in zip(*pieces, strict=True))
     labels = labels.cpu()  # from here on on the host: one number for each student and image
     correct = (predicted == labels).double()

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from bench.core import random
+from bench.core import counting, random
 from bench.core.distilled import DistilledDataset
 from bench.core.networks.architecture import Architecture
 from bench.core.networks.base import Network
@@ -88,6 +88,7 @@ def train_and_score(
     lr, lr_from, on_holdout = learning_rate(distilled, protocol, tuned)
     steps = training_set.recipe.n_steps(len(training_set.images))
     marks = {max(1, round(f * steps)): f for f in sorted(curve, reverse=True)}
+    _announce(training_set, setting.students, setting.data.n_test * len(marks.keys() | {steps}))
     order = [random.generator(seed, "student", i, "order") for i in range(setting.students)]
     found = train_students(
         lambda i: setting.build(random.generator(seed, "student", i, "init")),
@@ -117,6 +118,12 @@ def train_and_score(
         preprocess=f"zca ({kind})" if kind else "normalise",
     )
     return EvaluationResult(scores[steps], points, training)
+
+
+def _announce(training_set: TrainingSet, students: int, then: int) -> None:
+    """Say what is to come: so many students, and each of them on `then` images to score."""
+    recipe, n_images = training_set.recipe, len(training_set.images)
+    counting.announce(students * recipe.n_steps(n_images), recipe.batch_size, n_images, students * then)
 
 
 def learning_rate(
@@ -152,6 +159,8 @@ def rates_on_holdout(
         training_set, images=training_set.images[learn], targets=training_set.targets[learn]
     )
     judges = Split(judges.images[score], judges.labels[score]).to(setting.device)
+
+    _announce(training_set, n * len(rates), len(judges.labels))
 
     def draws(i: int, purpose: str) -> torch.Generator:  # every rate gets the same students
         return random.generator(setting.seed, "holdout", i % n, purpose)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.utils.flop_counter import FlopCounterMode
 
+from bench.core import counting, timing
 from bench.core.augment import dsa
 from bench.core.augment.cutmix import CutMix
 from bench.core.errors import UserError
@@ -81,11 +82,13 @@ class StackedStudents:
         recipe = self._training_set.recipe
         steps = recipe.n_steps(len(self._training_set.images))
         drops = recipe.drops(steps)
-        for step in range(steps):
-            if step == 0 or step in drops:
+        rates = None
+        for step in timing.paced(steps):
+            if rates is None or step in drops:
                 rates = self._rates_of(recipe.gamma ** sum(drop <= step for drop in drops))
             gradients = torch.autograd.grad(self._loss(*self._batch()), self._learned)
             self._descend(list(gradients), rates)
+            counting.count_steps(len(self._nets))
             yield step + 1
 
     def networks(self) -> list[nn.Module]:

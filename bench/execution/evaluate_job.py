@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from bench.core import timing
+from bench.core import counting, timing
 from bench.core.distilled import DistilledDataset, load_distilled
 from bench.core.networks.architecture import parse_architecture
 from bench.core.registry import method_package
@@ -41,6 +41,8 @@ def evaluate_artifact(
     meta = store.meta(inputs["artifact"])
     method = meta["identity"]
     distilled, setting = _load_setting(store, inputs, identity, data, where)
+    if identity.get("snapshots"):  # of which the last is the set itself
+        counting.announce_rounds(max(1, len(meta.get("snapshots", []))))
     tuned = load_file(store.artifact(inputs["rate"]) / WEIGHTS) if "rate" in inputs else None
     with timing.measure(setting.device) as measured:
         result = train_and_score(distilled, setting, tuned, identity.get("curve", ()))

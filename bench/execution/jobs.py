@@ -29,6 +29,7 @@ from bench.data.cache import prepare_dataset, read_dataset
 from bench.data.dataset import Dataset, Split
 from bench.data.spec import DatasetSpec
 from bench.execution.evaluate_job import evaluate_artifact, tune_rate
+from bench.execution.step_reports import reporting
 from bench.execution.store import WEIGHTS, Store
 from bench.planning.graph import Job
 from bench.planning.sweep import build_method
@@ -106,7 +107,9 @@ def run_job(job: Job, context: JobContext) -> dict[str, Any]:
             torch.set_num_threads(context.cpus)
             if context.gpus and context.gpus < 1:
                 torch.cuda.set_per_process_memory_fraction(context.gpus, device)
-            _RUN[job.kind](job, store, context, device)
+            # the loop of a distillation reports by itself
+            with contextlib.nullcontext() if job.kind == "distill" else reporting(store.checkpoint(job.key)):
+                _RUN[job.kind](job, store, context, device)
     except (Exception, SystemExit) as failure:  # what a method raises fails its own job only; the log has it
         kind = "" if isinstance(failure, UserError) else f"{type(failure).__name__}: "
         error = f"{kind}{failure}".splitlines()[0]

@@ -1,4 +1,4 @@
-"""Progress of a sweep: jobs by kind, time left, and how far each running distillation is."""
+"""Progress of a sweep: jobs by kind, time left, and how far each running job is."""
 
 import contextlib
 import threading
@@ -15,7 +15,8 @@ from rich.text import Text
 from bench.core.loop import StepReport, read_step_report
 from bench.core.words import duration
 from bench.execution.store import Store
-from bench.planning.graph import JOB_KINDS, Job
+from bench.planning.estimate import Estimate, Estimator, Source
+from bench.planning.graph import JOB_KINDS
 
 PRINT_EVERY_S = 10.0  # seconds between lines where there is no terminal to redraw
 
@@ -23,18 +24,20 @@ PRINT_EVERY_S = 10.0  # seconds between lines where there is no terminal to redr
 class Progress:
     """Bars on a terminal; elsewhere new lines every few seconds, from a thread.
 
-    The step of a running distillation is read from the result folder, so it does not matter where it runs.
+    The step of a running job is read from the result folder, so it does not matter where it runs.
     """
 
     def __init__(
-        self, jobs: Mapping[str, Job], done: set[str], workers: int, console: Console, store: Store
+        self, costs: Estimator, done: set[str], workers: int, console: Console, store: Store
     ) -> None:
-        self.jobs, self.workers, self.console, self.store = jobs, workers, console, store
-        self.total = Counter(job.kind for job in jobs.values())
-        self.done = Counter(jobs[key].kind for key in done)
+        """`costs` knows the plan, and learns from each job that ends well; `done` are keys of it."""
+        self.costs, self.jobs = costs, costs.jobs
+        self.workers, self.console, self.store = workers, console, store
+        self.open = {key: None for key in self.jobs if key not in done}  # inputs first
+        self.total = Counter(job.kind for job in self.jobs.values())
+        self.done = Counter(self.jobs[key].kind for key in done)
         self.failed: Counter[str] = Counter()
-        self.running: set[str] = set()
-        self.seconds: dict[str, list[float]] = {kind: [] for kind in JOB_KINDS}
+        self.running: dict[str, float] = {}  # since when
         self.start = time.monotonic()
         self._bars = _Bars(self)
         self._stop = threading.Event()
@@ -55,7 +58,7 @@ class Progress:
         else:
             self._stop.set()
             self._printer.join()
-        self.console.print(self.line(), highlight=False)
+        self.console.print(self.line({}), highlight=False)
 
     def _print(self) -> None:
         while not self._stop.wait(PRINT_EVERY_S):
@@ -63,43 +66,56 @@ class Progress:
 
     def started(self, key: str) -> None:
         """A job has started."""
-        self.running.add(key)
+        self.running[key] = time.monotonic()
+
+    def stopped(self, key: str) -> None:
+        """A job runs no longer, and will be tried again."""
+        self.running.pop(key, None)
 
     def finished(self, key: str, ok: bool, seconds: float) -> None:
         """A job has ended, well or not."""
-        self.running.discard(key)
-        kind = self.jobs[key].kind
-        (self.done if ok else self.failed)[kind] += 1
+        self.running.pop(key, None)
+        self.open.pop(key, None)
+        (self.done if ok else self.failed)[self.jobs[key].kind] += 1
         if ok:
-            self.seconds[kind].append(seconds)
+            self.costs.learn_job(key, seconds, Source.RUN)
 
     def say(self, text: str) -> None:
         """Print a line above the bars."""
         self.console.print(text, highlight=False, markup=False)
 
-    def left(self) -> float | None:
-        """Seconds to go, from the mean of the finished jobs of each kind; None while there are too few."""
-        every = [s for values in self.seconds.values() for s in values]
-        if len(every) < max(3, len(self.jobs) // 20):
-            return None  # the first ones are no sample
-        typical = sum(every) / len(every)
-        total = 0.0
-        for kind in JOB_KINDS:
-            todo = self.total[kind] - self.done[kind] - self.failed[kind]
-            values = self.seconds[kind]
-            total += todo * (sum(values) / len(values) if values else typical)
-        return total / self.workers
+    def left(self, reports: Mapping[str, StepReport]) -> Estimate:
+        """Seconds to go: of all jobs, shared by the workers, or of the longest chain of jobs if that is more.
+
+        A running job is as far as it tells; what it will have taken is also expected of others of its group
+        until one has finished.
+        """
+        now, running = time.monotonic(), dict(self.running)
+        taken = {key: now - begin for key, begin in running.items()}
+        self.costs.expect({key: _whole(reports[key], taken[key]) for key in reports if key in taken})
+        total, longest, at_least = 0.0, 0.0, False
+        end: dict[str, float] = {}
+        for key in tuple(self.open):
+            seconds = reports[key].left_s if key in reports else self.costs.seconds(key)
+            if seconds is None:
+                seconds, at_least = 0.0, True
+            elif key in taken and key not in reports:
+                seconds = max(0.0, seconds - taken[key])
+            inputs = self.jobs[key].inputs.values()
+            end[key] = seconds + max((end.get(needed, 0.0) for needed in inputs), default=0.0)
+            total, longest = total + seconds, max(longest, end[key])
+        return Estimate(max(total / self.workers, longest), at_least)
 
     def reports(self) -> dict[str, StepReport]:
-        """The latest report of each running distillation that has written one."""
+        """The latest report of each running job that has written one."""
         found = {key: read_step_report(self.store.checkpoint(key)) for key in sorted(tuple(self.running))}
         return {key: report for key, report in found.items() if report}
 
     def lines(self) -> Text:
-        """The line of the sweep, and one for each running distillation that has reported."""
-        reports = {self.jobs[key].label: report for key, report in self.reports().items()}
-        each = [Text(f"  {label}  {describe_step(report)}") for label, report in reports.items()]
-        return Text("\n").join([self.line(), *each])
+        """The line of the sweep, and one for each running job that has reported."""
+        reports = self.reports()
+        each = [Text(f"  {self.jobs[key].label}  {describe_step(report)}") for key, report in reports.items()]
+        return Text("\n").join([self.line(reports), *each])
 
     def note(self, kind: str) -> str:
         """`2 running, 1 failed`; empty where neither is."""
@@ -108,16 +124,16 @@ class Progress:
         parts += [f"{self.failed[kind]} failed"] if self.failed[kind] else []
         return ", ".join(parts)
 
-    def line(self) -> Text:
+    def line(self, reports: Mapping[str, StepReport]) -> Text:
         """`12 s  prepare 3/3  distill 8/19 (2 running)  evaluate 3/38  about 95 s left`."""
         parts = [f"{time.monotonic() - self.start:4.0f} s"]
         for kind in JOB_KINDS:
             if self.total[kind]:
                 note = f" ({self.note(kind)})" if self.note(kind) else ""
                 parts.append(f"{kind} {self.done[kind]}/{self.total[kind]}{note}")
-        left = self.left()
-        if left:
-            parts.append(f"about {duration(left)} left")
+        left = self.left(reports)
+        if left.seconds:
+            parts.append(f"{left} left")
         return Text("  ".join(parts), style="red" if self.failed else "")
 
 
@@ -130,7 +146,7 @@ _COLUMNS = (
 
 
 class _Bars(rich_progress.Progress):
-    """A bar for each kind of job and for each running distillation, brought up to date when it is drawn."""
+    """A bar for each kind of job and for each running one, brought up to date when it is drawn."""
 
     def __init__(self, shown: Progress) -> None:
         self._shown = shown  # first: the base class draws while it is made
@@ -143,23 +159,23 @@ class _Bars(rich_progress.Progress):
                 self._kinds[kind] = self.add_task(kind, total=shown.total[kind], note="")
 
     def get_renderables(self) -> Iterable[RenderableType]:
-        self._bring_up_to_date()
-        yield self._shown.line()
+        reports = self._shown.reports()
+        self._bring_up_to_date(reports)
+        yield self._shown.line(reports)
         yield from super().get_renderables()
 
-    def _bring_up_to_date(self) -> None:
+    def _bring_up_to_date(self, reports: Mapping[str, StepReport]) -> None:
         if self._updating:  # adding a task draws, which comes back here
             return
         self._updating = True
         try:
-            self._update_tasks(self._shown)
+            self._update_tasks(self._shown, reports)
         finally:
             self._updating = False
 
-    def _update_tasks(self, shown: Progress) -> None:
+    def _update_tasks(self, shown: Progress, reports: Mapping[str, StepReport]) -> None:
         for kind, task in self._kinds.items():
             self.update(task, completed=shown.done[kind], note=shown.note(kind), refresh=False)
-        reports = shown.reports()
         for key in self._steps.keys() - reports.keys():
             self.remove_task(self._steps.pop(key))
         for key, report in reports.items():
@@ -198,6 +214,11 @@ class _StepBar(rich_progress.Progress):
 def describe_step(report: StepReport) -> str:
     """`step 340/1000  loss 1.23  45 steps/s  about 12 s left`."""
     return f"step {report.step}/{report.total}  {_pace(report)}"
+
+
+def _whole(report: StepReport, taken: float) -> float:
+    """What a running job will have taken; more than in this process where it goes on from a checkpoint."""
+    return max(taken + report.left_s, report.total / report.speed if report.speed else 0.0)
 
 
 def _pace(report: StepReport) -> str:

@@ -10,7 +10,12 @@ from bench.planning.graph import JOB_KINDS, Job
 
 
 class ReadyQueue:
-    """Hands out jobs whose inputs exist: prerequisites first, then larger budgets before smaller ones."""
+    """Hands out jobs whose inputs exist: what finishes a cell first, prerequisites last.
+
+    So evaluations follow their set at once, and a table can be looked at midway; a distillation never waits
+    for the prerequisites of others. Of distillations the larger budgets come first, so that the short ones
+    fill the end.
+    """
 
     def __init__(self, jobs: Mapping[str, Job], done: set[str], chosen: set[str]) -> None:
         self.jobs = {key: job for key, job in jobs.items() if key in chosen}
@@ -28,10 +33,15 @@ class ReadyQueue:
                 self._push(key)
 
     def _push(self, key: str) -> None:
-        """Prerequisites first, then the larger budgets, so that the short jobs fill the end."""
+        """The later kinds first, of distillations the larger budgets."""
         job = self.jobs[key]
-        ipc = job.identity.get("ipc") or (0 if job.kind == "evaluate" else float("inf"))
-        heapq.heappush(self._ready, ((JOB_KINDS.index(job.kind), -ipc, self._rank[key]), key))
+        budget = (job.identity.get("ipc") or float("inf")) if job.kind == "distill" else 0
+        heapq.heappush(self._ready, ((-JOB_KINDS.index(job.kind), -budget, self._rank[key]), key))
+
+    @property
+    def n_ready(self) -> int:
+        """How many jobs `next` would hand out at once."""
+        return len(self._ready)
 
     def next(self) -> Job | None:
         """The next job whose inputs exist; None when there is none at the moment."""

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import logging
 import os
+import pickle
 import shutil
 import socket
 import tempfile
@@ -103,26 +104,42 @@ class _Unpickled:
 
 
 class JobSearcher(_Unpickled, Searcher):
-    """A Tune searcher that suggests a job as soon as its inputs exist."""
+    """A Tune searcher that suggests a trial for each job whose inputs exist.
 
-    def __init__(self, queue: ReadyQueue, progress: Progress, outcome: Outcome) -> None:
+    A trial gets its job only when its process has it: Tune keeps some trials waiting, so as to keep processes
+    too, and what becomes ready meanwhile may go first.
+    """
+
+    def __init__(self, queue: ReadyQueue, progress: Progress, outcome: Outcome, folder: Path) -> None:
         super().__init__(metric="seconds", mode="min")
-        self.queue, self.progress, self.outcome = queue, progress, outcome
-        self.trials: dict[str, str] = {}
+        self.queue, self.progress, self.outcome, self.folder = queue, progress, outcome, folder
+        self.waiting: set[str] = set()  # trials without a job
+        self.trials: dict[str, str] = {}  # the key of the job of each other one
 
     def set_search_properties(self, metric: Any, mode: Any, config: Any, **spec: Any) -> bool:
         return True
 
     def suggest(self, trial_id: str) -> Any:
-        if job := self.queue.next():
-            self.trials[trial_id] = job.key
-            return {"job": dataclasses.asdict(job)}
+        if self.queue.n_ready > len(self.waiting):
+            self.waiting.add(trial_id)
+            return {"trial": trial_id}
         return None if self.queue.open else Searcher.FINISHED
+
+    def job(self, trial_id: str) -> Job:
+        """The job of a trial; at first the best one that is ready, put where the trial finds it."""
+        if trial_id in self.waiting:
+            job = self.queue.next()
+            assert job is not None, "there are no more trials than jobs"
+            self.waiting.remove(trial_id)
+            self.trials[trial_id] = job.key
+            (self.folder / trial_id).write_bytes(pickle.dumps(job))
+        return self.queue.jobs[self.trials[trial_id]]
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        key = self.trials.pop(trial_id)
+        key = self.job(trial_id).key  # a trial whose process never came has none yet
+        del self.trials[trial_id]
         if error or not result or "ok" not in result:
             died = f"its process died {RETRIES + 1} times (killed, or out of memory)"
             result = {"ok": False, "error": died, "seconds": 0.0}
@@ -157,28 +174,29 @@ class OldestFirstScheduler(FIFOScheduler):
         return (pending[0] if self.settled else pending[-1]) if pending else None
 
 
-class ProgressCallback(_Unpickled, tune.Callback):
-    """Reports to the progress bars which jobs start and which are tried again."""
+class JobCallback(_Unpickled, tune.Callback):
+    """Gives trials their jobs, and reports to the progress bars which start and which are tried again."""
 
-    def __init__(self, progress: Progress, scheduler: OldestFirstScheduler) -> None:
-        self.progress, self.scheduler = progress, scheduler
+    def __init__(self, searcher: JobSearcher, scheduler: OldestFirstScheduler) -> None:
+        self.searcher, self.progress, self.scheduler = searcher, searcher.progress, scheduler
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        self.progress.started(trial.config["job"]["key"])
+        self.progress.started(self.searcher.job(trial.trial_id).key)  # before its function is called
 
     def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         self.scheduler.settled = False
-        job = trial.config["job"]
-        self.progress.running.discard(job["key"])
-        self.progress.say(f"tried again: {job['label']}: its process died")
+        job = self.searcher.job(trial.trial_id)
+        self.progress.stopped(job.key)
+        self.progress.say(f"tried again: {job.label}: its process died")
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         self.scheduler.settled = False
 
 
-def run_trial(config: dict[str, Any], context: dict[str, Any]) -> None:
+def run_trial(config: dict[str, Any], context: dict[str, Any], folder: str) -> None:
     """One trial is one job; keys and plain values travel, results stay in the store."""
-    tune.report(run_job(Job(**config["job"]), JobContext(**context)))
+    job: Job = pickle.loads((Path(folder) / config["trial"]).read_bytes())
+    tune.report(run_job(job, JobContext(**context)))
 
 
 def run_ray(queue: ReadyQueue, context: JobContext, progress: Progress, slots: int) -> Outcome:
@@ -186,24 +204,25 @@ def run_ray(queue: ReadyQueue, context: JobContext, progress: Progress, slots: i
     outcome, scheduler = Outcome(workers=slots), OldestFirstScheduler(slots)
     bundle = {"CPU": context.cpus} | ({"GPU": context.gpus} if context.gpus else {})
     scratch = tempfile.mkdtemp(prefix=temporary("tune"), dir=context.root)
+    searcher = JobSearcher(queue, progress, outcome, Path(scratch))
     tuner = tune.Tuner(
         tune.with_resources(
-            tune.with_parameters(run_trial, context=dataclasses.asdict(context)),
+            tune.with_parameters(run_trial, context=dataclasses.asdict(context), folder=scratch),
             tune.PlacementGroupFactory([bundle]),
         ),
         tune_config=tune.TuneConfig(
-            search_alg=JobSearcher(queue, progress, outcome),
+            search_alg=searcher,
             scheduler=scheduler,
             num_samples=-1,
             max_concurrent_trials=2 * slots,
             reuse_actors=True,
-            trial_dirname_creator=lambda trial: f"{trial.config['job']['key']}-{trial.trial_id}",
+            trial_dirname_creator=lambda trial: str(trial.trial_id),
         ),
         run_config=tune.RunConfig(
             name="sweep",
             storage_path=scratch,
             verbose=0,
-            callbacks=[ProgressCallback(progress, scheduler)],
+            callbacks=[JobCallback(searcher, scheduler)],
             failure_config=tune.FailureConfig(max_failures=RETRIES),
         ),
     )

@@ -3,7 +3,7 @@
 import os
 import subprocess
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,14 +19,15 @@ from bench.data.cache import prepare_dataset, read_dataset
 from bench.data.spec import DatasetSpec
 from bench.execution.inline import run_inline, stop_on_signals
 from bench.execution.jobs import JobContext
+from bench.execution.past_costs import device_of, learn_costs
 from bench.execution.progress import Progress
 from bench.execution.queue import Outcome, ReadyQueue
 from bench.execution.store import Store
-from bench.planning.estimate import estimate_seconds
+from bench.planning.estimate import Estimator
 from bench.planning.graph import Job, check_data, plan_sweep
 from bench.planning.protocols import load_protocols
-from bench.planning.sweep import Resources, load_sweep
-from bench.records.schema import load_record
+from bench.planning.size import LONG_S, paper_sized, smaller_setting
+from bench.planning.sweep import Resources, Sweep, load_sweep
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -40,6 +41,7 @@ class Session:
     store: Store
     lenders: list[Store]
     datasets: dict[str, dict[str, str]]  # as in job.Context
+    sweep: Sweep | None = None  # None: sets from elsewhere
 
     @classmethod
     def open(cls, path: Path, overrides: list[str], out: Path | None, on_cluster: bool) -> "Session":
@@ -62,6 +64,7 @@ class Session:
             store=Store(root),
             lenders=[Store(p.parent) for p in sorted(siblings) if p.parent != root],
             datasets={loaded[s.label].fingerprint: dataset_place(s, paths[s.label]) for s in sweep.datasets},
+            sweep=sweep,
         )
 
     @contextmanager
@@ -128,30 +131,48 @@ class Session:
         lender = self.lender(key)
         return f"done in {lender.root.name}" if lender else "missing"
 
-    def estimate(self) -> dict[str, float]:
-        """{key: expected seconds}, where the records of this and neighbouring folders allow it."""
-        found = []
-        for store in [self.store, *self.lenders]:
-            for path in sorted(store.records.glob("*.json")):
-                try:
-                    found.append(load_record(path))
-                except ValueError:
-                    continue  # `report` and `run` name it; an estimate can do without
-        return estimate_seconds(self.jobs, found)
+    @cached_property
+    def costs(self) -> Estimator:
+        """What the jobs will cost, from what this and neighbouring folders have finished on such a device."""
+        found = Estimator(self.jobs)
+        labels = {fingerprint: place["label"] for fingerprint, place in self.datasets.items()}
+        stores, profiles = [self.store, *self.lenders], self.store.root.parent / "profile"
+        learn_costs(found, stores, profiles, labels, device_of(self.resources))
+        return found
 
-    def plan_summary(self, costs: Mapping[str, float]) -> list[str]:
+    def plan_summary(self) -> list[str]:
         """Counts, and the sum of the estimates."""
         todo = Counter(job.kind for job in self.todo.values())
         counts = ", ".join(f"{n} {kind}" for kind, n in todo.items()) or "nothing"
         lines = [f"{count(len(self.jobs), 'job')} in {self.store.root}; to run: {counts}"]
-        known = [costs[key] for key in self.todo if key in costs]
-        if known:
-            rest = len(self.todo) - len(known)
-            note = f" (without {count(rest, 'job')} that no record resembles)" if rest else ""
-            lines.append(f"about {duration(sum(known))} of work, shared by the workers{note}")
-        elif self.todo:
-            lines.append("no record resembles these jobs yet, so there is no cost estimate")
-        return lines
+        return [*lines, *self._work(), *self._paper_sized()] if self.todo else lines
+
+    def _work(self) -> list[str]:
+        """The sum of the estimates, and the longest job."""
+        known = {key: seconds for key in self.todo if (seconds := self.costs.seconds(key)) is not None}
+        if not known:
+            return ["nothing like these jobs has finished here, so there is no estimate: --measure makes one"]
+        rest = len(self.todo) - len(known)
+        note = f", without {count(rest, 'job')} like none that has finished here" if rest else ""
+        longest = max(known, key=lambda key: known[key])
+        return [
+            f"{self.costs.sum(self.todo)} of work, shared by the workers{note}",
+            f"the longest job: {self.jobs[longest].label}, about {duration(known[longest])}",
+        ]
+
+    def _paper_sized(self) -> list[str]:
+        methods = {job.identity["method"] for job in self.todo.values() if job.kind == "distill"}
+        line = paper_sized(self.sweep, methods) if self.sweep else None
+        return [line] if line else []
+
+    def warnings(self) -> list[str]:
+        """Before a run: work of more than an hour and what would make it less; sizes that are a paper's."""
+        work = self.costs.sum(self.todo)
+        if work.seconds <= LONG_S:
+            return self._paper_sized()
+        setting = smaller_setting(self.jobs, self.todo, self.costs)
+        fewer = f"; for less of it --set {setting}" if setting else ""
+        return [f"{work} of work, shared by the workers{fewer}", *self._paper_sized()]
 
     def has_records(self) -> bool:
         """Whether the folder has any record, of this sweep or another."""
@@ -178,17 +199,19 @@ class Session:
             return Outcome()
         first = f"{count(len(chosen), 'job')} to run in {self.store.root}"
         console.print(first, highlight=False, soft_wrap=True)
+        for line in self.warnings() if limit is None else []:
+            console.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
         queue = ReadyQueue(self.jobs, done, set(chosen))
         if executor == "inline":
             context = self._context(slots=1)
-            with Progress(self.jobs, done, 1, console, self.store) as progress:
+            with Progress(self.costs, done, 1, console, self.store) as progress:
                 return run_inline(queue, context, progress)
         from bench.execution.ray_tune import cluster, run_ray  # a second to import, not installed everywhere
 
         needs = self.resources
         with cluster(address, needs.cpus, needs.gpus) as (slots, started):
             console.print(f"{count(slots, 'worker')}, started in {started:.1f} s", highlight=False)
-            with Progress(self.jobs, done, slots, console, self.store) as progress:
+            with Progress(self.costs, done, slots, console, self.store) as progress:
                 outcome = run_ray(queue, self._context(slots), progress, slots)
             outcome.start = started
         for key in chosen.keys() - queue.open - outcome.failed.keys():

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from bench.core import random, timing
+from bench.core import counting, random, timing
 from bench.core.errors import UserError
 from bench.core.method import ARCHITECTURE, Prerequisite, Problem
 from bench.core.networks.base import Network
@@ -77,6 +77,9 @@ class ExpertEpoch:
             UserError: the network keeps running statistics, which a weight vector does not contain.
         """
         row = self._go_on if self.epoch else self._begin
+        n = len(problem.images)
+        if self.epoch:
+            counting.announce(self.size * self._recipe.n_steps(n), self.batch_size, n)
         rows = [row(problem, expert) for expert in range(self.size)]
         return {name: torch.stack([r[name] for r in rows]) for name in rows[0]}
 
@@ -102,6 +105,7 @@ class ExpertEpoch:
         order = BatchOrder(n, self.batch_size, random.generator(0, *purpose, "order"), problem.device)
         for _, index in zip(timing.paced(self._recipe.n_steps(n)), order, strict=False):
             student.step(problem.preprocess(problem.images[index]), problem.labels[index])
+            counting.count_steps()
         weights = parameters_to_vector(net.parameters()).detach()
         return {"weights": weights} | ({"velocity": student.velocity()} if self.momentum else {})
 

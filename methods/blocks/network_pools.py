@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Protocol, Required, TypedDict, Unpack
 import torch
 from torch import Tensor
 
-from bench.core import timing
+from bench.core import counting, timing
 from bench.core.distilled import DistilledDataset
 from bench.core.method import ARCHITECTURE, SEED, Prerequisite, Problem
 from bench.core.networks.base import Network
@@ -254,6 +254,8 @@ class Embedding:
         net = problem.make_net(problem.rng("embedding", "init"))
         recipe = Recipe(batch_size=self.batch_size, lr=self.lr, steps=self.steps, milestones=(0.5,))
         order = problem.rng("embedding", "order")
+        n = len(problem.images)
+        counting.announce(self.steps, self.batch_size, n, then=n)
         with timing.part("network update"):
             train(net, problem.images, problem.labels, recipe, order, problem.preprocess)
         net.eval()

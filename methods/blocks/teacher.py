@@ -6,6 +6,7 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
+from bench.core import counting
 from bench.core.method import ARCHITECTURE, Prerequisite, Problem
 from bench.core.training import Recipe, train
 
@@ -29,5 +30,7 @@ class Teacher(Recipe):
         """Train the teacher; return the tensors of its `state_dict`."""
         net = problem.make_net(problem.rng("teacher", "network"))
         draws = problem.rng("teacher", "training")
+        n = len(problem.images)
+        counting.announce(self.n_steps(n), self.batch_size, n)
         train(net, problem.images, problem.labels, self, draws, problem.preprocess)
         return dict(net.state_dict())

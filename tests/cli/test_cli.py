@@ -333,7 +333,7 @@ def test_folder_without_results_is_refused(command: str, tmp_path: Path) -> None
 def test_plan_lists_jobs_states_and_costs_and_runs_nothing(copy: Path, sweep: Path, tmp_path: Path) -> None:
     ended = ddbench("plan", sweep, "--out", tmp_path / "new")
     assert ended.code == 0
-    assert "no record resembles these jobs yet" in ended.text
+    assert "nothing like these jobs has finished here, so there is no estimate" in ended.text
     assert "to run: 9 distill, 10 evaluate" in ended.text
     assert not (tmp_path / "new").exists()
     record = find_record(copy, method="dm", ipc=1, seed=0)

@@ -1,13 +1,15 @@
 """Sweeps on Ray: what they share with the inline executor, and what they survive."""
 
 import os
+import pickle
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import psutil
 import pytest
@@ -27,6 +29,10 @@ from helpers.cli import (
     wait_until,
     written,
 )
+
+from bench.execution.progress import Progress
+from bench.execution.queue import Outcome, ReadyQueue
+from bench.planning.graph import make_job
 
 pytestmark = pytest.mark.ray
 
@@ -181,3 +187,30 @@ def test_address_without_a_cluster_is_refused_within_seconds(address: str, tmp_p
     assert run.err.count("\n") == 1
     assert f"--address {address}: no Ray cluster answers" in run.err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_trial_gets_the_best_job_that_is_ready_when_its_process_is(tmp_path: Path) -> None:
+    """What Tune keeps waiting are trials, not jobs: what becomes ready meanwhile goes first."""
+    from bench.execution.ray_tune import JobSearcher, Searcher  # a second
+
+    jobs = {job.key: job for job in (make_job("prepare", f"p{n}", {"n": n}, {}) for n in range(3))}
+    first, *_ = jobs
+    distill = make_job("distill", "d", {"ipc": 1}, {"role": first})
+    jobs[distill.key] = distill
+    queue, outcome = ReadyQueue(jobs, set(), set(jobs)), Outcome()
+    told = SimpleNamespace(finished=lambda key, ok, seconds: None, say=lambda text: None)
+    searcher = JobSearcher(queue, cast(Progress, told), outcome, tmp_path)
+    assert [searcher.suggest(name) for name in "abcd"] == [*({"trial": name} for name in "abc"), None]
+    assert searcher.job("b").key == first
+    assert searcher.job("b").key == first, "it keeps it, when it is tried again too"
+    searcher.on_trial_complete("b", {"ok": True, "error": None, "seconds": 1.0})
+    assert searcher.suggest("d") == {"trial": "d"}
+    assert searcher.job("a").key == distill.key
+    assert pickle.loads((tmp_path / "a").read_bytes()) == distill
+    searcher.on_trial_complete("c", error=True)  # its process never came
+    assert list(outcome.failed) == [list(jobs)[1]]
+    assert searcher.job("d").key == list(jobs)[2]
+    for name in "ad":
+        searcher.on_trial_complete(name, {"ok": True, "error": None, "seconds": 1.0})
+    assert (outcome.finished, queue.open) == (3, set())
+    assert searcher.suggest("e") == Searcher.FINISHED

@@ -295,17 +295,50 @@ def queue(jobs: Jobs, done: set[str] | None = None, chosen: set[str] | None = No
     return ReadyQueue(jobs, done, jobs.keys() - done if chosen is None else chosen)
 
 
-def test_prerequisites_come_first_then_large_budgets() -> None:
-    jobs = planned(sweep(methods=["random_real", "full", "herding"], ipc=[1, 4, 2]))
-    work, order = queue(jobs), []
+def in_order(work: ReadyQueue) -> list[Job]:
+    """The jobs as one worker gets them."""
+    order = []
     while job := work.next():
         order.append(job)
         work.finish(job.key, None)
-    assert {job.key for job in order} == jobs.keys()
+    return order
+
+
+def test_cells_are_finished_first_then_large_budgets_then_prerequisites() -> None:
+    jobs = planned(sweep(methods=["herding", "random_real", "full"], ipc=[1, 4, 2]))
+    work = queue(jobs)
+    order = [(job.kind, job.identity.get("ipc")) for job in in_order(work)]
     assert not work.open
-    distilled = [(job.kind, job.identity["ipc"]) for job in order if job.kind != "evaluate"]
-    budgets = (None, 4, 4, 2, 2, 1, 1)  # None: the whole training set
-    assert distilled == [("prepare", None), *(("distill", ipc) for ipc in budgets)]
+    assert order == [
+        *(("distill", None), ("evaluate", None)),  # the whole training set
+        *(pair for ipc in (4, 2, 1) for pair in (("distill", ipc), ("evaluate", None))),
+        ("prepare", None),
+        *(pair for ipc in (4, 2, 1) for pair in (("distill", ipc), ("evaluate", None))),
+    ]
+
+
+def test_a_distillation_never_waits_for_prerequisites_of_others() -> None:
+    """Two of three workers hold a prerequisite; what becomes ready meanwhile goes before the third one."""
+    jobs = planned(sweep(methods=["herding", "dm"], seeds=[0, 1, 2]))
+    work = queue(jobs, done=keys("prepare", jobs) & {next(iter(jobs))})
+    first = [work.next() for _ in range(work.n_ready - 2)]
+    assert [job.kind for job in first if job] == ["distill"] * 4
+    prepare = work.next()
+    assert prepare is not None
+    assert prepare.kind == "prepare"
+    work.finish(prepare.key, None)
+    job = work.next()
+    assert job is not None
+    assert (job.kind, list(job.inputs.values())) == ("distill", [prepare.key])
+    work.finish(job.key, None)
+    assert [job.kind for job in (work.next(), work.next()) if job] == ["evaluate", "prepare"]
+
+
+def test_a_rate_is_chosen_before_the_next_distillation() -> None:
+    grid = QUICK.model_copy(update={"rates": (0.01, 0.1)})
+    jobs = planned(sweep(methods=["dm"], seeds=[0, 1]), protocol=grid)
+    kinds = [job.kind for job in in_order(queue(jobs))]
+    assert kinds == ["distill", "tune", "evaluate", "distill", "evaluate"]
 
 
 EVERYTHING = planned(sweep(methods=ALL, ipc=[1, 2], seeds=[0, 1]))
@@ -345,9 +378,10 @@ def test_a_job_whose_input_is_not_chosen_waits() -> None:
 def test_a_failure_takes_what_stands_on_it_and_nothing_else() -> None:
     jobs = planned(sweep(methods=["herding", "k_center", "random_real"], ipc=[1, 2]))
     work = queue(jobs)
-    prepare = work.next()
+    running = []
+    while (prepare := work.next()) and prepare.kind != "prepare":
+        running.append(prepare.key)
     assert prepare is not None
-    assert prepare.kind == "prepare"
     lost = work.finish(prepare.key, "out of memory")
     stand_on_it = {
         key
@@ -362,9 +396,8 @@ def test_a_failure_takes_what_stands_on_it_and_nothing_else() -> None:
     for key in stand_on_it:
         (needed,) = jobs[key].inputs.values()
         assert work.failed[key] == f"not run: {jobs[needed].label} failed"
-    rest = []
-    while job := work.next():
-        rest.append(job.key)
-        work.finish(job.key, None)
+    for key in running:
+        work.finish(key, None)
+    rest = [*running, *(job.key for job in in_order(work))]
     assert set(rest) == jobs.keys() - stand_on_it - {prepare.key}
     assert not work.open

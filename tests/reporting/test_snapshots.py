@@ -14,10 +14,7 @@ from bench.core.distilled import load_distilled
 from bench.core.networks.architecture import parse_architecture
 from bench.data.dataset import Dataset
 from bench.evaluation.scoring import EvaluationSetting, train_and_score
-from bench.planning.estimate import estimate_seconds
-from bench.planning.graph import plan_sweep
 from bench.planning.protocols import load_protocol
-from bench.planning.sweep import load_sweep
 from bench.records.columns import record_frame
 from bench.records.schema import Metrics, Record, Snapshot, content_digest, dump_record, load_record
 from bench.reporting.build import build_report
@@ -90,16 +87,6 @@ def test_they_are_a_boolean(tmp_path: Path) -> None:
     ended = run_inline(sweep_file(tmp_path, evaluate=EVALUATE | {"snapshots": [0.1]}), tmp_path / "out")
     assert ended.code == 2
     assert "evaluate.snapshots" in ended.err
-
-
-def test_the_plan_expects_what_they_cost(digits: Dataset, tmp_path: Path) -> None:
-    spent = {}
-    for wanted in (False, True):
-        sweep = sweep_file(tmp_path, methods=METHODS, ipc=[1], evaluate=EVALUATE | {"snapshots": wanted})
-        jobs = plan_sweep(load_sweep(sweep), {"digits": digits}, [load_protocol("quick")])
-        costs = estimate_seconds(jobs, [make(eval_arch="mlp", cost={"evaluate_s": 3.0})])
-        spent[wanted] = {costs[key] for key, job in jobs.items() if job.kind == "evaluate"}
-    assert spent == {False: {6.0}, True: {24.0}}  # 3 s a student, and four sets
 
 
 # --- what is made of them -----------------------------------------------------------------------------------

@@ -217,8 +217,8 @@ def test_a_ledger_without_a_limit_takes_all_steps() -> None:
 
 
 def test_what_was_left_out_costs_what_was_taken() -> None:
-    """7 s, of which 6 in 4 steps of 2 loops that ask for 16: 12 are missing at 1.5 s."""
-    loops = [CutTraining(10, 3, 5.0), CutTraining(6, 1, 1.0)]
-    assert projected_seconds(7.0, loops) == 7.0 + 12 * 1.5
+    """7 s, of which 5 in 2 of 10 steps and 1 in 1 of 6: 8 are missing at 2.5 s, and 5 at 1 s."""
+    loops = [CutTraining(10, 2, 5.0), CutTraining(6, 1, 1.0)]
+    assert projected_seconds(7.0, loops) == 7.0 + 8 * 2.5 + 5 * 1.0
     assert projected_seconds(7.0, [CutTraining(3, 3, 5.0)]) == 7.0
     assert projected_seconds(7.0, []) == 7.0

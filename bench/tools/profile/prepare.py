@@ -42,11 +42,9 @@ class PreparedTensors:
 def projected_seconds(seconds: float, loops: Sequence[CutTraining]) -> float:
     """The seconds that something would have taken if its training loops had skipped no steps.
 
-    A step that was left out costs the mean of those that were taken.
+    A step that was left out costs the mean of those that its own loop took: pieces are no training steps.
     """
-    taken = sum(loop.taken for loop in loops)
-    left_out = sum(loop.asked for loop in loops) - taken
-    return seconds + left_out * sum(loop.seconds for loop in loops) / taken if left_out else seconds
+    return seconds + sum((loop.asked - loop.taken) * loop.seconds / loop.taken for loop in loops)
 
 
 class PrerequisiteMaker:
@@ -89,7 +87,7 @@ class PrerequisiteMaker:
                 made.read += 1
             elif left > 0 or sort not in patterns:
                 made.tensors[job.key], cost = self._build(job, jobs, made, max(left, 0))
-                patterns[sort] = functools.cache(functools.partial(_like, made.tensors[job.key]))
+                patterns[sort] = functools.cache(functools.partial(like, made.tensors[job.key]))
             else:
                 made.tensors[job.key] = patterns[sort](made.stood_in % STAND_INS)
                 made.stood_in += 1
@@ -124,7 +122,7 @@ class PrerequisiteMaker:
         return kept, projected_seconds(measured.seconds, timer.loops)
 
 
-def _like(tensors: Mapping[str, Tensor], number: int) -> dict[str, Tensor]:
+def like(tensors: Mapping[str, Tensor], number: int) -> dict[str, Tensor]:
     """Tensors of the same shapes with nearly the same values; another number, others."""
     generator = torch.Generator().manual_seed(number)
 
