@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from bench.analysis.intervals import CONFIDENCE, LEAST_SEEDS, MEAN_RESAMPLES, intervals
-from bench.records.columns import MEASURED_COLUMNS
+from bench.records.columns import MEASURED_COLUMNS, SECONDS
 from bench.records.groups import Floats, Ragged, equal_groups, group_means, without_missing
 from bench.records.naming import CELL
 
 SORT = ["dataset", "protocol", "distill_arch", "eval_arch", "ipc"]
-SECONDS = ["prepare_s", "distill_s", "evaluate_s"]
+COLD_PHASES = {name: name.removesuffix("_s") for name in SECONDS} | {"bookkeeping_s": "distill"}
 
 
 # --- statistics over seeds ----------------------------------------------------------------------------------
@@ -120,6 +120,11 @@ class Parts:
         """The maximum of a column in each part."""
         return np.maximum.reduceat(self.column(name).values, self._first)
 
+    def total(self, name: str) -> Floats:
+        """The sum of a column over each part, without what is missing; NaN where all of it is."""
+        found = without_missing(Ragged(self.column(name).values.astype(float), self.sizes))
+        return group_means(found) * found.sizes
+
     def all(self, name: str) -> NDArray[np.bool_]:
         """Whether a column is true in all rows of each part."""
         return np.logical_and.reduceat(self.column(name).values, self._first)
@@ -168,12 +173,15 @@ def summary_frame(frame: pd.DataFrame) -> pd.DataFrame:
     Returns:
         A row per cell, the best of each data set, protocol, architectures and ipc first. `accuracy_mean`,
         `accuracy_std`, `accuracy_ci_low`, `accuracy_ci_high`: fractions. `n_seeds`, and `n_students` of each.
-        Storage in floats, bytes and the equivalent in ipc; seconds (means over seeds); bytes of peak memory.
-        `exclusive`: every job had its device to itself; only then are its seconds comparable.
+        Storage in floats, bytes and the equivalent in ipc; bytes of the teacher; bytes of peak memory.
+        `diverged`: students of all seeds with predictions that are not finite. Seconds: means over seeds, as
+        `warm_seconds` gives them. `cold`: the phases of which no seed was warm, as text. `exclusive`: every
+        job had its device to itself; only then are its seconds comparable.
     """
-    cells = Parts(deduplicate(frame), CELL)
+    rows = warm_seconds(deduplicate(frame))
+    cells = Parts(rows, CELL)
     # storage is the same for every seed; should it differ, the largest counts
-    stored = ("stored_floats", "stored_bytes", "stored_bytes_uint8", "ipc_equivalent")
+    stored = ("stored_floats", "stored_bytes", "stored_bytes_uint8", "teacher_bytes", "ipc_equivalent")
     return _ranked(
         cells.where.assign(
             **spreads(cells.column("accuracy"), "accuracy"),
@@ -186,8 +194,43 @@ def summary_frame(frame: pd.DataFrame) -> pd.DataFrame:
             peak_memory_bytes=cells.most("peak_memory_bytes"),
             device=cells.names("device"),
             exclusive=cells.all("exclusive"),
+            cold=_cold_only(rows, cells),
+            diverged=cells.total("diverged"),
         )
     )
+
+
+def warm_seconds(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows without the seconds of cold jobs, the first of their process, where the cell has warm ones.
+
+    Args:
+        rows: A row per cell and seed.
+
+    Returns:
+        The rows, with NaN in these seconds. Where all jobs of a cell's phase were cold, theirs stay.
+    """
+    found = {}
+    for name, phase in COLD_PHASES.items():
+        cold = _is_cold(rows, phase)
+        if cold.any():
+            warm = rows[name].where(~cold)
+            known = warm.notna().groupby([rows[key] for key in CELL], dropna=False).transform("any")
+            found[name] = warm.where(known, rows[name])
+    return rows.assign(**found)
+
+
+def _is_cold(rows: pd.DataFrame, phase: str) -> pd.Series:
+    return pd.Series([phase in phases for phases in rows["cold"]], rows.index, dtype=bool)
+
+
+def _cold_only(rows: pd.DataFrame, cells: Parts) -> list[str]:
+    """The phases of which all seconds of a cell are of cold jobs, as text, for each cell."""
+    found: list[list[str]] = [[] for _ in cells.sizes]
+    for phase in dict.fromkeys(COLD_PHASES.values()):
+        warm = ~_is_cold(rows, phase).to_numpy()
+        for cell in np.flatnonzero(np.bincount(cells.code, warm, len(cells.sizes)) == 0):
+            found[cell].append(phase)
+    return [", ".join(phases) for phases in found]
 
 
 def _ranked(table: pd.DataFrame) -> pd.DataFrame:
@@ -208,13 +251,14 @@ def metrics_summary(frame: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         A row per cell, as in `summary`: the accuracy, and the means of `MEASURED_COLUMNS` over seeds; NaN
-        where a seed lacks one.
+        where a seed lacks one. `diverged`: students of all seeds.
     """
     cells = Parts(deduplicate(frame), CELL)
     return _ranked(
         cells.where.assign(
             **spreads(cells.column("accuracy"), "accuracy"),
             **{name: group_means(cells.column(name)) for name in MEASURED_COLUMNS},
+            diverged=cells.total("diverged"),
             n_seeds=cells.sizes,
             within_budget=cells.all("within_budget"),
             exempt=cells.all("exempt"),
@@ -247,9 +291,15 @@ def distillation_course(frame: pd.DataFrame) -> pd.DataFrame:
         it is the set itself. Empty where the records hold no snapshots.
     """
     # records without snapshots are left out first: `deduplicate` might prefer them to those with
-    taken = deduplicate(frame[frame["snapshots"].map(len) > 0])
-    seconds = ("prepare_s", "distill_s")
-    return _course(taken, "snapshots", ["fraction", "step", "distill_s", "accuracy"], seconds)
+    taken = warm_seconds(deduplicate(frame[frame["snapshots"].map(len) > 0]))
+    of = ["fraction", "step", "distill_s", "accuracy"]
+    unknown = taken["distill_s"].isna()  # or of a cold job
+    points = [
+        [(*place, np.nan if without else seconds, accuracy) for *place, seconds, accuracy in row]
+        for row, without in zip(taken["snapshots"], unknown, strict=True)
+    ]
+    taken = taken.assign(snapshots=pd.Series(points, taken.index, dtype=object))
+    return _course(taken, "snapshots", of, ("prepare_s", "distill_s"))
 
 
 def _course(rows: pd.DataFrame, name: str, of: list[str], averaged: Sequence[str]) -> pd.DataFrame:

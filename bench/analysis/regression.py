@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from bench.analysis.aggregate import deduplicate, interval
+from bench.analysis.aggregate import deduplicate, interval, warm_seconds
 from bench.analysis.comparison import SIGNIFICANCE, holm
 from bench.analysis.intervals import LEAST_SEEDS
 from bench.core.errors import UserError
@@ -91,16 +91,17 @@ def moved_cells(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
 
 def _cells(side: pd.DataFrame) -> pd.DataFrame:
     """A row per cell: the accuracies of its seeds, seconds to prepare and distill, stored bytes."""
-    rows = deduplicate(side)
-    found = rows.assign(seconds=rows["prepare_s"] + rows["distill_s"]).groupby(CELL, dropna=False)
-    return found.agg(
+    cells = warm_seconds(deduplicate(side)).groupby(CELL, dropna=False)
+    found = cells.agg(
         seeds=("accuracy", lambda values: tuple(sorted(values))),
         n_seeds=("accuracy", "size"),
-        seconds=("seconds", "mean"),
+        prepare_s=("prepare_s", "mean"),
+        distill_s=("distill_s", "mean"),
         stored_bytes=("stored_bytes", "max"),
         exempt=("exempt", "all"),
         within_budget=("within_budget", "all"),
     ).reset_index()
+    return found.assign(seconds=found.pop("prepare_s") + found.pop("distill_s"))
 
 
 def _difference(a: Any, b: Any, axis: int = -1) -> Any:

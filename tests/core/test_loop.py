@@ -236,7 +236,7 @@ WRITE_S = 0.5
 
 @pytest.fixture
 def slow_disk(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """A clock that stands still unless a test moves it, or a report, a snapshot or a checkpoint is written."""
+    """A clock that stands still unless a test moves it or a report, snapshot or checkpoint is written."""
     clock = SimpleNamespace(now=100.0, writes=0)
     monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: clock.now))
 

@@ -21,15 +21,21 @@ COLUMNS = [
     "stored_floats",
     "stored_bytes",
     "stored_bytes_uint8",
+    "teacher_bytes",
     "ipc_equivalent",
     "within_budget",
     "exempt",
     "prepare_s",
+    "teacher_s",
     "distill_s",
+    "bookkeeping_s",
+    "tune_s",
     "evaluate_s",
     "peak_memory_bytes",
     "device",
     "exclusive",
+    "cold",
+    "diverged",
 ]
 
 

@@ -12,7 +12,7 @@ from typing import Any, cast
 import pandas as pd
 
 from bench.analysis.aggregate import deduplicate
-from bench.records.columns import Row
+from bench.records.columns import SECONDS, Row
 from bench.records.naming import CELL
 from bench.records.to_sweep import reproducing_command, rows_by_sweep
 from bench.reporting.sections import RecordsView
@@ -45,12 +45,22 @@ def _runs(row: Row) -> ShownCell:
     return [f"{row['n_seeds']}×{row['n_students']}", row["n_seeds"]]
 
 
-def _measured(name: str, unit: float = 1) -> Callable[[Row], ShownCell]:
+def _measured(name: str, unit: float = 1) -> Callable[[Row], list[Any]]:
     """A number in some unit; NaN is a dash, and sorted below all numbers."""
 
-    def read(row: Row) -> ShownCell:
+    def read(row: Row) -> list[Any]:
         value = float(row[name]) / unit
         return [short_number(value).removesuffix(".0"), None if math.isnan(value) else value]
+
+    return read
+
+
+def _seconds(name: str) -> Callable[[Row], ShownCell]:
+    """Seconds with the mark of cold jobs."""
+
+    def read(row: Row) -> ShownCell:
+        text, value = _measured(name)(row)
+        return [text + table.cold_mark(row, name), value]
 
     return read
 
@@ -71,10 +81,10 @@ LEADERBOARD_COLUMNS: tuple[LeaderboardColumn, ...] = (  # a phone does not show 
     LeaderboardColumn("seeds × students", _runs, numeric=True),
     LeaderboardColumn("stored ipc", _measured("ipc_equivalent"), numeric=True),
     LeaderboardColumn("KiB", _measured("stored_bytes", 1024), numeric=True),
-    LeaderboardColumn("prepare s", _measured("prepare_s"), numeric=True),
-    LeaderboardColumn("distill s", _measured("distill_s"), numeric=True),
-    LeaderboardColumn("evaluate s", _measured("evaluate_s"), numeric=True),
+    *(LeaderboardColumn(f"{name.removesuffix('_s')} s", _seconds(name), numeric=True) for name in SECONDS),
     LeaderboardColumn("peak MiB", _measured("peak_memory_bytes", 2**20), numeric=True),
+    LeaderboardColumn("teacher KiB", _measured("teacher_bytes", 1024), numeric=True),
+    LeaderboardColumn("diverged", _measured("diverged"), numeric=True),
 )
 
 

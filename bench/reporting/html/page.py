@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from bench.reporting.html import leaderboard
 from bench.reporting.html.embedded import pack, record_lines
 from bench.reporting.sections import RecordsView, Section
-from bench.reporting.tables.table import EXEMPT, OVER_BUDGET, Comparison, TableCell
+from bench.reporting.tables.table import EXEMPT, OVER_BUDGET, Comparison, TableCell, cold_notes, frame_rows
 
 PAGE_FILES = Path(__file__).parent / "assets"
 MOST_TABLE_ROWS = 200  # of a table outside the leaderboard: a page of tens of thousands of cells is slow
@@ -126,7 +126,7 @@ def _notes(view: RecordsView) -> list[str]:
     ]
     if not view.summary["exclusive"].all():
         notes.append("Some jobs ran side by side on their device: their seconds compare only roughly.")
-    return notes
+    return notes + cold_notes(frame_rows(view.summary))
 
 
 # --- the other sections -------------------------------------------------------------------------------------

@@ -27,7 +27,6 @@ class Hallucinators(Balanced):
     hallucinator j is item c * (b * H) + j * b + i.
     """
 
-    images_as_bytes = frozenset({"bases"})
     bases: nn.Parameter
     encoder_weight: nn.Parameter
     encoder_bias: nn.Parameter

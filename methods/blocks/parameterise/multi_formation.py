@@ -40,7 +40,6 @@ class MultiFormation(Balanced):
       the place of one image per class, and at ipc 1 it does not fit.
     """
 
-    images_as_bytes = frozenset({"images"})
     images: nn.Parameter
     kernel: nn.Parameter | None
 

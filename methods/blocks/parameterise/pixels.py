@@ -28,7 +28,6 @@ class Pixels(Balanced):
     `per_class` is that of the first, and its labels are hard.
     """
 
-    images_as_bytes = frozenset({"images"})
     images: Tensor
 
     def __init__(
