@@ -12,7 +12,7 @@ from typing import Any, cast
 import pandas as pd
 
 from bench.analysis.aggregate import deduplicate
-from bench.records.columns import SECONDS, Row
+from bench.records.columns import Row
 from bench.records.naming import CELL
 from bench.records.to_sweep import reproducing_command, rows_by_sweep
 from bench.reporting.sections import RecordsView
@@ -81,10 +81,10 @@ LEADERBOARD_COLUMNS: tuple[LeaderboardColumn, ...] = (  # a phone does not show 
     LeaderboardColumn("seeds × students", _runs, numeric=True),
     LeaderboardColumn("stored ipc", _measured("ipc_equivalent"), numeric=True),
     LeaderboardColumn("KiB", _measured("stored_bytes", 1024), numeric=True),
-    *(LeaderboardColumn(f"{name.removesuffix('_s')} s", _seconds(name), numeric=True) for name in SECONDS),
+    LeaderboardColumn("prepare s", _seconds("prepare_s"), numeric=True),
+    LeaderboardColumn("distill s", _seconds("distill_s"), numeric=True),
+    LeaderboardColumn("evaluate s", _seconds("evaluate_s"), numeric=True),
     LeaderboardColumn("peak MiB", _measured("peak_memory_bytes", 2**20), numeric=True),
-    LeaderboardColumn("teacher KiB", _measured("teacher_bytes", 1024), numeric=True),
-    LeaderboardColumn("diverged", _measured("diverged"), numeric=True),
 )
 
 

@@ -121,6 +121,7 @@ def _notes(view: RecordsView) -> list[str]:
         "Accuracy in percent, students averaged first; [low, high]: 95 % bootstrap interval over the "
         "distillation seeds, ±: standard deviation of two; no interval is claimed below three seeds.",
         "Rows compare where data set, protocol, network and storage agree.",
+        "Details of a row hold all of its seconds: those of a teacher, bookkeeping and a choice of rate too.",
         EXEMPT,
         OVER_BUDGET,
     ]
