@@ -47,6 +47,7 @@ class KMeansCoreset:
     version: ClassVar[int] = 1
     paper: ClassVar[str] = "Cui et al., DC-BENCH, NeurIPS 2022 (k-means baseline)"
     depends_on: ClassVar[frozenset[str]] = frozenset({IPC, ARCHITECTURE, SEED})
+    lazy_imports: ClassVar[tuple[str, ...]] = ("sklearn.cluster",)
 
     network_steps: Annotated[int, Gt(0)] = 3000
 

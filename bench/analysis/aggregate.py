@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from bench.analysis.best import rank_cells
 from bench.analysis.intervals import mean_interval
-from bench.records.columns import MEASURED_COLUMNS, Floats
+from bench.records.columns import MEASURED_COLUMNS, SECONDS, Floats
 from bench.records.naming import CELL
 
 SORT: Final = ["dataset", "protocol", "distill_arch", "eval_arch", "ipc"]
-SECONDS: Final = ["prepare_s", "distill_s", "evaluate_s"]
-STORED: Final = ["stored_floats", "stored_bytes", "stored_bytes_uint8", "ipc_equivalent"]
+STORED: Final = ["stored_floats", "stored_bytes", "stored_bytes_uint8", "teacher_bytes", "ipc_equivalent"]
 SPREAD: Final = ("mean", "std", "ci_low", "ci_high")
+COLD_PHASES: Final = {name: name.removesuffix("_s") for name in SECONDS} | {"bookkeeping_s": "distill"}
 
 
 # --- groups of rows -----------------------------------------------------------------------------------------
@@ -85,24 +85,53 @@ def summary_frame(frame: pd.DataFrame) -> pd.DataFrame:
         A row per cell, the best of each data set, protocol, architectures and ipc first. `accuracy_mean`,
         `accuracy_std`, `accuracy_ci_low`, `accuracy_ci_high`: fractions. `n_seeds`, and `n_students` of each.
         `competes`, `rank`, `rank_to`, `best` and `least_difference`: see `best.rank_cells`. Storage in
-        floats, bytes and the equivalent in ipc; seconds (means over seeds); bytes of peak memory.
-        `exclusive`: every job had its device to itself; only then are its seconds comparable.
+        floats, bytes and the equivalent in ipc; bytes of the teacher; bytes of peak memory. `diverged`:
+        students of all seeds with predictions that are not finite. Seconds: means over seeds, as
+        `warm_seconds` gives them. `cold`: the phases of which no seed was warm, as text. `exclusive`: every
+        job had its device to itself; only then are its seconds comparable.
     """
-    cells = grouped(deduplicate(frame), CELL)
+    rows = warm_seconds(deduplicate(frame))
+    cells = grouped(rows, CELL)
     table = spreads(cells, "accuracy").assign(
         n_seeds=cells.size(),
         n_students=cells["students"].min(),
-        **{
-            name: cells[name].max() for name in STORED
-        },  # the same for every seed; should it differ, the largest
+        # the same for every seed; should it differ, the largest
+        **{name: cells[name].max() for name in STORED},
         within_budget=cells["within_budget"].all(),
         exempt=cells["exempt"].all(),
         **{name: cells[name].mean() for name in SECONDS},
         peak_memory_bytes=cells["peak_memory_bytes"].max(),
         device=cells["device"].agg(_joined),
         exclusive=cells["exclusive"].all(),
+        cold=cells["cold"].agg(_in_all),
+        diverged=cells["diverged"].sum(min_count=1),
     )
     return _best_first(rank_cells(table.reset_index()))
+
+
+def warm_seconds(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows without the seconds of cold jobs, the first of their process, where the cell has warm ones.
+
+    Args:
+        rows: A row per cell and seed.
+
+    Returns:
+        The rows, with NaN in these seconds. Where all jobs of a cell's phase were cold, theirs stay.
+    """
+    found = {}
+    for name, phase in COLD_PHASES.items():
+        cold = pd.Series([phase in phases for phases in rows["cold"]], rows.index, dtype=bool)
+        if cold.any():
+            warm = rows[name].where(~cold)
+            known = warm.notna().groupby([rows[key] for key in CELL], dropna=False).transform("any")
+            found[name] = warm.where(known, rows[name])
+    return rows.assign(**found)
+
+
+def _in_all(phases: pd.Series) -> str:
+    """The phases that every row names, as text."""
+    common = set.intersection(*map(set, phases))
+    return ", ".join(phase for phase in dict.fromkeys(COLD_PHASES.values()) if phase in common)
 
 
 def _best_first(table: pd.DataFrame) -> pd.DataFrame:
@@ -123,12 +152,15 @@ def metrics_summary(frame: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         A row per cell, as in `summary_frame`: the accuracy, and the means of `MEASURED_COLUMNS` over seeds;
-        NaN where a seed lacks one.
+        NaN where a seed lacks one. `diverged`: students of all seeds.
     """
     cells = grouped(deduplicate(frame), CELL)
     table = spreads(cells, "accuracy").join(whole_means(cells, MEASURED_COLUMNS))
     table = table.assign(
-        n_seeds=cells.size(), within_budget=cells["within_budget"].all(), exempt=cells["exempt"].all()
+        diverged=cells["diverged"].sum(min_count=1),
+        n_seeds=cells.size(),
+        within_budget=cells["within_budget"].all(),
+        exempt=cells["exempt"].all(),
     )
     return _best_first(table.reset_index())
 
@@ -158,10 +190,15 @@ def distillation_course(frame: pd.DataFrame) -> pd.DataFrame:
         it is the set itself. Empty where the records hold no snapshots.
     """
     # records without snapshots are left out first: `deduplicate` might prefer them to those with
-    taken = deduplicate(frame[frame["snapshots"].map(len) > 0])
-    return _course(
-        taken, "snapshots", ["fraction", "step", "distill_s", "accuracy"], ["prepare_s", "distill_s"]
-    )
+    taken = warm_seconds(deduplicate(frame[frame["snapshots"].map(len) > 0]))
+    of = ["fraction", "step", "distill_s", "accuracy"]
+    unknown = taken["distill_s"].isna()  # or of a cold job
+    points = [
+        [(*place, np.nan if without else seconds, accuracy) for *place, seconds, accuracy in row]
+        for row, without in zip(taken["snapshots"], unknown, strict=True)
+    ]
+    taken = taken.assign(snapshots=pd.Series(points, taken.index, dtype=object))
+    return _course(taken, "snapshots", of, ["prepare_s", "distill_s"])
 
 
 def _course(rows: pd.DataFrame, name: str, of: list[str], averaged: list[str]) -> pd.DataFrame:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from bench.analysis.aggregate import deduplicate, grouped
+from bench.analysis.aggregate import deduplicate, grouped, warm_seconds
 from bench.analysis.best import SIGNIFICANCE
 from bench.analysis.comparison import holm
 from bench.analysis.intervals import EXACT_DIGITS, floored, moderated, t_interval
@@ -101,22 +101,22 @@ def moved_cells(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
 
 def _cells(side: pd.DataFrame) -> pd.DataFrame:
     """A row per cell: accuracy and artifact by seed, seconds to prepare and distill, stored bytes."""
-    rows = deduplicate(side)
-    rows = rows.assign(
-        seconds=rows["prepare_s"] + rows["distill_s"],
-        scored=pd.Series(
-            list(zip(rows["seed"], rows["artifact"], rows["accuracy"], strict=True)), rows.index
-        ),
+    rows = warm_seconds(deduplicate(side))
+    scored = list(zip(rows["seed"], rows["artifact"], rows["accuracy"], strict=True))
+    found = (
+        grouped(rows.assign(scored=pd.Series(scored, rows.index)), CELL)
+        .agg(
+            seeds=("scored", tuple),
+            n_seeds=("accuracy", "size"),
+            prepare_s=("prepare_s", "mean"),
+            distill_s=("distill_s", "mean"),
+            stored_bytes=("stored_bytes", "max"),
+            exempt=("exempt", "all"),
+            within_budget=("within_budget", "all"),
+        )
+        .reset_index()
     )
-    found = grouped(rows, CELL)
-    return found.agg(
-        seeds=("scored", tuple),
-        n_seeds=("accuracy", "size"),
-        seconds=("seconds", "mean"),
-        stored_bytes=("stored_bytes", "max"),
-        exempt=("exempt", "all"),
-        within_budget=("within_budget", "all"),
-    ).reset_index()
+    return found.assign(seconds=found.pop("prepare_s") + found.pop("distill_s"))
 
 
 class _Spread(NamedTuple):

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,6 +16,7 @@ from bench.core.registry import choose, registered_blocks
 
 ARTIFACT_SCHEMA = 1
 PREPROCESS_PREFIX = "preprocess."  # of the tensors of a whitening, beside those of the set
+MOST_ENTRIES, MOST_CHARACTERS = 16, 64  # of a config and of a list in it, and of a text
 
 
 class DistilledDataset(nn.Module):
@@ -29,16 +30,12 @@ class DistilledDataset(nn.Module):
         preprocess: how pixels become what networks see; test images get the same treatment.
     """
 
-    images_as_bytes: ClassVar[frozenset[str]] = (
-        frozenset()
-    )  # tensors that hold pixels: 1 byte a value as uint8
-
     def __init__(self, preprocess: Preprocess) -> None:
         super().__init__()
         self.preprocess = preprocess
 
     def config(self) -> dict[str, Any]:
-        """The constructor's JSON-able arguments, less the tensors."""
+        """The constructor's arguments, less the tensors: see `check_config` for what they may be."""
         raise NotImplementedError
 
     def decode(self, items: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -55,15 +52,14 @@ class DistilledDataset(nn.Module):
 
     @property
     def n_stored(self) -> int:
-        """Stored floats: every tensor of the set counts."""
-        return sum(t.numel() for t in self.state_dict().values())
+        """Stored floats: every tensor of the set counts, see `stored_floats`."""
+        return sum(map(stored_floats, self.state_dict().values()))
 
     @property
-    def bytes_uint8(self) -> int:
-        """Bytes with stored images as one byte a value and everything else at fp32."""
-        return sum(
-            t.numel() * (1 if name in self.images_as_bytes else 4) for name, t in self.state_dict().items()
-        )
+    def bytes_uint8(self) -> int | None:
+        """Bytes with one a value for what is kept as uint8, the rest at fp32; None where all are floats."""
+        single = sum(t.numel() for t in self.state_dict().values() if t.dtype == torch.uint8)
+        return 4 * self.n_stored - 3 * single if single else None
 
     @property
     def transform_floats(self) -> int:
@@ -71,7 +67,8 @@ class DistilledDataset(nn.Module):
         return sum(t.numel() for t in self.preprocess.tensors().values())
 
     def save(self, path: str | Path) -> None:
-        """Write the tensors and a JSON header as one safetensors file."""
+        """Write the tensors and a JSON header as one safetensors file. Raises UserError as `check_config`."""
+        check_config(self.config())
         header = {
             "schema": ARTIFACT_SCHEMA,
             "parameterisation": type(self).__name__,
@@ -82,6 +79,40 @@ class DistilledDataset(nn.Module):
         held = {**self.state_dict(), **transform}
         tensors = {k: v.detach().cpu().contiguous() for k, v in held.items()}
         save_file(tensors, path, metadata={"ddbench": json.dumps(header)})
+
+
+def stored_floats(tensor: Tensor) -> int:
+    """How many floats a tensor counts as: one a number, two a number of 8 bytes."""
+    return tensor.numel() * max(1, tensor.element_size() // 4)
+
+
+def check_config(config: Mapping[str, Any]) -> None:
+    """Check that a config holds nothing that belongs into tensors, which count.
+
+    Args:
+        config: at most 16 entries: None, true or false, numbers, texts of at most 64 characters, and lists of
+            at most 16 of them, or of whole numbers, one for each class.
+
+    Raises:
+        UserError: for anything else.
+    """
+    if len(config) > MOST_ENTRIES:
+        raise UserError(f"config() has {len(config)} entries, of which {MOST_ENTRIES} are allowed")
+    for name, value in config.items():
+        values = value if isinstance(value, list | tuple) else [value]
+        short = len(values) <= MOST_ENTRIES or all(type(v) is int for v in values)
+        if not short or not all(map(_is_small, (name, *values))):
+            raise UserError(
+                f"config() must not hold {name[:MOST_CHARACTERS]}, but numbers, texts of {MOST_CHARACTERS} "
+                f"characters, lists of {MOST_ENTRIES} of them, and a whole number for each class: put what "
+                "is stored into tensors, which count"
+            )
+
+
+def _is_small(value: Any) -> bool:
+    if isinstance(value, str):
+        return len(value) <= MOST_CHARACTERS
+    return value is None or (isinstance(value, int | float) and abs(value) < 2**63)  # false for NaN
 
 
 def load_distilled(path: str | Path, device: torch.device | str = "cpu") -> DistilledDataset:
@@ -112,6 +143,7 @@ def load_distilled(path: str | Path, device: torch.device | str = "cpu") -> Dist
             if k.startswith(PREPROCESS_PREFIX)
         }
         preprocess = restore_preprocess(header["preprocess"], transform)
+        check_config(header["config"])
         artifact: DistilledDataset = cls(**tensors, **header["config"], preprocess=preprocess)
     except (SafetensorError, OSError, LookupError, TypeError, ValueError, AttributeError) as error:
         why = " ".join(str(error).split())

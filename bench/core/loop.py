@@ -9,6 +9,7 @@ import math
 import os
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from bench.core.distilled import DistilledDataset
 from bench.core.io import replacing, temporary
+from bench.core.timing import synchronize
 
 # of the steps, after which a snapshot is taken that may be scored; the artifact itself is the last
 SNAPSHOT_FRACTIONS = (0.1, 0.2, 0.5)
@@ -75,6 +77,7 @@ class Loop:
     """The loop of a distillation: it writes progress, snapshots and checkpoints, and checks the losses.
 
     A checkpoint is written when `every_s` seconds have passed since the last one, after the step that runs.
+    What reports, snapshots and checkpoints take is bookkeeping, and no part of the method's seconds.
     """
 
     def __init__(self, folder: Path | None = None, every_s: float = 30.0) -> None:
@@ -88,13 +91,40 @@ class Loop:
         self.total: int | None = None  # steps, once the method has named them
         # {"step", "fraction", "seconds", "file"} of each snapshot; the file is in `folder`
         self.snapshots: list[dict[str, Any]] = []
-        self.earlier_s = 0.0  # what killed processes spent on the steps that this one need not repeat
+        # what killed processes spent on the steps that this one need not repeat, and on keeping them
+        self.earlier_s = self.earlier_bookkeeping_s = 0.0
+        self._bookkeeping_s = 0.0  # of this process
         self._start = time.perf_counter()
+
+    def method_seconds(self, elapsed: float) -> float:
+        """The method's own seconds when `elapsed` have passed in this process.
+
+        Those of killed processes that need not be repeated are included, bookkeeping is not.
+        """
+        return elapsed - self._bookkeeping_s + self.earlier_s
 
     @property
     def seconds(self) -> float:
-        """Seconds of the steps so far, those of killed processes that need not be repeated included."""
-        return time.perf_counter() - self._start + self.earlier_s
+        """The method's own seconds so far."""
+        return self.method_seconds(time.perf_counter() - self._start)
+
+    @property
+    def bookkeeping_s(self) -> float:
+        """Seconds of reports, snapshots and checkpoints, those of killed processes included.
+
+        What a checkpoint took is known once it is written: one that a killed process left is without its own.
+        """
+        return self._bookkeeping_s + self.earlier_bookkeeping_s
+
+    @contextmanager
+    def bookkeeping(self, device: torch.device) -> Iterator[None]:
+        """Count what runs inside as bookkeeping, after the steps that the device still has to do."""
+        synchronize(device)
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._bookkeeping_s += time.perf_counter() - start
 
     def steps(
         self, total: int, synthetic: DistilledDataset, blame: str, **state: Stateful | torch.Generator
@@ -140,9 +170,10 @@ class Steps:
         snapshots = {max(1, round(f * self.total)): f for f in SNAPSHOT_FRACTIONS} if folder else {}
         snapshots.pop(self.total, None)
         if folder:
-            self._done = self._resume(folder)
-            if not self._done and self.total:
-                self._snapshot(folder, 0.0)  # the set to start from: shown, never scored
+            self._resume(folder)
+            if not self._done and self.total:  # the set to start from: shown, never scored
+                with self.loop.bookkeeping(self._device):
+                    self._snapshot(folder, 0.0)
         self._first, self._begin = self._done, time.perf_counter()
         looked = kept = self._begin
         for step in range(self._first, self.total):
@@ -155,9 +186,11 @@ class Steps:
                 self._look()
                 looked = now
             if folder and fraction:
-                self._snapshot(folder, fraction)
+                with self.loop.bookkeeping(self._device):
+                    self._snapshot(folder, fraction)
             if folder and keep:
-                self._keep(folder)
+                with self.loop.bookkeeping(self._device):
+                    self._keep(folder)
                 kept = time.perf_counter()
 
     def _look(self) -> None:
@@ -173,7 +206,8 @@ class Steps:
             loss = sum(losses) / len(losses)
             self._losses.clear()
         if self.loop.folder:
-            self._report(self.loop.folder, loss)
+            with self.loop.bookkeeping(self._device):
+                self._report(self.loop.folder, loss)
 
     def _report(self, folder: Path, loss: float | None) -> None:
         speed = (self._done - self._first) / (time.perf_counter() - self._begin)
@@ -182,10 +216,8 @@ class Steps:
 
     def _snapshot(self, folder: Path, fraction: float) -> None:
         name, seconds = f"snapshot-{self._done}.safetensors", self.loop.seconds
-        synthetic = self._things["synthetic"]
-        assert isinstance(synthetic, DistilledDataset)
         with replacing(folder / name) as path:
-            synthetic.save(path)
+            self._synthetic.save(path)
         taken = {"step": self._done, "fraction": fraction, "seconds": seconds, "file": name}
         self.loop.snapshots.append(taken)
 
@@ -196,6 +228,7 @@ class Steps:
             "total": self.total,
             "done": self._done,
             "seconds": self.loop.seconds,
+            "bookkeeping_s": self.loop.bookkeeping_s,
             "snapshots": self.loop.snapshots,
             "state": self._state(),
         }
@@ -204,10 +237,18 @@ class Steps:
         with replacing(folder / CHECKPOINT) as path:
             path.write_bytes(hashlib.sha256(payload).digest() + payload)
 
-    def _resume(self, folder: Path) -> int:
-        """Restore the checkpoint, if there is one that is whole and fits; returns the steps done by then."""
-        if not (folder / CHECKPOINT).exists():
-            return 0
+    def _resume(self, folder: Path) -> None:
+        """Restore the checkpoint, if there is one that is whole and fits."""
+        with self.loop.bookkeeping(self._device):
+            found = self._restored(folder) if (folder / CHECKPOINT).exists() else None
+        if found is not None:
+            self._done = found["done"]
+            self.loop.snapshots = found["snapshots"]
+            self.loop.earlier_s += found["seconds"] - self.loop.seconds
+            self.loop.earlier_bookkeeping_s = found["bookkeeping_s"]
+
+    def _restored(self, folder: Path) -> dict[str, Any] | None:
+        """The checkpoint, all things set to it; None, and they are as before, where it does not fit."""
         start = copy.deepcopy(self._state())
         try:
             found = _read_checkpoint(folder)
@@ -216,11 +257,18 @@ class Steps:
             self._restore(found["state"])
         except Exception:  # damaged, or of other code: a thing may raise anything for what is not its own
             self._restore(start)
-            return 0
-        self.loop.snapshots = found["snapshots"]
-        self.loop.earlier_s += found["seconds"] - self.loop.seconds
-        done: int = found["done"]
-        return done
+            return None
+        return found
+
+    @property
+    def _device(self) -> torch.device:
+        return next((t.device for t in self._synthetic.state_dict().values()), torch.device("cpu"))
+
+    @property
+    def _synthetic(self) -> DistilledDataset:
+        synthetic = self._things["synthetic"]
+        assert isinstance(synthetic, DistilledDataset)
+        return synthetic
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -250,6 +298,8 @@ def _read_checkpoint(folder: Path) -> dict[str, Any]:
     if hashlib.sha256(payload).digest() != digest:
         raise ValueError("it does not match its checksum")
     found: dict[str, Any] = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    if "bookkeeping_s" not in found:
+        raise ValueError("its seconds are not the method's own")
     gone = [taken["file"] for taken in found["snapshots"] if not (folder / taken["file"]).is_file()]
     if gone:
         raise ValueError(f"it lacks {gone[0]}")

@@ -20,8 +20,9 @@ class Scores:
 
     accuracies: list[float]
     class_accuracies: list[list[float | None]]  # per student and class; None: no image of that class
-    calibration_errors: list[float]
-    agreement: float | None  # None for one student
+    calibration_errors: list[float | None]  # None: diverged
+    agreement: float | None  # of those that did not diverge; None for fewer than two
+    diverged: int  # students with logits that are not finite for some image
 
 
 @torch.inference_mode()
@@ -52,13 +53,15 @@ def score_students(
     labels = labels.cpu()  # from here on on the host: one number for each student and image
     correct = (predicted == labels).double()
     by_class = class_accuracies(correct, labels, n_classes).tolist()
-    errors = calibration_errors(confidences.nan_to_num(1 / n_classes), correct)
-    agreed = agreement(predicted).item()
+    sound = ~confidences.isnan().any(1)  # [S]; the others' predictions claim nothing
+    errors = iter(calibration_errors(confidences[sound], correct[sound]).tolist())
+    agreed = agreement(predicted[sound]).item() if sound.sum() > 1 else None
     return Scores(
         accuracies=correct.mean(1).tolist(),
         class_accuracies=[[None if math.isnan(a) else a for a in accuracies] for accuracies in by_class],
-        calibration_errors=errors.tolist(),
-        agreement=None if math.isnan(agreed) else agreed,
+        calibration_errors=[next(errors) if finite else None for finite in sound.tolist()],
+        agreement=agreed,
+        diverged=int((~sound).sum()),
     )
 
 

@@ -126,6 +126,23 @@ def _announce(training_set: TrainingSet, students: int, then: int) -> None:
     counting.announce(students * recipe.n_steps(n_images), recipe.batch_size, n_images, students * then)
 
 
+def rehearse(distilled: DistilledDataset, setting: EvaluationSetting, students: int) -> None:
+    """Train this many students for two steps and score them on a few images, which nobody reads.
+
+    Lazy imports and first calls of libraries are then no part of what is timed next.
+    """
+    device = setting.device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        training_set = setting.training_set(distilled)
+        found = train_students(
+            lambda i: setting.build(random.generator(0, "rehearsal", i, "init")),
+            replace(training_set, recipe=replace(training_set.recipe, steps=2, epochs=None)),
+            [random.generator(0, "rehearsal", i, "order") for i in range(students)],
+        )
+        few, labels = (t[:2].to(device) for t in (setting.data.test.images, setting.data.test.labels))
+        score_students(found[2].logits, few, labels, distilled.preprocess, setting.data.n_classes)
+
+
 def learning_rate(
     distilled: DistilledDataset, protocol: Protocol, tuned: Tensors | None
 ) -> tuple[float, LrFrom, dict[str, float] | None]:

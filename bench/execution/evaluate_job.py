@@ -13,8 +13,8 @@ from bench.core.distilled import DistilledDataset, load_distilled
 from bench.core.networks.architecture import parse_architecture
 from bench.core.registry import method_package
 from bench.data.dataset import Dataset
-from bench.evaluation.scoring import EvaluationSetting, Tensors, rates_on_holdout, train_and_score
-from bench.evaluation.storage import measure_storage
+from bench.evaluation.scoring import EvaluationSetting, Tensors, rates_on_holdout, rehearse, train_and_score
+from bench.evaluation.storage import check_header, measure_storage
 from bench.execution.store import WEIGHTS, Store
 from bench.planning.protocols import Protocol
 from bench.records.schema import Cost, Metrics, Record, Snapshot
@@ -43,11 +43,14 @@ def evaluate_artifact(
     distilled, setting = _load_setting(store, inputs, identity, data, where)
     if identity.get("snapshots"):  # of which the last is the set itself
         counting.announce_rounds(max(1, len(meta.get("snapshots", []))))
+    folder = store.artifact(inputs["artifact"])
+    check_header(folder / WEIGHTS, distilled, data.n_classes)
     tuned = load_file(store.artifact(inputs["rate"]) / WEIGHTS) if "rate" in inputs else None
+    _rehearse_once(distilled, setting, setting.students)
     with timing.measure(setting.device) as measured:
         result = train_and_score(distilled, setting, tuned, identity.get("curve", ()))
     scores = result.scores
-    folder = store.artifact(inputs["artifact"])
+    costs = {role: store.meta(needed)["cost"] for role, needed in inputs.items()}
     return Record(
         key=key,
         artifact=inputs["artifact"],
@@ -70,34 +73,51 @@ def evaluate_artifact(
             class_accuracies=scores.class_accuracies,
             calibration_errors=scores.calibration_errors,
             agreement=scores.agreement,
+            diverged=scores.diverged,
             curve=result.curve,
             snapshots=_progress(folder, meta.get("snapshots", []), setting, tuned, scores.accuracies)
             if identity.get("snapshots")
             else None,
         ),
         training=result.training,
-        storage=measure_storage(distilled, data, method["ipc"]),
-        cost=_cost(meta["cost"], measured, setting.device, where),
+        storage=measure_storage(distilled, data, method["ipc"], setting.teacher),
+        cost=_cost(costs, measured, setting.device, where),
         versions=where["versions"] | method_package(method["method"]),
     )
 
 
 def _cost(
-    spent: Mapping[str, Any], measured: timing.Measured, device: torch.device, where: Mapping[str, Any]
+    spent: Mapping[str, Mapping[str, Any]],
+    measured: timing.Measured,
+    device: torch.device,
+    where: Mapping[str, Any],
 ) -> Cost:
-    """What the artifact had cost, and the evaluation's own seconds and memory."""
-    peaks = {**spent["peak_memory"], "evaluate": measured.peak_bytes}
+    """What the inputs had cost, by role, and the evaluation's own seconds and memory."""
+    made, teacher, rate = spent["artifact"], spent.get("teacher"), spent.get("rate")
+    peaks = {**made["peak_memory"], "evaluate": measured.peak_bytes}
+    cold = [*made.get("cold", [])]
+    if teacher is not None:
+        peaks["teacher"] = teacher["peak_memory"]["prepare"]
+        cold += [] if teacher["warm"] else ["teacher"]
+    if rate is not None:
+        peaks |= rate["peak_memory"]
+        cold += [] if rate["warm"] else ["tune"]
     return Cost(
-        prepare_s=spent["prepare_s"],
-        distill_s=spent["distill_s"],
+        prepare_s=made["prepare_s"],
+        prerequisites_s=made.get("prerequisites_s"),
+        teacher_s=0.0 if teacher is None else teacher["prepare_s"],
+        distill_s=made["distill_s"],
+        bookkeeping_s=made.get("bookkeeping_s"),
+        tune_s=0.0 if rate is None else rate["tune_s"],
         evaluate_s=measured.seconds,
         peak_memory_bytes=max(peaks.values()),
         peak_memory=peaks,
-        device=spent["device"] or timing.device_name(device),  # a set from elsewhere has no device of its own
+        device=made["device"] or timing.device_name(device),  # a set from elsewhere has no device of its own
         cpus=where["cpus"],
         gpus=where["gpus"],
-        exclusive=where["exclusive"] and spent["exclusive"],
+        exclusive=where["exclusive"] and all(cost["exclusive"] for cost in spent.values()),
         warm=where["warm"],
+        cold=cold if where["warm"] else [*cold, "evaluate"],
     )
 
 
@@ -129,10 +149,26 @@ def _progress(
 
 def tune_rate(
     store: Store, inputs: Mapping[str, str], identity: dict[str, Any], data: Dataset, where: dict[str, Any]
-) -> dict[str, Tensor]:
-    """What each learning rate of the protocol scores on a hold-out of the training set."""
+) -> tuple[dict[str, Tensor], timing.Measured]:
+    """What each learning rate of the protocol scores on a hold-out of the training set, and what it takes."""
     distilled, setting = _load_setting(store, inputs, identity, data, where)
-    return rates_on_holdout(distilled, setting, identity["fraction"])
+    _rehearse_once(distilled, setting, setting.students * len(setting.protocol.rates))
+    with timing.measure(setting.device) as measured:
+        tensors = rates_on_holdout(distilled, setting, identity["fraction"])
+    return tensors, measured
+
+
+_rehearsed: set[tuple[object, ...]] = set()  # in this process
+
+
+def _rehearse_once(distilled: DistilledDataset, setting: EvaluationSetting, students: int) -> None:
+    """`rehearse` what this process has not done yet: such students, so many, on such a set."""
+    protocol = setting.protocol.model_dump_json(exclude={"name", "version", "about"})
+    key = (type(distilled), setting.data.fingerprint, setting.architecture.label, protocol, students)
+    if key not in _rehearsed:
+        with counting.counting(counting.WorkCounter()):  # it is no part of the job's progress
+            rehearse(distilled, setting, students)
+        _rehearsed.add(key)
 
 
 def _load_setting(

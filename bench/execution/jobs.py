@@ -28,9 +28,11 @@ from bench.core.registry import block_class, method_package
 from bench.data.cache import prepare_dataset, read_dataset
 from bench.data.dataset import Dataset, Split
 from bench.data.spec import DatasetSpec
+from bench.evaluation.storage import check_header
 from bench.execution.evaluate_job import evaluate_artifact, tune_rate
 from bench.execution.step_reports import reporting
 from bench.execution.store import WEIGHTS, Store
+from bench.execution.warm_up import warm_up, warm_up_for
 from bench.planning.graph import Job
 from bench.planning.sweep import build_method
 from bench.records.schema import ANY_ARCHITECTURE, dump_record
@@ -75,15 +77,6 @@ def _dataset(path: str, spec: str, fingerprint: str) -> Dataset:
 def _train_split(whole: Dataset, device: torch.device) -> Split:
     """The training set on the device, once per process."""
     return whole.train.to(device)
-
-
-@functools.cache
-def warm_up(device: torch.device) -> None:
-    """Do once per process what is no job's own cost: lazy imports, first calls of libraries."""
-    weight = torch.zeros(1, 1, 3, 3, device=device, requires_grad=True)
-    optimiser = torch.optim.SGD([weight], lr=0.1, momentum=0.9)
-    torch.nn.functional.conv2d(torch.zeros(1, 1, 8, 8, device=device), weight).sum().backward()
-    optimiser.step()
 
 
 _jobs_run = 0  # in this process
@@ -194,6 +187,7 @@ def _meta(job: Job, context: JobContext, device: torch.device, cost: dict[str, A
 def _run_prepare(job: Job, store: Store, context: JobContext, device: torch.device) -> None:
     problem = _problem(job, store, context, device)
     prepare = block_class(job.identity["block"])(**job.identity["values"])
+    warm_up_for(prepare, job.identity, problem)
     with timing.measure(device) as measured:
         tensors = prepare.build(problem)
     cost = {"prepare_s": measured.seconds, "peak_memory": {"prepare": measured.peak_bytes}}
@@ -206,23 +200,27 @@ def _run_prepare(job: Job, store: Store, context: JobContext, device: torch.devi
 def _run_distill(job: Job, store: Store, context: JobContext, device: torch.device) -> None:
     problem = _problem(job, store, context, device)
     method = build_method(job.identity["method"], job.identity["hyperparameters"])
+    warm_up_for(method, job.identity, problem)
     loop = Loop(folder := store.checkpoint(job.key))
     try:
         with timing.measure(device) as measured:
             distilled = method.distill(dataclasses.replace(problem, loop=loop))
         bad = [name for name, t in distilled.state_dict().items() if not torch.isfinite(t).all()]
+        if distilled.preprocess != problem.preprocess:
+            raise ValueError("the set must keep the problem's preprocess: its numbers are not counted")
         if bad:
             raise Diverged(f"{', '.join(bad)} not finite: lower the method's learning rate")
     except Diverged:
         shutil.rmtree(folder, ignore_errors=True)  # from there it would diverge again
         raise
-    prepared = [store.meta(key)["cost"] for key in job.inputs.values()]
-    peaks = [c["peak_memory"]["prepare"] for c in prepared]
-    seconds = measured.seconds + loop.earlier_s
+    seconds = loop.method_seconds(measured.seconds)
+    spent = _prerequisites(job, store)
     cost = {
-        "prepare_s": sum(c["prepare_s"] for c in prepared),
+        **spent,
         "distill_s": seconds,
-        "peak_memory": {"distill": measured.peak_bytes} | ({"prepare": max(peaks)} if peaks else {}),
+        "bookkeeping_s": loop.bookkeeping_s,
+        "peak_memory": {"distill": measured.peak_bytes, **spent["peak_memory"]},
+        "cold": spent["cold"] + ([] if _jobs_run else ["distill"]),
     }
     last = {"step": loop.total, "fraction": 1.0, "seconds": seconds, "file": WEIGHTS}
     snapshots = [*loop.snapshots, last] if loop.total else []
@@ -230,11 +228,28 @@ def _run_distill(job: Job, store: Store, context: JobContext, device: torch.devi
 
     def write(artifact: Path) -> None:
         distilled.save(artifact / WEIGHTS)
+        check_header(artifact / WEIGHTS, distilled, problem.n_classes)
         for taken in loop.snapshots:
             shutil.copyfile(folder / taken["file"], artifact / taken["file"])
 
     store.publish(job.key, meta, write)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _prerequisites(job: Job, store: Store) -> dict[str, Any]:
+    """What a job's inputs had cost: seconds, also by role (experts/3/7 is experts), and peak memory."""
+    costs = {role: store.meta(key)["cost"] for role, key in job.inputs.items()}
+    by_role: dict[str, float] = {}
+    for role, cost in costs.items():
+        name = role.partition("/")[0]
+        by_role[name] = by_role.get(name, 0.0) + cost["prepare_s"]
+    peaks = [cost["peak_memory"]["prepare"] for cost in costs.values()]
+    return {
+        "prepare_s": sum(cost["prepare_s"] for cost in costs.values()),
+        "prerequisites_s": by_role,
+        "peak_memory": {"prepare": max(peaks)} if peaks else {},
+        "cold": [] if all(cost["warm"] for cost in costs.values()) else ["prepare"],
+    }
 
 
 def _where(job: Job, context: JobContext, device: torch.device) -> dict[str, Any]:
@@ -251,8 +266,7 @@ def _where(job: Job, context: JobContext, device: torch.device) -> dict[str, Any
 
 def _run_tune(job: Job, store: Store, context: JobContext, device: torch.device) -> None:
     data, where = _load(job, context), _where(job, context, device)
-    with timing.measure(device) as measured:
-        tensors = tune_rate(store, job.inputs, job.identity, data, where)
+    tensors, measured = tune_rate(store, job.inputs, job.identity, data, where)
     cost = {"tune_s": measured.seconds, "peak_memory": {"tune": measured.peak_bytes}}
     store.publish(
         job.key, _meta(job, context, device, cost), lambda folder: save_file(tensors, folder / WEIGHTS)

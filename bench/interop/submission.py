@@ -24,7 +24,7 @@ from bench.data.cache import prepare_dataset, read_dataset
 from bench.data.dataset import Dataset
 from bench.data.spec import DatasetSpec
 from bench.evaluation.scoring import EvaluationResult, EvaluationSetting, train_and_score
-from bench.evaluation.storage import measure_storage
+from bench.evaluation.storage import check_header, measure_storage, weight_bytes
 from bench.execution.store import WEIGHTS, Store
 from bench.planning.graph import Cell, EvaluationSpec, Job, make_job, plan_evaluations, plan_sweep
 from bench.planning.protocols import Protocol, load_protocol, load_protocols
@@ -126,6 +126,7 @@ class Submission:
             "dataset_fingerprint": (record.dataset_fingerprint, made["dataset"]),
             "cost.prepare_s": (record.cost.prepare_s, meta["cost"]["prepare_s"]),
             "cost.distill_s": (record.cost.distill_s, meta["cost"]["distill_s"]),
+            "cost.bookkeeping_s": (record.cost.bookkeeping_s, meta["cost"].get("bookkeeping_s")),
         }
         if "dataset_spec" in meta:
             said["dataset"] = (record.dataset, meta["dataset_spec"]["label"])
@@ -141,11 +142,13 @@ class Submission:
 
     def _miscounted(self, record: Record) -> str | None:
         try:
-            distilled = load_distilled(self._store.artifact(record.artifact) / WEIGHTS)
+            distilled = load_distilled(path := self._store.artifact(record.artifact) / WEIGHTS)
+            check_header(path, distilled, record.n_classes)
         except UserError as error:
             return str(error)
         counted = measure_storage(distilled, self._data(record), record.ipc)
-        names = [n for n in type(counted).model_fields if getattr(counted, n) != getattr(record.storage, n)]
+        of_the_set = [name for name in type(counted).model_fields if name != "teacher_bytes"]
+        names = [n for n in of_the_set if getattr(counted, n) != getattr(record.storage, n)]
         told = (f"{n} {getattr(record.storage, n)}, counted {getattr(counted, n)}" for n in names)
         return f"storage: {'; '.join(told)}" if names else None
 
@@ -274,6 +277,8 @@ class Submission:
             if state is not None:
                 raise UserError(f"artifacts/{key}, the teacher, is not there: contribute it too")
             teacher = load_file(self._store.artifact(key) / WEIGHTS)
+        if record.storage.teacher_bytes not in (None, counted := weight_bytes(teacher or {})):
+            raise UserError(f"storage: teacher_bytes {record.storage.teacher_bytes}, counted {counted}")
         torch.set_num_threads(min(record.cost.cpus or 1, os.cpu_count() or 1))
         on_gpu = record.cost.gpus > 0 and torch.cuda.is_available()
         device = torch.device("cuda:0" if on_gpu else "cpu")

@@ -19,16 +19,16 @@ from bench.records.schema import Metrics, Record
 TRAINING_COLUMNS = ["labels", "soft", "augment", "cutmix", "preprocess", "steps"]
 MEASURED_COLUMNS = ["calibration_error", "agreement", "worst_class"]
 COMPOSED_OF = ["parameterisation", "objective"]  # of the method `compose`; missing for the others
+SECONDS = ["prepare_s", "teacher_s", "distill_s", "bookkeeping_s", "tune_s", "evaluate_s"]
 COST_COLUMNS = [
-    "prepare_s",
-    "distill_s",
-    "evaluate_s",
+    *SECONDS,
+    "prerequisites_s",
     "peak_memory_bytes",
     "device",
     "cpus",
     "gpus",
     "exclusive",
-    "warm",
+    "cold",
 ]
 
 Row = dict[str, Any]  # one row of a frame
@@ -63,7 +63,12 @@ def _n_students(records: Sequence[Record]) -> list[int]:
 
 
 def _calibration_error(records: Sequence[Record]) -> Floats:
-    return _means([[] if m is None else m.calibration_errors for m in _metrics(records)])
+    found = [[] if m is None else m.calibration_errors for m in _metrics(records)]
+    return _means([[error for error in errors if error is not None] for errors in found])
+
+
+def _diverged(records: Sequence[Record]) -> list[int | None]:
+    return [None if m is None else m.diverged for m in _metrics(records)]
 
 
 def _agreement(records: Sequence[Record]) -> Floats:
@@ -118,6 +123,19 @@ def _hyperparameters(records: Sequence[Record]) -> list[str]:
     return [json.dumps(record.hyperparameters, sort_keys=True) for record in records]
 
 
+def _prerequisites(records: Sequence[Record]) -> list[str | None]:
+    found = [record.cost.prerequisites_s for record in records]
+    return [None if seconds is None else json.dumps(seconds, sort_keys=True) for seconds in found]
+
+
+def _cold(records: Sequence[Record]) -> list[list[str]]:
+    """A record that does not name its cold phases says only whether the evaluation was one."""
+    return [
+        (["evaluate"] if not cost.warm else []) if cost.cold is None else list(cost.cold)
+        for cost in (record.cost for record in records)
+    ]
+
+
 def _versions(records: Sequence[Record]) -> list[str]:
     return [json.dumps(record.versions, sort_keys=True) for record in records]
 
@@ -146,6 +164,7 @@ COLUMNS: dict[str, RecordColumn] = {
     "steps": RecordColumn(WHOLE, "training.steps"),
     "calibration_error": RecordColumn(REAL, _calibration_error),  # mean of the students
     "agreement": RecordColumn(REAL, _agreement),
+    "diverged": RecordColumn(WHOLE, _diverged),
     "worst_class": RecordColumn(REAL, _worst_class),  # mean of the students
     "curve": RecordColumn(_CURVE, _curve),
     "snapshots": RecordColumn(_SNAPSHOTS, _snapshots),
@@ -153,18 +172,18 @@ COLUMNS: dict[str, RecordColumn] = {
     "stored_floats": RecordColumn(WHOLE, "storage.floats"),
     "stored_bytes": RecordColumn(WHOLE, "storage.bytes"),
     "stored_bytes_uint8": RecordColumn(WHOLE, "storage.bytes_uint8"),
+    "teacher_bytes": RecordColumn(WHOLE, "storage.teacher_bytes"),
     "ipc_equivalent": RecordColumn(REAL, "storage.ipc_equivalent"),
     "within_budget": RecordColumn(YES, "storage.within_budget"),
     "exempt": RecordColumn(YES, "storage.exempt"),
-    "prepare_s": RecordColumn(REAL, "cost.prepare_s"),
-    "distill_s": RecordColumn(REAL, "cost.distill_s"),
-    "evaluate_s": RecordColumn(REAL, "cost.evaluate_s"),
+    **{name: RecordColumn(REAL, f"cost.{name}") for name in SECONDS},
+    "prerequisites_s": RecordColumn(TEXT, _prerequisites),
     "peak_memory_bytes": RecordColumn(WHOLE, "cost.peak_memory_bytes"),
     "device": RecordColumn(TEXT, "cost.device"),
     "cpus": RecordColumn(WHOLE, "cost.cpus"),
     "gpus": RecordColumn(REAL, "cost.gpus"),
     "exclusive": RecordColumn(YES, "cost.exclusive"),
-    "warm": RecordColumn(YES, "cost.warm"),
+    "cold": RecordColumn(pa.list_(TEXT), _cold),
     "key": RecordColumn(TEXT, "key"),
     "artifact": RecordColumn(TEXT, "artifact"),
     "method_name": RecordColumn(TEXT, "method"),

@@ -14,6 +14,7 @@ ANY_ARCHITECTURE: Final = "any"  # the distillation architecture of a method tha
 _CANONICAL = json.JSONEncoder(sort_keys=True)
 Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]  # fits into int64, the type of a column
 LrFrom = Literal["protocol", "artifact", "holdout"]
+Phase = Literal["prepare", "teacher", "distill", "tune", "evaluate"]
 
 
 class _Part(BaseModel):
@@ -25,28 +26,37 @@ class Storage(_Part):
 
     floats: Whole = Field(ge=0)
     bytes: Whole = Field(ge=0)  # floats at fp32
-    bytes_uint8: Whole = Field(ge=0)  # the same with images stored as one byte per value
+    # of images that are kept, and were scored, at one byte a value; None: they are floats
+    bytes_uint8: Whole | None = Field(default=None, ge=0)
     ipc_equivalent: float = Field(ge=0)  # floats / (classes x C x H x W)
     within_budget: bool
     exempt: bool  # not distilled (the whole training set), so that no budget applies
     transform_floats: Whole = Field(
         default=0, ge=0
     )  # of the whitening, which belongs to the data and not to the budget
+    # of the network that labels what students are trained on, no part of the budget; None: not recorded
+    teacher_bytes: Whole | None = Field(default=None, ge=0)
 
 
 class Cost(_Part):
     """Measured costs: seconds of wall-clock time, synchronised with the device, and peak memory in bytes."""
 
     prepare_s: float = Field(ge=0)  # of all prerequisites, charged in full to every record that uses them
-    distill_s: float | None = Field(ge=0)  # None: distilled elsewhere, not measured
+    prerequisites_s: dict[str, float] | None = None  # the same by role; None: not recorded
+    teacher_s: float | None = Field(default=None, ge=0)  # 0: the protocol has none; None: not recorded
+    distill_s: float | None = Field(ge=0)  # the method's own; None: distilled elsewhere, not measured
+    # of reports, snapshots and checkpoints while it was distilled; None: not recorded
+    bookkeeping_s: float | None = Field(default=None, ge=0)
+    tune_s: float | None = Field(default=None, ge=0)  # of choosing a learning rate; as teacher_s
     evaluate_s: float = Field(ge=0)
-    peak_memory_bytes: Whole = Field(ge=0)  # the largest of the three phases
-    peak_memory: dict[str, int]  # by phase: prepare, distill, evaluate
+    peak_memory_bytes: Whole = Field(ge=0)  # the largest of the phases
+    peak_memory: dict[str, int]  # by phase
     device: str
     cpus: Whole
     gpus: float
     exclusive: bool  # the job had its device to itself
-    warm: bool  # the process had run a job before this one
+    warm: bool  # the process of the evaluation had run a job before
+    cold: list[Phase] | None = None  # phases whose process had run no job before; None: not recorded
 
 
 class StudentTraining(_Part):
@@ -84,8 +94,10 @@ class Metrics(_Part):
     """Further metrics of the same predictions."""
 
     class_accuracies: list[list[float | None]]  # per student and class; None: no test images
-    calibration_errors: list[float]  # expected calibration error per student, 15 bins
-    agreement: float | None  # share of equal predictions, mean over pairs of students; None: one student
+    calibration_errors: list[float | None]  # expected calibration error per student, 15 bins; None: diverged
+    # share of equal predictions, mean over pairs of students that did not diverge; None: fewer than two
+    agreement: float | None
+    diverged: Whole | None = Field(default=None, ge=0)  # students with logits not finite; None: not recorded
     curve: list[CurvePoint] = []
     snapshots: list[Snapshot] | None = None  # the last one is the final set; None: not requested
 

@@ -22,7 +22,7 @@ from bench.core.registry import method_class
 from bench.data.cache import prepare_dataset, read_dataset
 from bench.data.dataset import Dataset
 from bench.data.spec import DatasetSpec
-from bench.evaluation.storage import measure_storage
+from bench.evaluation.storage import check_header, measure_storage
 
 TINY = "convnet-d1-w4"
 
@@ -165,6 +165,7 @@ def check_storage(method: Method) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "data.safetensors"
         distilled.save(path)
+        check_header(path, distilled, digits().n_classes)
         stored = load_distilled(path)
     assert (stored.n_stored, stored.bytes_uint8) == (distilled.n_stored, distilled.bytes_uint8)
     for before, after in zip(distilled.decode(), stored.decode(), strict=True):

@@ -19,7 +19,7 @@ from bench.data.dataset import Dataset
 from bench.evaluation.metrics import score_students
 from bench.evaluation.scoring import EvaluationSetting
 from bench.evaluation.students import train_students
-from bench.execution.jobs import warm_up
+from bench.execution.warm_up import warm_up
 from bench.planning.estimate import SETS, Estimator, Source
 from bench.planning.graph import Job
 from bench.planning.protocols import Protocol

@@ -12,11 +12,17 @@ from helpers.report import COLUMNS
 from scipy import stats
 
 from bench.analysis import aggregate
-from bench.analysis.aggregate import metrics_summary, summary_frame, training_course, transfer
+from bench.analysis.aggregate import (
+    distillation_course,
+    metrics_summary,
+    summary_frame,
+    training_course,
+    transfer,
+)
 from bench.core.errors import UserError
 from bench.records.columns import MEASURED_COLUMNS, record_frame
 from bench.records.reader import read_records
-from bench.records.schema import CurvePoint, Metrics, Record
+from bench.records.schema import CurvePoint, Metrics, Record, Snapshot
 
 # --- statistics ---------------------------------------------------------------------------------------------
 
@@ -191,6 +197,77 @@ def test_metrics_are_averaged_over_students_then_seeds() -> None:
     assert row["agreement"] == pytest.approx(0.8)
     assert row["accuracy_mean"] == pytest.approx(0.75)
     assert row["n_seeds"] == 2
+
+
+def diverged(seed: int, count: int | None, errors: list[float | None]) -> Record:
+    metrics = Metrics(class_accuracies=[[0.5]], calibration_errors=errors, agreement=None, diverged=count)
+    return make(accuracies=(0.1, 0.5), seed=seed, metrics=metrics, training=trained())
+
+
+def test_diverged_students_are_counted_over_seeds() -> None:
+    records = [diverged(0, 1, [None, 0.2]), diverged(1, 0, [0.3, 0.5]), diverged(2, 1, [0.2, None])]
+    frame = record_frame(records)
+    assert list(frame["diverged"]) == [1, 0, 1]
+    assert list(frame["calibration_error"]) == pytest.approx([0.2, 0.4, 0.2])
+    for table in (summary_frame(frame), metrics_summary(frame)):
+        assert list(table["diverged"]) == [2]
+    assert list(summary_frame(frame)["accuracy_mean"]) == pytest.approx([0.3])
+
+
+def test_without_any_sound_student_there_is_no_calibration_error() -> None:
+    (row,) = metrics_summary(record_frame([diverged(0, 2, [None, None])])).to_dict("records")
+    assert math.isnan(row["calibration_error"])
+    assert row["diverged"] == 2
+
+
+def test_what_records_do_not_hold_is_missing_and_not_zero() -> None:
+    (row,) = summary_frame(record_frame([make()])).to_dict("records")
+    for name in ("diverged", "teacher_s", "bookkeeping_s", "tune_s", "teacher_bytes"):
+        assert math.isnan(row[name]), name
+
+
+# --- seconds ------------------------------------------------------------------------------------------------
+
+
+def timed(seed: int, cold: list[str] | None, **fields: Any) -> Record:
+    """10 s, 20 s, ... of each phase for seeds 0, 1, ..."""
+    names = ("prepare_s", "teacher_s", "distill_s", "bookkeeping_s", "tune_s", "evaluate_s")
+    return make(seed=seed, cost={**dict.fromkeys(names, 10.0 * (seed + 1)), "cold": cold}, **fields)
+
+
+def test_seconds_are_of_warm_jobs_where_there_are_any() -> None:
+    records = [timed(0, ["distill", "teacher"]), timed(1, ["teacher", "evaluate"]), timed(2, ["teacher"])]
+    (row,) = summary_frame(record_frame(records)).to_dict("records")
+    assert (row["prepare_s"], row["tune_s"]) == (20, 20), "all"
+    assert (row["distill_s"], row["bookkeeping_s"]) == (25, 25), "of the second and third"
+    assert row["evaluate_s"] == 20, "of the first and third"
+    assert row["teacher_s"] == 20, "all were cold"
+    assert row["cold"] == "teacher"
+
+
+def test_cells_do_not_lend_each_other_warm_jobs() -> None:
+    records = [timed(0, ["distill"]), timed(1, []), timed(0, ["distill"], method="dc")]
+    table = summary_frame(record_frame(records)).set_index("method")
+    assert table["distill_s"].to_dict() == {"dm": 20, "dc": 10}
+    assert table["cold"].to_dict() == {"dm": "", "dc": "distill"}
+
+
+def test_an_old_record_names_the_evaluation_at_most() -> None:
+    old = timed(0, None)
+    cold = old.model_copy(update={"cost": old.cost.model_copy(update={"warm": False})})
+    assert list(record_frame([old, cold])["cold"]) == [[], ["evaluate"]]
+
+
+def test_the_course_of_a_distillation_is_of_warm_ones() -> None:
+    def taken(seed: int, cold: list[str]) -> Record:
+        ends = [Snapshot(fraction=1.0, step=5, seconds=10.0 * (seed + 1), accuracies=[0.5])]
+        metrics = Metrics(class_accuracies=[[0.5]], calibration_errors=[0.1], agreement=None, snapshots=ends)
+        return timed(seed, cold, metrics=metrics, training=trained())
+
+    (row,) = distillation_course(record_frame([taken(0, ["distill"]), taken(1, [])])).to_dict("records")
+    assert (row["distill_s"], row["prepare_s"], row["n_seeds"]) == (20, 15, 2)
+    (row,) = distillation_course(record_frame([taken(0, ["distill"])])).to_dict("records")
+    assert row["distill_s"] == 10
 
 
 def test_a_seed_without_metrics_is_not_filled_in() -> None:

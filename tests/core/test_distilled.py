@@ -126,7 +126,7 @@ def test_position_implies_the_label_and_labels_cost_nothing(dtype: torch.dtype) 
     _, labels = artifact.decode()
     assert labels.tolist() == [0, 0, 1, 2, 2, 2]
     assert artifact.n_stored == 6 * 3 * 4 * 4
-    assert artifact.bytes_uint8 == 6 * 3 * 4 * 4
+    assert artifact.bytes_uint8 == (6 * 3 * 4 * 4 if dtype == torch.uint8 else None)
 
 
 def test_what_is_not_an_image_costs_four_bytes() -> None:
@@ -135,9 +135,57 @@ def test_what_is_not_an_image_costs_four_bytes() -> None:
             super().__init__(images, counts, preprocess)
             self.register_buffer("matrix", torch.zeros(5, 7))
 
-    artifact = WithMatrix(torch.zeros(3, 1, 2, 2), [3], Preprocess((0.0,), (1.0,)))
+    artifact = WithMatrix(torch.zeros(3, 1, 2, 2, dtype=torch.uint8), [3], Preprocess((0.0,), (1.0,)))
     assert artifact.n_stored == 12 + 35
     assert artifact.bytes_uint8 == 12 + 4 * 35
+
+
+def test_numbers_of_eight_bytes_count_twice() -> None:
+    assert pixels(torch.float64).n_stored == 2 * pixels(torch.float32).n_stored
+
+
+class Configured(Pixels):
+    """A set whose config is what a test says."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__(torch.zeros(1, 1, 2, 2), [1], Preprocess((0.0,), (1.0,)))
+        self._config = config
+
+    def config(self) -> dict[str, Any]:
+        return self._config
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(3, -0.5, True, None, "multi_scale", "x" * 64, [0.5] * 16, [], ["a", "b"], list(range(1000))),
+        pytest.param([2**31 - 1] * 17, id="large counts"),
+    ],
+)
+def test_a_config_of_small_things_is_saved(value: Any, tmp_path: Path) -> None:
+    Configured({"value": value}).save(tmp_path / "x")
+    assert (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("x" * 65, [0.5] * 17, [1] * 16 + [0.5], ["a"] * 17, ["x" * 65], {"a": 1}, [[1]]),
+        *(2**63, -(10**400), [2**70], float("nan"), float("inf"), b"bytes"),
+    ],
+    ids=repr,
+)
+def test_a_config_that_could_hold_pixels_is_refused(value: Any, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^config\(\) must not hold value, .* which count$"):
+        Configured({"value": value}).save(tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_config_has_few_entries_with_short_names(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="17 entries, of which 16 are allowed"):
+        Configured({str(i): i for i in range(17)}).save(tmp_path / "x")
+    with pytest.raises(UserError, match=r"must not hold x{64}, but"):
+        Configured({"x" * 65: 1}).save(tmp_path / "x")
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
@@ -211,6 +259,7 @@ GOOD: dict[str, Any] = {
         ({"config": {}}, "not a readable ddbench artifact"),
         ({"config": {"counts": [3], "extra": 1}}, "not a readable ddbench artifact"),
         ({"config": {"counts": [2]}}, "not a readable ddbench artifact"),
+        ({"config": {"counts": [3], "more": "x" * 65}}, "config() must not hold more"),
         ({"config": {"counts": "three"}}, "not a readable ddbench artifact"),
         ({"preprocess": {"mean": [0.5]}}, "not a readable ddbench artifact"),
         ({"preprocess": {"kind": "mtt"}}, "not a readable ddbench artifact"),

@@ -231,6 +231,75 @@ def test_seconds_go_on_where_the_checkpoint_was_written(
     assert [taken["seconds"] for taken in kept.snapshots] == [3, 13, 23, 53]
 
 
+WRITE_S = 0.5
+
+
+@pytest.fixture
+def slow_disk(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A clock that stands still unless a test moves it or a report, snapshot or checkpoint is written."""
+    clock = SimpleNamespace(now=100.0, writes=0)
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+
+    def slow(write: Callable[..., None]) -> Callable[..., None]:
+        def call(*args: Any) -> None:
+            write(*args)
+            clock.now += WRITE_S
+            clock.writes += 1
+
+        return call
+
+    for name in ("_report", "_snapshot", "_keep"):
+        monkeypatch.setattr(Steps, name, slow(getattr(Steps, name)))
+    return clock
+
+
+def test_bookkeeping_is_no_part_of_the_seconds(tmp_path: Path, slow_disk: SimpleNamespace) -> None:
+    kept = Loop(tmp_path, every_s=0)
+    for _ in kept.steps(10, pixels(), "lr"):
+        slow_disk.now += 3
+    assert kept.seconds == 30
+    assert slow_disk.writes > 20
+    assert kept.bookkeeping_s == WRITE_S * slow_disk.writes
+    assert kept.method_seconds(30 + kept.bookkeeping_s) == 30
+    assert [taken["seconds"] for taken in kept.snapshots] == [3, 6, 15]
+
+
+def test_bookkeeping_goes_on_where_the_checkpoint_was_written(
+    tmp_path: Path, slow_disk: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All but the writing of the last checkpoint, which it cannot hold; reading it is bookkeeping too."""
+    read = loop._read_checkpoint
+
+    def slow_read(folder: Path) -> dict[str, Any]:
+        slow_disk.now += 7
+        return read(folder)
+
+    monkeypatch.setattr(loop, "_read_checkpoint", slow_read)
+
+    def distill(kill: int | None) -> Loop:
+        kept = Loop(tmp_path, every_s=0)
+        slow_disk.now += 2  # until the first step
+        for step in kept.steps(10, pixels(), "lr"):
+            slow_disk.now += 3
+            if step == kill:
+                raise Killed
+        return kept
+
+    with pytest.raises(Killed):
+        distill(kill=4)
+    kept = distill(kill=None)
+    assert kept.seconds == 2 + 30
+    assert kept.bookkeeping_s == WRITE_S * (slow_disk.writes - 1) + 7
+    assert [taken["seconds"] for taken in kept.snapshots] == [5, 8, 17]
+
+
+def test_a_checkpoint_whose_seconds_hold_the_bookkeeping_is_ignored(tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        walk(Loop(tmp_path, every_s=0), 6, kill=4)
+    _rewrite(tmp_path / loop.CHECKPOINT, lambda found: found.pop("bookkeeping_s"))
+    assert walk(Loop(tmp_path), 6)[1] == list(range(6))
+
+
 def test_a_journal_has_one_loop(tmp_path: Path) -> None:
     kept = Loop(tmp_path)
     kept.steps(2, pixels(), "lr")

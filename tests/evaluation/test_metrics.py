@@ -86,6 +86,7 @@ def test_classes_calibration_and_agreement_are_consistent(seed: int, n_students:
         assert [a is None for a in classes] == [count == 0 for count in counts]
         hits = sum(a * count for a, count in zip(classes, counts, strict=True) if a is not None)
         assert mean == pytest.approx(hits / n)
+        assert error is not None
         assert 0 <= error <= 1
     assert found.agreement is not None
     assert 0 <= found.agreement <= 1
@@ -116,11 +117,30 @@ def test_class_accuracies_by_hand() -> None:
     torch.testing.assert_close(found, expected, equal_nan=True)
 
 
-def test_students_that_diverged_claim_nothing() -> None:
-    """All logits NaN: whatever is predicted, the errors stay numbers that a record can hold."""
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_students_that_diverged_are_counted_and_claim_nothing(bad: float) -> None:
+    """Even on one image only. Their accuracy is what was scored; the other figures are the others' own."""
     labels = torch.arange(6) % 3
-    found = judged(torch.full((2, 6, 3), math.nan), labels)
-    assert found.calibration_errors == pytest.approx([abs(a - 1 / 3) for a in found.accuracies])
+    logits = torch.randn(4, 6, 3, generator=random.generator(0, "diverged"))
+    sound = judged(logits[[0, 3]], labels)
+    logits[1], logits[2, 4, 1] = bad, bad
+    found = judged(logits, labels)
+    assert found.diverged == 2
+    assert found.calibration_errors == [sound.calibration_errors[0], None, None, sound.calibration_errors[1]]
+    assert found.agreement == sound.agreement
+    assert found.accuracies[0::3] == sound.accuracies
+    assert found.accuracies[1] == 2 / 6, "the first class"
+    assert sound.diverged == 0
+
+
+def test_where_all_diverged_there_is_no_calibration() -> None:
+    found = judged(torch.full((2, 6, 3), math.nan), torch.arange(6) % 3)
+    assert (found.calibration_errors, found.agreement, found.diverged) == ([None, None], None, 2)
+
+
+def test_a_logit_of_minus_infinity_is_a_class_that_is_ruled_out() -> None:
+    logits = torch.tensor([[[0.0, -math.inf, 1.0]]])
+    assert judged(logits, torch.tensor([2])).diverged == 0
 
 
 def test_a_network_is_judged_as_by_accuracy() -> None:

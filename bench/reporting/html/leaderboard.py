@@ -49,12 +49,22 @@ def _runs(row: Row) -> ShownCell:
     return [f"{row['n_seeds']}×{row['n_students']}", row["n_seeds"]]
 
 
-def _measured(name: str, unit: float = 1) -> Callable[[Row], ShownCell]:
+def _measured(name: str, unit: float = 1) -> Callable[[Row], list[Any]]:
     """A number in some unit; NaN is a dash, and sorted below all numbers."""
 
-    def read(row: Row) -> ShownCell:
+    def read(row: Row) -> list[Any]:
         value = float(row[name]) / unit
         return [short_number(value).removesuffix(".0"), None if math.isnan(value) else value]
+
+    return read
+
+
+def _seconds(name: str) -> Callable[[Row], ShownCell]:
+    """Seconds with the mark of cold jobs."""
+
+    def read(row: Row) -> ShownCell:
+        text, value = _measured(name)(row)
+        return [text + table.cold_mark(row, name), value]
 
     return read
 
@@ -76,9 +86,9 @@ LEADERBOARD_COLUMNS: tuple[LeaderboardColumn, ...] = (  # a phone does not show 
     LeaderboardColumn("seeds × students", _runs, numeric=True),
     LeaderboardColumn("stored ipc", _measured("ipc_equivalent"), numeric=True),
     LeaderboardColumn("KiB", _measured("stored_bytes", 1024), numeric=True),
-    LeaderboardColumn("prepare s", _measured("prepare_s"), numeric=True),
-    LeaderboardColumn("distill s", _measured("distill_s"), numeric=True),
-    LeaderboardColumn("evaluate s", _measured("evaluate_s"), numeric=True),
+    LeaderboardColumn("prepare s", _seconds("prepare_s"), numeric=True),
+    LeaderboardColumn("distill s", _seconds("distill_s"), numeric=True),
+    LeaderboardColumn("evaluate s", _seconds("evaluate_s"), numeric=True),
     LeaderboardColumn("peak MiB", _measured("peak_memory_bytes", 2**20), numeric=True),
 )
 

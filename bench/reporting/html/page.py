@@ -13,7 +13,16 @@ from bench.reporting.html import leaderboard
 from bench.reporting.html.embedded import pack, record_lines
 from bench.reporting.notes import dataset_notes
 from bench.reporting.sections import RecordsView, Section
-from bench.reporting.tables.table import ACCURACY, EXEMPT, OVER_BUDGET, RANK, Comparison, TableCell
+from bench.reporting.tables.table import (
+    ACCURACY,
+    EXEMPT,
+    OVER_BUDGET,
+    RANK,
+    Comparison,
+    TableCell,
+    cold_notes,
+    frame_rows,
+)
 
 PAGE_FILES = Path(__file__).parent / "assets"
 MOST_TABLE_ROWS = 200  # of a table outside the leaderboard: a page of tens of thousands of cells is slow
@@ -122,13 +131,14 @@ def _notes(view: RecordsView) -> list[str]:
         ACCURACY,
         RANK,
         "Rows compare where data set, protocol, network and storage agree.",
+        "Details of a row hold all of its seconds: those of a teacher, bookkeeping and a choice of rate too.",
         EXEMPT,
         OVER_BUDGET,
         *dataset_notes(view).values(),
     ]
     if not view.summary["exclusive"].all():
         notes.append("Some jobs ran side by side on their device: their seconds compare only roughly.")
-    return notes
+    return notes + cold_notes(frame_rows(view.summary))
 
 
 # --- the other sections -------------------------------------------------------------------------------------

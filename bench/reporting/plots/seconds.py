@@ -10,16 +10,25 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from bench.analysis.aggregate import SECONDS
+from bench.analysis.aggregate import COLD_PHASES
+from bench.records.columns import SECONDS
 from bench.reporting.method_names import short_names
 from bench.reporting.plots.style import Panel, limit_names, natural_order, panel_by_ipc
 from bench.reporting.sections import RecordsView, Section
-from bench.reporting.tables.table import budget_mark, frame_rows, mark_notes, short_number
+from bench.reporting.tables.table import (
+    budget_mark,
+    cold_mark,
+    cold_notes,
+    frame_rows,
+    mark_notes,
+    short_number,
+)
 
-# dark, middle and light: they differ in grey print and without colour vision
-PHASES = dict(zip(SECONDS, ("#1f3b73", "#de8f05", "#d3d3d3"), strict=True))
-PHASE_HATCHES = dict(zip(SECONDS, ("", "////", ""), strict=True))
-PHASE_NAMES = dict(zip(SECONDS, ("prepare", "distill", "evaluate"), strict=True))
+# they differ in grey print and without colour vision
+COLOURS = dict(zip(SECONDS, ("#1f3b73", "#56b4e9", "#de8f05", "#7f7f7f", "#029e73", "#d3d3d3"), strict=True))
+PHASE_HATCHES = dict(zip(SECONDS, ("", "....", "////", "", "xxxx", ""), strict=True))
+PHASE_NAMES = {name: name.removesuffix("_s") for name in SECONDS}
+RARE = ["teacher_s", "bookkeeping_s", "tune_s"]  # not recorded by all, and left out where there are none
 MOST_BARS = 400
 BAR, WIDTH = 0.21, 3.2  # inches
 SIDE_BY_SIDE = "Jobs ran side by side: their seconds compare only roughly."
@@ -42,18 +51,26 @@ def quickest_first(rows: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
     source = rows["distill_arch"].map(lambda arch: f" ({arch})" if several and arch != "any" else "")
     flags = zip(rows["exempt"], ~rows["within_budget"], strict=True)
     marks = [budget_mark(exempt=exempt, over_budget=over) for exempt, over in flags]
-    name, total = rows["method"].map(names) + source + marks, rows[SECONDS].sum(axis=1, skipna=False)
-    named = rows.assign(name=name, total=total)
-    return named.sort_values(["total", "name"], kind="stable")
+    name = rows["method"].map(names) + source + marks
+    return rows.assign(name=name, total=_total(rows)).sort_values(["total", "name"], kind="stable")
 
 
-def _panel(axes: Axes, panel: Panel, rows: pd.DataFrame) -> None:
+def _total(rows: pd.DataFrame) -> pd.Series:
+    return rows[SECONDS].fillna(dict.fromkeys(RARE, 0.0)).sum(axis=1, skipna=False)
+
+
+def _phases(summary: pd.DataFrame) -> list[str]:
+    """The phases that are drawn."""
+    return [name for name in SECONDS if name not in RARE or (summary[name] > 0).any()]
+
+
+def _panel(axes: Axes, panel: Panel, rows: pd.DataFrame, phases: list[str]) -> None:
     names = list(rows["name"])
     left = pd.Series(0.0, index=rows.index)
-    for phase, colour in PHASES.items():
+    for phase in phases:
         spent = rows[phase].fillna(0)
         axes.barh(
-            range(len(rows)), spent, left=left, height=0.72, color=colour, edgecolor="white",
+            range(len(rows)), spent, left=left, height=0.72, color=COLOURS[phase], edgecolor="white",
             linewidth=0, hatch=PHASE_HATCHES[phase],
         )  # fmt: skip
         left += spent
@@ -62,12 +79,13 @@ def _panel(axes: Axes, panel: Panel, rows: pd.DataFrame) -> None:
     axes.set_xlim(0, max(left.max() * 1.03, 1e-9))
     axes.grid(visible=False, axis="y")
     axes.set_title(panel.title.replace("\n", ", "), fontsize="medium", loc="left", pad=16)
-    _numbers(axes, rows)
+    _numbers(axes, rows, phases)
 
 
-def _numbers(axes: Axes, rows: pd.DataFrame) -> None:
+def _numbers(axes: Axes, rows: pd.DataFrame, phases: list[str]) -> None:
     """Write the columns at the right: seconds by phase, and their sum."""
-    columns = {**{phase: PHASE_NAMES[phase] for phase in SECONDS}, "total": "total"}
+    columns = {**{phase: PHASE_NAMES[phase] for phase in phases}, "total": "total"}
+    marked = frame_rows(rows)
     for i, (column, header) in enumerate(columns.items()):
         x = 1 + (i + 1) * COLUMN / WIDTH
         at: dict[str, Any] = {
@@ -78,7 +96,8 @@ def _numbers(axes: Axes, rows: pd.DataFrame) -> None:
         }
         axes.text(x, -0.5 - 0.45, header, weight="bold", **at)
         for y, seconds in enumerate(rows[column]):
-            axes.text(x, y, short_number(seconds), **at)
+            mark = cold_mark(marked[y], column) if column in COLD_PHASES else ""
+            axes.text(x, y, short_number(seconds) + mark, **at)
 
 
 def seconds_breakdown(summary: pd.DataFrame) -> Figure:
@@ -97,32 +116,31 @@ def seconds_breakdown(summary: pd.DataFrame) -> Figure:
     rows = [quickest_first(panel.rows, short) for panel in found]
     names = [name for part in rows for name in part["name"]]
     limit_names(len(names), "bars", MOST_BARS)
-    notes = _notes(summary)
+    notes, phases = _notes(summary), _phases(summary)
     lines = [name.splitlines() for name in names]
     bar = max(BAR, LINE * max(map(len, lines)))
-    left, below = (
-        0.075 * max(len(line) for of_one in lines for line in of_one) + 0.2,
-        0.45 + LINE * len(notes),
-    )
-    width = left + WIDTH + 4 * COLUMN + 0.15
+    left = 0.075 * max(len(line) for of_one in lines for line in of_one) + 0.2
+    below = 0.45 + LINE * len(notes)
+    width = left + WIDTH + (len(phases) + 1) * COLUMN + 0.15
     height = len(found) * (HEAD + FOOT) + bar * len(names) + below
     figure, top = Figure(figsize=(width, height)), height
     for panel, part in zip(found, rows, strict=True):
         tall = bar * len(part)
         top -= HEAD + tall
-        _panel(figure.add_axes((left / width, top / height, WIDTH / width, tall / height)), panel, part)
+        box = (left / width, top / height, WIDTH / width, tall / height)
+        _panel(figure.add_axes(box), panel, part, phases)
         top -= FOOT
     for i, note in enumerate(notes):
         figure.text(left / width, (below - 0.15 - LINE * (i + 1)) / height, note, fontsize="small")
     bars = [
         Patch(
-            facecolor=colour,
+            facecolor=COLOURS[phase],
             edgecolor="white",
             linewidth=0,
             hatch=PHASE_HATCHES[phase],
             label=PHASE_NAMES[phase],
         )
-        for phase, colour in PHASES.items()
+        for phase in phases
     ]
     figure.legend(
         handles=bars, loc="lower left", bbox_to_anchor=(left / width, 0.06 / height), ncols=len(bars),
@@ -136,7 +154,8 @@ def _notes(summary: pd.DataFrame) -> list[str]:
     notes = ["Seconds, means over seeds; what is prepared once is charged to each method that uses it."]
     if not summary["exclusive"].all():
         notes.append(SIDE_BY_SIDE)
-    return notes + mark_notes(frame_rows(summary))
+    rows = frame_rows(summary)
+    return notes + cold_notes(rows) + mark_notes(rows)
 
 
 def seconds_section(view: RecordsView) -> Section:

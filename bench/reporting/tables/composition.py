@@ -4,9 +4,8 @@ import re
 
 import pandas as pd
 
-from bench.analysis.aggregate import SECONDS
 from bench.analysis.best import RANKED
-from bench.records.columns import COMPOSED_OF, Row
+from bench.records.columns import COMPOSED_OF, SECONDS, Row
 from bench.reporting.plots.composition import composition_heatmap
 from bench.reporting.sections import RecordsView, Section
 from bench.reporting.tables.table import (

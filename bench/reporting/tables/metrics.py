@@ -16,16 +16,23 @@ from bench.reporting.tables.table import (
     mark_notes,
     method_columns,
     percent_cell,
+    short_number,
     table_by_ipc,
     table_title,
     with_interval,
 )
 
-HEADERS = {"calibration_error": "ECE", "agreement": "agreement", "worst_class": "worst class"}
+METRICS = (*MEASURED_COLUMNS, "diverged")
+HEADERS = {
+    **{"calibration_error": "ECE", "agreement": "agreement", "worst_class": "worst class"},
+    "diverged": "diverged",
+}
 MEANING = {
     "calibration_error": "ECE: expected calibration error, 15 bins.",
     "agreement": "agreement: how often two students of one set predict the same class.",
     "worst_class": "worst class: the accuracy of the class that a student knows least.",
+    "diverged": "diverged: students of all seeds whose predictions are not finite; ECE and agreement are of "
+    "the others, accuracies of all.",
     "hlr": "HLR: hard label recovery, the whole set's accuracy less the method's, both with hard labels.",
     "ior": "IOR: improvement over as many random real images.",
     "lrs": "LRS: label-robust score of IOR and HLR, from fractions; 0.269 is no gain and no loss.",
@@ -49,6 +56,8 @@ def _value(name: str) -> Reader:
     """A mean in percent, or a score with its interval: HLR and IOR in points, LRS and ARS as fractions."""
 
     def read(row: Row) -> TableCell:
+        if name == "diverged":
+            return TableCell(short_number(row[name]).removesuffix(".0"))
         if name in MEASURED_COLUMNS:
             return TableCell(with_interval(100 * row[name], float("nan"), float("nan"), 1))
         low, high = row[f"{name}_ci_low"], row[f"{name}_ci_high"]
@@ -79,7 +88,7 @@ def metrics_tables(table: pd.DataFrame) -> list[Comparison]:
     """A table for every data set and protocol of `metrics_frame`; a metric that no row has gets no column."""
     tables = []
     for dataset, protocol, part, rows in by_dataset_and_protocol(table):
-        known = [name for name in (*MEASURED_COLUMNS, *SCORES) if part[name].notna().any()]
+        known = [name for name in (*METRICS, *SCORES) if part[name].notna().any()]
         if not known:
             continue
         distilled = distillation_architectures(rows)

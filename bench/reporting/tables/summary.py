@@ -56,25 +56,40 @@ def _mean(entry: SummaryRow, name: str) -> float:
 
 
 def _seconds(name: str) -> Callable[[SummaryRow], str]:
-    return lambda entry: short_number(_mean(entry, name))
+    def read(entry: SummaryRow) -> str:
+        marks = {table.cold_mark(row, name) for row in entry.by_arch.values()}
+        return short_number(_mean(entry, name)) + max(marks)
+
+    return read
 
 
 def _runs(entry: SummaryRow) -> str:
     return f"{number_range(entry.values('n_seeds'))}×{number_range(entry.values('n_students'))}"
 
 
-COST_CELLS: list[tuple[TableColumn, Callable[[SummaryRow], str]]] = [
+CostCell = tuple[TableColumn, Callable[[SummaryRow], str]]
+COST_CELLS: list[CostCell] = [
     (TableColumn("seeds×students", rank=4), _runs),
     (
         TableColumn("stored ipc", rank=3),
         lambda e: short_number(max(e.values("ipc_equivalent"))).removesuffix(".0"),
     ),
     (TableColumn("stored KiB", rank=5), lambda e: short_number(max(e.values("stored_bytes")) / 1024)),
+    (TableColumn("teacher KiB", rank=11), lambda e: short_number(max(e.values("teacher_bytes")) / 1024)),
     (TableColumn("prepare s", rank=2), _seconds("prepare_s")),
+    (TableColumn("teacher s", rank=8), _seconds("teacher_s")),
     (TableColumn("distill s", rank=1), _seconds("distill_s")),
+    (TableColumn("bookkeeping s", rank=10), _seconds("bookkeeping_s")),
+    (TableColumn("tune s", rank=9), _seconds("tune_s")),
     (TableColumn("evaluate s", rank=6), _seconds("evaluate_s")),
     (TableColumn("peak MiB", rank=7), lambda e: f"{max(e.values('peak_memory_bytes')) / 2**20:,.0f}"),
+    (TableColumn("diverged"), lambda e: short_number(sum(e.values("diverged"))).removesuffix(".0")),
 ]
+# left out where no row has any
+RARE = {
+    **{"teacher KiB": "teacher_bytes", "teacher s": "teacher_s", "bookkeeping s": "bookkeeping_s"},
+    **{"tune s": "tune_s", "diverged": "diverged"},
+}
 
 
 # --- the table ----------------------------------------------------------------------------------------------
@@ -94,7 +109,15 @@ def _entries(rows: list[Row], first: str) -> list[SummaryRow]:
     return sorted(entries, key=order)
 
 
-def _cells(entry: SummaryRow, ipc: str, archs: list[str], distilled: bool) -> list[TableCell]:
+def _cost_cells(rows: list[Row]) -> list[CostCell]:
+    """The columns of costs that say something about these rows."""
+    empty = {header for header, name in RARE.items() if not any(row[name] > 0 for row in rows)}
+    return [(column, read) for column, read in COST_CELLS if column.header not in empty]
+
+
+def _cells(
+    entry: SummaryRow, ipc: str, archs: list[str], distilled: bool, costs: list[CostCell]
+) -> list[TableCell]:
     mark = table.budget_mark(exempt=entry.exempt, over_budget=entry.over_budget)
     cells = [TableCell(ipc), TableCell(entry.method + mark)]
     if distilled:
@@ -104,7 +127,7 @@ def _cells(entry: SummaryRow, ipc: str, archs: list[str], distilled: bool) -> li
         cells.append(
             TableCell(percent_cell(row, "accuracy"), bool(row["best"])) if row else TableCell(MISSING)
         )
-    return cells + [TableCell(text(entry)) for _, text in COST_CELLS]
+    return cells + [TableCell(text(entry)) for _, text in costs]
 
 
 def _notes(rows: list[Row], entries: list[SummaryRow], protocol: str) -> list[str]:
@@ -117,12 +140,14 @@ def _notes(rows: list[Row], entries: list[SummaryRow], protocol: str) -> list[st
         notes.append(table.EXEMPT)
     if any(entry.over_budget for entry in entries):
         notes.append(table.OVER_BUDGET)
+    if any(row["diverged"] > 0 for row in rows):
+        notes.append("Diverged: students of all seeds whose predictions are not finite; scored as they are.")
     devices = "; ".join(sorted({row["device"] for row in rows}))
     several = ", evaluate s is the mean over architectures" if len({r["eval_arch"] for r in rows}) > 1 else ""
     notes.append(f"KiB at fp32; seconds on {devices}{several}.")
     if not all(row["exclusive"] for row in rows):
         notes.append("Jobs ran side by side on the device: their seconds compare only roughly.")
-    return notes
+    return notes + table.cold_notes(rows)
 
 
 def power_notes(rows: list[Row]) -> list[str]:
@@ -164,14 +189,16 @@ def _points(fractions: list[float]) -> str:
 def _comparison(rows: list[Row], dataset: str, protocol: str) -> Comparison:
     distilled = table.distillation_architectures(rows)
     archs = table.familiar_first({row["eval_arch"] for row in rows}, distilled)
+    costs = _cost_cells(rows)
     grouped = {ipc: _entries(group, archs[0]) for ipc, group in table.rows_by_ipc(rows).items()}
     groups = [
-        [_cells(entry, ipc, archs, len(distilled) > 1) for entry in group] for ipc, group in grouped.items()
+        [_cells(entry, ipc, archs, len(distilled) > 1, costs) for entry in group]
+        for ipc, group in grouped.items()
     ]
     columns = [TableColumn("ipc"), TableColumn("method", left=True)]
     columns += [TableColumn("distilled on", left=True)] if len(distilled) > 1 else []
     columns += [TableColumn(arch, left=True, accuracy=True) for arch in archs]
-    columns += [column for column, _ in COST_CELLS]
+    columns += [column for column, _ in costs]
     title = table.table_title(dataset, protocol, distilled)
     entries = [entry for group in grouped.values() for entry in group]
     return Comparison(title, columns, groups, _notes(rows, entries, protocol))

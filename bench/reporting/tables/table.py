@@ -10,6 +10,7 @@ from typing import cast
 
 import pandas as pd
 
+from bench.analysis.aggregate import COLD_PHASES
 from bench.records.columns import Row
 
 MISSING = "—"
@@ -17,6 +18,7 @@ NO_NETWORK = "–"
 LONGEST_NAME = 120  # characters; file systems take 255 bytes
 EXEMPT = "† the whole training set: the ceiling, exempt from the budget."
 OVER_BUDGET = "‡ stores more than its ipc allows: not a comparison at equal storage."
+COLD = "* of first jobs of a process only, in which first calls of libraries are not all left out."
 INTERVAL = (
     "±: standard deviation over distillation seeds; [low, high]: 95 % interval of their mean (Student's t), "
     "from 3 seeds on"
@@ -133,6 +135,16 @@ def frame_rows(frame: pd.DataFrame) -> list[Row]:
 def budget_mark(*, exempt: bool, over_budget: bool) -> str:
     """The mark behind the name of a method that does not compete at equal storage."""
     return " †" if exempt else " ‡" if over_budget else ""
+
+
+def cold_mark(row: Row, name: str) -> str:
+    """The mark behind seconds of which no seed was warm; `name`: their column in the summary."""
+    return " *" if COLD_PHASES[name] in row["cold"].split(", ") and row[name] > 0 else ""
+
+
+def cold_notes(rows: Iterable[Row]) -> list[str]:
+    """The note for `cold_mark`, where one of these rows of the summary has it."""
+    return [COLD] if any(cold_mark(row, name) for row in rows for name in COLD_PHASES) else []
 
 
 def marked_method(row: Row) -> TableCell:

@@ -38,7 +38,6 @@ class Hallucinators(Balanced):
         common: `label_logits`, `inner_lr` and `inner_momentum` of `Balanced`.
     """
 
-    images_as_bytes = frozenset({"bases"})
     bases: nn.Parameter
     encoder_weight: nn.Parameter
     encoder_bias: nn.Parameter

@@ -53,7 +53,6 @@ class MultiFormation(Balanced):
             takes.
     """
 
-    images_as_bytes = frozenset({"images"})
     images: nn.Parameter
     kernel: nn.Parameter | None
 

@@ -34,7 +34,6 @@ class Pixels(Balanced):
         ValueError: images and counts do not fit, or classes of different sizes have learned labels.
     """
 
-    images_as_bytes = frozenset({"images"})
     images: Tensor
 
     def __init__(

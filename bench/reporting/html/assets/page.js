@@ -34,7 +34,7 @@
   const say = (text) => { byId("status").textContent = text; };
   const percent = (value) => (100 * value).toFixed(1);
   const plain = (value) => (typeof value === "string" ? value : JSON.stringify(value));
-  const seconds = (value) => value === null ? "—" : value === 0 ? "0" : value < 0.001 ? "<0.001"
+  const seconds = (value) => value == null ? "—" : value === 0 ? "0" : value < 0.001 ? "<0.001"
     : value < 0.995 ? String(Number(value.toPrecision(2))) : value.toFixed(1);
   const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
   // the value if it is the same for all seeds, else all values
@@ -61,11 +61,15 @@
     records.map((record) => [String(record.seed), percent(mean(record.accuracies)),
       record.accuracies.map(percent).join(", "), key(record.key), key(record.artifact)]));
 
+  const phases = ["prepare", "teacher", "distill", "bookkeeping", "tune", "evaluate"];
+  const by = (values, text) =>
+    Object.entries(values ?? {}).map(([name, value]) => `${name} ${text(value)}`).join(", ") || "—";
   const costs = (records) => table("Costs",
-    ["seed", "prepare s", "distill s", "evaluate s", "peak MiB (by phase)", "device", "alone on it"],
-    records.map(({ seed, cost }) => [String(seed), seconds(cost.prepare_s), seconds(cost.distill_s),
-      seconds(cost.evaluate_s), Object.entries(cost.peak_memory)
-        .map(([phase, bytes]) => `${phase} ${Math.round(bytes / 2 ** 20)}`).join(", "),
+    ["seed", ...phases.map((phase) => `${phase} s`), "prepare s (by prerequisite)", "cold", "peak MiB (by phase)",
+      "device", "alone on it"],
+    records.map(({ seed, cost }) => [String(seed), ...phases.map((phase) => seconds(cost[`${phase}_s`])),
+      by(cost.prerequisites_s, seconds), cost.cold?.join(", ") || "—",
+      by(cost.peak_memory, (bytes) => Math.round(bytes / 2 ** 20)),
       `${cost.device}, ${cost.cpus} cpu${cost.gpus ? `, ${cost.gpus} gpu` : ""}`, cost.exclusive ? "yes" : "no"]));
 
   const config = (records) => {
@@ -85,8 +89,10 @@
       ["data set", common(records, (r) => `${r.dataset}, ${r.n_classes} classes, ${r.image_shape.join("×")}`)],
       ["fingerprint", common(records, (r) => r.dataset_fingerprint)],
       ["method", common(records, (r) => `${r.method}, version ${r.method_version}`)],
-      ["stored", common(records, (r) => `${r.storage.floats.toLocaleString("en")} floats, `
-        + `${r.storage.bytes_uint8.toLocaleString("en")} bytes with pixels as one each`)],
+      ["stored", common(records, (r) => `${r.storage.floats.toLocaleString("en")} floats`
+        + (r.storage.bytes_uint8 == null ? "" : `, pixels as bytes: ${r.storage.bytes_uint8.toLocaleString("en")} bytes`)
+        + (r.storage.teacher_bytes ? `; teacher: ${r.storage.teacher_bytes.toLocaleString("en")} bytes` : ""))],
+      ["diverged", common(records, (r) => r.metrics?.diverged == null ? "—" : `${r.metrics.diverged} students`)],
       ...names.map((name) => [name, common(records, (r) => r.versions[name] ?? "—")]),
     ]);
   };
