@@ -1,12 +1,14 @@
 """From a sweep to its graph of jobs: prepare -> distill -> tune -> evaluate. Runs nothing."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bench.core.augment import dsa
 from bench.core.errors import UserError
 from bench.core.method import ARCHITECTURE, IPC, SEED, Method, Prerequisite
 from bench.core.networks.architecture import Architecture
@@ -19,7 +21,7 @@ from bench.planning.sweep import Sweep
 from bench.planning.yaml_schema import describe_faults
 from bench.records.schema import ANY_ARCHITECTURE
 
-KEY_SCHEMA = 1
+KEY_SCHEMA = 2
 JOB_KINDS = ("prepare", "distill", "tune", "evaluate")
 HOLDOUT = 0.1  # fraction of the training set on which a learning rate is chosen
 
@@ -44,6 +46,29 @@ def make_job(kind: str, label: str, identity: dict[str, Any], inputs: dict[str, 
     content = {"schema": KEY_SCHEMA, "kind": kind, "inputs": inputs, **identity}
     text = json.dumps(content, sort_keys=True, allow_nan=False)
     return Job(kind, hashlib.sha256(text.encode()).hexdigest()[:16], label, identity, inputs)
+
+
+def resolved(identity: Mapping[str, Any], architecture: Architecture) -> dict[str, Any]:
+    """`identity` with what its names stand for: a default or constant that changes in the code moves keys.
+
+    These are the architecture's parameters, where the job has one, and the constants of the augmentations.
+    """
+    found: dict[str, Any] = {}
+    if identity["architecture"] != ANY_ARCHITECTURE:
+        found["architecture"] = architecture.resolved()
+    for strategy in sorted(set(_strategies(identity))):
+        with contextlib.suppress(UserError):  # a method from elsewhere may name operations of its own
+            found |= {"augment": found.get("augment", {}) | dsa.constants(strategy)}
+    return {**identity, "resolved": found}
+
+
+def _strategies(values: Mapping[str, Any]) -> Iterator[str]:
+    """The augmentations among hyper-parameters and recipes: `augment`, `net_augment` and the like."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _strategies(value)
+        elif name.endswith("augment") and isinstance(value, str):
+            yield value
 
 
 @dataclass(frozen=True)
@@ -83,13 +108,14 @@ class EvaluationSpec:
 
     def identity(self, cell: Cell) -> dict[str, Any]:
         """What affects the accuracies of a cell's set."""
-        return {
+        identity = {
             "dataset": cell.data.fingerprint,
             "architecture": self.student.label,
             "protocol": self.protocol.model_dump(mode="json", exclude={"about"}),
             "students": self.students,
             "seed": cell.seed,
         }
+        return resolved(identity, self.student)
 
     def extras(self) -> dict[str, Any]:
         """What is recorded beside the accuracies; empty by default, so that it changes no other keys."""
@@ -153,7 +179,8 @@ def plan_distillation(jobs: dict[str, Job], name: str, method: Method, cell: Cel
         "hyperparameters": dataclasses.asdict(method),
         **axes,
     }
-    job = make_job("distill", f"{name} {cell.data.label} {_describe(axes)}", identity, inputs)
+    label = f"{name} {cell.data.label} {_describe(axes)}"
+    job = make_job("distill", label, resolved(identity, cell.architecture), inputs)
     jobs[job.key] = job
     return job
 
@@ -193,7 +220,8 @@ def _prepare_job(prepare: Prerequisite, cell: Cell, inputs: dict[str, str]) -> J
         "values": dataclasses.asdict(prepare),
         **axes,
     }
-    return make_job("prepare", f"{prepare} {cell.data.label} {_describe(axes)}", identity, inputs)
+    label = f"{prepare} {cell.data.label} {_describe(axes)}"
+    return make_job("prepare", label, resolved(identity, cell.architecture), inputs)
 
 
 def plan_evaluations(

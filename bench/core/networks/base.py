@@ -22,6 +22,11 @@ class Network(nn.Module):
         The message goes on where "architecture NAME" ends: "needs images of at least 8 pixels, not 7".
         """
 
+    @classmethod
+    def constants(cls) -> dict[str, Any]:
+        """What its layers follow from beside its parameters, as plain JSON: part of every key."""
+        return {}
+
     def embed(self, x: Tensor) -> Tensor:
         """[N,C,H,W] -> the last features before the classifier [N,D]."""
         return self.features(x)

@@ -54,3 +54,7 @@ class DenseNet(Network):
     def check(cls, image_shape: Shape, **params: Any) -> None:
         check_norm(params["norm"], params["width"])
         need_side(8 * least_side(params["norm"]), image_shape[1], f" with {params['norm']} norm")
+
+    @classmethod
+    def constants(cls) -> dict[str, Any]:
+        return {"blocks": DENSE_BLOCKS}
