@@ -25,6 +25,7 @@ from bench.data.dataset import Dataset
 from bench.data.spec import DatasetSpec
 from bench.evaluation.scoring import EvaluationResult, EvaluationSetting, train_and_score
 from bench.evaluation.storage import measure_storage
+from bench.execution.provenance import method_packages
 from bench.execution.store import WEIGHTS, Store
 from bench.planning.graph import Cell, EvaluationSpec, Job, make_job, plan_evaluations, plan_sweep
 from bench.planning.protocols import Protocol, load_protocol, load_protocols
@@ -33,9 +34,8 @@ from bench.planning.yaml_schema import list_faults
 from bench.records.columns import Row, record_frame
 from bench.records.naming import CELL
 from bench.records.reader import PARQUET, read_records
-from bench.records.schema import Record, StudentTraining
+from bench.records.schema import EXTERNAL_HYPERPARAMETERS, Record, StudentTraining
 from bench.records.to_sweep import (
-    EXTERNAL_HYPERPARAMETERS,
     dataset_entry,
     is_external,
     rows_by_sweep,
@@ -346,8 +346,8 @@ def _not_installed(records: Sequence[Record]) -> dict[str, str]:
     known, found = method_names(), {}
     for record in records:
         if record.method not in known and record.hyperparameters.keys() != EXTERNAL_HYPERPARAMETERS:
-            packages = record.versions.keys() - {"python", "ddbench", "torch", "commit"}
-            how = f"pip install {' '.join(sorted(packages))}" if packages else "name its file with --plugin"
+            packages = method_packages(record.versions)
+            how = f"pip install {' '.join(packages)}" if packages else "name its file with --plugin"
             found[record.method] = f"method {record.method} is not installed: {how}"
     return found
 

@@ -11,9 +11,8 @@ import yaml
 
 from bench.core.strict import valid_name
 from bench.records.columns import Row
-from bench.records.schema import ANY_ARCHITECTURE
+from bench.records.schema import ANY_ARCHITECTURE, EXTERNAL_HYPERPARAMETERS
 
-EXTERNAL_HYPERPARAMETERS = {"format", "sha256"}  # those of a set distilled elsewhere
 PLACES = ("path", "data_dir")  # keys whose paths differ from machine to machine
 ELSEWHERE = "/where/it/is"
 
