@@ -27,7 +27,15 @@ from bench.evaluation.scoring import EvaluationResult, EvaluationSetting, train_
 from bench.evaluation.storage import measure_storage
 from bench.execution.provenance import method_packages
 from bench.execution.store import WEIGHTS, Store
-from bench.planning.graph import Cell, EvaluationSpec, Job, make_job, plan_evaluations, plan_sweep
+from bench.planning.graph import (
+    Cell,
+    EvaluationSpec,
+    Job,
+    make_job,
+    plan_evaluations,
+    plan_sweep,
+    recorded_hyperparameters,
+)
 from bench.planning.protocols import Protocol, load_protocol, load_protocols
 from bench.planning.sweep import Sweep
 from bench.planning.yaml_schema import list_faults
@@ -104,11 +112,10 @@ class Submission:
         made = meta["identity"]
         if make_job("distill", "", made, meta["inputs"]).key != record.artifact:
             return f"artifacts/{record.artifact} does not have the key of its content"
-        whitened = {"preprocess": made["preprocess"]} if "preprocess" in made else {}
         said = {
             "method": (record.method, made["method"]),
             "method_version": (record.method_version, made["version"]),
-            "hyperparameters": (record.hyperparameters, made["hyperparameters"] | whitened),
+            "hyperparameters": (record.hyperparameters, recorded_hyperparameters(made)),
             "ipc": (record.ipc, made["ipc"]),
             "distill_arch": (record.distill_arch, made["architecture"]),
             "dataset_fingerprint": (record.dataset_fingerprint, made["dataset"]),

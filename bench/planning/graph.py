@@ -80,6 +80,7 @@ class Cell:
     architecture: Architecture
     seed: int
     preprocess: str = NORMALISE  # of the images to distill on; evaluations do not depend on it
+    experts_per_seed: bool = False  # a bank of experts for each seed
 
     def axes(self, depends_on: frozenset[str]) -> dict[str, Any]:
         """The part of a job's identity that gives its place in the grid.
@@ -154,7 +155,12 @@ def plan_sweep(
                 preprocess = entry.preprocess(presets, ipc)
                 for architecture in sweep.distill.architectures:
                     cells = [Cell(datasets[spec.label], ipc, architecture, s) for s in sweep.distill.seeds]
-                    distilled_on = [dataclasses.replace(cell, preprocess=preprocess) for cell in cells]
+                    distilled_on = [
+                        dataclasses.replace(
+                            cell, preprocess=preprocess, experts_per_seed=sweep.distill.experts_per_seed
+                        )
+                        for cell in cells
+                    ]
                     sets = [plan_distillation(jobs, entry.name, method, cell) for cell in distilled_on]
                     for evaluation in evaluations:
                         plan_evaluations(jobs, evaluation, cells, sets)
@@ -170,19 +176,39 @@ def _describe(axes: Mapping[str, Any]) -> str:
 
 def plan_distillation(jobs: dict[str, Job], name: str, method: Method, cell: Cell) -> Job:
     """Add a distillation and its prerequisites to `jobs`, inputs first; returns its own job."""
-    inputs = _prepare(jobs, method.requires(), cell) | _whitening(jobs, cell)
+    shared = method.requires()
+    required = _banks_of_seed(shared, cell.seed) if cell.experts_per_seed else shared
+    inputs = _prepare(jobs, required, cell) | _whitening(jobs, cell)
     axes = cell.axes(method.depends_on)
+    asked = {"experts_per_seed": True} if required is not shared else {}
     identity = {
         "dataset": cell.data.fingerprint,
         "method": name,
         "version": method.version,
         "hyperparameters": dataclasses.asdict(method),
+        **asked,
         **axes,
     }
     label = f"{name} {cell.data.label} {_describe(axes)}"
     job = make_job("distill", label, resolved(identity, cell.architecture), inputs)
     jobs[job.key] = job
     return job
+
+
+def _banks_of_seed(required: dict[str, Prerequisite], seed: int) -> dict[str, Prerequisite]:
+    """The prerequisites with the bank of this seed; unchanged where none draws from a bank."""
+    if not any("bank" in prepare.__dataclass_fields__ for prepare in required.values()):
+        return required
+    return {
+        role: dataclasses.replace(prepare, bank=seed) if "bank" in prepare.__dataclass_fields__ else prepare
+        for role, prepare in required.items()
+    }
+
+
+def recorded_hyperparameters(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the method of a distillation, and what the sweep asked for beside them."""
+    beside = ("preprocess", "experts_per_seed")
+    return {**identity["hyperparameters"], **{name: identity[name] for name in beside if name in identity}}
 
 
 def _prepare(jobs: dict[str, Job], required: Mapping[str, Prerequisite], cell: Cell) -> dict[str, str]:
