@@ -24,6 +24,9 @@ SetOption = Annotated[
         "--set", metavar="KEY=VALUE", help="Override, e.g. evaluate.students=5, methods.dm.steps=100."
     ),
 ]
+FreshOption = Annotated[
+    bool, typer.Option("--fresh", help="Make again what is finished, but was made by other sources.")
+]
 PluginOption = Annotated[
     list[Path] | None,
     typer.Option(

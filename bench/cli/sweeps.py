@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench.cli.console import finish_run, out, print_rows
-from bench.cli.options import OutOption, PluginOption, SetOption, SweepArgument
+from bench.cli.options import FreshOption, OutOption, PluginOption, SetOption, SweepArgument
 from bench.core.errors import UserError
 from bench.core.registry import load_plugin
 from bench.core.words import duration
@@ -24,12 +24,13 @@ def _open(
     overrides: list[str] | None,
     plugins: list[Path] | None,
     on_cluster: bool = False,
+    fresh: bool = False,
 ) -> "Session":
     for path in plugins or []:
         load_plugin(path)
     from bench.execution.session import Session
 
-    return Session.open(sweep, overrides or [], out_dir, on_cluster)
+    return Session.open(sweep, overrides or [], out_dir, on_cluster, fresh)
 
 
 def run_command(
@@ -43,13 +44,14 @@ def run_command(
         str | None, typer.Option(metavar="ADDR", help="A running Ray cluster (host:port or auto).")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Run at most N jobs.")] = None,
+    fresh: FreshOption = False,
     plugins: PluginOption = None,
 ) -> None:
     """Run the jobs of a sweep that are missing, write records, then report."""
     if address and executor == "inline":
         raise UserError("--address needs --executor ray")
     out.print(f"planning {sweep}", highlight=False, markup=False, soft_wrap=True)
-    session = _open(sweep, out_dir, overrides, plugins, on_cluster=address is not None)
+    session = _open(sweep, out_dir, overrides, plugins, on_cluster=address is not None, fresh=fresh)
     finish_run(session, session.run(executor, address, limit, out), limit)
 
 
@@ -60,10 +62,11 @@ def plan_command(
     measure: Annotated[
         bool, typer.Option("--measure", help="Time two steps of what no finished job is like.")
     ] = False,
+    fresh: FreshOption = False,
     plugins: PluginOption = None,
 ) -> None:
     """Print the jobs of a sweep, their keys, what is done and what the rest may cost. Runs nothing."""
-    session = _open(sweep, out_dir, overrides, plugins)
+    session = _open(sweep, out_dir, overrides, plugins, fresh=fresh)
     problems = _measure(session) if measure and session.todo else []
     table = Table(box=None, pad_edge=False)
     for name in ("kind", "job", "key", "state", "estimate"):

@@ -75,7 +75,8 @@ class Problem:
 class Prerequisite(Protocol):
     """Something expensive that methods share, such as expert trajectories: built once and found by its key.
 
-    A frozen dataclass. Its seconds are charged to every method that requires it.
+    A frozen dataclass. Its seconds are charged to every method that requires it. One that all seeds share may
+    have a field `bank: int = 0`, from which it draws: a sweep with `distill.experts_per_seed` sets it.
     """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]

@@ -167,6 +167,11 @@ def method_class(name: str) -> Any:
     return module.METHOD
 
 
+def method_source(name: str) -> str:
+    """Where a method is written: the import path of its module, or its file."""
+    return method_names()[choose("method", name, method_names())]
+
+
 def method_package(name: str) -> dict[str, str]:
     """{package: version} of the package that provides a method; empty for ddbench's own and for files."""
     point = _points("methods").get(name)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import torch
 import torch.nn.functional as F
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, TypeAdapter, model_serializer
+from pydantic import ConfigDict, Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
@@ -42,12 +42,6 @@ class Recipe:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("give steps or epochs, and not both")
         dsa.parse_strategy(self.augment, policies=True)
-
-    @model_serializer(mode="wrap")
-    def _dump(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """`cutmix` is left out while it is off: it does not enter the job key then."""
-        values: dict[str, Any] = handler(self)
-        return values if self.cutmix else {k: v for k, v in values.items() if k != "cutmix"}
 
     def n_steps(self, n_images: int) -> int:
         """Optimiser steps for `n_images` images; the last, partial batch of an epoch counts as a step."""

@@ -16,6 +16,7 @@ from bench.data.dataset import Dataset
 from bench.evaluation.scoring import EvaluationSetting, Tensors, rates_on_holdout, rehearse, train_and_score
 from bench.evaluation.storage import check_header, measure_storage
 from bench.execution.store import WEIGHTS, Store
+from bench.planning.graph import recorded_hyperparameters
 from bench.planning.protocols import Protocol
 from bench.records.schema import Cost, Metrics, Record, Snapshot
 
@@ -56,8 +57,7 @@ def evaluate_artifact(
         artifact=inputs["artifact"],
         method=method["method"],
         method_version=method["version"],
-        hyperparameters=method["hyperparameters"]
-        | ({"preprocess": p} if (p := method.get("preprocess")) else {}),
+        hyperparameters=recorded_hyperparameters(method),
         dataset=where["dataset"],
         dataset_fingerprint=data.fingerprint,
         image_shape=data.image_shape,

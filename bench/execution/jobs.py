@@ -4,12 +4,10 @@ import contextlib
 import dataclasses
 import functools
 import json
-import platform
 import shutil
 import time
 import traceback
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +28,7 @@ from bench.data.dataset import Dataset, Split
 from bench.data.spec import DatasetSpec
 from bench.evaluation.storage import check_header
 from bench.execution.evaluate_job import evaluate_artifact, tune_rate
+from bench.execution.provenance import SOURCES, job_sources, versions
 from bench.execution.step_reports import reporting
 from bench.execution.store import WEIGHTS, Store
 from bench.execution.warm_up import warm_up, warm_up_for
@@ -48,17 +47,7 @@ class JobContext:
     cpus: int
     gpus: float
     exclusive: bool
-    commit: str
-
-
-@functools.cache
-def versions() -> dict[str, str]:
-    """The versions that a record holds: python, ddbench, torch."""
-    found = {"python": platform.python_version()}
-    for name in ("ddbench", "torch"):
-        with contextlib.suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
+    commit: str  # of the checkout that the run was started from
 
 
 @functools.lru_cache(maxsize=4)
@@ -164,7 +153,17 @@ def make_problem(
     )
 
 
-def _meta(job: Job, context: JobContext, device: torch.device, cost: dict[str, Any]) -> dict[str, Any]:
+def _versions(job: Job, store: Store, context: JobContext, device: torch.device) -> dict[str, str]:
+    """Software, settings and sources; an evaluation also says by which sources its set was made."""
+    scored = job.inputs.get("artifact")
+    made = store.meta(scored)["versions"] if scored else {}
+    sources = {name: digest for name, digest in made.items() if name == SOURCES} | job_sources(job)
+    return versions(device) | {"commit": context.commit} | sources
+
+
+def _meta(
+    job: Job, store: Store, context: JobContext, device: torch.device, cost: dict[str, Any]
+) -> dict[str, Any]:
     place = {
         "device": timing.device_name(device),
         "cpus": context.cpus,
@@ -179,7 +178,7 @@ def _meta(job: Job, context: JobContext, device: torch.device, cost: dict[str, A
         "inputs": job.inputs,
         "classes": list(_load(job, context).classes),
         "dataset_spec": json.loads(context.datasets[job.identity["dataset"]]["spec"]),
-        "versions": versions() | {"commit": context.commit} | method_package(job.identity.get("method", "")),
+        "versions": _versions(job, store, context, device) | method_package(job.identity.get("method", "")),
         "cost": cost | place,
     }
 
@@ -193,15 +192,26 @@ def _run_prepare(job: Job, store: Store, context: JobContext, device: torch.devi
     cost = {"prepare_s": measured.seconds, "peak_memory": {"prepare": measured.peak_bytes}}
     tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     store.publish(
-        job.key, _meta(job, context, device, cost), lambda folder: save_file(tensors, folder / WEIGHTS)
+        job.key, _meta(job, store, context, device, cost), lambda folder: save_file(tensors, folder / WEIGHTS)
     )
+
+
+def _checkpoint(job: Job, store: Store) -> Path:
+    """Where the loop is kept; what other sources began there is thrown away, and not gone on with."""
+    folder, sources = store.checkpoint(job.key), json.dumps(job_sources(job))
+    mark = folder / "sources.json"
+    if not mark.exists() or mark.read_text() != sources:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        write_atomic(mark, sources)
+    return folder
 
 
 def _run_distill(job: Job, store: Store, context: JobContext, device: torch.device) -> None:
     problem = _problem(job, store, context, device)
     method = build_method(job.identity["method"], job.identity["hyperparameters"])
     warm_up_for(method, job.identity, problem)
-    loop = Loop(folder := store.checkpoint(job.key))
+    loop = Loop(folder := _checkpoint(job, store))
     try:
         with timing.measure(device) as measured:
             distilled = method.distill(dataclasses.replace(problem, loop=loop))
@@ -224,7 +234,7 @@ def _run_distill(job: Job, store: Store, context: JobContext, device: torch.devi
     }
     last = {"step": loop.total, "fraction": 1.0, "seconds": seconds, "file": WEIGHTS}
     snapshots = [*loop.snapshots, last] if loop.total else []
-    meta = _meta(job, context, device, cost) | {"snapshots": snapshots}
+    meta = _meta(job, store, context, device, cost) | {"snapshots": snapshots}
 
     def write(artifact: Path) -> None:
         distilled.save(artifact / WEIGHTS)
@@ -252,7 +262,7 @@ def _prerequisites(job: Job, store: Store) -> dict[str, Any]:
     }
 
 
-def _where(job: Job, context: JobContext, device: torch.device) -> dict[str, Any]:
+def _where(job: Job, store: Store, context: JobContext, device: torch.device) -> dict[str, Any]:
     return {
         "device": str(device),
         "dataset": context.datasets[job.identity["dataset"]]["label"],
@@ -260,21 +270,21 @@ def _where(job: Job, context: JobContext, device: torch.device) -> dict[str, Any
         "gpus": context.gpus,
         "exclusive": context.exclusive,
         "warm": _jobs_run > 0,
-        "versions": versions() | {"commit": context.commit},
+        "versions": _versions(job, store, context, device),
     }
 
 
 def _run_tune(job: Job, store: Store, context: JobContext, device: torch.device) -> None:
-    data, where = _load(job, context), _where(job, context, device)
+    data, where = _load(job, context), _where(job, store, context, device)
     tensors, measured = tune_rate(store, job.inputs, job.identity, data, where)
     cost = {"tune_s": measured.seconds, "peak_memory": {"tune": measured.peak_bytes}}
     store.publish(
-        job.key, _meta(job, context, device, cost), lambda folder: save_file(tensors, folder / WEIGHTS)
+        job.key, _meta(job, store, context, device, cost), lambda folder: save_file(tensors, folder / WEIGHTS)
     )
 
 
 def _run_evaluate(job: Job, store: Store, context: JobContext, device: torch.device) -> None:
-    data, where = _load(job, context), _where(job, context, device)
+    data, where = _load(job, context), _where(job, store, context, device)
     found = evaluate_artifact(store, job.key, job.inputs, job.identity, data, where)
     write_atomic(store.record(job.key), dump_record(found))
 

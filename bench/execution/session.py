@@ -1,7 +1,6 @@
 """One result folder and one sweep: what is planned, what is done, what is missing."""
 
 import os
-import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from bench.execution.inline import run_inline, stop_on_signals
 from bench.execution.jobs import JobContext
 from bench.execution.past_costs import device_of, learn_costs
 from bench.execution.progress import Progress
+from bench.execution.provenance import planned_sources, same_sources, source_commit
 from bench.execution.queue import Outcome, ReadyQueue
 from bench.execution.store import Store
 from bench.planning.estimate import Estimator
@@ -29,7 +29,7 @@ from bench.planning.protocols import load_protocols
 from bench.planning.size import LONG_S, paper_sized, smaller_setting
 from bench.planning.sweep import Resources, Sweep, load_sweep
 
-CHECKOUT = Path(__file__).resolve().parents[2]
+OTHER_SOURCES = "made by other sources"  # the state of a finished job that is made again
 
 
 @dataclass
@@ -42,9 +42,12 @@ class Session:
     lenders: list[Store]
     datasets: dict[str, dict[str, str]]  # as in job.Context
     sweep: Sweep | None = None  # None: sets from elsewhere
+    fresh: bool = False  # make again what other sources made
 
     @classmethod
-    def open(cls, path: Path, overrides: list[str], out: Path | None, on_cluster: bool) -> "Session":
+    def open(
+        cls, path: Path, overrides: list[str], out: Path | None, on_cluster: bool, fresh: bool = False
+    ) -> "Session":
         """Read and check everything before anything starts. Raises UserError."""
         sweep = load_sweep(path, overrides)
         chosen = [p for name in sweep.evaluate.protocol for p in load_protocols(name)]
@@ -65,6 +68,7 @@ class Session:
             lenders=[Store(p.parent) for p in sorted(siblings) if p.parent != root],
             datasets={loaded[s.label].fingerprint: dataset_place(s, paths[s.label]) for s in sweep.datasets},
             sweep=sweep,
+            fresh=fresh,
         )
 
     @contextmanager
@@ -97,7 +101,45 @@ class Session:
     @cached_property
     def states(self) -> dict[str, str | None]:
         """{key: None when done, "" when missing, else what is wrong}."""
-        return {key: self.store.state(job.kind, key) for key, job in self.jobs.items()}
+        found = {key: self.store.state(job.kind, key) for key, job in self.jobs.items()}
+        if self.fresh:
+            for key, job in self.jobs.items():  # inputs first: what stands on them is made again too
+                redone = any(found[needed] == OTHER_SOURCES for needed in job.inputs.values())
+                if found[key] is None and (redone or self._same_sources(key, self.store) is False):
+                    found[key] = OTHER_SOURCES
+        return found
+
+    def _same_sources(self, key: str, store: Store) -> bool | None:
+        """Whether a finished job was made by the sources of today; None where it does not say."""
+        job = self.jobs[key]
+        return same_sources(planned_sources(job, self.jobs), store.versions(job.kind, key))
+
+    @cached_property
+    def sources(self) -> dict[str, bool | None]:
+        """{key of a finished job: whether the sources of today made it; None where it does not say}."""
+        done = [key for key, state in self.states.items() if state in (None, OTHER_SOURCES)]
+        return {key: self._same_sources(key, self.store) for key in done}
+
+    def sources_summary(self) -> list[str]:
+        """A line on finished jobs that other sources made, and one on those that do not say."""
+        other = [self.jobs[key] for key, same in self.sources.items() if same is False]
+        unknown = sum(same is None for same in self.sources.values())
+        lines = []
+        if other:
+            names = sorted({self._made_by(job) for job in other})
+            what = "they are made again" if self.fresh else "they count as done; --fresh makes them again"
+            made = f"{count(len(other), 'finished job')} made by other sources than today's"
+            lines.append(f"{made} ({', '.join(names)}): {what}")
+        if unknown:
+            made = f"{count(unknown, 'finished job')} without a record of the sources"
+            lines.append(f"{made}: they count as done here, and are not lent to other folders")
+        return lines
+
+    def _made_by(self, job: Job) -> str:
+        """The method, or the block of a prerequisite."""
+        made = self.jobs[job.inputs["artifact"]] if "artifact" in job.inputs else job
+        name: str = made.identity.get("method") or made.identity["block"]
+        return name
 
     @cached_property
     def todo(self) -> dict[str, Job]:
@@ -110,20 +152,23 @@ class Session:
         return {k: j for k, j in self.jobs.items() if k in needed and self.states[k] is not None}
 
     def lender(self, key: str) -> Store | None:
-        """A neighbouring result folder where this job is finished."""
+        """A neighbouring result folder where this job is finished, and was made by the sources of today."""
         job = self.jobs[key]
         label = self.datasets[job.identity["dataset"]]["label"]
         for store in self.lenders:
             finished = store.state(job.kind, key) is None
             # the same data under another name would stand in the table as another data set
-            if finished and (job.kind != "evaluate" or store.load_record(key).dataset == label):
+            same_label = finished and (job.kind != "evaluate" or store.load_record(key).dataset == label)
+            if same_label and self._same_sources(key, store):
                 return store
         return None
 
     def state(self, key: str) -> str:
-        """In words: done, missing, damaged, not needed, or done in a neighbouring folder."""
+        """In words: done (here or in a neighbouring folder), missing, damaged, or not needed."""
         if self.states[key] is None:
-            return "done"
+            return "done by other sources" if self.sources.get(key) is False else "done"
+        if self.states[key] == OTHER_SOURCES:
+            return OTHER_SOURCES
         if self.states[key]:
             return f"damaged: {self.states[key]}"
         if key not in self.todo:
@@ -145,6 +190,7 @@ class Session:
         todo = Counter(job.kind for job in self.todo.values())
         counts = ", ".join(f"{n} {kind}" for kind, n in todo.items()) or "nothing"
         lines = [f"{count(len(self.jobs), 'job')} in {self.store.root}; to run: {counts}"]
+        lines += self.sources_summary()
         return [*lines, *self._work(), *self._paper_sized()] if self.todo else lines
 
     def _work(self) -> list[str]:
@@ -191,6 +237,8 @@ class Session:
             return Outcome(interrupted=True)
 
     def _run(self, executor: str, address: str | None, limit: int | None, console: Console) -> Outcome:
+        for line in self.sources_summary():
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
         self._mend(console)
         chosen = dict(list(self.todo.items())[:limit])
         done = {key for key in self.jobs if key not in self.todo}
@@ -223,7 +271,9 @@ class Session:
         """Remove what is damaged, and say so; copy what a neighbouring folder has finished."""
         damaged = {key: why for key, why in self.states.items() if why}
         for key, why in damaged.items():
-            console.print(f"made again: {why}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+            if why != OTHER_SOURCES:
+                text = f"made again: {why}"
+                console.print(text, style="yellow", highlight=False, markup=False, soft_wrap=True)
             self.store.discard(self.jobs[key].kind, key)
         before = len(self.todo)
         for key, job in self.todo.items():
@@ -282,12 +332,3 @@ def check_resources(needs: Resources, on_cluster: bool = False) -> None:
     if needs.gpus and not torch.cuda.is_available():
         wanted = f"{needs.gpus:g} a job"
         raise UserError(f"resources.gpus: {wanted}, but torch finds no GPU here; use gpus: 0")
-
-
-def source_commit() -> str:
-    """The commit of this checkout of ddbench, or "unknown" for an installed package."""
-    if not (CHECKOUT / ".git").exists():
-        return "unknown"
-    command = ["git", "-C", str(CHECKOUT), "rev-parse", "HEAD"]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
-    return found.stdout.strip() or "unknown"

@@ -12,9 +12,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import from_json
+
 from bench.core.errors import UserError
 from bench.core.io import sync, temporary, write_atomic
-from bench.core.loop import PROGRESS
+from bench.core.loop import CHECKPOINT, PROGRESS
 from bench.records.schema import Record, content_digest, load_record
 
 STORE_SCHEMA = 1
@@ -107,6 +109,12 @@ class Store:
         """Read a record. Raises ValueError with the reason when it is damaged."""
         return load_record(self.record(key))
 
+    def versions(self, kind: str, key: str) -> dict[str, str]:
+        """What a finished job says that it was made by; empty where it says nothing."""
+        path = self.record(key) if kind == "evaluate" else self.artifact(key) / META
+        found: dict[str, str] = from_json(path.read_bytes()).get("versions", {})
+        return found
+
     def state(self, kind: str, key: str) -> str | None:
         """None when the job is done, else why not: "" when nothing is there, or what is wrong with it."""
         path = self.record(key) if kind == "evaluate" else self.artifact(key)
@@ -154,7 +162,7 @@ class Store:
     def _sweep_up_checkpoints(self) -> None:
         for path in self.checkpoints.glob("*/"):
             (path / PROGRESS).unlink(missing_ok=True)  # nothing runs here now
-            if self.artifact(path.name).exists():
+            if self.artifact(path.name).exists() or not (path / CHECKPOINT).exists():
                 shutil.rmtree(path, ignore_errors=True)
         for path in (*self.checkpoints.glob("*/"), self.checkpoints):
             with contextlib.suppress(OSError):  # not empty, or not there

@@ -17,8 +17,8 @@ from bench.core.networks.architecture import parse_architecture
 from bench.data.cache import prepare_dataset, read_dataset
 from bench.data.dataset import Dataset
 from bench.data.spec import DatasetSpec
-from bench.execution.jobs import versions
-from bench.execution.session import Session, dataset_place, source_commit
+from bench.execution.provenance import source_commit, versions
+from bench.execution.session import Session, dataset_place
 from bench.execution.store import WEIGHTS, Store
 from bench.interop.importers.read import read_set
 from bench.interop.importers.request import Imported, ImportRequest

@@ -25,17 +25,25 @@ from bench.data.dataset import Dataset
 from bench.data.spec import DatasetSpec
 from bench.evaluation.scoring import EvaluationResult, EvaluationSetting, train_and_score
 from bench.evaluation.storage import check_header, measure_storage, weight_bytes
+from bench.execution.provenance import method_packages
 from bench.execution.store import WEIGHTS, Store
-from bench.planning.graph import Cell, EvaluationSpec, Job, make_job, plan_evaluations, plan_sweep
+from bench.planning.graph import (
+    Cell,
+    EvaluationSpec,
+    Job,
+    make_job,
+    plan_evaluations,
+    plan_sweep,
+    recorded_hyperparameters,
+)
 from bench.planning.protocols import Protocol, load_protocol, load_protocols
 from bench.planning.sweep import Sweep
 from bench.planning.yaml_schema import list_faults
 from bench.records.columns import Row, record_frame
 from bench.records.naming import CELL
 from bench.records.reader import PARQUET, read_records
-from bench.records.schema import Record, StudentTraining
+from bench.records.schema import EXTERNAL_HYPERPARAMETERS, Record, StudentTraining
 from bench.records.to_sweep import (
-    EXTERNAL_HYPERPARAMETERS,
     dataset_entry,
     is_external,
     rows_by_sweep,
@@ -116,11 +124,10 @@ class Submission:
         made = meta["identity"]
         if make_job("distill", "", made, meta["inputs"]).key != record.artifact:
             return f"artifacts/{record.artifact} does not have the key of its content"
-        whitened = {"preprocess": made["preprocess"]} if "preprocess" in made else {}
         said = {
             "method": (record.method, made["method"]),
             "method_version": (record.method_version, made["version"]),
-            "hyperparameters": (record.hyperparameters, made["hyperparameters"] | whitened),
+            "hyperparameters": (record.hyperparameters, recorded_hyperparameters(made)),
             "ipc": (record.ipc, made["ipc"]),
             "distill_arch": (record.distill_arch, made["architecture"]),
             "dataset_fingerprint": (record.dataset_fingerprint, made["dataset"]),
@@ -370,8 +377,8 @@ def _not_installed(records: Sequence[Record]) -> dict[str, str]:
     known, found = method_names(), {}
     for record in records:
         if record.method not in known and record.hyperparameters.keys() != EXTERNAL_HYPERPARAMETERS:
-            packages = record.versions.keys() - {"python", "ddbench", "torch", "commit"}
-            how = f"pip install {' '.join(sorted(packages))}" if packages else "name its file with --plugin"
+            packages = method_packages(record.versions)
+            how = f"pip install {' '.join(packages)}" if packages else "name its file with --plugin"
             found[record.method] = f"method {record.method} is not installed: {how}"
     return found
 

@@ -1,12 +1,14 @@
 """From a sweep to its graph of jobs: prepare -> distill -> tune -> evaluate. Runs nothing."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bench.core.augment import dsa
 from bench.core.errors import UserError
 from bench.core.method import ARCHITECTURE, IPC, SEED, Method, Prerequisite
 from bench.core.networks.architecture import Architecture
@@ -19,7 +21,7 @@ from bench.planning.sweep import Sweep
 from bench.planning.yaml_schema import describe_faults
 from bench.records.schema import ANY_ARCHITECTURE
 
-KEY_SCHEMA = 1
+KEY_SCHEMA = 2
 JOB_KINDS = ("prepare", "distill", "tune", "evaluate")
 HOLDOUT = 0.1  # fraction of the training set on which a learning rate is chosen
 
@@ -46,6 +48,29 @@ def make_job(kind: str, label: str, identity: dict[str, Any], inputs: dict[str, 
     return Job(kind, hashlib.sha256(text.encode()).hexdigest()[:16], label, identity, inputs)
 
 
+def resolved(identity: Mapping[str, Any], architecture: Architecture) -> dict[str, Any]:
+    """`identity` with what its names stand for: a default or constant that changes in the code moves keys.
+
+    These are the architecture's parameters, where the job has one, and the constants of the augmentations.
+    """
+    found: dict[str, Any] = {}
+    if identity["architecture"] != ANY_ARCHITECTURE:
+        found["architecture"] = architecture.resolved()
+    for strategy in sorted(set(_strategies(identity))):
+        with contextlib.suppress(UserError):  # a method from elsewhere may name operations of its own
+            found |= {"augment": found.get("augment", {}) | dsa.constants(strategy)}
+    return {**identity, "resolved": found}
+
+
+def _strategies(values: Mapping[str, Any]) -> Iterator[str]:
+    """The augmentations among hyper-parameters and recipes: `augment`, `net_augment` and the like."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _strategies(value)
+        elif name.endswith("augment") and isinstance(value, str):
+            yield value
+
+
 @dataclass(frozen=True)
 class Cell:
     """A place in the grid of a sweep."""
@@ -55,6 +80,7 @@ class Cell:
     architecture: Architecture
     seed: int
     preprocess: str = NORMALISE  # of the images to distill on; evaluations do not depend on it
+    experts_per_seed: bool = False  # a bank of experts for each seed
 
     def axes(self, depends_on: frozenset[str]) -> dict[str, Any]:
         """The part of a job's identity that gives its place in the grid.
@@ -83,13 +109,14 @@ class EvaluationSpec:
 
     def identity(self, cell: Cell) -> dict[str, Any]:
         """What affects the accuracies of a cell's set."""
-        return {
+        identity = {
             "dataset": cell.data.fingerprint,
             "architecture": self.student.label,
             "protocol": self.protocol.model_dump(mode="json", exclude={"about"}),
             "students": self.students,
             "seed": cell.seed,
         }
+        return resolved(identity, self.student)
 
     def extras(self) -> dict[str, Any]:
         """What is recorded beside the accuracies; empty by default, so that it changes no other keys."""
@@ -128,7 +155,12 @@ def plan_sweep(
                 preprocess = entry.preprocess(presets, ipc)
                 for architecture in sweep.distill.architectures:
                     cells = [Cell(datasets[spec.label], ipc, architecture, s) for s in sweep.distill.seeds]
-                    distilled_on = [dataclasses.replace(cell, preprocess=preprocess) for cell in cells]
+                    distilled_on = [
+                        dataclasses.replace(
+                            cell, preprocess=preprocess, experts_per_seed=sweep.distill.experts_per_seed
+                        )
+                        for cell in cells
+                    ]
                     sets = [plan_distillation(jobs, entry.name, method, cell) for cell in distilled_on]
                     for evaluation in evaluations:
                         plan_evaluations(jobs, evaluation, cells, sets)
@@ -144,18 +176,39 @@ def _describe(axes: Mapping[str, Any]) -> str:
 
 def plan_distillation(jobs: dict[str, Job], name: str, method: Method, cell: Cell) -> Job:
     """Add a distillation and its prerequisites to `jobs`, inputs first; returns its own job."""
-    inputs = _prepare(jobs, method.requires(), cell) | _whitening(jobs, cell)
+    shared = method.requires()
+    required = _banks_of_seed(shared, cell.seed) if cell.experts_per_seed else shared
+    inputs = _prepare(jobs, required, cell) | _whitening(jobs, cell)
     axes = cell.axes(method.depends_on)
+    asked = {"experts_per_seed": True} if required is not shared else {}
     identity = {
         "dataset": cell.data.fingerprint,
         "method": name,
         "version": method.version,
         "hyperparameters": dataclasses.asdict(method),
+        **asked,
         **axes,
     }
-    job = make_job("distill", f"{name} {cell.data.label} {_describe(axes)}", identity, inputs)
+    label = f"{name} {cell.data.label} {_describe(axes)}"
+    job = make_job("distill", label, resolved(identity, cell.architecture), inputs)
     jobs[job.key] = job
     return job
+
+
+def _banks_of_seed(required: dict[str, Prerequisite], seed: int) -> dict[str, Prerequisite]:
+    """The prerequisites with the bank of this seed; unchanged where none draws from a bank."""
+    if not any("bank" in prepare.__dataclass_fields__ for prepare in required.values()):
+        return required
+    return {
+        role: dataclasses.replace(prepare, bank=seed) if "bank" in prepare.__dataclass_fields__ else prepare
+        for role, prepare in required.items()
+    }
+
+
+def recorded_hyperparameters(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the method of a distillation, and what the sweep asked for beside them."""
+    beside = ("preprocess", "experts_per_seed")
+    return {**identity["hyperparameters"], **{name: identity[name] for name in beside if name in identity}}
 
 
 def _prepare(jobs: dict[str, Job], required: Mapping[str, Prerequisite], cell: Cell) -> dict[str, str]:
@@ -193,7 +246,8 @@ def _prepare_job(prepare: Prerequisite, cell: Cell, inputs: dict[str, str]) -> J
         "values": dataclasses.asdict(prepare),
         **axes,
     }
-    return make_job("prepare", f"{prepare} {cell.data.label} {_describe(axes)}", identity, inputs)
+    label = f"{prepare} {cell.data.label} {_describe(axes)}"
+    return make_job("prepare", label, resolved(identity, cell.architecture), inputs)
 
 
 def plan_evaluations(

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from bench.core.errors import UserError
 from bench.core.registry import choose
@@ -52,13 +52,6 @@ class Protocol(Strict):
         if self.rates and self.learned_lr:
             raise UserError("rates and learned_lr: give one of them")
         return self
-
-    @model_serializer(mode="wrap")
-    def _dump(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave defaults out, so that job keys stay the same when an option is added."""
-        values: dict[str, Any] = handler(self)
-        defaults = {name: field.get_default() for name, field in type(self).model_fields.items()}
-        return {k: v for k, v in values.items() if getattr(self, k) != defaults[k]}
 
 
 def protocol_names() -> list[str]:

@@ -145,6 +145,12 @@ class DistillConfig(Strict):
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**63, strict=True)], ...], Distinct] = Field(
         default=(0, 1, 2), min_length=1, description="seeds; each gives a set of its own"
     )
+    experts_per_seed: bool = Field(
+        default=False,
+        strict=True,
+        description="train the experts of trajectory methods anew for each seed; by default all seeds share "
+        "one bank of them, as in the papers",
+    )
 
 
 class EvaluateConfig(Strict):

@@ -7,6 +7,7 @@ changed since are read again, rows of deleted files are dropped, and unreadable 
 import contextlib
 import gc
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -21,14 +22,14 @@ from bench.core.errors import UserError
 from bench.core.io import replacing
 from bench.records import columns
 from bench.records.naming import labelled
-from bench.records.schema import Record, load_record
+from bench.records.schema import OlderSchemaError, Record, load_record
 
 PARQUET = "records.parquet"
 COMPACT_FROM = 1000  # records: fewer are read as fast without a cache
 POOL_FROM = 4000  # files: fewer are read in less time than processes need to start
 FILES_PER_TASK = 1000  # files per task
 MOST_WORKERS = 8  # each takes about 200 MiB
-PARQUET_VERSION = {b"ddbench records": b"1"}  # raise it when the meaning of a column changes
+PARQUET_VERSION = {b"ddbench records": b"2"}  # raise it when the meaning of a column changes
 PARQUET_SCHEMA = pa.schema(
     [*columns.COLUMNS_SCHEMA, pa.field("size", pa.int64()), pa.field("mtime_ns", pa.int64())], PARQUET_VERSION
 )
@@ -66,7 +67,7 @@ def read_records(directory: Path) -> tuple[list[Record], list[str]]:
     found, problems = _records(directory, _listing(directory))
     if not found:
         raise _nothing(directory, problems)
-    return found, problems
+    return found, _counted(problems)
 
 
 def read_table(directory: Path) -> tuple[pa.Table, list[str]]:
@@ -83,7 +84,7 @@ def read_table(directory: Path) -> tuple[pa.Table, list[str]]:
         raise _nothing(directory, problems)
     if compact and (len(fresh) or not all(current)):
         _store(table, directory / PARQUET)
-    return table.select(columns.COLUMNS_SCHEMA.names), problems
+    return table.select(columns.COLUMNS_SCHEMA.names), _counted(problems)
 
 
 # --- the files ----------------------------------------------------------------------------------------------
@@ -119,9 +120,16 @@ def _records(directory: Path, keys: Iterable[str]) -> tuple[list[Record], list[s
     for key in keys:
         try:
             found.append(load_record(directory / "records" / _name(key)))
+        except OlderSchemaError as error:  # a folder has many of them or none
+            problems.append(f"records/ holds a record that {error}: run the sweep again, and delete it")
         except ValueError as error:
             problems.append(f"records/{_name(key)} {error}; `ddbench run` makes it again")
     return found, problems
+
+
+def _counted(problems: list[str]) -> list[str]:
+    """Equal lines once, with their number."""
+    return [line if n == 1 else f"{line} ({n} such records)" for line, n in Counter(problems).items()]
 
 
 def _nothing(directory: Path, problems: list[str]) -> UserError:

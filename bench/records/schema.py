@@ -9,8 +9,9 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import from_json
 
-RECORD_SCHEMA: Final = 1
+RECORD_SCHEMA: Final = 2
 ANY_ARCHITECTURE: Final = "any"  # the distillation architecture of a method that uses none
+EXTERNAL_HYPERPARAMETERS: Final = {"format", "sha256"}  # those of a set distilled elsewhere
 _CANONICAL = json.JSONEncoder(sort_keys=True)
 Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]  # fits into int64, the type of a column
 LrFrom = Literal["protocol", "artifact", "holdout"]
@@ -105,7 +106,7 @@ class Metrics(_Part):
 class Record(_Part):
     """All that tables need to know about one evaluation of an artifact."""
 
-    schema_version: Literal[1] = RECORD_SCHEMA
+    schema_version: Literal[2] = RECORD_SCHEMA
     key: str  # of the evaluation job; also the file's name
     artifact: str  # key of the distilled set
     method: str
@@ -147,16 +148,22 @@ def dump_record(record: Record) -> str:
     return json.dumps({**content, "sha256": content_digest(content)}, indent=1) + "\n"
 
 
+class OlderSchemaError(ValueError):
+    """A record that an earlier ddbench wrote; its key is none that is planned today."""
+
+
 def load_record(path: Path) -> Record:
     """Read one record.
 
     Raises:
         ValueError: when the file is unreadable, of another schema, altered or misnamed; the message continues
-            a sentence that begins with the file's name.
+            a sentence that begins with the file's name. OlderSchemaError for an older schema.
     """
     try:
         content = from_json(path.read_bytes())  # several times as fast as json.loads
-        checksum = content.pop("sha256")
+        checksum, schema = content.pop("sha256"), content.get("schema_version")
+        if isinstance(schema, int) and schema < RECORD_SCHEMA:
+            raise OlderSchemaError(f"was written by an older schema ({schema}, now {RECORD_SCHEMA})")
         record = Record.model_validate(content)
     except (KeyError, AttributeError, TypeError):
         raise ValueError("has no checksum") from None
@@ -164,6 +171,8 @@ def load_record(path: Path) -> Record:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise ValueError(f"does not fit schema {RECORD_SCHEMA}: {where}: {first['msg']}") from None
+    except OlderSchemaError:
+        raise
     except (OSError, ValueError):
         raise ValueError("is not readable as JSON") from None
     if content_digest(content) != checksum:

@@ -11,9 +11,8 @@ import yaml
 
 from bench.core.strict import valid_name
 from bench.records.columns import Row
-from bench.records.schema import ANY_ARCHITECTURE
+from bench.records.schema import ANY_ARCHITECTURE, EXTERNAL_HYPERPARAMETERS
 
-EXTERNAL_HYPERPARAMETERS = {"format", "sha256"}  # those of a set distilled elsewhere
 PLACES = ("path", "data_dir")  # keys whose paths differ from machine to machine
 ELSEWHERE = "/where/it/is"
 
@@ -67,15 +66,19 @@ def sweep_of(rows: Sequence[Row], entry: Mapping[str, Any]) -> dict[str, Any]:
     distill = row["eval_arch"] if row["distill_arch"] == ANY_ARCHITECTURE else row["distill_arch"]
     ipc: int = 1 if pd.isna(row["ipc"]) else int(row["ipc"])
     curve, gpus = _curve(row), float(row["gpus"])
+    values = json.loads(row["hyperparameters"])
+    per_seed = {"experts_per_seed": True} if values.pop("experts_per_seed", False) else {}
     return {
         "name": valid_name(f"{row['method_name']}-{row['dataset_name']}-ipc{ipc}"),
         "datasets": [dict(entry)],
         # said explicitly, because a preset may ask for whitening; the record's own value wins
-        "methods": [
-            {"name": row["method_name"], "preprocess": "normalise", **json.loads(row["hyperparameters"])}
-        ],
+        "methods": [{"name": row["method_name"], "preprocess": "normalise", **values}],
         "ipc": [ipc],
-        "distill": {"architectures": [distill], "seeds": sorted({int(r["seed"]) for r in rows})},
+        "distill": {
+            "architectures": [distill],
+            "seeds": sorted({int(r["seed"]) for r in rows}),
+            **per_seed,
+        },
         "evaluate": {
             "architectures": [row["eval_arch"]],
             "students": int(row["students"]),

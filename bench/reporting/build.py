@@ -23,6 +23,7 @@ from bench.reporting.sections import MakeSection, RecordsView, Section
 from bench.reporting.tables import render
 from bench.reporting.tables.composition import composition_section
 from bench.reporting.tables.equal_storage import equal_storage_section
+from bench.reporting.tables.experts import with_expert_note
 from bench.reporting.tables.metrics import metrics_section
 from bench.reporting.tables.published import published_section
 from bench.reporting.tables.standings import pairs_section, standings_section
@@ -120,7 +121,11 @@ def build_report(*directories: Path, out: Path | None = None) -> Report:
 def make_sections(view: RecordsView) -> list[Section]:
     """The sections for which the records hold something, in the order of the report."""
     made, notes = (make_section(view) for make_section in SECTIONS), dataset_notes(view)
-    return [with_dataset_notes(section, notes) for section in made if section is not None]
+    return [
+        with_expert_note(with_dataset_notes(section, notes), view.flat)
+        for section in made
+        if section is not None
+    ]
 
 
 def _delete_stale(directory: Path, written: set[Path]) -> None:

@@ -27,7 +27,7 @@ from bench.data.dataset import Dataset
 from bench.data.spec import DatasetSpec
 from bench.data.subset import class_positions
 from bench.evaluation.scoring import EvaluationSetting, train_and_score
-from bench.execution.jobs import versions
+from bench.execution.provenance import versions
 from bench.execution.store import WEIGHTS, Store, verified_meta
 from bench.planning.protocols import load_protocol
 from bench.records.schema import content_digest

@@ -27,8 +27,9 @@ BLOCK = 10  # experts of a job; with multiples of it, a larger number of experts
 class ExpertEpoch:
     """A block of experts after an epoch of SGD on the real set, at a constant learning rate.
 
-    All draws depend only on the expert's block, its row and the epoch: all seeds of a sweep share the same
-    experts, as in the papers, and the first rows of a block are the same whatever its size.
+    An expert is drawn from its bank, its place (block, row) and the epoch alone: all seeds of a sweep share
+    bank 0, as in the papers, unless it asks for one per seed, and a block's first rows are the same whatever
+    its size.
 
     Args:
         block: number of the block.
@@ -40,6 +41,7 @@ class ExpertEpoch:
         weight_decay: of SGD.
         augment: augmentation, drawn for each image.
         cutmix: probability that a batch is mixed by CutMix.
+        bank: number of the bank.
 
     References:
         Cazenavette et al., Matching Training Trajectories, CVPR 2022, section 3.1.
@@ -57,10 +59,12 @@ class ExpertEpoch:
     weight_decay: float = 0.0
     augment: str = "none"
     cutmix: float = 0.0
+    bank: int = 0
 
     def __str__(self) -> str:
         first = self.block * BLOCK
-        return f"experts {first}-{first + self.size - 1} epoch {self.epoch}"
+        bank = f"bank {self.bank} " if self.bank else ""
+        return f"{bank}experts {first}-{first + self.size - 1} epoch {self.epoch}"
 
     def requires(self) -> dict[str, Prerequisite]:
         """The same experts one epoch earlier, under the role "before"; nothing for epoch 0."""
@@ -84,7 +88,7 @@ class ExpertEpoch:
         return {name: torch.stack([r[name] for r in rows]) for name in rows[0]}
 
     def _begin(self, problem: Problem, expert: int) -> dict[str, Tensor]:
-        net = problem.make_net(random.generator(0, "expert", self.block, expert, "init"))
+        net = problem.make_net(random.generator(self.bank, "expert", self.block, expert, "init"))
         if any(True for _ in net.buffers()):
             raise UserError(
                 "expert trajectories hold weights only, and this network keeps running statistics too: "
@@ -97,12 +101,12 @@ class ExpertEpoch:
         """Weights [P] and velocity [P] of an expert after one more pass over the training set."""
         purpose = ("expert", self.block, expert, self.epoch)
         before = {name: t[expert] for name, t in problem.prepared["before"].items()}
-        net = _network(problem, before["weights"], random.generator(0, *purpose, "net"))
-        student = InnerStudent(net, self._recipe, random.generator(0, *purpose, "draws"))
+        net = _network(problem, before["weights"], random.generator(self.bank, *purpose, "net"))
+        student = InnerStudent(net, self._recipe, random.generator(self.bank, *purpose, "draws"))
         if self.momentum:
             student.set_velocity(before["velocity"].to(problem.device, copy=True))
         n = len(problem.images)
-        order = BatchOrder(n, self.batch_size, random.generator(0, *purpose, "order"), problem.device)
+        order = BatchOrder(n, self.batch_size, random.generator(self.bank, *purpose, "order"), problem.device)
         for _, index in zip(timing.paced(self._recipe.n_steps(n)), order, strict=False):
             student.step(problem.preprocess(problem.images[index]), problem.labels[index])
             counting.count_steps()

@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 
 from bench.records.reader import PARQUET, load_frame, uncollected
-from bench.records.schema import content_digest
+from bench.records.schema import RECORD_SCHEMA, content_digest
 from bench.reporting.build import SECTIONS, texts
 from bench.reporting.sections import RecordsView
 
@@ -81,7 +81,7 @@ def content(cell: dict[str, Any], seed: int, curve: bool, rng: np.random.Generat
     identity = json.dumps([cell, seed], sort_keys=True)
     seconds = rng.exponential(100.0, 3).tolist()
     return {
-        "schema_version": 1, "key": hashlib.sha256(identity.encode()).hexdigest()[:16],
+        "schema_version": RECORD_SCHEMA, "key": hashlib.sha256(identity.encode()).hexdigest()[:16],
         "artifact": hashlib.sha256(f"{identity} distilled".encode()).hexdigest()[:16],
         "method": method, "method_version": 1, "hyperparameters": hyperparameters,
         "dataset": cell["dataset"], "dataset_fingerprint": hashlib.md5(cell["dataset"].encode()).hexdigest(),

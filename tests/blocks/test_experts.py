@@ -23,7 +23,7 @@ from bench.data.dataset import Dataset
 from bench.data.spec import DatasetSpec
 from bench.execution.jobs import JobContext, _problem, run_job
 from bench.execution.store import Store
-from bench.planning.graph import Job, plan_sweep
+from bench.planning.graph import Job, plan_sweep, recorded_hyperparameters
 from bench.planning.protocols import load_protocol
 from bench.planning.sweep import Sweep
 from methods.blocks.experts import BLOCK, ExpertEpoch, Experts, trajectories
@@ -281,6 +281,36 @@ def swept(digits: Dataset, *methods: Any, **changes: Any) -> dict[str, Job]:
 
 def keys(jobs: dict[str, Job], kind: str) -> set[str]:
     return {key for key, job_ in jobs.items() if job_.kind == kind}
+
+
+@pytest.mark.usefixtures("reads")
+def test_a_sweep_may_ask_for_a_bank_per_seed(digits: Dataset) -> None:
+    """Seed 0 has the bank that is shared otherwise; what follows no experts keeps its keys."""
+    seeds = {"architectures": ["mlp"], "seeds": [0, 1]}
+    shared = swept(digits, "reads", "random_real", distill=seeds)
+    own = swept(digits, "reads", "random_real", distill=seeds | {"experts_per_seed": True})
+    assert keys(shared, "prepare") < keys(own, "prepare")
+    assert len(keys(own, "prepare")) == 2 * len(keys(shared, "prepare"))
+    banks = {key: job_.identity["values"]["bank"] for key, job_ in own.items() if job_.kind == "prepare"}
+    for job_ in own.values():
+        if job_.kind == "distill":
+            reads = job_.identity["method"] == "reads"
+            assert {banks[key] for key in job_.inputs.values()} == (
+                {job_.identity["seed"]} if reads else set()
+            )
+            assert (job_.key in shared) != reads
+            assert recorded_hyperparameters(job_.identity).get("experts_per_seed", False) is reads
+    assert len({job_.label for job_ in own.values()}) == len(own)
+
+
+def test_banks_differ_and_each_is_drawn_from_its_number_alone(make_problem: MakeProblem) -> None:
+    def built(bank: int, epoch: int) -> Tensor:
+        expert = ExpertEpoch(block=0, size=1, epoch=epoch, lr=0.05, batch_size=256, bank=bank)
+        return expert.build(make_problem(expert, architecture="mlp"))["weights"]
+
+    for epoch in (0, 1):
+        assert torch.equal(built(1, epoch), built(1, epoch))
+        assert not torch.equal(built(0, epoch), built(1, epoch))
 
 
 @pytest.mark.usefixtures("reads")

@@ -229,7 +229,7 @@ RECORD_DAMAGE = {
     "truncated": lambda path: path.write_text(path.read_text()[:300]),
     "empty": lambda path: path.write_text(""),
     "edited accuracy": lambda path: _edit(path, accuracies=[1.0]),
-    "other schema": lambda path: _edit(path, schema_version=2),
+    "other schema": lambda path: _edit(path, schema_version=3),
     "not an object": lambda path: path.write_text("[]"),
 }
 

@@ -32,7 +32,7 @@ def fill(folder: Path) -> None:
 @pytest.fixture
 def shelf(tmp_path: Path) -> Store:
     shelf = Store(tmp_path / "here")
-    shelf.publish(KEY, {"kind": "distill", "label": "x"}, fill)
+    shelf.publish(KEY, {"kind": "distill", "label": "x", "versions": {"sources": "s"}}, fill)
     return shelf
 
 
@@ -232,11 +232,13 @@ def test_only_the_leavings_of_the_dead_are_swept_up(shelf: Store) -> None:
 
 
 def lender(stores: list[Store], kind: str) -> Store | None:
-    """Which of these result folders a run would take the job from."""
+    """Which of these result folders a run would take the job from, where its sources are "s" today."""
     job = Job(kind, KEY, "label", {"dataset": "print"}, {})
     datasets = {"print": {"label": one_record().dataset}}
     nothing: Any = None
-    return Session(nothing, {KEY: job}, Store(Path("here")), stores, datasets).lender(KEY)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bench.execution.session.planned_sources", lambda job, jobs: {"sources": "s"})
+        return Session(nothing, {KEY: job}, Store(Path("here")), stores, datasets).lender(KEY)
 
 
 def test_a_whole_artifact_is_taken_over(shelf: Store, tmp_path: Path) -> None:
@@ -251,14 +253,24 @@ def test_damaged_work_is_not_taken_over(shelf: Store, tmp_path: Path) -> None:
     whole, other = Store(tmp_path / "whole"), Store(tmp_path / "other")
     (shelf.artifact(KEY) / "data.bin").write_bytes(b"")
     write_atomic(shelf.record(KEY), dump_record(one_record()).replace("0.625", "0.75"))
-    whole.publish(KEY, {}, fill)
-    write_atomic(whole.record(KEY), dump_record(one_record()))
+    whole.publish(KEY, {"versions": {"sources": "s"}}, fill)
+    lent = one_record(versions={"sources": "s"})
+    write_atomic(whole.record(KEY), dump_record(lent))
     for kind in ("distill", "evaluate"):
         assert lender([shelf], kind) is None
         assert lender([shelf, whole], kind) is whole
         other.adopt(kind, KEY, whole)
         assert other.state(kind, KEY) is None
-    assert other.load_record(KEY) == one_record()
+    assert other.load_record(KEY) == lent
+
+
+@pytest.mark.parametrize("versions", [{"sources": "t"}, {"torch": "2"}], ids=["other", "unknown"])
+def test_only_what_the_sources_of_today_made_is_taken_over(tmp_path: Path, versions: dict[str, str]) -> None:
+    there = Store(tmp_path / "there")
+    there.publish(KEY, {"versions": versions}, fill)
+    write_atomic(there.record(KEY), dump_record(one_record(versions=versions)))
+    assert lender([there], "distill") is None
+    assert lender([there], "evaluate") is None
 
 
 # --- records --------------------------------------------------------------------------------------
@@ -280,7 +292,7 @@ def test_records_read_back_exactly(
 def why(path: Path, text: str) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
-    with pytest.raises(ValueError, match=r"^(is|has|does|holds) ") as caught:
+    with pytest.raises(ValueError, match=r"^(is|has|does|holds|was) ") as caught:
         load_record(path)
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -295,7 +307,7 @@ def test_a_changed_digit_anywhere_is_noticed(tmp_path: Path) -> None:
     assert len(digits) > 30
     for i in digits:
         changed = text[:i] + str((int(text[i]) + 1) % 10) + text[i + 1 :]
-        assert why(path, changed).startswith(("does not match its checksum", "does not fit schema 1"))
+        assert why(path, changed).startswith(("does not match its checksum", "does not fit schema 2"))
 
 
 def test_records_that_do_not_count(tmp_path: Path) -> None:
@@ -304,11 +316,13 @@ def test_records_that_do_not_count(tmp_path: Path) -> None:
         assert why(path, bad) == "is not readable as JSON"
     for bad in ("[]", "5", "null", '"text"', "{}"):
         assert why(path, bad) == "has no checksum"
-    assert "does not fit schema 1: schema_version" in why(
-        path, text.replace('_version": 1', '_version": 2', 1)
+    assert "does not fit schema 2: schema_version" in why(
+        path, text.replace('_version": 2', '_version": 3', 1)
     )
-    assert "does not fit schema 1: extra" in why(path, text.replace("{", '{"extra": 1,', 1))
-    assert "does not fit schema 1: seed" in why(path, text.replace('"seed": 0,', ""))
+    older = why(path, text.replace('_version": 2', '_version": 1', 1))
+    assert older == "was written by an older schema (1, now 2)"
+    assert "does not fit schema 2: extra" in why(path, text.replace("{", '{"extra": 1,', 1))
+    assert "does not fit schema 2: seed" in why(path, text.replace('"seed": 0,', ""))
     assert why(tmp_path / "other.json", text) == f"holds the record {KEY}"
     path.write_bytes(b"\xff\xfe\xfa")
     with pytest.raises(ValueError, match="is not readable as JSON"):

@@ -17,8 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from bench.core.augment import dsa
 from bench.core.errors import UserError
 from bench.core.method import SEED, Prerequisite, Problem
+from bench.core.networks.convnet import ConvNet
 from bench.data.dataset import Dataset, Split
 from bench.execution.queue import ReadyQueue
 from bench.planning.graph import Job, check_data, make_job, plan_sweep
@@ -156,6 +158,60 @@ def test_a_new_version_of_a_prerequisite_moves_all_that_stands_on_it(monkeypatch
     before = planned(chosen)
     monkeypatch.setattr(block, "version", block.version + 1)
     assert not before.keys() & planned(chosen).keys()
+
+
+def constant_of_dsa(patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(dsa._CONSTANTS, "crop", 0.25)
+    dsa.constants.cache_clear()
+
+
+def default_of_convnet(patch: pytest.MonkeyPatch) -> None:
+    defaults = {**ConvNet.__init__.__kwdefaults__, "norm": "batch"}
+    patch.setattr(ConvNet.__init__, "__kwdefaults__", defaults)
+
+
+def constant_of_vit(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("bench.core.networks.vit.HEAD", 32)
+
+
+@pytest.mark.parametrize(
+    ("change", "architecture", "moved"),
+    [
+        (constant_of_dsa, "mlp", {"distill", "evaluate"}),
+        (default_of_convnet, "convnet-d2-w8", {"distill", "evaluate"}),
+        (default_of_convnet, "mlp", set()),
+        (constant_of_vit, "vit-p2", {"distill", "evaluate"}),
+        (constant_of_vit, "mlp", set()),
+    ],
+)
+def test_a_default_that_changes_in_the_code_moves_the_keys_that_use_it(
+    monkeypatch: pytest.MonkeyPatch, change: Any, architecture: str, moved: set[str]
+) -> None:
+    def plan() -> Jobs:
+        return planned(
+            sweep(
+                methods=[{"name": "dm", "augment": "crop_flip"}],
+                architectures=[architecture],
+                students_on=[architecture],
+            )
+        )
+
+    before = plan()
+    change(monkeypatch)
+    try:
+        after = plan()
+    finally:
+        monkeypatch.undo()
+        dsa.constants.cache_clear()
+    assert {kind for kind in ("distill", "evaluate") if keys(kind, before) != keys(kind, after)} == moved
+
+
+def test_a_key_holds_the_constants_of_every_augmentation_that_is_named() -> None:
+    jobs = planned(sweep(methods=[{"name": "idc", "augment": "cutout", "net_augment": "crop"}]))
+    (job,) = (job for job in jobs.values() if job.kind == "distill")
+    assert job.identity["resolved"]["augment"] == {"cutout": dsa.CUTOUT, "crop": dsa.CROP}
+    taught = next(iter(planned(protocol=load_protocol("standard.teacher")).values()))
+    assert taught.identity["resolved"]["architecture"]["family"] == "convnet"
 
 
 def test_committed_records_keep_their_keys(digits: Dataset) -> None:

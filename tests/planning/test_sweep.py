@@ -78,7 +78,11 @@ def test_defaults(file: Path) -> None:
     [
         # unknown keys at each level
         ("nmae", 1, ["'nmae'", "did you mean name?", "datasets, distill, evaluate, ipc, methods"]),
-        ("distill.seed", 1, ["distill", "'seed'", "did you mean seeds?", "architectures, seeds"]),
+        (
+            "distill.seed",
+            1,
+            ["distill", "'seed'", "did you mean seeds?", "architectures, experts_per_seed, seeds"],
+        ),
         (
             "evaluate.studens",
             1,

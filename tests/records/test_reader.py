@@ -166,7 +166,7 @@ def test_a_number_that_no_table_holds_is_named(folder: Path, fields: dict[str, i
     after, found_problems = reader.load_frame(folder)
     same(flat, after)
     (new,) = set(found_problems) - set(problems)
-    assert new.startswith("records/large.json does not fit schema 1: ")
+    assert new.startswith("records/large.json does not fit schema 2: ")
 
 
 def test_few_records_are_not_compacted(folder: Path) -> None:
@@ -181,3 +181,13 @@ def test_processes_read_the_same(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     together, found_problems = reader.load_frame(folder)
     same(alone, together)
     assert found_problems == problems
+
+
+def test_records_of_an_older_schema_are_told_in_one_line(folder: Path) -> None:
+    for name in ("a", "b"):
+        (folder / "records" / f"{name}.json").write_text('{"schema_version": 1, "sha256": ""}')
+    _, problems = reader.load_frame(folder)
+    assert [line for line in problems if "schema" in line] == [
+        "records/ holds a record that was written by an older schema (1, now 2): run the sweep again, and "
+        "delete it (2 such records)"
+    ]

@@ -14,7 +14,7 @@ from PIL import Image
 
 from bench.analysis.aggregate import grouped
 from bench.data.dataset import Dataset
-from bench.planning.graph import Job, plan_sweep
+from bench.planning.graph import Job, plan_sweep, recorded_hyperparameters
 from bench.planning.protocols import load_protocols
 from bench.planning.sweep import Sweep, load_sweep
 from bench.records.columns import Row, record_frame
@@ -41,7 +41,6 @@ def records_of(jobs: dict[str, Job]) -> list[Record]:
 
 def _record(job: Job, made: Job) -> Record:
     scored, method = job.identity, made.identity
-    whitened = {"preprocess": method["preprocess"]} if "preprocess" in method else {}
     students = (0.5,) * scored["students"]
     curve = [
         CurvePoint(fraction=f, step=int(100 * f), accuracies=list(students)) for f in scored.get("curve", ())
@@ -54,7 +53,7 @@ def _record(job: Job, made: Job) -> Record:
         method["method"],
         method["ipc"],
         students,
-        hyperparameters=json.loads(json.dumps(method["hyperparameters"])) | whitened,
+        hyperparameters=json.loads(json.dumps(recorded_hyperparameters(method))),
         metrics=metrics,
         training=trained(),
         artifact=made.key,
@@ -93,6 +92,7 @@ def written_by(command: str, folder: Path) -> tuple[Path, list[str]]:
         {"protocol": ["standard.teacher", "dc_bench.dsa"]},
         {"curve": [0.1, 0.5], "students": 2},
         {"architectures": ["mlp", "resnet10-w16", "convnet-d1-w8-batch-max"]},
+        {"experts_per_seed": True},
     ],
     ids=str,
 )
@@ -102,11 +102,14 @@ def test_command_plans_the_records_of_a_row(changes: dict[str, Any], tmp_path: P
     methods = ["full", "random_real", "herding", {"name": "dm", "steps": 2, "lr": 1e-5}, "mtt", "haba"]
     methods += [{"name": "idc", "factor": 3, "preprocess": "zca"}]
     methods += [{"name": "compose", "parameterisation": "linear_bases", "objective": "distribution_matching"}]
-    scored = {"architectures": ["convnet-d2-w16"], "students": 3, "protocol": "quick"} | changes
+    asked = {name: changes[name] for name in changes if name == "experts_per_seed"}
+    scored = {"architectures": ["convnet-d2-w16"], "students": 3, "protocol": "quick"} | (
+        {name: value for name, value in changes.items() if name not in asked}
+    )
     content = {
         "methods": methods,
         "ipc": [3, 12],
-        "distill": {"architectures": ["convnet-d2-w16"], "seeds": seeds},
+        "distill": {"architectures": ["convnet-d2-w16"], "seeds": seeds, **asked},
     }
     records = records_of(planned(load_sweep(sweep_file(tmp_path, evaluate=scored, **content))))
     rows = cells(records)

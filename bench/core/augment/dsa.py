@@ -21,12 +21,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.core import timing
-from bench.core.augment.policies import POLICY_OPERATIONS, Policy, dispatch, draw_policy
+from bench.core.augment.policies import POLICY_OPERATIONS, Policy, dispatch, draw_policy, policy_constants
 from bench.core.errors import UserError
 from bench.core.preprocess import Preprocess
 from bench.core.registry import choose
 
 CROP, CUTOUT, SCALE, ROTATE = 0.125, 0.5, 1.2, 15.0  # ratios of the side; factor; degrees
+FLIP = 0.5  # probability
+BRIGHTNESS, SATURATION, CONTRAST = (
+    (-0.5, 0.5),
+    (0.0, 2.0),
+    (0.5, 1.5),
+)  # ranges: one is added, two are factors
 _PARAMS = 3  # the most uniforms that one operation reads
 AUGMIX = "augmix"
 CHAINS, DEPTH, CHAIN_OPS = 3, 3, ("color", "crop", "scale", "rotate")  # of AugMix; DEPTH at the most
@@ -38,17 +44,20 @@ _NO_GRADIENT = (
 
 def flip(x: Tensor, u: Tensor) -> Tensor:
     """Horizontal flip with probability 1/2."""
-    return torch.where((u[:, 0] < 0.5).view(-1, 1, 1, 1), x.flip(3), x)
+    return torch.where((u[:, 0] < FLIP).view(-1, 1, 1, 1), x.flip(3), x)
 
 
 def color(x: Tensor, u: Tensor) -> Tensor:
     """Brightness x + (u - 0.5), saturation times 2u, contrast times (u + 0.5), in this order."""
-    bright, saturate, contrast = (u[:, i].view(-1, 1, 1, 1) for i in range(3))
-    x = x + (bright - 0.5)
+    ranges = (BRIGHTNESS, SATURATION, CONTRAST)
+    bright, saturate, contrast = (
+        (u[:, i] * (high - low) + low).view(-1, 1, 1, 1) for i, (low, high) in enumerate(ranges)
+    )
+    x = x + bright
     grey = x.mean(1, keepdim=True)
-    x = (x - grey) * (2 * saturate) + grey if x.shape[1] > 1 else x
+    x = (x - grey) * saturate + grey if x.shape[1] > 1 else x
     mean = x.mean((1, 2, 3), keepdim=True)
-    return (x - mean) * (contrast + 0.5) + mean
+    return (x - mean) * contrast + mean
 
 
 def crop(x: Tensor, u: Tensor) -> Tensor:
@@ -141,6 +150,30 @@ def parse_strategy(strategy: str, *, policies: bool = False) -> tuple[tuple[str,
         if whole in POLICY_OPERATIONS and not policies:
             raise UserError(f"augmentation {strategy!r}: {_NO_GRADIENT}")
     return tuple(tuple(choose("augmentation", op, (*OPS, *WHOLE)) for op in stage) for stage in stages)
+
+
+_CONSTANTS: dict[str, Any] = {
+    "color": {"brightness": BRIGHTNESS, "saturation": SATURATION, "contrast": CONTRAST},
+    "crop": CROP,
+    "cutout": CUTOUT,
+    "flip": FLIP,
+    "scale": SCALE,
+    "rotate": ROTATE,
+}
+
+
+@functools.cache
+def constants(strategy: str) -> dict[str, Any]:
+    """{operation: its constants} of all operations of a strategy, as plain JSON: part of every key.
+
+    Raises UserError as `parse_strategy` does.
+    """
+    operations = {op for stage in parse_strategy(strategy, policies=True) for op in stage}
+    found = {op: policy_constants(op) for op in operations & POLICY_OPERATIONS.keys()}
+    if AUGMIX in operations:
+        found[AUGMIX] = {"chains": CHAINS, "depth": DEPTH}
+        operations |= set(CHAIN_OPS)
+    return found | {op: _CONSTANTS[op] for op in operations & _CONSTANTS.keys()}
 
 
 @dataclass(frozen=True)

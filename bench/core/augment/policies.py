@@ -75,6 +75,13 @@ _HAS_SIGN = {
 }
 
 
+def policy_constants(name: str) -> dict[str, Any]:
+    """What a policy draws from, as plain JSON."""
+    rows = CIFAR10_POLICY if name == AUTOAUGMENT else POLICY_OPERATIONS[name]
+    found = {"operations": rows, "levels": LEVELS[name], "strengths": _SIGNED}
+    return {**found, "operations_per_image": OPERATIONS_PER_IMAGE}
+
+
 @functools.cache
 def strength(operation: str, level: int, levels: int, height: int, width: int) -> float:
     """The strength of an operation at a level.

@@ -14,7 +14,7 @@ from bench.core.networks.base import Network
 from bench.core.networks.convnet import VGG11, AlexNet, ConvNet
 from bench.core.networks.densenet import DenseNet
 from bench.core.networks.external import ExternalNetwork, Timm, TorchVision
-from bench.core.networks.layers import ACTIVATIONS, NO_POOLING, NORMS, POOLINGS
+from bench.core.networks.layers import ACTIVATIONS, GROUPS, NO_POOLING, NORMS, POOLINGS
 from bench.core.networks.mlp_lenet import MLP, LeNet
 from bench.core.networks.resnet import ResNet10, ResNet12, ResNet18, ResNetAP10
 from bench.core.networks.vit import ViT
@@ -59,6 +59,12 @@ class Architecture:
         defaults, letters = family_parameters(self.family), {v: k for k, v in _LETTERS.items()}
         parts = [f"{letters.get(k, '')}{v}" for k, v in self.params if v != defaults[k]]
         return (":" if "model" in defaults else "-").join([self.family, *parts])
+
+    def resolved(self) -> dict[str, Any]:
+        """All parameters, also those at their defaults, and the family's constants, as plain JSON."""
+        params = dict(self.params)
+        groups = {"groups": GROUPS} if params.get("norm") == "group" else {}
+        return {"family": self.family, **params, **groups, **FAMILIES[self.family].constants()}
 
     def check(self, image_shape: tuple[int, int, int]) -> None:
         """Check images of shape (C, H, W). Raises UserError if the network cannot take them."""

@@ -32,6 +32,11 @@ class Network(nn.Module):
                 pixels, not 7".
         """
 
+    @classmethod
+    def constants(cls) -> dict[str, Any]:
+        """What its layers follow from beside its parameters, as plain JSON: part of every key."""
+        return {}
+
     def embed(self, x: Tensor) -> Tensor:
         """Images [N,C,H,W] -> the features that the classifier reads [N,D]."""
         return self.features(x)

@@ -57,6 +57,12 @@ class ConvNet(Network):
         check_norm(params["norm"], params["width"])
 
 
+# (kernel, width, pooled?) of each convolution
+ALEXNET = ((5, 128, True), (5, 192, True), (3, 256, False), (3, 192, False), (3, 192, True))
+_WIDTHS = ((64, True), (128, True), (256, False), (256, True), *((512, False), (512, True)) * 2)
+VGG = tuple((3, width, pooled) for width, pooled in _WIDTHS)
+
+
 class AlexNet(Network):
     """Five convolutions and three average poolings, with instance norm as in RTP, or none: `alexnet-none`.
 
@@ -65,14 +71,18 @@ class AlexNet(Network):
 
     def __init__(self, image_shape: Shape, n_classes: int, *, norm: str = "instance") -> None:
         super().__init__()
-        convs = [(5, 128, True), (5, 192, True), (3, 256, False), (3, 192, False), (3, 192, True)]
-        self.features, size = stack(image_shape, convs, norm, "relu", "avg")
+        self.features, size = stack(image_shape, ALEXNET, norm, "relu", "avg")
         self.classifier = nn.Linear(size, n_classes)
 
     @classmethod
     def check(cls, image_shape: Shape, **params: Any) -> None:
         """Raises UserError for images of less than 8 pixels."""
         need_side(8, image_shape[1])
+
+    @classmethod
+    def constants(cls) -> dict[str, Any]:
+        """As in `Network`."""
+        return {"convolutions": ALEXNET}
 
 
 class VGG11(Network):
@@ -86,11 +96,15 @@ class VGG11(Network):
 
     def __init__(self, image_shape: Shape, n_classes: int, *, norm: str = "instance") -> None:
         super().__init__()
-        widths = ((64, True), (128, True), (256, False), (256, True), *((512, False), (512, True)) * 2)
-        self.features, size = stack(image_shape, [(3, *w) for w in widths], norm, "relu", "max")
+        self.features, size = stack(image_shape, VGG, norm, "relu", "max")
         self.classifier = nn.Linear(size, n_classes)
 
     @classmethod
     def check(cls, image_shape: Shape, **params: Any) -> None:
         """Raises UserError for images of less than 32 pixels after padding."""
         need_side(32, padded(image_shape[1]))
+
+    @classmethod
+    def constants(cls) -> dict[str, Any]:
+        """As in `Network`."""
+        return {"convolutions": VGG}

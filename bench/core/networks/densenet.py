@@ -59,3 +59,8 @@ class DenseNet(Network):
         """Raises UserError if the images are too small, or the width does not fit the norm."""
         check_norm(params["norm"], params["width"])
         need_side(8 * least_side(params["norm"]), image_shape[1], f" with {params['norm']} norm")
+
+    @classmethod
+    def constants(cls) -> dict[str, Any]:
+        """As in `Network`."""
+        return {"blocks": DENSE_BLOCKS}

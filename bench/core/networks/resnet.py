@@ -99,6 +99,11 @@ class ResNet(Network):
         least = next(side for side in itertools.count(1) if cls._sides(side)[-1] >= last)
         need_side(least, image_shape[1], f" with {params['norm']} norm")
 
+    @classmethod
+    def constants(cls) -> dict[str, Any]:
+        """As in `Network`."""
+        return {name: getattr(cls, name) for name in ("blocks", "halving", "stem", "averaged")}
+
 
 class ResNet10(ResNet):
     """IDC's ResNet-10: one block per stage, batch norm (CIFAR-10: width 32; SVHN: `resnet10-w64`)."""

@@ -9,6 +9,9 @@ from bench.core.errors import UserError
 from bench.core.networks.base import Network, Shape
 
 HEAD = 64  # numbers of an attention head
+HIDDEN = 4  # times the width
+# deviation of the initial positions: under SGD at the field's rates, with 0.02, it long sees a bag of patches
+POSITIONS = 0.2
 
 
 class Attention(nn.Module):
@@ -33,7 +36,7 @@ class TransformerLayer(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.attention = nn.Sequential(nn.LayerNorm(width), Attention(width))
-        wide = [nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)]
+        wide = [nn.Linear(width, HIDDEN * width), nn.GELU(), nn.Linear(HIDDEN * width, width)]
         self.hidden = nn.Sequential(nn.LayerNorm(width), *wide)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -68,8 +71,7 @@ class ViT(Network):
         self.positions = nn.Parameter(torch.empty(1, (side // patch) ** 2, width))
         self.layers = nn.Sequential(*(TransformerLayer(width) for _ in range(depth)), nn.LayerNorm(width))
         self.classifier = nn.Linear(width, n_classes)
-        # of the tokens' order: under SGD at the field's rates, with 0.02, it long sees a bag of patches
-        nn.init.normal_(self.positions, std=0.2)
+        nn.init.normal_(self.positions, std=POSITIONS)
 
     @classmethod
     def check(cls, image_shape: Shape, **params: Any) -> None:
@@ -79,6 +81,11 @@ class ViT(Network):
             raise UserError(f"has patches of {patch} pixels, which do not divide images of {side}")
         if width % HEAD:
             raise UserError(f"has heads of {HEAD} numbers, so width {width} must divide by {HEAD}")
+
+    @classmethod
+    def constants(cls) -> dict[str, Any]:
+        """As in `Network`."""
+        return {"head": HEAD, "hidden": HIDDEN, "positions": POSITIONS}
 
     def embed(self, x: Tensor) -> Tensor:
         """Images [N,C,H,W] -> the mean of the last tokens [N,width]."""
