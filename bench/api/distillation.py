@@ -104,6 +104,8 @@ def distill(
         entry = MethodEntry.model_validate({"name": method, **hyperparameters})
     except ValidationError as error:
         raise UserError(describe_faults(list_faults(error))) from None
+    if entry.seeds is not None:
+        raise UserError("seeds: a set has one, `seed`")
     network = _fitting(architecture, data)
     smallest = int(data.train.labels.bincount(minlength=data.n_classes).min())
     if not 1 <= ipc <= smallest:

@@ -150,11 +150,12 @@ def plan_sweep(
     for spec in sweep.datasets:
         presets = preset_name(spec.name, spec.label)
         for entry in sweep.methods:
+            seeds = sweep.distill.seeds if entry.seeds is None else range(entry.seeds)
             for ipc in sweep.ipc:
                 method = entry.resolve(presets, ipc)
                 preprocess = entry.preprocess(presets, ipc)
                 for architecture in sweep.distill.architectures:
-                    cells = [Cell(datasets[spec.label], ipc, architecture, s) for s in sweep.distill.seeds]
+                    cells = [Cell(datasets[spec.label], ipc, architecture, s) for s in seeds]
                     distilled_on = [
                         dataclasses.replace(
                             cell, preprocess=preprocess, experts_per_seed=sweep.distill.experts_per_seed

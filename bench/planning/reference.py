@@ -54,7 +54,7 @@ def sweep_schema() -> Schema:
     defs["MethodEntry"] = _name_or_mapping(
         methods,
         "a name, or a mapping of name and hyper-parameters",
-        {**entry, "properties": {"name": _named(methods)}},
+        {**entry, "properties": {"name": _named(methods), "seeds": {"type": "integer", "minimum": 1}}},
     )
     spec = defs["DatasetSpec"]
     spec["properties"]["name"] |= _named(DATASETS)

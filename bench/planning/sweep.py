@@ -49,16 +49,21 @@ def _protocol(name: str) -> str:
 
 
 Architectures = Annotated[tuple[Annotated[Architecture, BeforeValidator(_architecture)], ...], Distinct]
+MOST_SEEDS = 1000  # of a method's entry
 ProtocolName = Annotated[str, AfterValidator(_protocol)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
 class MethodEntry(BaseModel):
-    """A method of the sweep and the hyper-parameters that the sweep sets."""
+    """A method of the sweep and the hyper-parameters that the sweep sets.
+
+    `seeds`: how many it has, 0, 1, ...; None: those of the sweep. What costs milliseconds may have more.
+    """
 
     model_config = ConfigDict(frozen=True)
     name: str
     values: dict[str, Any]
+    seeds: int | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -67,11 +72,16 @@ class MethodEntry(BaseModel):
         if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str):
             raise UserError("a method is a name or a mapping with a name")
         name = choose("method", entry["name"], method_names())
-        values = {k: v for k, v in entry.items() if k != "name"}
+        values = {k: v for k, v in entry.items() if k not in ("name", "seeds")}
+        seeds = entry.get("seeds")
+        if seeds is not None and not (type(seeds) is int and 0 < seeds <= MOST_SEEDS):
+            raise UserError(
+                f"method {name}: seeds: how many, a whole number from 1 to {MOST_SEEDS}, not {seeds!r}"
+            )
         # refuse bad hyper-parameters here, where the file and the key are known
         if faults := _build(name, values)[1]:
             raise faults_error(cls.__name__, faults)
-        return {"name": name, "values": values}
+        return {"name": name, "values": values, "seeds": seeds}
 
     def resolve(self, dataset: str, ipc: int) -> Method:
         """The method with its hyper-parameters: defaults < presets of configs/methods < the sweep's values.

@@ -457,3 +457,10 @@ def test_a_failure_takes_what_stands_on_it_and_nothing_else() -> None:
     rest = [*running, *(job.key for job in in_order(work))]
     assert set(rest) == jobs.keys() - stand_on_it - {prepare.key}
     assert not work.open
+
+
+def test_a_method_may_have_seeds_of_its_own() -> None:
+    methods = [{"name": "random_real", "seeds": 3}, "herding"]
+    jobs = planned(sweep(methods=methods, ipc=[1], seeds=[7]))
+    found = {(j.identity["method"], j.identity["seed"]) for j in jobs.values() if j.kind == "distill"}
+    assert found == {("herding", 7), *(("random_real", seed) for seed in range(3))}

@@ -365,3 +365,9 @@ def test_every_sweep_loads(path: Path) -> None:
     for method in sweep.methods:
         for ipc in sweep.ipc:
             method.resolve(sweep.datasets[0].name, ipc)
+
+
+@pytest.mark.parametrize("seeds", ["0", "-1", "true", "1.5", "[0, 1]", "many", "100000"])
+def test_bad_numbers_of_seeds_are_named(file: Path, seeds: str) -> None:
+    with pytest.raises(UserError, match="method dm: seeds: how many, a whole number from 1 to 1000, not "):
+        load_sweep(file, [f"methods=[{{name: dm, seeds: {seeds}}}]"])
