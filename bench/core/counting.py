@@ -14,7 +14,8 @@ STEP_PASSES = 3  # a training step of an image, forward and backward, costs abou
 class WorkCounter:
     """The training steps of a job, and the images that went through its networks, of those announced.
 
-    Images are what time left is told by: they stand for steps and for scoring alike.
+    Images are what time left is told by: they stand for steps and for scoring alike. What comes before the
+    first announcement is no part of the work.
     """
 
     rounds: int = 1  # how many times the announced work comes; later rounds announce theirs when they begin
@@ -34,10 +35,11 @@ class WorkCounter:
         self._passes += steps * step_passes + then
         self._step_passes = step_passes
 
-    def count_steps(self, n: int) -> None:
-        """So many steps were taken."""
-        self.steps += n
-        self.passes += n * self._step_passes
+    def count(self, steps: int, passes: int) -> None:
+        """So many steps were taken, and so many more images went through a network."""
+        if self._announced:
+            self.steps += steps
+            self.passes += steps * self._step_passes + passes
 
     def report(self) -> StepReport | None:
         """How far it is; None while nothing is announced or done."""
@@ -86,10 +88,10 @@ def announce_rounds(n: int) -> None:
 def count_steps(n: int = 1) -> None:
     """So many training steps were taken, of those announced."""
     if _counter is not None:
-        _counter.count_steps(n)
+        _counter.count(n, 0)
 
 
 def count_passes(images: int) -> None:
     """So many images went through a network, without a gradient."""
     if _counter is not None:
-        _counter.passes += images
+        _counter.count(0, images)

@@ -1,5 +1,6 @@
 """What finished jobs cost: read from result folders and profiles."""
 
+import contextlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -43,24 +44,14 @@ def learn_costs(
 
     for store in stores:
         for path in sorted(store.artifacts.glob(f"[!.]*/{META}")):
-            if (meta := _read(path)) and alike(meta["cost"]):
-                costs.learn_artifact(path.parent.name, meta)
+            with contextlib.suppress(ValueError):  # damaged: `run` names it; an estimate can do without
+                if alike((meta := store.meta(path.parent.name))["cost"]):
+                    costs.learn_artifact(path.parent.name, meta)
         for path in sorted(store.records.glob("*.json")):
-            try:
-                record = load_record(path)
-            except ValueError:
-                continue  # `report` and `run` name it; an estimate can do without
-            if alike(vars(record.cost)):
-                costs.learn_record(record)
+            with contextlib.suppress(ValueError):
+                if alike(vars((record := load_record(path)).cost)):
+                    costs.learn_record(record)
     for path in sorted(profiles.glob("*/profile.json")):
-        if (profile := _read(path)) and alike(profile):
-            costs.learn_profile(profile, labels)
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    """What one of our own files holds; None where it does not read, which is named elsewhere."""
-    try:
-        found: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-    return found
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            if alike(profile := json.loads(path.read_text())):
+                costs.learn_profile(profile, labels)

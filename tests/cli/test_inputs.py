@@ -296,7 +296,7 @@ def test_stopped_run_keeps_what_is_finished_and_goes_on(number: int, tmp_path: P
     out = tmp_path / "out"
     words = ["run", sweep, "--out", out, "--executor", "inline", "--set", "datasets=[digits]"]
     with started(*words, path=plugins(tmp_path / "site")) as process:
-        wait_until(lambda: any((out / "artifacts").glob("[!.]*")))
+        wait_until(lambda: any((out / "records").glob("[!.]*")))
         time.sleep(0.5)  # into the slow one
         process.send_signal(number)
         run = ended(process, timeout=30)
@@ -304,6 +304,6 @@ def test_stopped_run_keeps_what_is_finished_and_goes_on(number: int, tmp_path: P
     assert f"the same command goes on:\n  {shlex.join(['ddbench', *map(str, words)])}\n" in run.out
     assert leftovers(out) == []
     before = written(out)
-    assert len(before) == 2  # one artifact: data and meta
-    assert run_inline(sweep, out, "--set", "methods=[random_real]").code == 0
+    assert len(before) == 3  # one artifact (data and meta), which was scored at once
+    assert run_inline(sweep, out, "--set", "methods=[random_real, class_mean]").code == 0
     assert before.items() <= written(out).items()

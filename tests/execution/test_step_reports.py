@@ -77,6 +77,10 @@ def test_rounds_that_are_to_come_count_before_they_begin(clock: SimpleNamespace)
 
 def test_images_in_pieces_are_counted_each_once() -> None:
     with counting.counting(counter := WorkCounter()):
+        counting.count_steps(5)
+        counting.count_passes(7)
+        assert (counter.steps, counter.passes) == (0, 0), "nothing is announced"
+        counting.announce(0, batch_size=1, n_images=1, then=120)
         assert len(in_pieces(lambda x: x, torch.zeros(120, 1))) == 120
     assert counter.passes == 120
 
