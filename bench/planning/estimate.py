@@ -178,6 +178,7 @@ class Estimator:
             "ipc": record.ipc,
             "architecture": record.distill_arch,
             "preprocess": values.pop("preprocess", None),
+            "experts_per_seed": values.pop("experts_per_seed", None),
             "hyperparameters": values,
         }
         evaluation = {
