@@ -30,7 +30,7 @@ PHASE_NAMES = {name: name.removesuffix("_s") for name in SECONDS}
 RARE = ["teacher_s", "bookkeeping_s", "tune_s"]  # not recorded by all, and left out where there are none
 MOST_BARS = 400
 BAR, WIDTH = 0.21, 3.2  # inches
-COLUMN = 0.68  # inches of a column of numbers
+COLUMN = 0.9  # inches of a column of numbers
 HEAD, FOOT, LINE = 0.5, 0.3, 0.17  # inches above and below a panel, and of a note
 
 
