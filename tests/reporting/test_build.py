@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.record import make, sweep, write
+from helpers.record import make, sweep, trained, write
 from helpers.report import COLUMNS, CROSS, FILES, SEVERAL_IPC, TWO
 from rich.console import Console
 
@@ -19,7 +19,7 @@ from bench.analysis.aggregate import summary_frame
 from bench.core.errors import UserError
 from bench.core.io import write_atomic
 from bench.records.columns import record_frame
-from bench.records.schema import Record, Storage
+from bench.records.schema import Metrics, Record, Storage
 from bench.reporting.build import Report, build_report, print_tables
 from bench.reporting.html.write import write_page
 from bench.reporting.plots.accuracy_vs_ipc import accuracy_vs_ipc
@@ -187,6 +187,43 @@ def test_seconds_on_a_shared_device_are_noted() -> None:
     (shared,) = _comparisons([make(), make("herding", exclusive=False)])
     assert not any("side by side" in note for note in alone.notes)
     assert shared.notes[-1].startswith("Jobs ran side by side")
+
+
+def test_costs_that_no_row_has_get_no_column() -> None:
+    rare = {"teacher KiB", "teacher s", "bookkeeping s", "tune s", "diverged"}
+    old, none = make(), dict.fromkeys(("teacher_s", "bookkeeping_s", "tune_s"), 0.0)
+    for record in (old, make(cost=none)):
+        (table,) = _comparisons([record])
+        assert not rare & {column.header for column in table.columns}
+    spent = {"teacher_s": 1.0, "bookkeeping_s": 2.0, "tune_s": 4.0}
+    metrics = Metrics(class_accuracies=[[0.5]], calibration_errors=[None], agreement=None, diverged=1)
+    full = make("dc", cost=spent, metrics=metrics, training=trained())
+    taught = full.storage.model_copy(update={"teacher_bytes": 2048})
+    (table,) = _comparisons([old, full.model_copy(update={"storage": taught})])
+    shown = {
+        column.header: [row[i].text for row in table.groups[0]] for i, column in enumerate(table.columns)
+    }
+    assert shown["method"] == ["dc", "dm"]
+    assert {name: shown[name] for name in rare} == {
+        "teacher KiB": ["2.0", "—"],
+        "teacher s": ["1.0", "—"],
+        "bookkeeping s": ["2.0", "—"],
+        "tune s": ["4.0", "—"],
+        "diverged": ["1", "—"],
+    }
+    assert any(note.startswith("Diverged: students of all seeds") for note in table.notes)
+
+
+def test_seconds_of_cold_jobs_only_are_marked() -> None:
+    first = make(cost={"cold": ["distill"], "prepare_s": 1.0})
+    (table,) = _comparisons([first])
+    shown = {column.header: table.groups[0][0][i].text for i, column in enumerate(table.columns)}
+    assert (shown["prepare s"], shown["distill s"], shown["evaluate s"]) == ("1.0", "2.0 *", "3.0")
+    assert table.notes[-1].startswith("* of first jobs of a process only")
+    assert "2.0 *" not in render.latex([table]), "the mark stands beside an aligned number"
+    (table,) = _comparisons([first, make(seed=1, cost={"cold": []})])
+    assert not any("*" in cell.text for cell in table.groups[0][0])
+    assert not any(note.startswith("*") for note in table.notes)
 
 
 def test_what_is_over_budget_does_not_compete_for_bold() -> None:

@@ -32,7 +32,7 @@ RARE = ["teacher_s", "bookkeeping_s", "tune_s"]  # not recorded by all, and left
 MOST_BARS = 400
 BAR, WIDTH = 0.21, 3.2  # inches
 SIDE_BY_SIDE = "Jobs ran side by side: their seconds compare only roughly."
-COLUMN = 0.68  # inches of a column of numbers
+COLUMN = 0.9  # inches of a column of numbers
 HEAD, FOOT, LINE = 0.5, 0.3, 0.17  # inches above and below a panel, and of a note
 
 
