@@ -43,7 +43,7 @@ def evaluate_artifact(
     method = meta["identity"]
     distilled, setting = _load_setting(store, inputs, identity, data, where)
     if identity.get("snapshots"):  # of which the last is the set itself
-        counting.announce_rounds(max(1, len(meta.get("snapshots", []))))
+        counting.announce_rounds(max(1, sum(one["fraction"] > 0 for one in meta.get("snapshots", []))))
     folder = store.artifact(inputs["artifact"])
     check_header(folder / WEIGHTS, distilled, data.n_classes)
     tuned = load_file(store.artifact(inputs["rate"]) / WEIGHTS) if "rate" in inputs else None

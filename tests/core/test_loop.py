@@ -261,7 +261,7 @@ def test_bookkeeping_is_no_part_of_the_seconds(tmp_path: Path, slow_disk: Simple
     assert slow_disk.writes > 20
     assert kept.bookkeeping_s == WRITE_S * slow_disk.writes
     assert kept.method_seconds(30 + kept.bookkeeping_s) == 30
-    assert [taken["seconds"] for taken in kept.snapshots] == [3, 6, 15]
+    assert [taken["seconds"] for taken in kept.snapshots] == [0, 3, 6, 15]
 
 
 def test_bookkeeping_goes_on_where_the_checkpoint_was_written(
@@ -290,7 +290,7 @@ def test_bookkeeping_goes_on_where_the_checkpoint_was_written(
     kept = distill(kill=None)
     assert kept.seconds == 2 + 30
     assert kept.bookkeeping_s == WRITE_S * (slow_disk.writes - 1) + 7
-    assert [taken["seconds"] for taken in kept.snapshots] == [5, 8, 17]
+    assert [taken["seconds"] for taken in kept.snapshots] == [2, 5, 8, 17]
 
 
 def test_a_checkpoint_whose_seconds_hold_the_bookkeeping_is_ignored(tmp_path: Path) -> None:

@@ -168,7 +168,7 @@ def run(sweep: Path, out: Path, fresh: bool = False) -> str:
 
 
 def planned(sweep: Path, out: Path, fresh: bool = False) -> str:
-    return " ".join(opened(sweep, out, fresh).plan_summary({}))
+    return " ".join(opened(sweep, out, fresh).plan_summary())
 
 
 def made(out: Path) -> dict[str, Record]:
