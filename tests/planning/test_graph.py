@@ -1,75 +1,28 @@
-"""The plan: which jobs, in which order, under which keys; and the queue that hands them out."""
+"""The plan: which jobs, in which order, under which keys."""
 
 import dataclasses
 import itertools
 import os
-import random
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
-import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from torch import Tensor
+from helpers.plan import QUICK, Jobs, chain, dataset, keys, planned, sweep
 
 from bench.core.augment import dsa
 from bench.core.errors import UserError
-from bench.core.method import SEED, Prerequisite, Problem
 from bench.core.networks.convnet import ConvNet
-from bench.data.dataset import Dataset, Split
-from bench.execution.queue import ReadyQueue
-from bench.planning.graph import Job, check_data, make_job, plan_sweep
-from bench.planning.protocols import Protocol, load_protocol, load_protocols
-from bench.planning.sweep import Sweep, load_sweep
+from bench.data.dataset import Dataset
+from bench.planning.graph import check_data, make_job, plan_sweep
+from bench.planning.protocols import load_protocol, load_protocols
+from bench.planning.sweep import load_sweep
 from methods.dm import DM
-from methods.random_real import RandomReal
 
 ROOT = Path(__file__).parents[2]
 ALL = ["full", "random_real", "herding", "k_center", "k_means", "dm"]
-
-
-def sweep(**changes: Any) -> Sweep:
-    """Changes to a small sweep; architectures, seeds, students and so on by their own names."""
-    content: dict[str, Any] = {
-        "name": "tiny",
-        "datasets": ["digits"],
-        "methods": ["dm"],
-        "ipc": [1],
-        "distill": {"architectures": ["convnet-d2-w8"], "seeds": [0]},
-        "evaluate": {"architectures": ["convnet-d2-w8"], "students": 2, "protocol": "quick"},
-    }
-    for key, value in changes.items():
-        part = "distill" if key in ("architectures", "seeds") else "evaluate"
-        if key in content or key == "resources":
-            content[key] = value
-        else:
-            content[part] = {**content[part], {"students_on": "architectures"}.get(key, key): value}
-    return Sweep.model_validate(content)
-
-
-def dataset(n: int = 40, fingerprint: str = "f" * 32, side: int = 8, label: str = "digits") -> Dataset:
-    """Four images a class, less for a smaller n."""
-    images, labels = torch.zeros(n, 1, side, side, dtype=torch.uint8), torch.arange(n) % 10
-    classes = tuple(f"class {c}" for c in range(10))
-    split = Split(images, labels)
-    return Dataset("digits", label, split, split, classes, fingerprint, (0.5,), (0.5,))
-
-
-QUICK = load_protocol("quick")
-Jobs = dict[str, Job]
-
-
-def planned(chosen: Sweep | None = None, data: Dataset | None = None, protocol: Protocol = QUICK) -> Jobs:
-    return plan_sweep(chosen or sweep(), {"digits": data or dataset()}, [protocol])
-
-
-def keys(kind: str, jobs: Jobs) -> set[str]:
-    return {key for key, job in jobs.items() if job.kind == kind}
 
 
 # --- keys -----------------------------------------------------------------------------------------
@@ -273,30 +226,6 @@ def test_inputs_stand_before_their_users() -> None:
         assert all(rank[needed] < rank[key] for needed in job.inputs.values())
 
 
-@dataclass(frozen=True)
-class Link:
-    """A prerequisite that requires the one before it, twice."""
-
-    version: ClassVar[int] = 1
-    depends_on: ClassVar[frozenset[str]] = frozenset({SEED})
-
-    n: float
-
-    def requires(self) -> dict[str, Prerequisite]:
-        return {"before": Link(self.n - 1), "again": Link(self.n - 1)} if self.n > 0 else {}
-
-    def build(self, problem: Problem) -> dict[str, Tensor]:
-        return {}
-
-
-def chain(*links: float, seeds: tuple[int, ...] = (0,)) -> Jobs:
-    """The jobs of a method that requires these links by their numbers."""
-    method = type("Method", (RandomReal,), {"requires": lambda _: {f"link {n}": Link(n) for n in links}})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("bench.planning.sweep.method_class", lambda _: method)
-        return planned(sweep(methods=["random_real"], seeds=list(seeds)))
-
-
 def test_prerequisites_stand_on_prerequisites() -> None:
     jobs = chain(3)
     order = [job for job in jobs.values() if job.kind == "prepare"]
@@ -341,122 +270,6 @@ def test_budgets_and_depths_are_checked_against_the_data() -> None:
             check_data(wrong, {"digits": small})
         assert "\n" not in str(caught.value)
         assert all(word in str(caught.value) for word in words)
-
-
-# --- the queue ---------------------------------------------------------------------------------
-
-
-def queue(jobs: Jobs, done: set[str] | None = None, chosen: set[str] | None = None) -> ReadyQueue:
-    done = done or set()
-    return ReadyQueue(jobs, done, jobs.keys() - done if chosen is None else chosen)
-
-
-def in_order(work: ReadyQueue) -> list[Job]:
-    """The jobs as one worker gets them."""
-    order = []
-    while job := work.next():
-        order.append(job)
-        work.finish(job.key, None)
-    return order
-
-
-def test_cells_are_finished_first_then_large_budgets_then_prerequisites() -> None:
-    jobs = planned(sweep(methods=["herding", "random_real", "full"], ipc=[1, 4, 2]))
-    work = queue(jobs)
-    order = [(job.kind, job.identity.get("ipc")) for job in in_order(work)]
-    assert not work.open
-    assert order == [
-        *(("distill", None), ("evaluate", None)),  # the whole training set
-        *(pair for ipc in (4, 2, 1) for pair in (("distill", ipc), ("evaluate", None))),
-        ("prepare", None),
-        *(pair for ipc in (4, 2, 1) for pair in (("distill", ipc), ("evaluate", None))),
-    ]
-
-
-def test_a_distillation_never_waits_for_prerequisites_of_others() -> None:
-    """Two of three workers hold a prerequisite; what becomes ready meanwhile goes before the third one."""
-    jobs = planned(sweep(methods=["herding", "dm"], seeds=[0, 1, 2]))
-    work = queue(jobs, done=keys("prepare", jobs) & {next(iter(jobs))})
-    first = [work.next() for _ in range(work.n_ready - 2)]
-    assert [job.kind for job in first if job] == ["distill"] * 4
-    prepare = work.next()
-    assert prepare is not None
-    assert prepare.kind == "prepare"
-    work.finish(prepare.key, None)
-    job = work.next()
-    assert job is not None
-    assert (job.kind, list(job.inputs.values())) == ("distill", [prepare.key])
-    work.finish(job.key, None)
-    assert [job.kind for job in (work.next(), work.next()) if job] == ["evaluate", "prepare"]
-
-
-def test_a_rate_is_chosen_before_the_next_distillation() -> None:
-    grid = QUICK.model_copy(update={"rates": (0.01, 0.1)})
-    jobs = planned(sweep(methods=["dm"], seeds=[0, 1]), protocol=grid)
-    kinds = [job.kind for job in in_order(queue(jobs))]
-    assert kinds == ["distill", "tune", "evaluate", "distill", "evaluate"]
-
-
-EVERYTHING = planned(sweep(methods=ALL, ipc=[1, 2], seeds=[0, 1]))
-
-
-@given(seed=st.integers(0, 999), limit=st.integers(0, 60))
-def test_no_job_starts_before_its_inputs(seed: int, limit: int) -> None:
-    """In whatever order jobs end, whichever are done already and however few are chosen."""
-    jobs, dice = EVERYTHING, random.Random(seed)
-    done: set[str] = set()
-    for key, job in jobs.items():
-        if all(needed in done for needed in job.inputs.values()) and dice.random() < 0.3:
-            done.add(key)
-    chosen = set([key for key in jobs if key not in done][:limit])
-    work, running, ended = queue(jobs, done, chosen), [], set(done)
-    while True:
-        while (job := work.next()) and (running.append(job) or dice.random() < 0.7):
-            assert set(job.inputs.values()) <= ended
-        if not running:
-            break
-        job = running.pop(dice.randrange(len(running)))
-        assert job.key not in ended
-        assert work.finish(job.key, None) == []
-        ended.add(job.key)
-    assert ended == done | chosen
-    assert not work.open
-    assert not work.failed
-
-
-def test_a_job_whose_input_is_not_chosen_waits() -> None:
-    jobs = planned(sweep(methods=["random_real"]))
-    work = queue(jobs, chosen=keys("evaluate", jobs))
-    assert work.next() is None
-    assert work.open == keys("evaluate", jobs)
-
-
-def test_a_failure_takes_what_stands_on_it_and_nothing_else() -> None:
-    jobs = planned(sweep(methods=["herding", "k_center", "random_real"], ipc=[1, 2]))
-    work = queue(jobs)
-    running = []
-    while (prepare := work.next()) and prepare.kind != "prepare":
-        running.append(prepare.key)
-    assert prepare is not None
-    lost = work.finish(prepare.key, "out of memory")
-    stand_on_it = {
-        key
-        for key, job in jobs.items()
-        if job.identity.get("method") in ("herding", "k_center")
-        or (job.kind == "evaluate" and jobs[job.inputs["artifact"]].identity["method"] != "random_real")
-    }
-    assert set(lost) == stand_on_it
-    assert len(lost) == len(stand_on_it)
-    assert work.failed.keys() == stand_on_it | {prepare.key}
-    assert work.failed[prepare.key] == "out of memory"
-    for key in stand_on_it:
-        (needed,) = jobs[key].inputs.values()
-        assert work.failed[key] == f"not run: {jobs[needed].label} failed"
-    for key in running:
-        work.finish(key, None)
-    rest = [*running, *(job.key for job in in_order(work))]
-    assert set(rest) == jobs.keys() - stand_on_it - {prepare.key}
-    assert not work.open
 
 
 def test_a_method_may_have_seeds_of_its_own() -> None:
