@@ -46,25 +46,22 @@ def whole_means(groups: Any, names: Sequence[str]) -> pd.DataFrame:
     return groups[list(names)].mean().where(groups[list(names)].count().eq(groups.size(), axis=0))
 
 
-def spreads(groups: Any, name: str, to: str | None = None) -> pd.DataFrame:
+def spreads(groups: Any, name: str, least: float = 0.0) -> pd.DataFrame:
     """Mean, standard deviation and 95 % interval of a column over the seeds of each group.
 
     Args:
         groups: A grouped frame; NaNs are left out.
-        name: The column.
-        to: Columns are named TO_mean, TO_std, TO_ci_low and TO_ci_high, by default with `name`.
+        name: The column, of fractions. Those of the result are NAME_mean, NAME_std, NAME_ci_low, NAME_ci_high.
+        least: The least possible value; intervals are cut there, and at 1.
 
     Returns:
         A row per group. NaN: the deviation of fewer than two values, the interval of fewer than three.
     """
     column = groups[name]
     mean, deviation = column.mean(), column.std(ddof=1)
-    low, high = mean_interval(mean, deviation, column.count())
+    low, high = (end.clip(least, 1) for end in mean_interval(mean, deviation, column.count()))
     return pd.DataFrame(
-        {
-            f"{to or name}_{part}": values
-            for part, values in zip(SPREAD, (mean, deviation, low, high), strict=True)
-        }
+        {f"{name}_{part}": values for part, values in zip(SPREAD, (mean, deviation, low, high), strict=True)}
     )
 
 
@@ -266,7 +263,10 @@ def _transfer(compared: pd.DataFrame) -> pd.DataFrame:
     )
     found, marks = grouped(seeds, row), grouped(compared, row)
     table = (
-        found[["own_arch", "n_archs"]].first().join(spreads(found, "transfer")).join(spreads(found, "gap"))
+        found[["own_arch", "n_archs"]]
+        .first()
+        .join(spreads(found, "transfer"))
+        .join(spreads(found, "gap", least=-1))
     )
     table = table.assign(
         n_seeds=found["transfer"].count(),

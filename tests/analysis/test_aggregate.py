@@ -81,6 +81,13 @@ def test_identical_seeds_have_no_interval_and_no_warning() -> None:
     assert row[["accuracy_ci_low", "accuracy_ci_high"]].isna().all()
 
 
+def test_an_interval_ends_where_accuracies_do() -> None:
+    """Three seeds of 0.6, 0.9 and 1.0: their t would reach to 1.35."""
+    row = summary_frame(record_frame([make(seed=s, accuracies=(a,)) for s, a in enumerate((0.6, 0.9, 1.0))]))
+    assert row["accuracy_ci_high"].item() == 1
+    assert 0 < row["accuracy_ci_low"].item() < 0.6
+
+
 # --- labels -------------------------------------------------------------------------------------------------
 
 
