@@ -51,7 +51,7 @@ def spreads(groups: Any, name: str, least: float = 0.0) -> pd.DataFrame:
 
     Args:
         groups: A grouped frame; NaNs are left out.
-        name: The column, of fractions. Those of the result are NAME_mean, NAME_std, NAME_ci_low, NAME_ci_high.
+        name: The column, of fractions; the result has NAME_mean, NAME_std, NAME_ci_low and NAME_ci_high.
         least: The least possible value; intervals are cut there, and at 1.
 
     Returns:
