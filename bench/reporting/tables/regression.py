@@ -25,8 +25,9 @@ from bench.reporting.tables.table import (
 )
 
 NOTES = (
-    "Accuracy in percent, students averaged first; B − A in points with its 95 % interval over distillation "
-    "seeds: those of A and B paired where both scored one distilled set, else independent.",
+    "Accuracy in percent, students averaged first; B − A in points with its 95 % interval over "
+    "distillation seeds: those of A and B paired where both scored one distilled set (then the means are "
+    "of these), else independent.",
     f"p: t-test with moderated variances, Holm's correction over all {{tested}} cells with at least 2 seeds "
     f"on both sides. Regressed, improved: p is under {SIGNIFICANCE}.",
     "Seconds to prepare and distill; KiB at fp32. Storing more is a regression too; seconds are only shown.",
@@ -57,6 +58,18 @@ def _verdict(row: Row) -> TableCell:
     return TableCell(", ".join(found), row["verdict"] == REGRESSED or row["storage"] == STORES_MORE)
 
 
+def _detectable_notes(table: pd.DataFrame) -> list[str]:
+    """Which drop would have been found; nothing where no cell has any spread."""
+    points = 100 * table["detectable"][table["detectable"] > 0]
+    if points.empty:
+        return []
+    low, middle, high = (f"{end:.1f}" for end in points.quantile([0, 0.5, 1]))
+    return [
+        f"A drop is called a regression in {POWER:.0%} of cases from {middle} points on (median of the "
+        f"cells; {low} to {high}): smaller ones may be there."
+    ]
+
+
 def regression_tables(table: pd.DataFrame, notes: list[str]) -> list[Comparison]:
     """A table for every data set and protocol.
 
@@ -65,11 +78,7 @@ def regression_tables(table: pd.DataFrame, notes: list[str]) -> list[Comparison]
         notes: Those of `label_alike`, added to each table.
     """
     tested = int(table["p_holm"].notna().sum())
-    detectable = [f"{100 * value:.1f}" for value in table["detectable"].dropna().quantile([0, 0.5, 1])]
-    seen = (
-        f"A drop is called a regression in {POWER:.0%} of cases from {detectable[1]} points on (median of "
-        f"the cells; {detectable[0]} to {detectable[2]}): smaller ones may be there."
-    )
+    said = [note.format(tested=tested) for note in NOTES] + _detectable_notes(table) + notes
     found = []
     for dataset, protocol, part, rows in by_dataset_and_protocol(table):
         distilled = distillation_architectures(rows)
@@ -90,7 +99,7 @@ def regression_tables(table: pd.DataFrame, notes: list[str]) -> list[Comparison]
             [note.format(tested=tested) for note in NOTES] + [seen] * bool(tested) + notes + mark_notes(rows)
         )
         title = f"B against A: {table_title(dataset, protocol, distilled)}"
-        found.append(table_by_ipc(title, columns, rows, said))
+        found.append(table_by_ipc(title, columns, rows, said + mark_notes(rows)))
     return found
 
 
