@@ -95,9 +95,6 @@ def regression_tables(table: pd.DataFrame, notes: list[str]) -> list[Comparison]
             (TableColumn("seconds", rank=3), _change("seconds", 1)),
             (TableColumn("stored KiB", rank=2), _change("stored_bytes", 1024)),
         ]
-        said = (
-            [note.format(tested=tested) for note in NOTES] + [seen] * bool(tested) + notes + mark_notes(rows)
-        )
         title = f"B against A: {table_title(dataset, protocol, distilled)}"
         found.append(table_by_ipc(title, columns, rows, said + mark_notes(rows)))
     return found
