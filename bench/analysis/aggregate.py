@@ -256,7 +256,7 @@ def _transfer(compared: pd.DataFrame) -> pd.DataFrame:
     accuracy = seeds[archs].to_numpy(float)
     own_arch = np.array([common if arch == "any" else arch for arch in seeds["distill_arch"]], dtype=object)
     is_own = own_arch[:, None] == np.array(archs, dtype=object)
-    others = ~is_own & (own_arch != None)[:, None]  # noqa: E711  (of each entry)
+    others = ~is_own & pd.notna(own_arch)[:, None]
     own, elsewhere = (_mean_where(mask, accuracy) for mask in (is_own, others))
     seeds = seeds.assign(
         own_arch=own_arch, n_archs=others.sum(axis=1), transfer=elsewhere, gap=own - elsewhere

@@ -2,8 +2,8 @@
 
 One test for all pairs of a group. Two results are told apart where the difference of their means, divided by
 its standard error, exceeds what the largest of all pairs reaches in 95 % of draws in which all results are
-equal. So of groups of equal results at most about one in twenty tells anybody apart, however many results it
-has.
+equal. So of groups of equal results about one in twenty tells anybody apart, however many results it has:
+fewer where spreads are alike, up to 7 % where three seeds have very different ones.
 
 * The standard error is from moderated variances (`intervals.moderated`): methods of similar spread lend each
   other seeds, a noisy one (random real images) does not blur the others.
@@ -15,12 +15,13 @@ From that: `rank` to `rank_to`, all places that a result may have (1 + those tol
 below it), and `best`, the results that are not told apart from a better one: rank 1. Tables, page and plots
 read these.
 
-`tests/analysis/test_best.py` measures it: how often equal results are told apart, and which differences are
+`tests/helpers/separation.py` measures it: how often equal results are told apart, and which differences are
 seen.
 
 References:
-    Westfall and Young, Resampling-based multiple testing, 1993: the largest statistic of all pairs,
-    resampled. Mogstad et al., Inference for ranks, Review of Economic Studies 91, 2024: ranks as ranges.
+    Westfall and Young, Resampling-based multiple testing, 1993: the largest statistic, resampled.
+    Smyth, SAGMB 3, 2004: moderated variances.
+    Mogstad et al., Inference for ranks, Review of Economic Studies 91, 2024: ranks as ranges.
 """
 
 from dataclasses import dataclass
@@ -84,9 +85,9 @@ def separate(mean: Floats, variance: Floats, seeds: Floats, freedom: Floats) -> 
     own = _own_variance(variance, freedom)
     if not own.any():
         return Separation(higher, 0.0)
-    variance, _ = moderated(own, freedom)
-    error = np.sqrt(variance / seeds + (variance / seeds)[:, None])
-    least = _critical(own, seeds, freedom) * error
+    together, _ = moderated(own, freedom)
+    error = np.sqrt(together / seeds + (together / seeds)[:, None])
+    least = _critical(own, together, seeds, freedom) * error
     pairs = least[np.triu_indices(len(mean), 1)]
     told = higher & (mean[:, None] - mean > least)
     return Separation(told, float(np.median(pairs)) if len(pairs) else np.nan)
@@ -97,9 +98,15 @@ def _own_variance(variance: Floats, freedom: Floats) -> Floats:
     return floored(np.where(freedom > 0, np.round(variance, 2 * EXACT_DIGITS), 0))
 
 
-def _critical(own: Floats, seeds: Floats, freedom: Floats) -> float:
-    """The 95 % quantile of the largest statistic of all pairs where all means are equal."""
-    together, _ = moderated(own, freedom)
+def _critical(own: Floats, together: Floats, seeds: Floats, freedom: Floats) -> float:
+    """The 95 % quantile of the largest statistic of all pairs where all means are equal.
+
+    Args:
+        own: [N], variances of one seed, 0 where unknown.
+        together: [N], the same, moderated.
+        seeds: [N].
+        freedom: [N], degrees of freedom of `own`.
+    """
     variance = np.where(freedom > 0, np.sqrt(own * together), together)
     normal, spread = _draws(tuple(freedom.tolist()))
     mean = normal * np.sqrt(variance / seeds)

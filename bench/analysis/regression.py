@@ -65,10 +65,10 @@ def _some(names: set[str]) -> str:
 def moved_cells(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
     """Test for every cell whether its accuracy changed from A to B.
 
-    Seeds whose distilled set is the same in A and B (one key) are paired: only the students differ. Else
-    seeds of A and B are drawn independently: two runs of one seed do not share their noise. The variances of
-    all cells, paired and unpaired ones apart, moderate each other, so that many cells of few seeds see more
-    than each alone.
+    Seeds whose sets have one key in A and B are paired: it is the same set, or one that was distilled again
+    in the same way. Else seeds of A and B are independent: two settings of one seed do not share their noise.
+    The variances of all cells, paired and unpaired ones apart, moderate each other, so that many cells of few
+    seeds see more than each alone.
 
     Args:
         a: A flat frame labelled by `label_alike`.

@@ -51,6 +51,7 @@ def _gpu_settings() -> dict[str, str]:
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(),
         "matmul_precision": torch.backends.cuda.matmul.fp32_precision,
+        # set at run time, so that torch's types do not know it
         "convolution_precision": torch.backends.cudnn.conv.fp32_precision,  # type: ignore[attr-defined]
         "cudnn_benchmark": torch.backends.cudnn.benchmark,
         "cudnn_deterministic": torch.backends.cudnn.deterministic,

@@ -4,8 +4,9 @@ PYTHONPATH=tests python -m helpers.separation    # the figures of bench/README.m
 """
 
 import numpy as np
+from scipy import stats
 
-from bench.analysis.best import Separation, separate_rows
+from bench.analysis.best import SIGNIFICANCE, Separation, separate_rows
 from bench.analysis.intervals import mean_interval
 from bench.records.columns import Floats
 
@@ -47,6 +48,15 @@ def seen(found: list[Separation]) -> float:
     return float(np.mean([one.above[0, 1:].mean() for one in found]))
 
 
+def tukey(deviation: Floats, seeds: int, count: int) -> float:
+    """The share of families of equal means in which Tukey's test (one variance for all) tells somebody apart."""
+    rng, n = np.random.default_rng(seeds), len(deviation)
+    drawn = deviation[:, None] * rng.standard_normal((count, n, seeds))
+    mean, pooled = drawn.mean(axis=2), drawn.var(axis=2, ddof=1).mean(axis=1)
+    critical = stats.studentized_range.isf(SIGNIFICANCE, n, n * (seeds - 1))
+    return float((np.ptp(mean, axis=1) > critical * np.sqrt(pooled / seeds)).mean())
+
+
 def main() -> None:
     """Print the figures."""
     print("seeds  covered  equal  measured spreads  seen: 2 sd  3 sd  4 sd  told from (sd)")
@@ -60,6 +70,11 @@ def main() -> None:
         least = np.median([one.least_difference for one in equal]) / 0.01
         shares = "  ".join(f"{100 * share:5.1f}" for share in (covered, *wrong, *power))
         print(f"{n:5d}  {shares}  {least:4.1f}")
+    few = 0.01 * np.random.default_rng(0).normal(size=(2000, 3))
+    ends = stats.bootstrap((few,), np.mean, axis=-1, n_resamples=999, rng=np.random.default_rng(0))
+    low, high = ends.confidence_interval  # NaN where three numbers are too much alike
+    print(f"the bootstrap (BCa) of 3 seeds covers {100 * ((low <= 0) & (high >= 0)).mean():.0f}")
+    print(f"Tukey's test of measured spreads at 3 seeds: {100 * tukey(MEASURED, 3, 4000):.0f} separated")
     print(f"3, and 10 of the two noisiest: {100 * separated(families(MEASURED, CHEAP, 2000)):.1f} separated")
 
 

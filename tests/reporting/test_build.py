@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from helpers.record import make, sweep, trained, write
 from helpers.report import COLUMNS, CROSS, FILES, SEVERAL_IPC, TWO
@@ -377,9 +378,9 @@ def test_each_ipc_is_a_panel_with_the_best_method_on_top_and_baselines_as_lines(
     assert [label.get_text() for label in one.get_yticklabels()] == ["haba ‡", "dm", "mtt", "herding"]
     assert [label.get_text() for label in ten.get_yticklabels()] == ["dm"]
     assert one.yaxis_inverted()
-    dots = [line for line in one.lines if len(line.get_xdata()) == 1]  # type: ignore[arg-type]
-    assert [line.get_xdata()[0] for line in dots] == pytest.approx([80, 70, 60, 50])  # type: ignore[index]
-    upright = [line.get_xdata()[0] for line in one.lines if list(line.get_ydata()) == [0, 1]]  # type: ignore[index, arg-type]
+    drawn = [(np.asarray(line.get_xdata()), np.asarray(line.get_ydata())) for line in one.lines]
+    assert [x[0] for x, _ in drawn if len(x) == 1] == pytest.approx([80, 70, 60, 50])
+    upright = [x[0] for x, y in drawn if y.tolist() == [0, 1]]
     assert upright == pytest.approx([40, 99])
 
 

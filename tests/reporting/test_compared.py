@@ -160,7 +160,7 @@ def test_equal_storage_ranks_what_fits_and_names_the_rest() -> None:
     section = shown(equal_storage.equal_storage_section(view(records)))
     (table,) = section.comparisons
     assert [row[:3] for row in lines(table)] == [
-        ["1", "1–2", "best"], ["1", "1–2", "tied"], ["1", "3", "worse"]  # noqa: RUF001
+        ["1", "1–2", "best"], ["1", "1–2", "tied"], ["1", "3", "worse"]  # noqa: RUF001  (en dashes)
     ]  # fmt: skip
     assert [text[:4] for text in bold(table)] == ["72.0", "71.0"]
     assert table.notes[-1] == "Left out, with the ipc that it stores: haba (1.7 at ipc 1)."

@@ -1,5 +1,7 @@
 """The heat map of compositions."""
 
+from typing import Any
+
 from helpers.record import make
 
 from bench.records.columns import record_frame
@@ -8,9 +10,9 @@ from bench.reporting.sections import RecordsView
 from bench.reporting.tables.composition import composition_section
 
 
-def composed(parameterisation: str, objective: str, accuracy: float, **fields: object) -> Record:
+def composed(parameterisation: str, objective: str, accuracy: float, **fields: Any) -> Record:
     blocks = {"parameterisation": parameterisation, "objective": objective}
-    return make("compose", 10, (accuracy,), hyperparameters=blocks, **fields)  # type: ignore[arg-type]
+    return make("compose", 10, (accuracy,), hyperparameters=blocks, **fields)
 
 
 def test_a_map_has_a_box_for_each_pair_of_blocks_and_names_random_images() -> None:

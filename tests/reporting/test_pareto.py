@@ -2,6 +2,7 @@
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,8 +26,8 @@ def table(*records: Record) -> pd.DataFrame:
     return summary_frame(record_frame(list(records)))
 
 
-def spent(method: str, seconds: float | None, accuracy: float, **fields: object) -> Record:
-    return make(method, accuracies=(accuracy,), cost={"distill_s": seconds}, **fields)  # type: ignore[arg-type]
+def spent(method: str, seconds: float | None, accuracy: float, **fields: Any) -> Record:
+    return make(method, accuracies=(accuracy,), cost={"distill_s": seconds}, **fields)
 
 
 def rings(figure: style.Figure, panel: int = 0) -> list[tuple[float, float]]:

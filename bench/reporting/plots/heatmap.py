@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from bench.analysis.dd_ranking import RANDOM_IMAGES
+from bench.core.words import true_minus
 from bench.reporting.method_names import short_names
 from bench.reporting.plots.boxes import ACCURACY_MAP, BOX, DIFFERENCE_MAP, MOST_BOXES, draw_boxes
 from bench.reporting.plots.style import limit_names
@@ -81,7 +82,7 @@ class TransferMap:
 
 def _signed(value: float) -> str:
     """`+1.3`, with a real minus sign."""
-    return "" if pd.isna(value) else f"{value:+z.1f}".replace("-", "−")  # noqa: RUF001
+    return "" if pd.isna(value) else true_minus(f"{value:+z.1f}")
 
 
 def _names(rows: pd.DataFrame) -> pd.Series:

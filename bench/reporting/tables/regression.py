@@ -26,8 +26,8 @@ from bench.reporting.tables.table import (
 
 NOTES = (
     "Accuracy in percent, students averaged first; B − A in points with its 95 % interval over "
-    "distillation seeds: those of A and B paired where both scored one distilled set (then the means are "
-    "of these), else independent.",
+    "distillation seeds: those of A and B paired where their sets have one key (then the means are of "
+    "these), else independent.",
     f"p: t-test with moderated variances, Holm's correction over all {{tested}} cells with at least 2 seeds "
     f"on both sides. Regressed, improved: p is under {SIGNIFICANCE}.",
     "Seconds to prepare and distill; KiB at fp32. Storing more is a regression too; seconds are only shown.",
