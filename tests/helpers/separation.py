@@ -49,7 +49,7 @@ def seen(found: list[Separation]) -> float:
 
 
 def tukey(deviation: Floats, seeds: int, count: int) -> float:
-    """The share of families of equal means in which Tukey's test (one variance for all) tells somebody apart."""
+    """The share of families of equal means in which Tukey's test, with one variance, tells somebody apart."""
     rng, n = np.random.default_rng(seeds), len(deviation)
     drawn = deviation[:, None] * rng.standard_normal((count, n, seeds))
     mean, pooled = drawn.mean(axis=2), drawn.var(axis=2, ddof=1).mean(axis=1)
