@@ -101,7 +101,7 @@ def summary_frame(frame: pd.DataFrame) -> pd.DataFrame:
         device=cells["device"].agg(_joined),
         exclusive=cells["exclusive"].all(),
         cold=cells["cold"].agg(_in_all),
-        diverged=cells["diverged"].sum(min_count=1),
+        diverged=cells["diverged"].sum(),
     )
     return _best_first(rank_cells(table.reset_index()))
 
@@ -154,7 +154,7 @@ def metrics_summary(frame: pd.DataFrame) -> pd.DataFrame:
     cells = grouped(deduplicate(frame), CELL)
     table = spreads(cells, "accuracy").join(whole_means(cells, MEASURED_COLUMNS))
     table = table.assign(
-        diverged=cells["diverged"].sum(min_count=1),
+        diverged=cells["diverged"].sum(),
         n_seeds=cells.size(),
         within_budget=cells["within_budget"].all(),
         exempt=cells["exempt"].all(),

@@ -28,7 +28,7 @@ from bench.reporting.tables.table import (
 COLOURS = dict(zip(SECONDS, ("#1f3b73", "#56b4e9", "#de8f05", "#7f7f7f", "#029e73", "#d3d3d3"), strict=True))
 PHASE_HATCHES = dict(zip(SECONDS, ("", "....", "////", "", "xxxx", ""), strict=True))
 PHASE_NAMES = {name: name.removesuffix("_s") for name in SECONDS}
-RARE = ["teacher_s", "bookkeeping_s", "tune_s"]  # not recorded by all, and left out where there are none
+RARE = ["teacher_s", "bookkeeping_s", "tune_s"]  # left out where there are none
 MOST_BARS = 400
 BAR, WIDTH = 0.21, 3.2  # inches
 SIDE_BY_SIDE = "Jobs ran side by side: their seconds compare only roughly."
