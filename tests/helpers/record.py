@@ -37,7 +37,8 @@ def make(
         "dataset": "digits", "dataset_fingerprint": "ab12cd34", "image_shape": (1, 8, 8), "n_classes": 10,
         "ipc": ipc, "distill_arch": "any" if method in ANY else "convnet", "eval_arch": "convnet",
         "protocol": "quick", "protocol_version": 1, "seed": 0, "accuracies": list(accuracies),
-        "metrics": measured(len(accuracies)), "training": trained(), "storage": storage, "cost": Cost(**whole, exclusive=exclusive), "versions": {},
+        "metrics": measured(len(accuracies)), "training": trained(), "storage": storage,
+        "cost": Cost(**whole, exclusive=exclusive), "versions": {},
     } | fields  # fmt: skip
     key = "-".join(str(values[k]) for k in ("method", "dataset", "protocol", "ipc", "distill_arch"))
     return Record(key=f"{key}-{values['eval_arch']}-{values['seed']}", **values)

@@ -52,11 +52,8 @@ def quickest_first(rows: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
     flags = zip(rows["exempt"], ~rows["within_budget"], strict=True)
     marks = [budget_mark(exempt=exempt, over_budget=over) for exempt, over in flags]
     name = rows["method"].map(names) + source + marks
-    return rows.assign(name=name, total=_total(rows)).sort_values(["total", "name"], kind="stable")
-
-
-def _total(rows: pd.DataFrame) -> pd.Series:
-    return rows[SECONDS].fillna(dict.fromkeys(RARE, 0.0)).sum(axis=1, skipna=False)
+    total = rows[SECONDS].sum(axis=1, skipna=False)
+    return rows.assign(name=name, total=total).sort_values(["total", "name"], kind="stable")
 
 
 def _phases(summary: pd.DataFrame) -> list[str]:
