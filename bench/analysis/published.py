@@ -187,9 +187,7 @@ def _distillation(row: dict[Any, Any], paper: Paper) -> list[str]:
     if pd.isna(row["ipc"]):
         return []
     theirs = {"preprocess": NORMALISE} | paper(row["method_name"], row["dataset_name"], int(row["ipc"]))
-    ours = json.loads(row["hyperparameters"])
-    if not pd.isna(row["preprocess"]):
-        ours["preprocess"] = row["preprocess"]
+    ours = json.loads(row["hyperparameters"]) | {"preprocess": row["preprocess"]}
     changed = [name for name in sorted(ours) if name in theirs and ours[name] != theirs[name]]
     texts = [f"{name} {ours[name]} (paper {theirs[name]})" for name in changed]
     return [f"distilled with {', '.join(texts)}"] if texts else []

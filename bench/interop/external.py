@@ -133,13 +133,16 @@ def _meta(job: Job, one: Imported, source: NamedDataset) -> dict[str, Any]:
         "snapshots": [],
         "cost": {
             "prepare_s": 0.0,
+            "prerequisites_s": {},
             "distill_s": None,
+            "bookkeeping_s": None,
             "peak_memory": {},
             "device": None,
             "cpus": 0,
             "gpus": 0.0,
             "exclusive": True,
             "warm": False,
+            "cold": [],
         },
     }
 

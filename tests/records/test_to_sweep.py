@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 from helpers.cli import ddbench, run_inline, sweep_file
-from helpers.record import make, trained
+from helpers.record import make, measured
 from PIL import Image
 
 from bench.analysis.aggregate import grouped
@@ -20,7 +20,7 @@ from bench.planning.sweep import Sweep, load_sweep
 from bench.records.columns import Row, record_frame
 from bench.records.naming import CELL
 from bench.records.reader import read_records
-from bench.records.schema import CurvePoint, Metrics, Record
+from bench.records.schema import CurvePoint, Record
 from bench.records.to_sweep import dataset_entry, reproducing_command, rows_by_sweep, sweep_of
 
 FINGERPRINT = "ab12cd34"
@@ -45,17 +45,13 @@ def _record(job: Job, made: Job) -> Record:
     curve = [
         CurvePoint(fraction=f, step=int(100 * f), accuracies=list(students)) for f in scored.get("curve", ())
     ]
-    metrics = Metrics(
-        class_accuracies=[[0.5]] * len(students), calibration_errors=[0.1], agreement=None, curve=curve
-    )
     protocol = scored["protocol"]
     record = make(
         method["method"],
         method["ipc"],
         students,
         hyperparameters=json.loads(json.dumps(recorded_hyperparameters(method))),
-        metrics=metrics,
-        training=trained(),
+        metrics=measured(len(students), curve=curve),
         artifact=made.key,
         method_version=method["version"],
         distill_arch=method["architecture"],
