@@ -90,11 +90,11 @@ class MethodEntry(BaseModel):
             dataset: whose presets hold.
             ipc: images per class.
         """
-        return build_method(self.name, preset(self.name, dataset, ipc) | self.values)
+        return build_method(self.name, preset(self.name, dataset, ipc, self.values) | self.values)
 
     def preprocess(self, dataset: str, ipc: int) -> str:
         """What it distills on, resolved in the same order: "normalise" or "zca"."""
-        return _preprocess(preset(self.name, dataset, ipc) | self.values)
+        return _preprocess(preset(self.name, dataset, ipc, self.values) | self.values)
 
 
 def _preprocess(values: Mapping[str, Any]) -> str:
