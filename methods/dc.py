@@ -1,7 +1,7 @@
 """DC: Dataset Condensation with Gradient Matching (Zhao, Mopuri & Bilen, ICLR 2021, algorithm 1).
 
 Deviations: the images start as real ones by default (the paper: noise); a real batch is never larger than
-the smallest class.
+the smallest class; the cosine divides by max(norms, 1e-6) (the authors: norms + 1e-6).
 """
 
 from dataclasses import dataclass

@@ -4,7 +4,8 @@ DC with one differentiable augmentation per class and matching, which is applied
 synthetic images; the networks are also trained with augmentation.
 
 Deviations: the networks' training draws an operation for each image (the authors: for each batch); a real
-batch is never larger than the smallest class.
+batch is never larger than the smallest class; the cosine divides by max(norms, 1e-6) (the authors: norms +
+1e-6).
 """
 
 from dataclasses import dataclass
