@@ -54,7 +54,7 @@ class IDC:
     net_momentum: Annotated[float, Ge(0)] = 0.9
     net_weight_decay: Annotated[float, Ge(0)] = 5e-4
     net_batch: Annotated[int, Gt(0)] = 64
-    net_images: Annotated[int, Gt(0)] = 2000  # that a network trains on after each matching
+    net_images: Annotated[int, Gt(0)] = 2000  # that a network trains on between two matchings
     net_augment: str = "color+crop"
     cutmix: Annotated[float, Ge(0), Le(1)] = 0.5  # probability per batch of the networks' training
     early: Annotated[int, Ge(0)] = 0  # epochs on real data before the first matching
@@ -111,7 +111,7 @@ class IDC:
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
-            pool.advance(synthetic)
+            pool.advance(synthetic, followed=(step + 1) % self.inner_steps > 0)
             steps.loss(loss.detach())
         return synthetic
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import vector_to_parameters
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from bench.core import random
@@ -30,6 +30,7 @@ from methods.blocks.inner_batches import InnerBatch
 
 FOLDER = Path(__file__).parents[1] / "parity"
 DATA = FOLDER / "data"
+EXACT = 1e-12  # the difference that is allowed where both sides compute in float64
 Compare = Callable[..., None]
 
 # --- the files --------------------------------------------------------------------------------------------
@@ -47,6 +48,17 @@ def relative(ours: Any, theirs: Any) -> float:
     if a.shape != b.shape or not a.isfinite().all():
         return float("inf")
     return float((a - b).abs().max() / b.abs().max().clamp(min=1e-300))
+
+
+def comparison(note: Callable[[str, Any], None]) -> Compare:
+    """`compare(method, what, ours, theirs, allowed)`: notes the relative difference, and holds it."""
+
+    def compare(method: str, what: str, ours: Any, theirs: Any, allowed: float = EXACT) -> None:
+        found = relative(ours, theirs)
+        note("parity", (method, what, torch.as_tensor(theirs).numel(), found, allowed))
+        assert found <= allowed, f"{method}: {what} is off by {found:.1e}, and {allowed:.0e} are allowed"
+
+    return compare
 
 
 # --- inputs that are formulas of a seed -------------------------------------------------------------------
@@ -76,15 +88,20 @@ def golden_net(width: int, shape: tuple[int, int, int], n_classes: int) -> Netwo
     return net
 
 
-def normal_weights(net: nn.Module, seed: int, drift: float = 0.0) -> Tensor:
-    """Random weights [P] of a ConvNet; `drift` adds noise of this length, relative to theirs."""
+def normal_net(
+    architecture: str, shape: tuple[int, ...], n_classes: int, seed: int, drift: float = 0.0
+) -> Network:
+    """A ConvNet in float64 with normal weights; `drift` adds noise of this length, relative to theirs."""
+    c, h, w = shape
+    net = parse_architecture(architecture).build((c, h, w), n_classes, random.generator(0)).double()
     numbers, parts = np.random.RandomState(seed), []
     for i, p in enumerate(net.parameters()):  # of a block: kernel, bias, and the norm's weight and bias
         drawn, fan = numbers.standard_normal(p.numel()), np.prod(p.shape[1:])
         parts.append(drawn / np.sqrt(fan) if p.dim() > 1 else (i % 4 == 2) + 0.1 * drawn)
-    w = np.concatenate(parts)
-    noise = np.random.RandomState(seed + 1).standard_normal(len(w)) / np.sqrt(len(w))
-    return torch.tensor(w + drift * noise * np.linalg.norm(w))
+    weights = np.concatenate(parts)
+    noise = np.random.RandomState(seed + 1).standard_normal(len(weights)) / np.sqrt(len(weights))
+    vector_to_parameters(torch.tensor(weights + drift * noise * np.linalg.norm(weights)), net.parameters())
+    return net
 
 
 # --- problems and draws -----------------------------------------------------------------------------------
@@ -141,22 +158,21 @@ CIFAR10 = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 def expert_problem(held: dict[str, Any], nets: list[Network] | None = None) -> tuple[Problem, Tensor]:
     """The problem of a recorded run with one expert of one epoch, and its first images, normalised.
 
-    Its networks are put into `nets`; all start from the same weights.
+    Its networks all start from the same weights, and are put into `nets`.
     """
-    shape, k = tuple(held["u8"].shape[1:]), held["K"]
-    parsed = parse_architecture(f"convnet-d{held['depth']}-w{held['width']}")
+    name, shape, k = f"convnet-d{held['depth']}-w{held['width']}", tuple(held["u8"].shape[1:]), held["K"]
 
     def make() -> Network:
-        net = parsed.build(shape, k, random.generator(0)).double()
-        vector_to_parameters(normal_weights(net, 13), net.parameters())
+        net = normal_net(name, shape, k, 13)
         if nets is not None:
             nets.append(net)
         return net
 
     labels = torch.arange(k).repeat_interleave(len(held["u8"]) // k)
     problem = problem_of(held["u8"], labels, held["ipc"], *CIFAR10, make)
-    ends = {f"experts/0/{i}": {"weights": normal_weights(make(), 11, 0.05 * i)[None]} for i in (0, 1)}
-    problem = dataclasses.replace(problem, prepared=ends)
+    ends = [normal_net(name, shape, k, 11, drift) for drift in (0.0, 0.05)]
+    expert = {f"experts/0/{epoch}": {"weights": weights_of(net)[None]} for epoch, net in enumerate(ends)}
+    problem = dataclasses.replace(problem, prepared=expert)
     return problem, problem.preprocess(problem.images)[held["perm"]]
 
 
@@ -208,19 +224,12 @@ def first_step(name: str, values: dict[str, Any], held: dict[str, Any], start: A
     return dataclasses.replace(steps[0], loss=loss)
 
 
-def all_weights(net: nn.Module) -> Tensor:
-    return torch.cat([p.detach().flatten() for p in net.parameters()])
-
-
-def set_weights(net: Network, weights: Tensor) -> Network:
-    net = net.double()
-    vector_to_parameters(weights.clone(), net.parameters())
-    return net
+def weights_of(net: nn.Module) -> Tensor:
+    return parameters_to_vector(net.parameters()).detach()
 
 
 # --- the table --------------------------------------------------------------------------------------------
 
-EXACT = 1e-12  # what is allowed where both sides compute in float64
 OPERATIONS = "an operation is drawn for each image (theirs: for each batch)"
 STEP_SIZE = "the logarithm of the step size is learned (theirs: the step size)"
 GUARD = "the cosine divides by max(norms, 1e-6) (theirs: norms + 1e-6)"

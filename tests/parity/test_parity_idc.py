@@ -6,7 +6,6 @@ from helpers.method import Exact
 from helpers.parity import (
     Compare,
     Recorded,
-    all_weights,
     drawn,
     first_step,
     golden,
@@ -14,6 +13,7 @@ from helpers.parity import (
     load,
     matching_problem,
     problem_of,
+    weights_of,
 )
 
 from bench.core import training
@@ -131,4 +131,4 @@ def test_training_a_network_between_matchings(compare: Compare, monkeypatch: pyt
     images, labels = held["images"][: 3 * steps].split(3), held["labels"].long()[: 3 * steps].split(3)
     for x, y in zip(images, labels, strict=True):
         student.step(see(x), y)
-    compare("idc", "a network's weights after training", all_weights(student.net), held["weights"])
+    compare("idc", "a network's weights after training", weights_of(student.net), held["weights"])

@@ -9,19 +9,19 @@ from helpers.method import Exact, losses
 from helpers.parity import (
     CIFAR10,
     Compare,
-    all_weights,
     drawn,
     load,
     normal,
-    normal_weights,
+    normal_net,
     problem_of,
     steps_of,
+    weights_of,
 )
 from torch import Tensor
 
 from bench.core import random
 from bench.core.errors import UserError
-from bench.core.networks.architecture import parse_architecture
+from bench.core.networks.base import Network
 from bench.core.training import train
 from bench.planning.protocols import load_protocol
 from bench.planning.sweep import build_method
@@ -51,13 +51,11 @@ def test_outer_steps(compare: Compare, monkeypatch: pytest.MonkeyPatch) -> None:
     held = load("rtp_memory")
     k, t, outer, side = held["K"], held["T"], len(held["loss"]), held["u8"].shape[-1]
     start = memory(k, held["r"], held["NB"], held["ds"], side, 21, 0.04)
-    parsed = parse_architecture(f"convnet-d{held['depth']}-w{held['width']}")
+    name = f"convnet-d{held['depth']}-w{held['width']}"
     seeds = iter([0, *range(50, 50 + outer)])  # the first is a template
 
-    def make() -> Any:
-        net = parsed.build((3, side, side), k, random.generator(0)).double()
-        torch.nn.utils.vector_to_parameters(normal_weights(net, next(seeds)), net.parameters())
-        return net
+    def make() -> Network:
+        return normal_net(name, (3, side, side), k, next(seeds))
 
     labels = torch.arange(k).repeat_interleave(len(held["u8"]) // k)
     problem = problem_of(held["u8"], labels, 1, *CIFAR10, make)
@@ -152,9 +150,8 @@ def test_the_first_memory(compare: Compare) -> None:
 
 def test_the_evaluation(compare: Compare) -> None:
     """A network's weights after five epochs of the protocol `rtp`."""
-    net = parse_architecture("convnet-d2-w8").build((3, 12, 12), 4, random.generator(0)).double()
-    torch.nn.utils.vector_to_parameters(normal_weights(net, 61), net.parameters())
+    net = normal_net("convnet-d2-w8", (3, 12, 12), 4, 61)
     images, labels = (x.detach() for x in memory(4, 3, 5, 2, 12, 31, 1.0).decode())
     recipe = dataclasses.replace(load_protocol("rtp").recipe, epochs=5)
     train(net, images, labels, recipe, random.generator(0))
-    compare("rtp", "weights of a student", all_weights(net), load("misc_rtp")["trained"])
+    compare("rtp", "weights of a student", weights_of(net), load("misc_rtp")["trained"])
