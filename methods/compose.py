@@ -69,7 +69,7 @@ class Compose:
     batch_synthetic: Annotated[int, Gt(0)] = 64  # decoded images per class, at most
     stretch: Annotated[int, Gt(0)] = 10  # matchings under each network of a trained pool
     net_lr: Annotated[float, Gt(0)] = 0.01
-    net_steps: Annotated[int, Gt(0)] = 5  # of a trained pool's network after each matching
+    net_steps: Annotated[int, Gt(0)] = 5  # of a trained pool's network between two matchings
     inner_steps: Annotated[int, Gt(0)] = 10  # of trajectory matching and of the unroll
     inner_lr: Annotated[float, Gt(0)] = 0.01
     inner_momentum: Annotated[float, Ge(0), Lt(1)] = 0.9  # of the unroll
@@ -112,7 +112,7 @@ class Compose:
             optimiser.zero_grad()
             loss = objective(synthetic)  # accumulates the gradients of the stored tensors
             optimiser.step()
-            pool.advance(synthetic)
+            pool.advance(synthetic, followed=(step + 1) % stretch > 0 and step + 1 < self.steps)
             steps.loss(loss)
         return synthetic
 

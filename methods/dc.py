@@ -1,7 +1,7 @@
 """DC: Dataset Condensation with Gradient Matching (Zhao, Mopuri & Bilen, ICLR 2021, algorithm 1).
 
 Deviations: the images start as real ones by default (the paper: noise); a real batch is never larger than
-the smallest class.
+the smallest class; the cosine divides by max(norms, 1e-6) (the authors: norms + 1e-6).
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class DC:
 
     iterations: Annotated[int, Gt(0)] = 1000  # K: networks
     inner_steps: Annotated[int, Gt(0)] = 1  # T: matchings under each network
-    net_epochs: Annotated[int, Gt(0)] = 1  # of training a network on the synthetic set, after each matching
+    net_epochs: Annotated[int, Gt(0)] = 1  # of training a network on the synthetic set, between two matchings
     lr: Annotated[float, Gt(0)] = 0.1  # eta_S
     momentum: Annotated[float, Ge(0)] = 0.5
     batch_real: Annotated[int, Gt(0)] = 256  # real images per class and matching

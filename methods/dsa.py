@@ -4,7 +4,8 @@ DC with one differentiable augmentation per class and matching, which is applied
 synthetic images; the networks are also trained with augmentation.
 
 Deviations: the networks' training draws an operation for each image (the authors: for each batch); a real
-batch is never larger than the smallest class.
+batch is never larger than the smallest class; the cosine divides by max(norms, 1e-6) (the authors: norms +
+1e-6).
 """
 
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ class DSA:
 
     iterations: Annotated[int, Gt(0)] = 1000  # K: networks
     inner_steps: Annotated[int, Gt(0)] = 1  # T: matchings under each network
-    net_epochs: Annotated[int, Gt(0)] = 1  # of training a network on the synthetic set, after each matching
+    net_epochs: Annotated[int, Gt(0)] = 1  # of training a network on the synthetic set, between two matchings
     lr: Annotated[float, Gt(0)] = 0.1  # eta_S
     momentum: Annotated[float, Ge(0)] = 0.5
     batch_real: Annotated[int, Gt(0)] = 256  # real images per class and matching

@@ -6,9 +6,10 @@ two hallucinations of one basis, while bases and hallucinators learn to make the
 adversarial contrastive constraint).
 
 Deviations: the gradient is the exact adjoint; the step size is learned as its logarithm and stored in the
-artifact; batches are not standardised a second time. The presets whiten CIFAR (`preprocess: zca`). As
-published, the hallucinators are stored in addition to `ipc` bases per class and exceed the budget; with
-`fit_budget` there are fewer bases instead.
+artifact; an augmentation's operation is drawn for each image, and for each basis in the contrastive term (the
+authors: for each batch), also in the experts' training; batches are not standardised a second time. The
+presets whiten CIFAR (`preprocess: zca`). As published, the hallucinators are stored in addition to `ipc`
+bases per class and exceed the budget; with `fit_budget` there are fewer bases instead.
 """
 
 from dataclasses import dataclass, replace

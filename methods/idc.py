@@ -6,8 +6,10 @@ to those of real images, under networks that train on real data between the matc
 Deviations: the classes of a matching step form one batch, each with its own augmentation draw, and the
 optimiser takes one step for all of them (the paper: one after each class; either way, a gradient moves the
 pixels of its class by 2 lr in total). Initial images are shrunk by an area filter directly into their tiles,
-so that they decode correctly even if the factor does not divide the side. A real batch is never larger than
-the smallest class.
+so that they decode correctly even if the factor does not divide the side (the authors: nearest neighbours).
+CutMix rounds the sides of its box (the authors floor them to even numbers, which pastes 7 % less at 32
+pixels). With `distance: cosine` the divisor is max(norms, 1e-6) (the authors: norms + 1e-6). A real batch is
+never larger than the smallest class.
 """
 
 from dataclasses import dataclass
@@ -52,7 +54,7 @@ class IDC:
     net_momentum: Annotated[float, Ge(0)] = 0.9
     net_weight_decay: Annotated[float, Ge(0)] = 5e-4
     net_batch: Annotated[int, Gt(0)] = 64
-    net_images: Annotated[int, Gt(0)] = 2000  # that a network trains on after each matching
+    net_images: Annotated[int, Gt(0)] = 2000  # that a network trains on between two matchings
     net_augment: str = "color+crop"
     cutmix: Annotated[float, Ge(0), Le(1)] = 0.5  # probability per batch of the networks' training
     early: Annotated[int, Ge(0)] = 0  # epochs on real data before the first matching
@@ -109,7 +111,7 @@ class IDC:
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
-            pool.advance(synthetic)
+            pool.advance(synthetic, followed=(step + 1) % self.inner_steps > 0)
             steps.loss(loss.detach())
         return synthetic
 

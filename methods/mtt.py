@@ -2,8 +2,9 @@
 
 Deviations: the gradient is the exact adjoint, which stores N weight vectors instead of N graphs; the step
 size is learned as its logarithm (whose first step is the paper's), so that it stays positive, and is stored
-in the artifact; experts are trained only for the epochs that are used. The presets whiten where the paper
-does (`preprocess: zca`).
+in the artifact; an augmentation's operation is drawn for each image (the authors: for each batch), also in
+the experts' training; experts are trained only for the epochs that are used. The presets whiten where the
+paper does (`preprocess: zca`).
 """
 
 from dataclasses import dataclass

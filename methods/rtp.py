@@ -7,7 +7,8 @@ the weights of each step.
 
 Deviations: the number of matrices follows from the budget for every data set; inner batches hold equally many
 images of each class; the authors' regulariser of the coefficients had no effect on the gradient and is left
-out; the initial values are the authors' (`xavier`) or come from real images (`pca`).
+out; the initial values are the authors' (`xavier`) or come from real images (`pca`); a gradient that is
+clipped is divided by norm + 1e-12 (the authors: norm + 1e-6).
 """
 
 from dataclasses import dataclass

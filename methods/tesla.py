@@ -5,7 +5,9 @@ product per step compared with MTT's, and is biased for more than one inner step
 but it drops every Hessian product). `mtt` computes the exact gradient with the same memory.
 
 Deviations: the authors' code loses a factor of 2 in the images' gradient, so its `lr` is twice ours for the
-same step; the step size is learned as its logarithm and stored in the artifact. `preprocess: zca` whitens.
+same step; the step size is learned as its logarithm and stored in the artifact; an augmentation's operation
+is drawn for each image (the authors: for each batch), also in the experts' training. `preprocess: zca`
+whitens.
 """
 
 from dataclasses import dataclass

@@ -93,11 +93,18 @@ class BatchOrder(Iterator[Tensor]):
         self._generator.set_state(state["generator"].cpu())
 
 
-def maybe_cutmix(shape: torch.Size, probability: float, generator: torch.Generator) -> CutMix | None:
+def maybe_cutmix(shape: tuple[int, ...], probability: float, generator: torch.Generator) -> CutMix | None:
     """Draw CutMix for a batch [N,C,H,W] with this probability, else None; probability 0 draws nothing."""
     if not probability or float(torch.rand((), generator=generator)) >= probability:
         return None
     return draw_cutmix(shape, generator)
+
+
+def draw_augmentation(
+    shape: tuple[int, ...], strategy: str, cutmix: float, generator: torch.Generator
+) -> tuple[dsa.Draw, CutMix | None]:
+    """Draw what a training batch [N,C,H,W] needs: an augmentation for each image, then perhaps CutMix."""
+    return dsa.draw(strategy, shape[0], generator), maybe_cutmix(shape, cutmix, generator)
 
 
 def teacher_loss(logits: Tensor, images: Tensor, teacher: nn.Module, temperature: float) -> Tensor:
@@ -150,8 +157,8 @@ def augmented_loss(
     Raises:
         UserError: the strategy is an augmentation policy, and `preprocess` is missing.
     """
-    x = dsa.apply(images, dsa.draw(strategy, len(images), generator), preprocess)
-    drawn = maybe_cutmix(x.shape, cutmix, generator)
+    each, drawn = draw_augmentation(images.shape, strategy, cutmix, generator)
+    x = dsa.apply(images, each, preprocess)
     x = x if drawn is None else apply_cutmix(x, drawn)
     logits = net(x)
     if teacher is not None:

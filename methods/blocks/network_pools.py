@@ -34,8 +34,14 @@ class Pool(Protocol):
         """Take the next network; also the first one."""
         ...
 
-    def advance(self, synthetic: DistilledDataset) -> None:
-        """Train the network, if this pool does, between two matchings."""
+    def advance(self, synthetic: DistilledDataset, followed: bool = True) -> None:
+        """Train the network, if this pool does, after a matching.
+
+        Args:
+            synthetic: the set.
+            followed: whether another matching under this network follows. If not, nothing would see the
+                training: its draws are made, so that the next networks stay the same, and it is left out.
+        """
         ...
 
     def state_dict(self) -> dict[str, Any]:
@@ -89,7 +95,7 @@ class Fresh:
         """Take the next network."""
         self._net = self._next(self._generator)
 
-    def advance(self, synthetic: DistilledDataset) -> None:
+    def advance(self, synthetic: DistilledDataset, followed: bool = True) -> None:
         """Do nothing: these networks are not trained."""
 
     def state_dict(self) -> dict[str, Any]:
@@ -187,15 +193,18 @@ class TrainedOnReal(_Trained):
         super().restart()
         self._train(self._early)
 
-    def advance(self, synthetic: DistilledDataset) -> None:
-        """Train the network on real images."""
-        self._train(self._steps)
+    def advance(self, synthetic: DistilledDataset, followed: bool = True) -> None:
+        """Train the network on real images, if another matching follows."""
+        self._train(self._steps, followed)
 
     @timing.charged("network update")
-    def _train(self, steps: int) -> None:
+    def _train(self, steps: int, followed: bool = True) -> None:
         problem = self._problem
         for index in islice(self._order, steps):
-            self.student.step(problem.preprocess(problem.images[index]), problem.labels[index])
+            if followed:
+                self.student.step(problem.preprocess(problem.images[index]), problem.labels[index])
+            else:
+                self.student.skip((len(index), *problem.image_shape))
 
     def state_dict(self) -> dict[str, Any]:
         """The network, its optimiser, the states of the generators, and the order of the images."""
@@ -217,13 +226,16 @@ class TrainedOnSynthetic(_Trained):
     """
 
     @timing.charged("network update")
-    def advance(self, synthetic: DistilledDataset) -> None:
-        """Train the network on the images that the set decodes to."""
+    def advance(self, synthetic: DistilledDataset, followed: bool = True) -> None:
+        """Train the network on the images that the set decodes to, if another matching follows."""
         with torch.no_grad():  # decoding may return the parameter itself
             images, targets = (tensor.detach() for tensor in synthetic.decode())
         order = BatchOrder(len(images), self._recipe.batch_size, self._rng["order"], images.device)
         for index in islice(order, self._recipe.n_steps(len(images))):
-            self.student.step(images[index], targets[index])
+            if followed:
+                self.student.step(images[index], targets[index])
+            else:
+                self.student.skip((len(index), *images.shape[1:]))
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,8 @@ def draw_cutmix(shape: tuple[int, ...] | torch.Size, generator: torch.Generator)
     """Draw the partners and the box of one batch.
 
     With lambda ~ Beta(1, 1), the sides of the box are sqrt(1 - lambda) of the image's; its centre is uniform
-    over the image, and the box is clipped at the borders.
+    over the image, and the box is clipped at the borders. Sides are rounded; IDC's authors floor them to even
+    numbers.
 
     Args:
         shape: of the batch, (N, C, H, W).
