@@ -66,7 +66,7 @@ def match_classes(names: list[str], classes: tuple[str, ...], path: Path) -> tup
             return [position[spelled(name)] for name in names], "class folders matched by name"
     parsed = [_NUMBERED.fullmatch(name) for name in names]
     numbers = [int(p.group(1)) for p in parsed if p]
-    if sorted(numbers) != list(range(len(classes))):
+    if len(names) != len(numbers) or sorted(numbers) != list(range(len(classes))):
         strange = sorted(set(names) - set(classes))[:3]
         raise UserError(
             f"{path} has {len(names)} class folders ({', '.join(strange) or 'some missing'}, ...), which are "
