@@ -3,6 +3,7 @@
 Imports no torch, so that decoding processes start in a fraction of a second.
 """
 
+import logging
 import os
 import sys
 import threading
@@ -34,6 +35,8 @@ _GREY = {"1", "L", "LA", "La", "I;16", "I;16B", "I;16L", "I;16N"}
 _TOO_DEEP = {"I", "F"}  # 32 bits per pixel: the value of white is not known
 _BITS = 8  # that 16-bit values lose to become 8-bit ones
 _LOST = 2**14  # if no 16-bit colour is as large, its high byte does not hold the picture
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # else it prints why it cannot read a file
 
 
 class Decoded(NamedTuple):

@@ -1,6 +1,7 @@
 """Image files that are none, or that would take the machine: refused in a line, before they are read."""
 
 import ast
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -112,3 +113,18 @@ def test_a_picture_of_too_many_pixels_is_refused(
     bomb = png(root / "train/cat/bomb.png", side, side, 2, b"\0" * 100, depth=8)
     refused(folder(root, image_size=4), str(bomb), "cannot be decoded", "decompression bomb")
     assert not recwarn.list
+
+
+def test_a_file_that_pil_complains_of_gets_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(logging.root, "handlers", [])  # pytest's, which the program does not have
+    root = make_tree(tmp_path / "set")
+    odd = root / "train/cat/odd.tif"
+    Image.new("RGB", (4, 4)).save(odd)
+    samples = b"\x15\x01\x03\0\x01\0\0\0"  # a tag of one short number: the samples of a pixel
+    before = odd.read_bytes()
+    odd.write_bytes(before.replace(samples + b"\x03\0", samples + b"\0\x08"))
+    assert odd.read_bytes() != before
+    refused(folder(root), str(odd), "cannot be decoded")
+    assert capfd.readouterr().err.splitlines() == ["decoding 7 images of set (once; cached afterwards)"]
