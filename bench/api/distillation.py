@@ -45,7 +45,7 @@ def load_dataset(what: str | Path | Mapping[str, Any], **keys: Any) -> Dataset:
 
     Args:
         what: a name (`ddbench list datasets`), a folder of images, or a mapping as in a sweep.
-        keys: further keys of such a mapping: data_dir, image_size, classes, holdout, label, download.
+        keys: further keys of such a mapping: data_dir, image_size, split, classes, holdout, label, download.
 
     Returns:
         Images uint8 [N,C,H,W] and labels int64 [N] of both splits, class names, mean and deviation.

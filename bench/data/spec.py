@@ -18,12 +18,14 @@ DATASETS: dict[str, str] = {
     "cifar10": "CIFAR-10: 32x32 RGB, 10 classes, 50,000 train / 10,000 test (torchvision)",
     "cifar100": "CIFAR-100: 32x32 RGB, 100 classes, 50,000 train / 10,000 test (torchvision)",
     "stl10": "STL-10, labelled part: 96x96 RGB, 10 classes, 5,000 train / 8,000 test (torchvision)",
-    "image_folder": "your own images: path/train/<class>/*.png and path/test/<class>/*.png (or val/)",
+    "image_folder": "your own images: path/train/<class>/*.png and path/test/<class>/*.png (or val/), or "
+    "path/<class>/*.png with split",
 }
 _LOCAL = {"digits", "image_folder"}
 _APPLIES: dict[str, set[str]] = {
     "path": {"image_folder"},
     "image_size": {"image_folder"},
+    "split": {"image_folder"},
     "data_dir": set(DATASETS) - _LOCAL,
     "download": set(DATASETS) - _LOCAL,
 }
@@ -48,7 +50,7 @@ def read_entry(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     known = _plain(value) in map(_plain, DATASETS)
-    if not known and (os.sep in value or Path(value).expanduser().is_dir()):
+    if not known and (os.sep in value or os.path.isdir(os.path.expanduser(value))):
         return {"name": "image_folder", "path": value}
     return {"name": value}
 
@@ -64,12 +66,20 @@ class DatasetSpec(Strict):
     path: Path | None = Field(
         default=None,
         validate_default=True,
-        description="the folder that holds train/ and test/; required by image_folder, and only there",
+        description="the folder that holds train/ and test/, or class folders alone (see split); required by "
+        "image_folder, and only there",
     )
     image_size: int | None = Field(
         default=None,
         gt=0,
         description="image_folder only: side in pixels to which images are resized and cropped",
+    )
+    split: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="image_folder only: fraction of each class that becomes the test split, where path holds "
+        "class folders alone; the same images each time",
     )
     data_dir: Path | None = Field(
         default=None,
@@ -104,7 +114,7 @@ class DatasetSpec(Strict):
     def _known(cls, name: str) -> str:
         return _canonical(name)
 
-    @field_validator("path", "image_size", "data_dir", "download")
+    @field_validator("path", "image_size", "split", "data_dir", "download")
     @classmethod
     def _applies(cls, value: Any, info: ValidationInfo) -> Any:
         """Refuse a key that does not apply to the data set, and the lack of one that it needs."""
@@ -117,7 +127,7 @@ class DatasetSpec(Strict):
             raise ValueError(f"{key} does not apply to {name}, only to {owners}: remove it")
         if value is None and key in _REQUIRED and name in _APPLIES[key]:
             raise ValueError(f"{name} needs {key}, {_REQUIRED[key]}: add it")
-        return value.expanduser().absolute() if isinstance(value, Path) else value
+        return Path(os.path.expanduser(value)).absolute() if isinstance(value, Path) else value
 
     @field_validator("classes")
     @classmethod

@@ -15,7 +15,6 @@ from pydantic import ValidationError
 
 from bench.core.errors import UserError
 from bench.core.io import temporary, write_atomic
-from bench.execution import store
 from bench.execution.session import Session
 from bench.execution.store import Store
 from bench.planning.graph import Job
@@ -153,7 +152,7 @@ def test_a_text_file_is_replaced_whole(tmp_path: Path, monkeypatch: pytest.Monke
 
     for step in ("fsync", "replace"):
         with monkeypatch.context() as patch:
-            patch.setattr(store.os, step, fail)
+            patch.setattr(os, step, fail)
             with pytest.raises(OSError, match="disk full"):
                 write_atomic(path, "three")
         assert files(tmp_path) == {"new/file.txt": b"two"}
