@@ -24,6 +24,11 @@ def print_rows(table: Table) -> None:
     (out if out.is_terminal else Console(width=200)).print(table)
 
 
+def left_out(problem: str) -> None:
+    """A line on what cannot be used, and why."""
+    out.print(f"left out: {problem}", style="red", highlight=False, markup=False, soft_wrap=True)
+
+
 def write_report(*directories: Path, to: Path | None = None) -> "Report":
     """Tables in the terminal, what was written, and the records that were left out."""
     from bench.reporting.build import build_report, print_tables
@@ -31,7 +36,7 @@ def write_report(*directories: Path, to: Path | None = None) -> "Report":
     built = build_report(*directories, out=to)
     print_tables(built, out)
     for problem in built.problems:
-        out.print(f"left out: {problem}", style="red", highlight=False, markup=False, soft_wrap=True)
+        left_out(problem)
     for line in built.undrawn:
         out.print(f"not drawn: {line}", highlight=False, markup=False, soft_wrap=True)
     for line in _written(built.written):

@@ -157,7 +157,10 @@ def _draw(section: Section, directory: Path) -> tuple[list[Path], list[str]]:
         except style.TooMuchToDraw as error:
             undrawn.append(f"plots/{name}: {error}; a folder with a part of the records has them")
     for name, write in section.pictures.items():
-        written.append(write(directory / "plots" / f"{name}.png"))
+        try:
+            written.append(write(directory / "plots" / f"{name}.png"))
+        except UserError as error:
+            undrawn.append(f"plots/{error}")
     return written, undrawn
 
 

@@ -13,6 +13,7 @@ from statistics import mean, stdev
 from typing import Any, Protocol, runtime_checkable
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from bench.core import random
@@ -30,6 +31,7 @@ from bench.evaluation.scoring import EvaluationSetting, train_and_score
 from bench.execution.provenance import versions
 from bench.execution.store import WEIGHTS, Store, verified_meta
 from bench.planning.protocols import load_protocol
+from bench.planning.yaml_schema import describe_faults, list_faults
 from bench.records.schema import content_digest
 
 RIDGE = 1e-3  # only stabilises the solution where bases are nearly equal
@@ -209,7 +211,10 @@ def _data_of(meta: dict[str, Any]) -> tuple[Dataset, list[int]]:
         raise UserError(
             f"{meta['label']} does not say where its data are (an older ddbench): distill it again"
         )
-    spec = DatasetSpec.model_validate(meta["dataset_spec"])
+    try:
+        spec = DatasetSpec.model_validate(meta["dataset_spec"])
+    except ValidationError as error:
+        raise UserError(f"{meta['label']}: its data set: {describe_faults(list_faults(error))}") from None
     own = read_dataset(prepare_dataset(spec))
     if own.fingerprint != meta["identity"]["dataset"]:
         raise UserError(

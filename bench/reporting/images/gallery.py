@@ -10,6 +10,7 @@ import pandas as pd
 
 from bench.core.errors import UserError
 from bench.execution.store import Store, verified_meta
+from bench.records.artifact import read_meta, read_set_meta
 from bench.records.naming import CELL, method_labels
 from bench.reporting.images.contact_sheet import save_sheet
 from bench.reporting.images.sheets import artifact_sheets
@@ -45,8 +46,8 @@ def _identities(store: Store) -> dict[str, dict[str, Any]]:
     found = {}
     for path in sorted(p for p in store.artifacts.iterdir() if not p.name.startswith(".")):
         with contextlib.suppress(ValueError):  # damaged; `ddbench run` names it
-            if (meta := store.meta(path.name))["kind"] == "distill":
-                found[path.name] = meta["identity"]
+            if read_meta(path).get("kind") == "distill":
+                found[path.name] = read_set_meta(path)["identity"]
     return found
 
 
