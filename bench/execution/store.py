@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.core.errors import UserError
-from bench.core.io import read_json, remove_leftovers, sync, temporary, write_atomic
+from bench.core.io import read_json, remove_leftovers, sync, temporary, write_atomic, writing
 from bench.core.loop import CHECKPOINT, PROGRESS
 from bench.core.words import plain_text
 from bench.records.artifact import META, STORE_SCHEMA, read_meta, read_set_meta
@@ -55,6 +55,10 @@ class Store:
 
         Publishing a key that is there already changes nothing: the content is the same by construction.
         """
+        with writing(self.artifact(key)):
+            self._publish(key, meta, write)
+
+    def _publish(self, key: str, meta: Mapping[str, Any], write: Callable[[Path], None]) -> None:
         self.artifacts.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(dir=self.artifacts, prefix=temporary(key)))
         try:
@@ -66,7 +70,8 @@ class Store:
             checksums = {p.name: _sha256(p) for p in files}
             content = {"schema": STORE_SCHEMA, **meta, "files": checksums}
             content["sha256"] = content_digest(content)
-            write_atomic(folder / META, json.dumps(content, indent=1))
+            (folder / META).write_text(json.dumps(content, indent=1))
+            sync(folder / META)
             folder.chmod(0o755)
             sync(folder)
             try:

@@ -183,5 +183,5 @@ def _in_order(table: pa.Table, files: dict[str, Stamp]) -> pa.Table:
 
 def _store(table: pa.Table, path: Path) -> None:
     """Write the cache; a folder that cannot be written to has none."""
-    with contextlib.suppress(OSError), replacing(path) as unfinished:
+    with contextlib.suppress(OSError, UserError), replacing(path) as unfinished:
         pq.write_table(table, unfinished, write_page_checksum=True)

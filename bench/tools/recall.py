@@ -19,7 +19,7 @@ from torch import Tensor
 from bench.core import random
 from bench.core.distilled import DistilledDataset, load_distilled
 from bench.core.errors import UserError
-from bench.core.io import write_atomic
+from bench.core.io import check_writable, write_atomic
 from bench.core.networks.architecture import parse_architecture
 from bench.core.preprocess import Preprocess
 from bench.core.sampling import ClassIndex, ClassSampler
@@ -164,6 +164,7 @@ def recall_task(directory: Path, identity: str | None, question: RecallQuestion)
     architecture = parse_architecture(question.architecture)
     protocol = load_protocol(question.protocol, taught=False)
     store, key = _locate(directory, identity)
+    check_writable(store.root / "recall", "copy the result folder to where you may write")
     meta = verified_meta(store, key)
     whole, held = _data_of(meta)
     architecture.check(whole.image_shape)

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from bench.core.errors import UserError
+from bench.core.io import check_writable
 from bench.execution.store import Store, verified_meta
 from bench.records.artifact import read_meta, read_set_meta
 from bench.records.naming import CELL, method_labels
@@ -32,6 +33,7 @@ def draw_artifacts(directory: Path, identity: str | None) -> Iterator[tuple[str,
     store = Store(directory)
     if not store.artifacts.is_dir():
         raise UserError(f"no artifacts in {directory}: run `ddbench run SWEEP.yaml --out {directory}` first")
+    check_writable(directory / "grids", "copy the result folder to where you may write")
     found = _identities(store)
     labels = _labels(found)
     for key in [store.find(identity)] if identity else _one_of_each(found):
