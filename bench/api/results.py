@@ -111,6 +111,8 @@ def run(
     outcome = session.run(executor, address, limit, Console(stderr=True))
     if outcome.interrupted:
         raise KeyboardInterrupt
+    if outcome.lost:
+        raise UserError(f"{outcome.lost}. Finished jobs are kept; running it again goes on")
     if outcome.failed:
         raise UserError("\n".join(session.summary(outcome, limit)))
     return session.store.root

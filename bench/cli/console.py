@@ -1,7 +1,6 @@
 """What commands share at the terminal: the console, the report after a run, and how a run ends."""
 
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,10 +60,12 @@ def _written(paths: list[Path]) -> list[str]:
 
 def finish_run(session: "Session", outcome: "Outcome", limit: int | None) -> None:
     """Report what a run left, and exit with what became of it."""
-    if outcome.interrupted:
-        text = f"\nStopped. Finished jobs are kept; the same command goes on:\n  {_command()}"
+    from bench.execution.head import goes_on
+
+    if outcome.interrupted or outcome.lost:
+        text = goes_on(outcome.lost or "Stopped")
         out.print(text, highlight=False, markup=False, soft_wrap=True)
-        raise typer.Exit(130)
+        raise typer.Exit(1 if outcome.lost else 130)
     failed = bool(outcome.failed)
     if session.has_records():
         try:
@@ -91,7 +92,3 @@ def _short(path: Path) -> str:
     """The path as one would type it from here, quoted for a shell."""
     here = Path.cwd()
     return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))
-
-
-def _command() -> str:
-    return shlex.join(["ddbench", *sys.argv[1:]])

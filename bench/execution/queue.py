@@ -1,6 +1,7 @@
 """The queue of jobs that both executors work through, and how a run ended."""
 
 import heapq
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -68,18 +69,40 @@ class ReadyQueue:
 class Outcome:
     """How a run ended."""
 
+    workers: int = 1  # now
     failed: dict[str, str] = field(default_factory=dict)  # key -> reason
     finished: int = 0
     seconds: float = 0.0  # wall-clock, without the start of Ray
     busy: float = 0.0  # the jobs' own seconds
     start: float = 0.0  # seconds that Ray took to start
-    workers: int = 1
     interrupted: bool = False
+    lost: str | None = None  # what of the cluster died, so that the run could not go on
+    worker_s: float = 0.0  # seconds of all workers: nodes join and leave
+    _since: float = 0.0
+
+    def begin(self) -> None:
+        """The jobs begin."""
+        self._since = time.monotonic()
+
+    def resize(self, workers: int) -> None:
+        """From now on there are so many workers."""
+        passed = time.monotonic() - self._since
+        self.seconds, self.worker_s = self.seconds + passed, self.worker_s + passed * self.workers
+        self.workers, self._since = workers, time.monotonic()
+
+    def end(self) -> None:
+        """The jobs have ended."""
+        self.resize(self.workers)
+
+    @property
+    def mean_workers(self) -> float:
+        """How many workers there were on average."""
+        return self.worker_s / self.seconds if self.seconds else float(self.workers)
 
     @property
     def overhead(self) -> float:
-        """Wall-clock over the jobs' own seconds per worker, less one."""
-        return self.seconds / (self.busy / self.workers) - 1 if self.busy else 0.0
+        """Seconds of all workers over the jobs' own, less one."""
+        return self.worker_s / self.busy - 1 if self.busy else 0.0
 
 
 def finish_job(

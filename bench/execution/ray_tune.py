@@ -9,7 +9,9 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from bench.core.errors import UserError
 from bench.core.io import temporary
 from bench.core.registry import plugin_environment
 from bench.core.signals import stop_on_signals
+from bench.core.words import count
+from bench.execution.head import Address, HeadWatch
 from bench.execution.jobs import JobContext, run_job
 from bench.execution.progress import Progress
 from bench.execution.queue import Outcome, ReadyQueue, finish_job
@@ -24,6 +28,7 @@ from bench.planning.graph import Job
 
 RETRIES = 2  # of a job whose process died
 CONNECT_S = 5.0  # to wait for a cluster
+LOOK_S = 3.0  # between two looks at the size of the cluster
 ENVIRONMENT = {  # read by ray when it is imported or started
     "RAY_USAGE_STATS_ENABLED": "0",  # no telemetry
     "RAY_AUTH_MODE": "disabled",  # no token file in the home directory; a cluster's own setting wins
@@ -43,7 +48,10 @@ os.environ.update({name: value for name, value in ENVIRONMENT.items() if name no
 import ray  # noqa: E402 (after its environment)
 from ray import tune  # noqa: E402
 from ray.tune.schedulers import FIFOScheduler  # noqa: E402
-from ray.tune.search import Searcher  # noqa: E402
+from ray.tune.search import ConcurrencyLimiter, Searcher  # noqa: E402
+
+# its servers' last words, a page of them, would stand among our lines
+ray._private.worker.print_to_stdstream = lambda *args, **kwargs: None
 
 
 def check_address(address: str) -> None:
@@ -62,12 +70,20 @@ def _no_cluster(address: str, error: Exception) -> UserError:
     return UserError(f"--address {address}: no Ray cluster answers: {why}; give host:port or auto")
 
 
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster that this process has joined."""
+
+    slots: int  # jobs that fit at once
+    start_s: float
+    head: HeadWatch
+
+
 @contextlib.contextmanager
-def cluster(address: str | None, cpus: int, gpus: float) -> Iterator[tuple[int, float]]:
+def cluster(address: str | None, cpus: int, gpus: float) -> Iterator[Cluster]:
     """Start Ray on this machine, or join the cluster at `address`.
 
-    Yields how many jobs fit at once, and the seconds that it took. Raises UserError when no job fits or no
-    cluster answers.
+    Raises UserError when no job fits or no cluster answers.
     """
     begin = time.monotonic()
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
@@ -77,23 +93,60 @@ def cluster(address: str | None, cpus: int, gpus: float) -> Iterator[tuple[int, 
         options |= {"address": address, "runtime_env": {"env_vars": ENVIRONMENT | plugin_environment()}}
     try:
         ray.init(**options)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        if address:
-            raise _no_cluster(address, error) from None
-        raise UserError(f"Ray does not start here: {str(error).strip().splitlines()[0]}") from None
+    except Exception as error:  # of many kinds
+        ray.shutdown()
+        raise (_no_cluster(address, error) if address else _no_start(error)) from None
     try:
-        there = ray.cluster_resources()
-        slots = int(there.get("CPU", 0) // cpus)
-        if gpus:
-            slots = min(slots, int(there.get("GPU", 0) / gpus + 1e-9))
+        slots = count_slots(cpus, gpus)
         if slots < 1:
+            there = ray.cluster_resources()
             have = " and ".join(f"{there.get(k, 0):g} {k}s" for k in ("CPU", "GPU"))
             raise UserError(
                 f"resources: a job of {cpus} cpus and {gpus:g} gpus does not fit: there are {have}"
             )
-        yield slots, time.monotonic() - begin
+        with HeadWatch(_servers()) as head:
+            try:
+                yield Cluster(slots, time.monotonic() - begin, head)
+            finally:
+                _leave(head)
     finally:
         ray.shutdown()
+
+
+def _leave(head: HeadWatch) -> None:
+    """Leave the cluster; of one that has lost a server the others, which would look for it, are killed."""
+    if head.lost:
+        node: Any = ray._private.worker._global_node
+        node.kill_all_processes(check_alive=False, allow_graceful=False)
+    else:
+        head.leave()  # what was started here goes now
+    ray.shutdown()
+
+
+def _no_start(error: Exception) -> UserError:
+    """Ray's own words, and for files the variable that says where they go."""
+    why = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    if isinstance(error, OSError):
+        variable = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), "RAY_TMPDIR")
+        why += f"; its files go to {variable}={os.environ.get(variable, '/tmp')}: name a folder with a short "
+        why += "path that can be written"
+    return UserError(f"Ray does not start here: {why}; or go without it: --executor inline")
+
+
+def count_slots(cpus: int, gpus: float) -> int:
+    """How many jobs fit into the cluster at once, as it is now."""
+    there = ray.cluster_resources()
+    slots = int(there.get("CPU", 0) // cpus)
+    return min(slots, int(there.get("GPU", 0) / gpus + 1e-9)) if gpus else slots
+
+
+def _servers() -> dict[str, Address]:
+    """Without these two this process can do nothing: the cluster's head, and Ray on this machine."""
+    here = ray.get_runtime_context()
+    host, _, port = here.gcs_address.rpartition(":")
+    (node,) = (node for node in ray.nodes() if node["NodeID"] == here.get_node_id())
+    local = (node["NodeManagerAddress"], node["NodeManagerPort"])
+    return {"Ray's head": (host.strip("[]"), int(port)), "Ray on this machine": local}
 
 
 class _Unpickled:
@@ -110,9 +163,12 @@ class JobSearcher(_Unpickled, Searcher):
     too, and what becomes ready meanwhile may go first.
     """
 
-    def __init__(self, queue: ReadyQueue, progress: Progress, outcome: Outcome, folder: Path) -> None:
+    def __init__(
+        self, queue: ReadyQueue, progress: Progress, outcome: Outcome, folder: Path, head: HeadWatch
+    ) -> None:
         super().__init__(metric="seconds", mode="min")
         self.queue, self.progress, self.outcome, self.folder = queue, progress, outcome, folder
+        self.head = head
         self.waiting: set[str] = set()  # trials without a job
         self.trials: dict[str, str] = {}  # the key of the job of each other one
 
@@ -138,6 +194,8 @@ class JobSearcher(_Unpickled, Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
+        if error:
+            self.head.check()
         key = self.job(trial_id).key  # a trial whose process never came has none yet
         del self.trials[trial_id]
         if error or not result or "ok" not in result:
@@ -175,15 +233,38 @@ class OldestFirstScheduler(FIFOScheduler):
 
 
 class JobCallback(_Unpickled, tune.Callback):
-    """Gives trials their jobs, and reports to the progress bars which start and which are tried again."""
+    """Gives trials their jobs, tells which start or are tried again, follows the cluster's size."""
 
-    def __init__(self, searcher: JobSearcher, scheduler: OldestFirstScheduler) -> None:
+    def __init__(
+        self, searcher: JobSearcher, scheduler: OldestFirstScheduler, fitting: Callable[[], int]
+    ) -> None:
+        """`fitting` says how many jobs fit into the cluster."""
         self.searcher, self.progress, self.scheduler = searcher, searcher.progress, scheduler
+        self.fitting = fitting
+        self.limiter = ConcurrencyLimiter(searcher, max_concurrent=2 * scheduler.slots)
+        self.looked = time.monotonic()
+
+    def on_step_begin(self, iteration: int, trials: Any, **info: Any) -> None:
+        if time.monotonic() - self.looked > LOOK_S:
+            self.looked = time.monotonic()
+            self.resize(max(1, self.fitting()))
+
+    def resize(self, slots: int) -> None:
+        """Take note of how many jobs fit now."""
+        before = self.scheduler.slots
+        if slots != before:
+            what = "joined" if slots > before else "left"
+            self.progress.say(f"{count(slots, 'worker')} instead of {before}: a node has {what}")
+            self.scheduler.slots = self.progress.workers = slots
+            self.scheduler.settled = False
+            self.limiter.max_concurrent = 2 * slots
+            self.searcher.outcome.resize(slots)
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         self.progress.started(self.searcher.job(trial.trial_id).key)  # before its function is called
 
     def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        self.searcher.head.check()
         self.scheduler.settled = False
         job = self.searcher.job(trial.trial_id)
         self.progress.stopped(job.key)
@@ -199,41 +280,47 @@ def run_trial(config: dict[str, Any], context: dict[str, Any], folder: str) -> N
     tune.report(run_job(job, JobContext(**context)))
 
 
-def run_ray(queue: ReadyQueue, context: JobContext, progress: Progress, slots: int) -> Outcome:
+def run_ray(queue: ReadyQueue, context: JobContext, progress: Progress, there: Cluster) -> Outcome:
     """Run until nothing is left (inside `cluster`): reused actors, one resource shape."""
-    outcome, scheduler = Outcome(workers=slots), OldestFirstScheduler(slots)
+    outcome, scheduler = Outcome(there.slots, start=there.start_s), OldestFirstScheduler(there.slots)
+    scratch = Path(tempfile.mkdtemp(prefix=temporary("tune"), dir=context.root))
+    searcher = JobSearcher(queue, progress, outcome, scratch, there.head)
+    tuner = _tuner(searcher, scheduler, context)
+    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # the summary names what failed, and why
+    outcome.begin()
+    try:
+        with stop_on_signals():
+            tuner.fit()
+    except KeyboardInterrupt:
+        outcome.interrupted = not there.head.lost
+    except Exception:
+        if not there.head.gone():  # else it is Ray's own
+            raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    outcome.lost = there.head.lost
+    outcome.end()
+    return outcome
+
+
+def _tuner(searcher: JobSearcher, scheduler: OldestFirstScheduler, context: JobContext) -> tune.Tuner:
     bundle = {"CPU": context.cpus} | ({"GPU": context.gpus} if context.gpus else {})
-    scratch = tempfile.mkdtemp(prefix=temporary("tune"), dir=context.root)
-    searcher = JobSearcher(queue, progress, outcome, Path(scratch))
-    tuner = tune.Tuner(
-        tune.with_resources(
-            tune.with_parameters(run_trial, context=dataclasses.asdict(context), folder=scratch),
-            tune.PlacementGroupFactory([bundle]),
-        ),
+    callback = JobCallback(searcher, scheduler, partial(count_slots, context.cpus, context.gpus))
+    run = tune.with_parameters(run_trial, context=dataclasses.asdict(context), folder=str(searcher.folder))
+    return tune.Tuner(
+        tune.with_resources(run, tune.PlacementGroupFactory([bundle])),
         tune_config=tune.TuneConfig(
-            search_alg=searcher,
+            search_alg=callback.limiter,
             scheduler=scheduler,
             num_samples=-1,
-            max_concurrent_trials=2 * slots,
             reuse_actors=True,
             trial_dirname_creator=lambda trial: str(trial.trial_id),
         ),
         run_config=tune.RunConfig(
             name="sweep",
-            storage_path=scratch,
+            storage_path=str(searcher.folder),
             verbose=0,
-            callbacks=[JobCallback(searcher, scheduler)],
+            callbacks=[callback],
             failure_config=tune.FailureConfig(max_failures=RETRIES),
         ),
     )
-    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # the summary names what failed, and why
-    begin = time.monotonic()
-    try:
-        with stop_on_signals():
-            tuner.fit()
-    except KeyboardInterrupt:
-        outcome.interrupted = True
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    outcome.seconds = time.monotonic() - begin
-    return outcome

@@ -260,11 +260,11 @@ class Session:
         from bench.execution.ray_tune import cluster, run_ray  # a second to import, not installed everywhere
 
         needs = self.resources
-        with cluster(address, needs.cpus, needs.gpus) as (slots, started):
-            console.print(f"{count(slots, 'worker')}, started in {started:.1f} s", highlight=False)
-            with Progress(self.costs, done, slots, console, self.store) as progress:
-                outcome = run_ray(queue, self._context(slots), progress, slots)
-            outcome.start = started
+        with cluster(address, needs.cpus, needs.gpus) as there:
+            told = f"{count(there.slots, 'worker')}, started in {there.start_s:.1f} s"
+            console.print(told, highlight=False)
+            with Progress(self.costs, done, there.slots, console, self.store) as progress:
+                outcome = run_ray(queue, self._context(there.slots), progress, there)
         for key in chosen.keys() - queue.open - outcome.failed.keys():
             if self.store.state(self.jobs[key].kind, key) is not None:
                 outcome.failed[key] = "finished, but its result is not here: does every node see this folder?"
@@ -310,11 +310,13 @@ class Session:
         if left > 0:
             lines.append(f"{count(left, 'job')} left (--limit {limit}); run again without it")
         if outcome.busy:
-            share = outcome.busy / outcome.workers
+            mean = outcome.mean_workers
+            same = abs(mean - outcome.workers) < 0.005
+            workers = count(outcome.workers, "worker") if same else f"{mean:.1f} workers on average"
             start = f" (and {outcome.start:.1f} s for Ray to start)" if outcome.start else ""
             lines.append(
                 f"{count(outcome.finished, 'job')} in {outcome.seconds:.1f} s; their own seconds: "
-                f"{outcome.busy:.1f}, on {count(outcome.workers, 'worker')} {share:.1f} each: "
+                f"{outcome.busy:.1f}, on {workers} {outcome.busy / mean:.1f} each: "
                 f"overhead {outcome.overhead:.1%}{start}"
             )
         return lines

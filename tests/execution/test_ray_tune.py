@@ -30,6 +30,7 @@ from helpers.cli import (
     written,
 )
 
+from bench.execution.head import HeadWatch
 from bench.execution.progress import Progress
 from bench.execution.queue import Outcome, ReadyQueue
 from bench.planning.graph import make_job
@@ -199,7 +200,8 @@ def test_a_trial_gets_the_best_job_that_is_ready_when_its_process_is(tmp_path: P
     jobs[distill.key] = distill
     queue, outcome = ReadyQueue(jobs, set(), set(jobs)), Outcome()
     told = SimpleNamespace(finished=lambda key, ok, seconds: None, say=lambda text: None)
-    searcher = JobSearcher(queue, cast(Progress, told), outcome, tmp_path)
+    head = cast(HeadWatch, SimpleNamespace(check=lambda: None))
+    searcher = JobSearcher(queue, cast(Progress, told), outcome, tmp_path, head)
     assert [searcher.suggest(name) for name in "abcd"] == [*({"trial": name} for name in "abc"), None]
     assert searcher.job("b").key == first
     assert searcher.job("b").key == first, "it keeps it, when it is tried again too"
