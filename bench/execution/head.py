@@ -2,17 +2,19 @@
 
 import os
 import shlex
+import shutil
 import signal
 import socket
 import sys
 import threading
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 
 EVERY_S = 1.0  # between two looks
 SILENT_S = 30.0  # until a server that neither answers nor refuses is gone: its machine may be
-NOTICED_S = 20.0  # for this process to stop and to leave Ray; measured: 5 to 10
+NOTICED_S = 10.0  # for this process to stop and to leave Ray; measured: 5
 Address = tuple[str, int]
 
 
@@ -39,6 +41,7 @@ class HeadWatch:
     def __init__(self, servers: Mapping[str, Address]) -> None:
         """Watch, from `with` on, what listens at these addresses, each by what to call it."""
         self.servers = servers
+        self.scratch: Path | None = None  # a folder that goes with this process
         self.lost: str | None = None
         self._left = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="head", daemon=True)
@@ -83,6 +86,8 @@ class HeadWatch:
             if self.lost or self.gone():
                 os.kill(os.getpid(), signal.SIGINT)
                 if not self._left.wait(NOTICED_S):  # it waits inside Ray for an answer that does not come
+                    if self.scratch:
+                        shutil.rmtree(self.scratch, ignore_errors=True)
                     print(goes_on(str(self.lost)), flush=True)
                     os._exit(1)  # what Ray started here goes with it
                 return

@@ -284,6 +284,7 @@ def run_ray(queue: ReadyQueue, context: JobContext, progress: Progress, there: C
     """Run until nothing is left (inside `cluster`): reused actors, one resource shape."""
     outcome, scheduler = Outcome(there.slots, start=there.start_s), OldestFirstScheduler(there.slots)
     scratch = Path(tempfile.mkdtemp(prefix=temporary("tune"), dir=context.root))
+    there.head.scratch = scratch
     searcher = JobSearcher(queue, progress, outcome, scratch, there.head)
     tuner = _tuner(searcher, scheduler, context)
     logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # the summary names what failed, and why

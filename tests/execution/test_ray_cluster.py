@@ -29,7 +29,7 @@ from helpers.cli import (
 from bench.execution.head import HeadWatch
 from bench.execution.queue import Outcome
 
-GONE_S = 30  # until a run that lost its servers has ended, and all that it started; measured: 5 to 15
+GONE_S = 60  # until a run that lost its servers has ended, and all that it started; measured: 5 to 25
 
 
 # --- what does not start ------------------------------------------------------------------------------------
