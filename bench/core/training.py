@@ -21,7 +21,9 @@ from bench.core.preprocess import Preprocess
 class Recipe:
     """How a network is trained: SGD with momentum and a stepwise learning rate, for `steps` or `epochs`."""
 
-    batch_size: Annotated[int, Gt(0), Field(description="images per step")]
+    batch_size: Annotated[
+        int, Gt(0), Field(description="images per step; one image left over joins the step before")
+    ]
     lr: Annotated[float, Gt(0), Field(description="learning rate")]
     momentum: Annotated[float, Ge(0), Field(description="of the optimiser")] = 0.9
     weight_decay: Annotated[float, Ge(0), Field(description="of the optimiser")] = 5e-4
