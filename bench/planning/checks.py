@@ -1,20 +1,20 @@
 """What only the data can tell: checks of a sweep before anything runs."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 
 import torch
 
-from bench.core.errors import UserError
+from bench.core.errors import OverBudget, UserError
 from bench.core.method import ARCHITECTURE, Method, Problem
 from bench.core.networks.architecture import Architecture
 from bench.core.networks.base import Network, Shape
 from bench.core.preprocess import Preprocess
 from bench.core.training import check_batches
 from bench.data.dataset import Dataset
-from bench.data.spec import preset_name
+from bench.data.spec import DatasetSpec, preset_name
 from bench.planning.protocols import load_protocols
-from bench.planning.sweep import Sweep
+from bench.planning.sweep import MethodEntry, Sweep
 from bench.planning.yaml_schema import describe_faults
 
 
@@ -103,29 +103,51 @@ def _refusals(
     sweep: Sweep, datasets: Mapping[str, Dataset], unfit: Mapping[tuple[str, str, str], str]
 ) -> list[str]:
     """What methods refuse: a line each, however many methods, networks and data sets meet it."""
-    found: dict[str, dict[str, dict[str, None]]] = {}  # text -> kind -> names, in order
+    found: dict[str, tuple[dict[str, None], ...]] = {}  # text -> methods, networks, data sets, in order
     for spec in sweep.datasets:
-        presets, data = preset_name(spec.name, spec.label), datasets[spec.label]
         for entry in sweep.methods:
-            for ipc in sweep.ipc:
-                for architecture in sweep.distill.architectures:
-                    method = entry.resolve(presets, ipc)
-                    uses_network = ARCHITECTURE in method.depends_on
-                    if uses_network and ("distill", spec.label, architecture.label) in unfit:
-                        continue
-                    try:
-                        check_method(method, data, ipc, architecture)
-                    except UserError as error:
-                        named = found.setdefault(str(error), {"method": {}, "network": {}, "data": {}})
-                        named["method"][entry.name] = named["data"][spec.label] = None
-                        if uses_network:
-                            named["network"][architecture.label] = None
+            for architecture in sweep.distill.architectures:
+                known = ("distill", spec.label, architecture.label) in unfit
+                for uses_network, text in _refused(
+                    entry, spec, sweep.ipc, datasets[spec.label], architecture, known
+                ):
+                    methods, networks, data = found.setdefault(text, ({}, {}, {}))
+                    methods[entry.name] = data[spec.label] = None
+                    if uses_network:
+                        networks[architecture.label] = None
     return [
-        f"methods: {', '.join(names['method'])}"
-        + (f" with {', '.join(names['network'])}" if names["network"] else "")
-        + f" on {', '.join(names['data'])}: {text}"
-        for text, names in found.items()
+        f"methods: {', '.join(methods)}{' with ' if networks else ''}{', '.join(networks)} "
+        f"on {', '.join(data)}: {text}"
+        for text, (methods, networks, data) in found.items()
     ]
+
+
+def _refused(
+    entry: MethodEntry,
+    spec: DatasetSpec,
+    ipcs: Sequence[int],
+    data: Dataset,
+    architecture: Architecture,
+    unfit: bool,
+) -> Iterator[tuple[bool, str]]:
+    """(whether it uses the network, what it refuses) of a method, at the ipcs of the sweep.
+
+    A budget that is too small is a fault where no ipc is large enough: of a grid, the others can be run.
+    """
+    presets, over = preset_name(spec.name, spec.label), dict[int, OverBudget]()
+    for ipc in ipcs:
+        method = entry.resolve(presets, ipc)
+        uses_network = ARCHITECTURE in method.depends_on
+        if uses_network and unfit:  # which is a fault already
+            continue
+        try:
+            check_method(method, data, ipc, architecture)
+        except OverBudget as error:
+            over[ipc] = error
+        except UserError as error:
+            yield uses_network, str(error)
+    if len(over) == len(ipcs):
+        yield uses_network, str(over[max(over)])
 
 
 def _batch_faults(

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.grad import conv2d_weight
 
-from bench.core.errors import UserError
+from bench.core.errors import UserError, first_line
+from bench.core.networks.external import ExternalNetwork
 from bench.core.training import piece_size
 
 Matched = Literal["kernels", "weights", "all"]
@@ -122,7 +123,12 @@ def check_matchable(net: nn.Module, image_shape: tuple[int, int, int], matched: 
         UserError: as `per_class_gradients`.
     """
     names = matched_parameters(net, matched)
-    _forward(net, _layers(net, names), torch.empty(1, *image_shape, device="meta"))
+    if not isinstance(net, ExternalNetwork):  # ours are known, and a first pass on meta takes a second
+        return
+    try:
+        _forward(net, _layers(net, names), torch.empty(1, *image_shape, device="meta"))
+    except RuntimeError as error:  # such as a layer that overwrites what another gave
+        raise UserError(f"gradient matching cannot take this network: {first_line(error)}") from error
 
 
 def _layers(net: nn.Module, names: list[str]) -> dict[str, nn.Module]:

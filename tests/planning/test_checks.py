@@ -106,6 +106,17 @@ def test_a_network_that_a_method_cannot_take_is_refused_once(
 
 
 @pytest.mark.parametrize(
+    ("architecture", "words"),
+    [("torchvision:resnet18", "BatchNorm2d"), ("torchvision:vgg11", "in-place operation")],
+)
+def test_networks_of_libraries_are_looked_at(architecture: str, words: str) -> None:
+    large = dataset(side=32)
+    (fault,) = refused(sweep(methods=["dsa", "dm"], architectures=[architecture]), digits=large)
+    assert fault.startswith(f"methods: dsa with {architecture} on digits: gradient matching cannot take ")
+    assert words in fault
+
+
+@pytest.mark.parametrize(
     ("method", "architecture"),
     [
         *(("dm", name) for name in (BATCH_NORM, "mlp-w4", "vit-d1-w64-p2")),
@@ -170,6 +181,14 @@ def test_a_set_that_cannot_be_stored_is_refused_by_the_plan(method: dict[str, An
     (fault,) = refused(sweep(methods=[method], seeds=[0, 1]))
     assert fault.startswith(f"methods: {method['name']} with convnet-d2-w8 on digits: ")
     assert words in fault
+
+
+def test_a_budget_is_too_small_where_no_ipc_of_the_sweep_is_large_enough() -> None:
+    """A grid may have a corner that nothing fits; its jobs fail, and the others run."""
+    memory = {"name": "rtp", "bases": 32, "downsample": 1}
+    check_data(sweep(methods=[memory], ipc=[1, 10]), {"digits": dataset()})
+    (fault,) = refused(sweep(methods=[memory], ipc=[2, 1]))
+    assert "of 1,280 floats" in fault  # of the larger one
 
 
 def test_more_principal_directions_than_images_are_refused() -> None:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.core.errors import UserError
+from bench.core.errors import OverBudget, UserError
 from bench.core.method import Problem
 from bench.core.preprocess import Preprocess
 from bench.core.registry import choose
@@ -236,7 +236,7 @@ def _bases_within(
 
     b = most_within(problem.budget, floats)
     if b < 1:
-        raise UserError(
+        raise OverBudget(
             f"{h} hallucinators of {maps // h:,} floats and one basis per class ({labels} labels) take "
             f"{floats(1):,} of {problem.budget:,} floats: take fewer hallucinators, one basis channel or a "
             "larger ipc"

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.core import random
-from bench.core.errors import UserError
+from bench.core.errors import OverBudget, UserError
 from bench.core.method import Problem
 from bench.core.preprocess import Preprocess
 from bench.core.registry import choose
@@ -257,7 +257,7 @@ def _images_per_class(
         coarser = (s for s in range(downsample + 1, side + 1) if side % s == 0)
         fits = [f"downsample {s}" for s in coarser if floats(bases, s, 1) <= problem.budget][:1]
         ways = [f"at most {most} bases"] * (most > 0) + fits + ["a larger ipc"]
-        raise UserError(
+        raise OverBudget(
             f"{bases} bases at downsample {downsample} with one address take "
             f"{floats(bases, downsample, 1):,} of {problem.budget:,} floats: take {' or '.join(ways)}"
         )
