@@ -16,7 +16,7 @@ from annotated_types import Ge, Gt, Lt
 from bench.core.augment import dsa
 from bench.core.distilled import DistilledDataset
 from bench.core.method import ARCHITECTURE, IPC, SEED, Prerequisite, Problem
-from methods.blocks.hypergradient import SGD
+from methods.blocks.hypergradient import SGD, check_differentiable
 from methods.blocks.learned_scalars import LearnedScalars
 from methods.blocks.parameterise.pixels import Pixels
 from methods.blocks.unroll_windows import Unroll
@@ -52,6 +52,11 @@ class BPTT:
     def requires(self) -> dict[str, Prerequisite]:
         """No prerequisites."""
         return {}
+
+    def check(self, problem: Problem) -> None:
+        """A network that can be differentiated through, and labels within the budget."""
+        Pixels.count(problem, self.labels)
+        check_differentiable(problem.make_net(problem.rng("check")))
 
     def distill(self, problem: Problem) -> DistilledDataset:
         """Back-propagation through time (Deng & Russakovsky, NeurIPS 2022, section 3.2) on plain images."""

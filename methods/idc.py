@@ -21,7 +21,9 @@ from annotated_types import Ge, Gt, Le
 from bench.core.augment import dsa
 from bench.core.distilled import DistilledDataset
 from bench.core.method import ARCHITECTURE, IPC, SEED, Prerequisite, Problem
+from methods.blocks.class_gradients import check_matchable
 from methods.blocks.experts import Experts, trajectories
+from methods.blocks.hypergradient import check_differentiable
 from methods.blocks.matching_batches import MatchingBatches
 from methods.blocks.network_pools import Pool, PoolRecipe, TrainedOnReal, TrainedOnSynthetic
 from methods.blocks.objectives import gradient_matching
@@ -83,6 +85,14 @@ class IDC:
         if not self.pool:
             return {}
         return trajectories(self.pool, self.pool_from + self.pool_epochs - 1, **self._learning)
+
+    def check(self, problem: Problem) -> None:
+        """A network whose gradients can be taken class by class, and images within the budget."""
+        net = problem.make_net(problem.rng("check"))
+        MultiFormation.count(problem, factor=self.factor, decoder=self.decoder, labels=self.labels)
+        check_matchable(net, problem.image_shape, "kernels")
+        if self.pool:  # of experts, which are weights alone
+            check_differentiable(net)
 
     def distill(self, problem: Problem) -> DistilledDataset:
         """Multi-formation (Kim et al., ICML 2022, section 3.2) with gradient matching (section 4)."""

@@ -17,7 +17,7 @@ from bench.core.augment.cutmix import CutMix
 from bench.core.errors import UserError
 from bench.core.networks.base import Network
 from bench.core.preprocess import Preprocess
-from bench.core.training import BatchOrder, Recipe, maybe_cutmix, teacher_loss, training
+from bench.core.training import BatchOrder, Recipe, check_batches, maybe_cutmix, teacher_loss, training
 
 CPU = torch.device("cpu")
 # where training together was measured to pay on one core (a student's multiply-adds: one batch, forward)
@@ -221,14 +221,17 @@ def train_students(
     `together` forces one of the ways, which agree but for rounding; by default `together_pays` says which.
     Students that do not fit the memory together are trained in halves, down to one by one.
 
-    Raises UserError for marks outside of the training, or a network that cannot be trained together.
+    Raises UserError for marks outside of the training, for no images, for batches that a network cannot be
+    trained on, and for a network that cannot be trained together.
     """
-    count, steps = len(generators), training_set.recipe.n_steps(len(training_set.images))
+    n, recipe = len(training_set.images), training_set.recipe
+    count, steps = len(generators), recipe.n_steps(n)
     outside = [mark for mark in marks if not 1 <= mark <= steps]
     if outside:
         raise UserError(f"there is no step {outside[0]} in a training of {steps} steps; use 1 to {steps}")
-    rates = [training_set.recipe.lr] * count if rates is None else rates
+    rates = [recipe.lr] * count if rates is None else rates
     nets = [build(i).to(training_set.images.device) for i in range(count)]
+    check_batches(nets[0], n, recipe.batch_size)
     if together is None:
         together = together_pays(nets[0], training_set, count)
     elif together and not stackable(nets[0]):

@@ -150,6 +150,7 @@ def make_problem(
         make_net=no_net if architecture == ANY_ARCHITECTURE else make_net,
         seed=identity["seed"],
         prepared=prepared,
+        classes=whole.classes,
     )
 
 

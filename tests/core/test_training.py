@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from bench.core import random
 from bench.core.augment import dsa
 from bench.core.augment.cutmix import apply_cutmix, draw_cutmix
+from bench.core.errors import UserError
 from bench.core.networks.architecture import parse_architecture
 from bench.core.preprocess import Preprocess
 from bench.core.training import (
@@ -44,6 +45,55 @@ def linear(seed: int = 0) -> nn.Module:
 
 def weights(net: nn.Module) -> Tensor:
     return torch.cat([p.detach().flatten() for p in net.parameters()])
+
+
+# --- batches that leave one image over --------------------------------------------------------------
+
+
+class Watched(nn.Module):
+    """A network whose last maps are single pixels; it notes how many images each pass sees."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(1, 4, 2), norm, nn.Flatten(), nn.Linear(4, 3)).double()
+        self.seen: list[int] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.append(len(x))
+        return self.layers(x)
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d(4), nn.Identity()], ids=["batch", "none"])
+@pytest.mark.parametrize(
+    ("n", "size", "sizes"),
+    [(51, 50, [51]), (11, 5, [5, 6]), (3, 2, [3]), (10, 5, [5, 5]), (12, 5, [5, 5, 2]), (4, 5, [4])],
+)
+def test_a_last_image_joins_the_batch_before_it_whatever_the_norm(
+    norm: nn.Module, n: int, size: int, sizes: list[int]
+) -> None:
+    (x, y), net = blobs(n), Watched(norm)
+    recipe = Recipe(batch_size=size, lr=0.01, epochs=2)
+    train(net, x, y, recipe, random.generator(7))
+    assert net.seen == 2 * sizes
+    assert recipe.n_steps(n) == len(net.seen)
+    assert weights(net).isfinite().all()
+
+
+@pytest.mark.parametrize(("n", "size"), [(1, 50), (12, 1), (1, 1)])
+def test_batch_norm_on_single_images_is_refused_in_one_line(n: int, size: int) -> None:
+    (x, y), recipe = blobs(n), Recipe(batch_size=size, lr=0.01, epochs=1)
+    with pytest.raises(
+        UserError, match="batch norm cannot be trained on batches of one image: take ano"
+    ) as e:
+        train(Watched(nn.BatchNorm2d(4)), x, y, recipe, random.generator(7))
+    assert "\n" not in str(e.value)
+    train(plain := Watched(nn.Identity()), x, y, recipe, random.generator(7))
+    assert plain.seen == [1] * n
+
+
+def test_no_images_are_refused() -> None:
+    with pytest.raises(UserError, match="no images to train on"):
+        train(linear(), *blobs(0), Recipe(batch_size=5, lr=0.01, steps=1), random.generator(7))
 
 
 # --- training -------------------------------------------------------------------------------------

@@ -211,6 +211,17 @@ def test_small_classes_are_repeated_until_all_weigh_alike() -> None:
     assert len(found.images[found.labels == 1].unique(dim=0)) == 2
 
 
+def test_real_images_of_a_small_class_are_all_of_them_once() -> None:
+    whole = read_dataset(prepare_dataset(DatasetSpec(name="digits")))
+    counts = whole.train.labels.bincount()
+    task = RecallTask(whole, [[0], [8]], [0, 8], regroup_dataset(whole, [[0], [8]], "two"))
+    most = int(counts.max())
+    assert int(counts[8]) < most
+    drawn = task.real(most, random.generator(0, "real"))
+    assert [len(drawn[c].unique(dim=0)) for c in (0, 8)] == [len(drawn[c]) for c in (0, 8)]
+    assert [len(drawn[c]) for c in (0, 8)] == [min(most, int(counts[c])) for c in (0, 8)]
+
+
 def test_the_shots_of_a_class_depend_on_nothing_but_the_seed() -> None:
     def shots(groups: list[list[int]], seed: int) -> Tensor:
         whole = read_dataset(prepare_dataset(WHOLE))

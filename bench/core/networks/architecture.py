@@ -10,7 +10,7 @@ import torch
 
 from bench.core import random
 from bench.core.errors import UserError
-from bench.core.networks.base import Network
+from bench.core.networks.base import Network, on_meta
 from bench.core.networks.convnet import VGG11, AlexNet, ConvNet
 from bench.core.networks.densenet import DenseNet
 from bench.core.networks.external import ExternalNetwork, Timm, TorchVision
@@ -88,6 +88,10 @@ class Architecture:
         with torch.random.fork_rng(devices=[]):  # constructors draw from the global state: restore it
             torch.default_generator.manual_seed(random.derive(seed, "network"))
             return FAMILIES[self.family](image_shape, n_classes, **dict(self.params))
+
+    def outline(self, image_shape: tuple[int, int, int], n_classes: int) -> Network:
+        """The network without numbers, on torch's meta device: milliseconds, whatever its size."""
+        return on_meta(lambda: FAMILIES[self.family](image_shape, n_classes, **dict(self.params)))
 
 
 def parse_architecture(entry: str | Mapping[str, Any]) -> Architecture:

@@ -23,7 +23,8 @@ from bench.execution.session import check_resources
 from bench.execution.store import Store
 from bench.execution.warm_up import warm_up
 from bench.interop.external import NamedDataset
-from bench.planning.graph import Job, check_data, plan_sweep
+from bench.planning.checks import check_data
+from bench.planning.graph import Job, plan_sweep
 from bench.planning.protocols import Protocol, load_protocol
 from bench.planning.sweep import Sweep, build_method
 from bench.planning.yaml_schema import describe_faults, list_faults

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.core.errors import UserError
+from bench.core.errors import OverBudget, UserError
 from bench.core.method import Problem
 from bench.core.preprocess import Preprocess
 from bench.core.registry import choose
@@ -66,6 +66,32 @@ class Hallucinators(Balanced):
         self.learn(scale=scale, shift=shift, decoder_weight=decoder_weight, decoder_bias=decoder_bias)
         self.padding = padding
 
+    @staticmethod
+    def count(
+        problem: Problem,
+        *,
+        hallucinators: int = 5,
+        bases_per_class: int | None = None,
+        basis_channels: int | None = None,
+        kernel: int = 3,
+        padding: int = 0,
+        hallucinator_init: str = "official",
+        labels: str = "hard",
+    ) -> int:
+        """How many bases per class fit in the budget beside the hallucinators, or `bases_per_class`.
+
+        The arguments are those of `start`, and so is what it raises.
+        """
+        choose("hallucinator init", hallucinator_init, HALLUCINATOR_INITS)
+        channels, side, _ = problem.image_shape
+        grey = basis_channels or channels
+        shapes = _shapes(hallucinators, channels, grey, side, kernel, padding)
+        if hallucinator_init == "identity" and kernel != 2 * padding + 1:
+            raise UserError(
+                f"no identity with kernel {kernel} and padding {padding}: set padding (kernel - 1) / 2"
+            )
+        return _bases_within(problem, shapes, grey, labels) if bases_per_class is None else bases_per_class
+
     @classmethod
     def start(
         cls,
@@ -106,15 +132,19 @@ class Hallucinators(Balanced):
                 class fits the budget.
         """
         choose("init", init, BASIS_INITS)
-        choose("hallucinator init", hallucinator_init, HALLUCINATOR_INITS)
         n_classes, (channels, side, _) = problem.n_classes, problem.image_shape
         grey = basis_channels or channels
+        b = cls.count(
+            problem,
+            hallucinators=hallucinators,
+            bases_per_class=bases_per_class,
+            basis_channels=grey,
+            kernel=kernel,
+            padding=padding,
+            hallucinator_init=hallucinator_init,
+            labels=labels,
+        )
         shapes = _shapes(hallucinators, channels, grey, side, kernel, padding)
-        if hallucinator_init == "identity" and kernel != 2 * padding + 1:
-            raise UserError(
-                f"no identity with kernel {kernel} and padding {padding}: set padding (kernel - 1) / 2"
-            )
-        b = _bases_within(problem, shapes, grey, labels) if bases_per_class is None else bases_per_class
         bases = _first_bases(problem, b, grey, init, generator)
         make = _identity if hallucinator_init == "identity" else _official
         tensors = {"bases": bases, **make(shapes, generator)}
@@ -206,7 +236,7 @@ def _bases_within(
 
     b = most_within(problem.budget, floats)
     if b < 1:
-        raise UserError(
+        raise OverBudget(
             f"{h} hallucinators of {maps // h:,} floats and one basis per class ({labels} labels) take "
             f"{floats(1):,} of {problem.budget:,} floats: take fewer hallucinators, one basis channel or a "
             "larger ipc"
