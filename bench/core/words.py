@@ -1,11 +1,54 @@
 """Numbers and spans of time as people write them."""
 
+import itertools
 import re
+import unicodedata
+from collections.abc import Iterable
+
+from bench.core.errors import UserError
+
+_DIRECTIONS = frozenset(map(chr, (*range(0x202A, 0x202F), *range(0x2066, 0x206A))))  # of writing
+
+
+LONGEST_NAME = 200  # characters
+
+
+def check_printable(text: str) -> str:
+    """Return a text from a file or a folder that reaches terminals, tables and pictures.
+
+    Raises:
+        UserError: it holds control characters, which could move the cursor, end a tag or turn the direction
+            of what follows. Line ends and tabs are allowed.
+    """
+    for i, c in enumerate(text):
+        kind = unicodedata.category(c)
+        if (kind in ("Cc", "Cs", "Zl", "Zp") and c not in "\n\t") or c in _DIRECTIONS:
+            raise UserError(f"holds the control character U+{ord(c):04X} after {plain_text(text[:i])!r}")
+    return text
+
+
+def check_name(name: str) -> str:
+    """Return a name of a class, a data set or the like. Raises UserError if it is not short and printable."""
+    check_printable(name)
+    if len(name) > LONGEST_NAME or "\n" in name or "\t" in name:
+        raise UserError(f"{plain_text(name)!r} is no name: one line of at most {LONGEST_NAME} characters")
+    return name
 
 
 def count(n: int, noun: str) -> str:
     """`1 job`, `2 jobs`, `1,000 jobs`; for nouns whose plural ends in s."""
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def plain_text(text: str, most: int = 60) -> str:
+    """A text of a file as a message may hold it: a few printable characters, on one line."""
+    shown = "".join(c if c.isprintable() else "?" for c in text[:most])
+    return shown if len(text) <= most else f"{shown}..."
+
+
+def listed(names: Iterable[object], most: int = 8) -> str:
+    """`a, b, c`, the first names that a file holds, as a message may hold them; or `nothing`."""
+    return ", ".join(plain_text(str(name)) for name in itertools.islice(names, most)) or "nothing"
 
 
 def true_minus(text: str) -> str:

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 
 from bench.core.registry import did_you_mean
 from bench.core.strict import Strict
+from bench.core.words import check_name
 
 DATASETS: dict[str, str] = {
     "digits": "scikit-learn's digits: 8x8 grey, 10 classes, 1,437 train / 360 test; needs no files",
@@ -142,7 +143,7 @@ class DatasetSpec(Strict):
         path, classes = info.data.get("path"), info.data.get("classes")
         base = (path.name if path else "") or info.data.get("name", "")
         label = label or (f"{base}-{len(classes)}-classes" if classes else base)
-        return label.removesuffix(_HOLDOUT) + _HOLDOUT if info.data.get("holdout") else label
+        return check_name(label.removesuffix(_HOLDOUT) + _HOLDOUT if info.data.get("holdout") else label)
 
     @property
     def whole(self) -> "DatasetSpec":

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from bench.core.errors import UserError
@@ -26,6 +25,7 @@ from bench.planning.graph import Cell, EvaluationSpec, Job, make_job, plan_evalu
 from bench.planning.protocols import load_protocols
 from bench.planning.sweep import Resources
 from bench.planning.yaml_schema import describe_faults, list_faults
+from bench.planning.yaml_text import parse_yaml
 from bench.records.schema import ANY_ARCHITECTURE
 
 ADOPTION_VERSION = 1  # raised when the same file becomes another artifact
@@ -46,17 +46,20 @@ class NamedDataset:
         Raises UserError if there is no such data set.
         """
         try:
-            spec = DatasetSpec.model_validate(yaml.safe_load(text))
+            spec = DatasetSpec.model_validate(_entry(text))
             path = prepare_dataset(spec)
-        except yaml.YAMLError:
-            raise UserError(
-                f"--dataset {text!r}: write a name, a folder or {{name: ..., path: ...}}"
-            ) from None
         except ValidationError as error:
             raise UserError(f"--dataset: {describe_faults(list_faults(error))}") from None
         except UserError as error:
             raise UserError(f"--dataset: {error}") from None
         return cls(spec, path, read_dataset(path))
+
+
+def _entry(text: str) -> Any:
+    try:
+        return parse_yaml(text)
+    except UserError as error:
+        raise UserError(f"{text!r} {error}: write a name, a folder or {{name: ..., path: ...}}") from None
 
 
 @dataclass(frozen=True)

@@ -170,7 +170,7 @@ def test_bad_entries_are_named(file: Path, path: str, value: Any, words: list[st
         ("- 1", "a sweep file is a mapping with name, datasets"),
         ("hello", "a sweep file is a mapping with name, datasets"),
         ("{1: 2, datasets: [digits], methods: [dm], ipc: [1]}", "no key named '1'"),
-        ("name: a\nname: b", "the key 'name' is given twice"),
+        ("name: a\nname: b", "gives the key 'name' twice"),
     ],
 )
 def test_files_that_are_no_sweep(file: Path, text: str, words: str) -> None:

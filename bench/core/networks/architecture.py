@@ -1,6 +1,5 @@
 """Architectures by name: `convnet`, `convnet-d4-w64-batch`, or {name: convnet, depth: 4, width: 64}."""
 
-import inspect
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -42,8 +41,7 @@ _LETTERS = {"d": "depth", "w": "width", "p": "patch"}
 
 def family_parameters(family: str) -> dict[str, Any]:
     """{parameter: default value} of a family, in order."""
-    signature = inspect.signature(FAMILIES[family])
-    return {p.name: p.default for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY}
+    return dict(FAMILIES[family].__init__.__kwdefaults__ or {})
 
 
 @dataclass(frozen=True)
