@@ -188,9 +188,4 @@ def _decoded(
     preprocess, notes = pixel_space.preprocess_for(request, request.space, dataset)
     rate = learned_rate(request, required=rate_needed)
     distilled = build_parameterisation(parameterisation, {**tensors, "inner_lr": rate}, preprocess, **config)
-    try:
-        return finish_import(request, distilled, dataset, files, (f"pixels taken as {request.space}", *notes))
-    except RuntimeError as error:
-        raise UserError(
-            f"{request.path}: its tensors do not fit each other ({str(error).splitlines()[0]})"
-        ) from None
+    return finish_import(request, distilled, dataset, files, (f"pixels taken as {request.space}", *notes))

@@ -13,7 +13,7 @@ from bench.data.dataset import Dataset
 from bench.interop.importers import pixel_space, safe_load
 from bench.interop.importers.arrays import plain_set
 from bench.interop.importers.pixel_space import PREPROCESS_KEY
-from bench.interop.importers.request import Imported, ImportRequest, finish_import, learned_rate
+from bench.interop.importers.request import Imported, ImportRequest, decode_all, finish_import, learned_rate
 
 IMAGE_NAMES = ("images", "image", "data", "x")
 LABEL_NAMES = ("labels", "label", "targets", "target", "y")
@@ -156,8 +156,7 @@ def read_ddbench(request: ImportRequest, dataset: Dataset) -> list[Imported]:
         )
     path = file_of(request.path, "data.safetensors")
     distilled = load_distilled(path)
-    with torch.no_grad():
-        _, targets = distilled.decode()
+    _, targets = decode_all(path, distilled)
     classes = targets.shape[1] if targets.dim() == 2 else int(targets.max()) + 1
     if classes != dataset.n_classes:
         raise UserError(
