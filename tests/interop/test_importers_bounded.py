@@ -113,41 +113,23 @@ def sparse() -> torch.Tensor:
     return torch.sparse_coo_tensor(torch.zeros(4, 0).long(), torch.zeros(0), (10**9, 3, 4, 4))
 
 
-@pytest.mark.parametrize(
-    ("make", "words"),
-    [
-        (lambda: torch.zeros(1).expand(10**9, 3, 4, 4), TOO_MUCH),
-        (lambda: torch.zeros(1).expand(2**62), TOO_MUCH),
-        (
-            lambda: torch.empty(10**9, 3, 4, 4, device="meta"),
-            "a tensor without its numbers (of the device meta)",
-        ),
-        (sparse, "a sparse or nested tensor: save it as a dense one"),
-        (lambda: torch.eye(3).to_sparse_csr(), "a sparse or nested tensor"),
-        (lambda: torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)]), "a sparse or nested tensor"),
-        (
-            smooth().to(torch.float8_e4m3fn),
-            "numbers of the type float8_e4m3fn: save them as float32 or int64",
-        ),
-        (lambda: smooth().to(torch.complex64), "numbers of the type complex64"),
-        (lambda: torch.zeros(6, 3, 4, 4, dtype=torch.uint16), "numbers of the type uint16"),
-    ],
-    ids=[
-        "expanded",
-        "expanded far",
-        "meta",
-        "sparse",
-        "csr",
-        "nested",
-        "float8",
-        "complex",
-        "uint16",
-    ],
-)
+TENSORS: dict[str, tuple[Callable[[], torch.Tensor], str]] = {
+    "expanded": (lambda: torch.zeros(1).expand(10**9, 3, 4, 4), TOO_MUCH),
+    "expanded far": (lambda: torch.zeros(1).expand(2**62), TOO_MUCH),
+    "meta": (lambda: torch.empty(10**9, 3, 4, 4, device="meta"), "a tensor without its numbers"),
+    "sparse": (sparse, "a sparse or nested tensor: save it as a dense one"),
+    "csr": (lambda: torch.eye(3).to_sparse_csr(), "a sparse or nested tensor"),
+    "nested": (lambda: torch.nested.nested_tensor([torch.zeros(2)]), "a sparse or nested tensor"),
+    "float8": (lambda: smooth().to(torch.float8_e4m3fn), "numbers of the type float8_e4m3fn: save them as"),
+    "complex": (lambda: smooth().to(torch.complex64), "numbers of the type complex64"),
+    "uint16": (lambda: torch.zeros(6, 3, 4, 4, dtype=torch.uint16), "numbers of the type uint16"),
+}
+
+
+@pytest.mark.parametrize("name", TENSORS)
 @pytest.mark.parametrize("place", ["alone", "images", "deep"])
-def test_tensors_that_hold_no_numbers_of_their_own(
-    tmp_path: Path, make: Callable[[], torch.Tensor], words: str, place: str
-) -> None:
+def test_tensors_that_hold_no_numbers_of_their_own(tmp_path: Path, name: str, place: str) -> None:
+    make, words = TENSORS[name]
     images = make()
     held = {
         "alone": images,
