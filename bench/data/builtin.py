@@ -74,8 +74,8 @@ def read_torchvision(spec: DatasetSpec) -> DecodedSplits:
     one, other = (list(split.images.shape[1:]) for split in (train, test))
     if one != other:
         raise UserError(
-            f"the {spec.name} files in {spec.data_dir} hold training images of {one} and test images of {other}: "
-            "fetch them again"
+            f"the {spec.name} files in {spec.data_dir} hold training images of {one} and test "
+            f"images of {other}: fetch them again"
         )
     return DecodedSplits(train, test, classes)
 

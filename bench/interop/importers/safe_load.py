@@ -21,6 +21,7 @@ from torch import Tensor
 
 from bench.core.distilled import not_plain
 from bench.core.errors import UserError
+from bench.core.words import plain_text
 
 # What pickles of numpy numbers and arrays refer to, under the names of both numpy 1 and 2. None of them does
 # more than fill a buffer with bytes.
@@ -201,4 +202,4 @@ def _refusal(path: Path, wanted: str) -> str:
     advice = "convert it to plain tensors where it is trusted"
     if wanted.startswith(("torch.nn.", "__main__.", "utils.", "networks.")):
         advice = f"where it is trusted, torch.save its state_dict() under the name {path.name}"
-    return f"{path} wants to run {wanted} when it is loaded, which is refused: {advice}"
+    return f"{path} wants to run {plain_text(wanted)} when it is loaded, which is refused: {advice}"

@@ -9,6 +9,7 @@ import torch
 
 from bench.core.distilled import load_distilled
 from bench.core.errors import UserError
+from bench.core.words import listed
 from bench.data.dataset import Dataset
 from bench.interop.importers import pixel_space, safe_load
 from bench.interop.importers.arrays import plain_set
@@ -103,7 +104,7 @@ def read_plain(request: ImportRequest, dataset: Dataset) -> list[Imported]:
     missing = [names[0] for names in (IMAGE_NAMES, LABEL_NAMES) if not any(name in held for name in names)]
     if missing:
         raise UserError(
-            f"{path} has no {' and no '.join(missing)} (it has {_keys(held)}): pass the right --format"
+            f"{path} has no {' and no '.join(missing)} (it has {listed(held)}): pass the right --format"
         )
     images, labels = (
         next(held[name] for name in names if name in held) for names in (IMAGE_NAMES, LABEL_NAMES)
@@ -142,10 +143,6 @@ def _held(path: Path) -> tuple[dict[str, Any], list[Path]]:
     parts = {name: beside(path, name) for name in ("labels", "lr", PREPROCESS_KEY)}
     parts = {name: file for name, file in parts.items() if file.is_file() and file != path}
     return {"images": value} | {n: safe_load.load_torch(f) for n, f in parts.items()}, [path, *parts.values()]
-
-
-def _keys(held: dict[str, Any]) -> str:
-    return ", ".join(map(str, list(held)[:8])) or "nothing"
 
 
 def read_ddbench(request: ImportRequest, dataset: Dataset) -> list[Imported]:
