@@ -2,7 +2,6 @@
 
 import io
 import json
-import math
 import tempfile
 import zipfile
 from collections.abc import Callable
@@ -118,81 +117,31 @@ def test_what_is_altered_was_read(name: str, tmp_path: Path) -> None:
 
 # --- made up --------------------------------------------------------------------------------------
 
-KINDS = [
-    *(torch.float64, torch.float16, torch.bfloat16, torch.uint8, torch.int64, torch.int8, torch.bool),
-    *(torch.complex64, torch.float8_e4m3fn, torch.uint16),
-]
-NOT_OF_NUMPY = (torch.bfloat16, torch.float8_e4m3fn)
-FORMS = ["expanded", "far", "meta", "sparse", "parameter", "array", "list"]
-ODD = st.lists(st.sampled_from([0, 1, 2, 3, 4, 6]), max_size=5).map(tuple)
-Held = st.SearchStrategy[Any]
 
-
-def filled(shape: tuple[int, ...], fill: str) -> Tensor:
-    count = math.prod(shape)
-    makers: dict[str, Callable[[], Tensor]] = {
-        "noise": lambda: noise(count),
-        "unit": lambda: unit(count),
-        "classes": lambda: torch.arange(count) * K // max(count, 1),
-        "nan": lambda: torch.full((count,), float("nan")),
-        "huge": lambda: torch.full((count,), 1e38),
-    }
-    return makers[fill]().view(shape)
-
-
-def formed(tensor: Tensor, form: str) -> Any:
-    """The tensor in another form, if it can take it."""
-    first = tensor.flatten()[:1]
-    if form == "expanded" and tensor.dim() and len(tensor):
-        return tensor[:1].expand_as(tensor)
-    if form == "far" and len(first):
-        return first.expand(10**9, 1)
-    if form == "sparse" and tensor.dtype == torch.float32:
-        return tensor.to_sparse()
-    if form == "array" and tensor.dtype not in NOT_OF_NUMPY:
-        return tensor.numpy()
-    if form == "list" and tensor.dim():
-        return list(tensor)
-    if form == "parameter" and tensor.is_floating_point():
-        return torch.nn.Parameter(tensor)
-    return tensor.to("meta") if form == "meta" else tensor
-
-
-def near(*shape: int, fill: str = "noise", plain: bool = False) -> Held:
-    """Mostly a tensor of this shape; else another one, or anything (`plain`: always a dense tensor)."""
-    shapes = fuzz.mostly(st.just(shape), ODD)
-    fills = fuzz.mostly(st.just(fill), st.sampled_from(["noise", "unit", "classes", "nan", "huge"]))
-    kinds = fuzz.mostly(st.none(), st.sampled_from(KINDS))
-    tensors = st.builds(
-        lambda shape, fill, kind: filled(shape, fill).to(filled((), fill).dtype if kind is None else kind),
-        *(shapes, fills, kinds),
-    )
-    found = st.builds(formed, tensors, fuzz.mostly(st.just("plain"), st.sampled_from(FORMS)))
-    return tensors if plain else fuzz.mostly(found, fuzz.values)
-
-
-def layout(**parts: Held) -> Held:
+def layout(**parts: fuzz.Values) -> fuzz.Values:
     return st.fixed_dictionaries({name: part for name, part in parts.items()})
 
 
-IMAGES = near(K * PER, 3, 4, 4)
-TARGETS = st.one_of(near(K * PER, fill="classes"), near(K * PER, K))
-RATES = fuzz.mostly(st.just(0.1), st.one_of(near(), fuzz.values))
-STATED = layout(header=fuzz.values, tensors=st.dictionaries(st.sampled_from(["mean", "std"]), near(3)))
-STYLES = {"enc.weight": near(3, 3, 3, 3), "enc.bias": near(3), "scale": near(1, 3, 2, 2)}
-STYLES |= {"shift": near(1, 3, 2, 2), "dec.weight": near(3, 3, 3, 3), "dec.bias": near(3)}
+IMAGES = fuzz.near(K * PER, 3, 4, 4)
+TARGETS = st.one_of(fuzz.near(K * PER, fill="classes"), fuzz.near(K * PER, K))
+RATES = fuzz.mostly(st.just(0.1), st.one_of(fuzz.near(), fuzz.values))
+STATED = layout(header=fuzz.values, tensors=st.dictionaries(st.sampled_from(["mean", "std"]), fuzz.near(3)))
+STYLES = {"enc.weight": fuzz.near(3, 3, 3, 3), "enc.bias": fuzz.near(3), "scale": fuzz.near(1, 3, 2, 2)}
+STYLES |= {"shift": fuzz.near(1, 3, 2, 2), "dec.weight": fuzz.near(3, 3, 3, 3), "dec.bias": fuzz.near(3)}
 STATES = st.fixed_dictionaries({f"{i}.{name}": part for i in range(2) for name, part in STYLES.items()})
-MEMORY = st.fixed_dictionaries({"imgs.weight": near(K * PER, 4)}, optional={"basis.weight": near(4, 12)})
+MEMORY = st.fixed_dictionaries(
+    {"imgs.weight": fuzz.near(K * PER, 4)}, optional={"basis.weight": fuzz.near(4, 12)}
+)
 NAMED = st.fixed_dictionaries(
     {"images": IMAGES, "labels": TARGETS}, optional={"lr": RATES, "preprocess": STATED}
 )
 EXPERIMENTS = st.lists(st.tuples(IMAGES, TARGETS), min_size=1, max_size=2)
-LAYOUTS: dict[str, tuple[Held, dict[str, Any]]] = {
+LAYOUTS: dict[str, tuple[fuzz.Values, dict[str, Any]]] = {
     "dc": (layout(a=layout(data=EXPERIMENTS, accs_all_exps=fuzz.values, lr=st.none() | RATES)), {}),
     "plain": (layout(a=NAMED), FLAGS),
     "pair": (layout(a=st.tuples(IMAGES, TARGETS)), FLAGS),
     "datm": (layout(images_best=IMAGES, labels_best=TARGETS, lr_best=RATES), FLAGS),
-    "idc": (layout(data=st.tuples(near(K * PER, 3, 4, 4, fill="unit"), TARGETS)), {"factor": 2}),
+    "idc": (layout(data=st.tuples(fuzz.near(K * PER, 3, 4, 4, fill="unit"), TARGETS)), {"factor": 2}),
     "haba": (layout(images_best=IMAGES, weights_best=STATES), FLAGS | {"lr": 0.1}),
     "rtp": (layout(a=layout(compressor=MEMORY)), FLAGS),
     "any": (layout(a=fuzz.values), {}),
@@ -211,10 +160,10 @@ def test_made_up_torch_files(name: str, data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("form", ["plain", "frepo", "kip"])
-@given(near(K * PER, 3, 4, 4, plain=True), near(K * PER, K, plain=True))
+@given(fuzz.near(K * PER, 3, 4, 4, plain=True), fuzz.near(K * PER, K, plain=True))
 def test_made_up_archives(form: str, images: Tensor, labels: Tensor) -> None:
     names = ("image", "label") if form == "frepo" else ("images", "labels")
-    parts = (part.to(torch.float32) if part.dtype in NOT_OF_NUMPY else part for part in (images, labels))
+    parts = (part.to(torch.float32) if part.dtype in fuzz.NOT_OF_NUMPY else part for part in (images, labels))
     with tempfile.TemporaryDirectory() as folder:
         np.savez(Path(folder) / f"{form}.npz", **dict(zip(names, parts, strict=True)))
         imported(Path(folder), FLAGS if form == "plain" else {})
@@ -222,8 +171,8 @@ def test_made_up_archives(form: str, images: Tensor, labels: Tensor) -> None:
 
 @given(
     st.fixed_dictionaries(
-        {"images": near(K * PER, 3, 4, 4, plain=True), "labels": near(K * PER, K, plain=True)},
-        optional={"lr": near(plain=True), "preprocess.mean": near(3, plain=True)},
+        {"images": fuzz.near(K * PER, 3, 4, 4, plain=True), "labels": fuzz.near(K * PER, K, plain=True)},
+        optional={"lr": fuzz.near(plain=True), "preprocess.mean": fuzz.near(3, plain=True)},
     ),
     st.dictionaries(st.sampled_from(["preprocess", "format"]), fuzz.values.map(json.dumps), max_size=2),
 )

@@ -1,11 +1,15 @@
 """What the fuzz tests share: the property that each of them asserts, altered files, and nested values."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from hypothesis import strategies as st
+from torch import Tensor
 
 from bench.core.errors import UserError
+from helpers.importer import K, noise, unit
 from helpers.memory import limited
 
 Alteration = tuple[str, int, bytes]
@@ -79,3 +83,58 @@ values = st.recursive(
     lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(texts, inner, max_size=3)),
     max_leaves=8,
 )
+
+
+# --- tensors --------------------------------------------------------------------------------------
+
+KINDS = [
+    *(torch.float64, torch.float16, torch.bfloat16, torch.uint8, torch.int64, torch.int8, torch.bool),
+    *(torch.complex64, torch.float8_e4m3fn, torch.uint16),
+]
+NOT_OF_NUMPY = (torch.bfloat16, torch.float8_e4m3fn)
+FORMS = ["expanded", "far", "meta", "sparse", "parameter", "array", "list"]
+ODD = st.lists(st.sampled_from([0, 1, 2, 3, 4, 6]), max_size=5).map(tuple)
+Values = st.SearchStrategy[Any]
+
+
+def filled(shape: tuple[int, ...], fill: str) -> Tensor:
+    count = math.prod(shape)
+    makers: dict[str, Callable[[], Tensor]] = {
+        "noise": lambda: noise(count),
+        "unit": lambda: unit(count),
+        "classes": lambda: torch.arange(count) * K // max(count, 1),
+        "nan": lambda: torch.full((count,), float("nan")),
+        "huge": lambda: torch.full((count,), 1e38),
+    }
+    return makers[fill]().view(shape)
+
+
+def formed(tensor: Tensor, form: str) -> Any:
+    """The tensor in another form, if it can take it."""
+    first = tensor.flatten()[:1]
+    if form == "expanded" and tensor.dim() and len(tensor):
+        return tensor[:1].expand_as(tensor)
+    if form == "far" and len(first):
+        return first.expand(10**9, 1)
+    if form == "sparse" and tensor.dtype == torch.float32:
+        return tensor.to_sparse()
+    if form == "array" and tensor.dtype not in NOT_OF_NUMPY:
+        return tensor.numpy()
+    if form == "list" and tensor.dim():
+        return list(tensor)
+    if form == "parameter" and tensor.is_floating_point():
+        return torch.nn.Parameter(tensor)
+    return tensor.to("meta") if form == "meta" else tensor
+
+
+def near(*shape: int, fill: str = "noise", plain: bool = False) -> Values:
+    """Mostly a tensor of this shape; else another one, or anything (`plain`: always a dense tensor)."""
+    shapes = mostly(st.just(shape), ODD)
+    fills = mostly(st.just(fill), st.sampled_from(["noise", "unit", "classes", "nan", "huge"]))
+    kinds = mostly(st.none(), st.sampled_from(KINDS))
+    tensors = st.builds(
+        lambda shape, fill, kind: filled(shape, fill).to(filled((), fill).dtype if kind is None else kind),
+        *(shapes, fills, kinds),
+    )
+    found = st.builds(formed, tensors, mostly(st.just("plain"), st.sampled_from(FORMS)))
+    return tensors if plain else mostly(found, values)

@@ -1,56 +1,26 @@
 """Artifacts of ddbench that were altered: absurd counts, types and headers are refused, in little memory."""
 
-import json
 import struct
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from helpers.importer import K, noise, refused, smooth
+from helpers.artifact import BASES, GOOD, IMAGES, formation, hallucinators, written
+from helpers.importer import K, noise, only, refused, smooth
 from helpers.memory import limited
 from safetensors.torch import save_file
 from torch import Tensor
 
+from bench.core import distilled
 from bench.core.distilled import load_distilled
 from bench.core.errors import UserError
-
-STATS = {"mean": [0.5] * 3, "std": [0.5] * 3}
-IMAGES = {"images": smooth()}
-BASES = {"bases": noise(2, 3, 2, 2), "addresses": noise(2, K, 2)}
+from methods.blocks.parameterise.pixels import Pixels
 
 
-def hallucinators(count: int, bases: int) -> dict[str, Tensor]:
-    """Of 1 x 1 kernels, for bases of 3 x 4 x 4."""
-    maps = {"encoder_weight": noise(count, 3, 3, 1, 1), "encoder_bias": noise(count, 3)}
-    maps |= {"decoder_weight": noise(count, 3, 3, 1, 1), "decoder_bias": noise(count, 3)}
-    maps |= {"scale": noise(count, 3, 4, 4), "shift": noise(count, 3, 4, 4)}
-    return {**maps, "bases": noise(bases, 3, 4, 4)}
-
-
-def written(
-    path: Path, kind: str, config: Any, tensors: dict[str, Tensor], preprocess: Any = STATS, schema: Any = 1
-) -> Path:
-    header = {"schema": schema, "parameterisation": kind, "config": config, "preprocess": preprocess}
-    save_file(tensors, path, metadata={"ddbench": json.dumps(header)})
-    return path
-
-
-def formed(**changes: Any) -> dict[str, Any]:
-    return {"n_classes": K, "factor": 1, "decoder": "uniform"} | changes
-
-
-GOOD: list[tuple[str, dict[str, Any], dict[str, Tensor]]] = [
-    ("Pixels", {"counts": [2] * K}, IMAGES),
-    ("MultiFormation", formed(factor=2), IMAGES),
-    ("LinearBases", {"downsample": 2}, BASES),
-    ("Hallucinators", {"n_classes": K, "padding": 0}, hallucinators(2, K)),
-]
-
-
-@pytest.mark.parametrize(("kind", "config", "tensors"), GOOD, ids=[kind for kind, _, _ in GOOD])
-def test_these_are_good(tmp_path: Path, kind: str, config: Any, tensors: dict[str, Tensor]) -> None:
-    images, targets = load_distilled(written(tmp_path / "a", kind, config, tensors)).decode()
+@pytest.mark.parametrize("kind", GOOD)
+def test_these_are_good(tmp_path: Path, kind: str) -> None:
+    images, targets = load_distilled(written(tmp_path / "a", kind, *GOOD[kind])).decode()
     assert images.shape[1:] == (3, 4, 4)
     assert sorted(set(targets.tolist())) == list(range(K))
 
@@ -70,16 +40,16 @@ def test_these_are_good(tmp_path: Path, kind: str, config: Any, tensors: dict[st
         ("Pixels", {"counts": [2] * K}, {"images": smooth().to(torch.float8_e4m3fn)}),
         ("Pixels", {"counts": [2] * K}, {**IMAGES, "label_logits": torch.tensor(0.0)}),
         ("Pixels", {"counts": [2] * K}, {**IMAGES, "inner_lr": torch.zeros(3)}),
-        ("MultiFormation", formed(n_classes=10**12), IMAGES),
-        ("MultiFormation", formed(n_classes=0), IMAGES),
-        ("MultiFormation", formed(n_classes=-K), IMAGES),
-        ("MultiFormation", formed(n_classes=4), IMAGES),
-        ("MultiFormation", formed(n_classes="3"), IMAGES),
-        ("MultiFormation", formed(factor=10**9, decoder="multi_scale"), IMAGES),
-        ("MultiFormation", formed(factor=10**9, decoder="bounded"), IMAGES),
-        ("MultiFormation", formed(factor=-1), IMAGES),
-        ("MultiFormation", formed(factor=1.5), IMAGES),
-        ("MultiFormation", formed(decoder="best"), IMAGES),
+        ("MultiFormation", formation(n_classes=10**12), IMAGES),
+        ("MultiFormation", formation(n_classes=0), IMAGES),
+        ("MultiFormation", formation(n_classes=-K), IMAGES),
+        ("MultiFormation", formation(n_classes=4), IMAGES),
+        ("MultiFormation", formation(n_classes="3"), IMAGES),
+        ("MultiFormation", formation(factor=10**9, decoder="multi_scale"), IMAGES),
+        ("MultiFormation", formation(factor=10**9, decoder="bounded"), IMAGES),
+        ("MultiFormation", formation(factor=-1), IMAGES),
+        ("MultiFormation", formation(factor=1.5), IMAGES),
+        ("MultiFormation", formation(decoder="best"), IMAGES),
         ("LinearBases", {"downsample": 2}, {**BASES, "addresses": noise(2)}),
         ("LinearBases", {"downsample": 0}, BASES),
         ("LinearBases", {"downsample": "2"}, BASES),
@@ -116,7 +86,7 @@ def test_counts_and_types_that_are_absurd(
     ids=str,
 )
 def test_preprocessing_that_is_none(tmp_path: Path, preprocess: Any) -> None:
-    path = written(tmp_path / "data.safetensors", *GOOD[0], preprocess)
+    path = written(tmp_path / "data.safetensors", "Pixels", *GOOD["Pixels"], preprocess)
     assert "is not a readable ddbench artifact" in refused(path)
 
 
@@ -152,13 +122,18 @@ def test_a_header_that_promises_too_much(tmp_path: Path, said: bytes, name: str)
 @pytest.mark.parametrize(
     ("kind", "config", "tensors", "words"),
     [
-        ("LinearBases", {"downsample": 10**5}, BASES, "decodes to 6 x 3 x 200000 x 200000 numbers"),
+        ("LinearBases", {"downsample": 10**5}, BASES, "decodes to more than 1,024 MiB"),
         ("LinearBases", {"downsample": 2**40}, BASES, "its tensors do not fit each other"),
         ("LinearBases", {"downsample": 2}, {**BASES, "addresses": noise(2, K, 3)}, "do not fit each other"),
         ("LinearBases", {"downsample": 2}, {**BASES, "bases": noise(2)}, "do not fit each other"),
         ("Hallucinators", {"n_classes": K, "padding": 1}, hallucinators(2, K), "do not fit each other"),
         ("Hallucinators", {"n_classes": K, "padding": -1}, hallucinators(2, K), "do not fit each other"),
-        ("Hallucinators", {"n_classes": K, "padding": 0}, hallucinators(4000, 4191), "decodes to 16764000 x"),
+        (
+            "Hallucinators",
+            {"n_classes": K, "padding": 0},
+            hallucinators(4000, 4191),
+            "decodes to more than 1,024 MiB",
+        ),
         ("Pixels", {"counts": [2] * K}, {"images": noise(6)}, "not to images"),
         ("Pixels", {"counts": [2] * K}, {"images": torch.zeros(6, 2, 4, 4, dtype=torch.uint8)}, "do not fit"),
     ],
@@ -169,3 +144,16 @@ def test_sets_that_decode_to_too_much_or_not_at_all(
     path = written(tmp_path / "data.safetensors", kind, config, tensors)
     with limited():
         assert words in refused(path)
+
+
+class Counted(Pixels):
+    """A parameterisation from elsewhere, whose decoding depends on what is stored."""
+
+    def _images(self, items: Tensor | None) -> Tensor:
+        return super()._images(items) * float(self.images.max() > 0)
+
+
+def test_a_plug_in_that_needs_numbers_to_decode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distilled, "registered_blocks", lambda: {"Counted": Counted})
+    path = written(tmp_path / "data.safetensors", "Counted", *GOOD["Pixels"])
+    assert type(only(path).distilled) is Counted

@@ -98,23 +98,35 @@ def finish_import(
 
 
 def decode_all(path: Path, distilled: DistilledDataset) -> tuple[Tensor, Tensor]:
-    """Images and targets. Raises UserError if the tensors of the set do not fit each other, or decode to more
-    than memory should hold.
+    """Images and targets.
+
+    Raises UserError if the tensors of the set do not fit each other, or decode to too much.
     """
     stored = sum(tensor.nbytes for tensor in distilled.state_dict().values())
     try:
+        if _decoded_bytes(distilled) > max(MOST_GROWTH * stored, SMALL):
+            raise UserError(f"{path} decodes to more than {SMALL >> 20:,} MiB: take another file")
         with torch.no_grad():
-            planned, _ = copy.deepcopy(distilled).to("meta").decode()  # shapes alone: nothing is computed
-            if math.prod(planned.shape) * planned.element_size() > max(MOST_GROWTH * stored, SMALL):
-                raise UserError(
-                    f"{path} decodes to {shape_text(planned)} numbers, which is too much for its size"
-                )
             images, targets = distilled.decode()
-    except RuntimeError as error:
+    except UserError:
+        raise
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"{path}: its tensors do not fit each other ({first_line(error)})") from None
     if images.dim() != 4 or len(images) == 0:
         raise UserError(f"{path} decodes to {shape_text(images)} numbers, not to images: take another file")
     return images, targets
+
+
+def _decoded_bytes(distilled: DistilledDataset) -> int:
+    """What the images will take, from the shapes alone; 0 where a plug-in needs numbers to decode."""
+    try:
+        with torch.no_grad():
+            images, _ = copy.deepcopy(distilled).to("meta").decode()
+    except RuntimeError as error:
+        if "meta" not in str(error):
+            raise
+        return 0
+    return math.prod(images.shape) * images.element_size()
 
 
 def learned_rate(request: ImportRequest, stated: Any = None, *, required: bool = False) -> Tensor | None:
