@@ -3,6 +3,7 @@
 It is stored in the artifact, so that test images are treated like the distilled ones.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -192,8 +193,14 @@ def restore_preprocess(header: Mapping[str, Any], tensors: Mapping[str, Tensor])
     Raises UserError, KeyError or TypeError when they do not fit.
     """
     if "kind" in header:
-        return Zca.of(header["kind"], tensors)
-    return Preprocess(*(tuple(header[name]) for name in ("mean", "std")))
+        found: Preprocess = Zca.of(header["kind"], tensors)
+    else:
+        found = Preprocess(*(tuple(header[name]) for name in ("mean", "std")))
+    numbers = (*found.mean, *found.std)
+    usable = all(type(n) in (int, float) and math.isfinite(n) for n in numbers) and min(found.std) > 0
+    if not usable or len(found.mean) != len(found.std):
+        raise UserError("its preprocessing has no mean and positive std of each channel")
+    return found
 
 
 def _normaliser(images: Tensor) -> Preprocess:

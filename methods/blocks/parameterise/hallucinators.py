@@ -11,7 +11,14 @@ from bench.core.errors import OverBudget, UserError
 from bench.core.method import Problem
 from bench.core.preprocess import Preprocess
 from bench.core.registry import choose
-from methods.blocks.parameterise.base import Balanced, first_logits, label_floats, most_within, random_members
+from methods.blocks.parameterise.base import (
+    Balanced,
+    first_logits,
+    label_floats,
+    most_within,
+    random_members,
+    rows_per_class,
+)
 
 BASIS_INITS = ("real", "noise")
 HALLUCINATOR_INITS = ("official", "identity")
@@ -60,7 +67,7 @@ class Hallucinators(Balanced):
         preprocess: Preprocess,
         **common: Tensor | None,
     ) -> None:
-        self.bases_per_class, self.hallucinators = len(bases) // n_classes, len(scale)
+        self.bases_per_class, self.hallucinators = rows_per_class(bases, n_classes), len(scale)
         super().__init__(n_classes, self.bases_per_class * self.hallucinators, preprocess, **common)
         self.learn(bases=bases, encoder_weight=encoder_weight, encoder_bias=encoder_bias)
         self.learn(scale=scale, shift=shift, decoder_weight=decoder_weight, decoder_bias=decoder_bias)

@@ -64,6 +64,8 @@ class LinearBases(Balanced):
         basis_labels: Tensor | None = None,
         **common: Tensor | None,
     ) -> None:
+        if downsample < 1:
+            raise ValueError(f"downsample {downsample} is below 1")
         n_classes = addresses.shape[1] if queries is None else len(queries)
         super().__init__(n_classes, len(addresses), preprocess, **common)
         self.learn(bases=bases, addresses=addresses, basis_labels=basis_labels)

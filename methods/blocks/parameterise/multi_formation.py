@@ -17,6 +17,7 @@ from methods.blocks.parameterise.base import (
     images_within,
     label_floats,
     random_members,
+    rows_per_class,
 )
 from methods.blocks.parameterise.resample import bilinear, resample, shrink
 
@@ -69,7 +70,9 @@ class MultiFormation(Balanced):
     ) -> None:
         if (kernel is None) == (decoder == "learnable"):
             raise ValueError(f"the {decoder} decoder {'needs a' if kernel is None else 'has no'} kernel")
-        n = len(images) // n_classes
+        choose("decoder", decoder, DECODERS)
+        tile_side(images.shape[-1], factor)
+        n = rows_per_class(images, n_classes)
         _check(decoder, n, factor, images.shape[-1])
         super().__init__(n_classes, formed(decoder, n, factor), preprocess, **common)
         self.learn(images=images, kernel=kernel)
