@@ -10,7 +10,8 @@ from bench.core import counting, random
 from bench.core.distilled import DistilledDataset
 from bench.core.networks.architecture import Architecture
 from bench.core.networks.base import Network
-from bench.core.preprocess import Preprocess
+from bench.core.paper_constants import paper_normalisation
+from bench.core.preprocess import NORMALISE, PAPER, Preprocess, Zca
 from bench.data.dataset import Dataset, Split
 from bench.data.holdout import held_out
 from bench.evaluation.metrics import Scores, score_students
@@ -51,6 +52,15 @@ class EvaluationSetting:
         seeing = _Seeing(net, Preprocess(self.data.mean, self.data.std), distilled.preprocess)
         teacher = seeing.to(self.device).eval().requires_grad_(False)
         return replace(training_set, teacher=teacher, temperature=self.protocol.teacher.temperature)
+
+
+def _named(preprocess: Preprocess, data: Dataset) -> str:
+    """What records call it."""
+    if isinstance(preprocess, Zca):
+        return f"zca ({preprocess.kind})"
+    own = Preprocess(data.mean, data.std)
+    published = paper_normalisation((data.label, data.name), data.image_shape[0])
+    return PAPER if preprocess == published != own else NORMALISE
 
 
 class _Seeing(nn.Module):
@@ -105,7 +115,6 @@ def train_and_score(
         CurvePoint(fraction=marks[step], step=step, accuracies=scores[step].accuracies)
         for step in sorted(marks)
     ]
-    kind = distilled.preprocess.header().get("kind")
     training = StudentTraining(
         steps=steps,
         lr=lr,
@@ -115,7 +124,7 @@ def train_and_score(
         soft=training_set.teacher is not None or training_set.targets.ndim == 2,
         augment=training_set.recipe.augment,
         cutmix=training_set.recipe.cutmix,
-        preprocess=f"zca ({kind})" if kind else "normalise",
+        preprocess=_named(distilled.preprocess, setting.data),
     )
     return EvaluationResult(scores[steps], points, training)
 

@@ -12,7 +12,8 @@ from bench.core.augment import dsa
 from bench.core.errors import UserError
 from bench.core.method import ARCHITECTURE, IPC, SEED, Method, Prerequisite
 from bench.core.networks.architecture import Architecture
-from bench.core.preprocess import NORMALISE
+from bench.core.paper_constants import require_paper_normalisation, whitening_eps
+from bench.core.preprocess import NORMALISE, PAPER, WHITENINGS
 from bench.core.registry import block_class
 from bench.data.dataset import Dataset
 from bench.data.spec import preset_name
@@ -94,7 +95,13 @@ class Cell:
             "architecture": self.architecture.label if ARCHITECTURE in depends_on else ANY_ARCHITECTURE,
             "seed": self.seed if SEED in depends_on else 0,
         }
-        return found if self.preprocess == NORMALISE else found | {"preprocess": self.preprocess}
+        if self.preprocess == NORMALISE:
+            return found
+        if self.preprocess == PAPER:
+            data = self.data
+            known = require_paper_normalisation(data.label, data.name, data.image_shape[0])
+            found["normalisation"] = known.header()
+        return found | {"preprocess": self.preprocess}
 
 
 @dataclass(frozen=True)
@@ -232,9 +239,10 @@ def _prepare(jobs: dict[str, Job], required: Mapping[str, Prerequisite], cell: C
 
 def _whitening(jobs: dict[str, Job], cell: Cell) -> dict[str, str]:
     """{"whitening": key} for a cell with whitened images, else empty."""
-    if cell.preprocess == NORMALISE:
+    if cell.preprocess not in WHITENINGS:
         return {}
-    needed = {"whitening": block_class("Whitening")()}
+    kind = WHITENINGS[cell.preprocess]
+    needed = {"whitening": block_class("Whitening")(kind=kind, eps=whitening_eps(kind, cell.data.label))}
     return _prepare(jobs, needed, dataclasses.replace(cell, preprocess=NORMALISE))
 
 

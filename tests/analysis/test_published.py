@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from helpers.cli import without_plots
-from helpers.record import make, trained, write
+from helpers.record import make, write
 
 from bench.analysis.aggregate import summary_frame
 from bench.analysis.published import NETWORKS, PUBLISHED_CSV, match_published, published, split_setting
@@ -21,7 +21,8 @@ OFFICIAL = "DatasetCondensation/readme.md (official)"
 
 def cifar(method: str, ipc: int | None, accuracies: tuple[float, ...] = (0.5,), **fields: Any) -> Record:
     given = {"dataset": "cifar10", "eval_arch": "convnet", "protocol": "dc300", "image_shape": (3, 32, 32)}
-    return make(method, ipc, accuracies, **{**given, **fields})
+    settings = {"preprocess": "paper"} | fields.pop("hyperparameters", {})
+    return make(method, ipc, accuracies, hyperparameters=settings, **{**given, **fields})
 
 
 def matched(*records: Record) -> list[dict[Any, Any]]:
@@ -135,7 +136,8 @@ def test_width_protocol_and_copies_are_named() -> None:
 
 
 def test_the_published_selection_is_named_under_the_same_recipe() -> None:
-    found = differs(cifar("mtt", 10, protocol="mtt"), "AutoPalette")
+    white = cifar("mtt", 10, protocol="mtt", hyperparameters={"preprocess": "zca"})
+    found = differs(white, "AutoPalette")
     assert found == "published: the best of many evaluations on the test set"
     sources = {row["source"]: row["differs"] for row in matched(cifar("dsa", 10, protocol="dsa1000"))}
     assert sources.pop(OFFICIAL) == ""
@@ -149,10 +151,22 @@ def test_settings_that_are_not_the_papers_are_named() -> None:
     given = {"steps": 100, "lr": 1.0, "momentum": 0.5, "batch_real": 64}
     found = differs(cifar("dm", 10, protocol="dsa1000", hyperparameters=given), "PAD")
     assert found == "distilled with batch_real 64 (paper 256), steps 100 (paper 20000)"
-    plain = cifar("mtt", 10, protocol="mtt", training=trained(preprocess="normalise"))
+    plain = cifar("mtt", 10, protocol="mtt", hyperparameters={"preprocess": "normalise"})
     assert "distilled with preprocess normalise (paper zca)" in differs(plain, "PAD")
-    white = cifar("mtt", 10, protocol="mtt", training=trained(preprocess="zca"))
+    white = cifar("mtt", 10, protocol="mtt", hyperparameters={"preprocess": "zca"})
     assert "distilled" not in differs(white, "PAD")
+
+
+def test_another_deviation_to_divide_by_is_named() -> None:
+    """Papers divide CIFAR-10 by the mean deviation of single images, MNIST by that of its pixels."""
+    words = "divided by the deviation of all pixels"
+    ours = make("dc", 10, dataset="cifar10", eval_arch="convnet", protocol="dc300")
+    assert words in differs(ours, OFFICIAL)
+    assert words not in differs(cifar("dc", 10), OFFICIAL)
+    grey = make("dc", 10, dataset="mnist", eval_arch="convnet", protocol="dc300")
+    assert all(words not in row["differs"] for row in matched(grey))
+    white = make("mtt", 10, dataset="cifar10", eval_arch="convnet", protocol="mtt")
+    assert words not in differs(white, "PAD")
 
 
 # --- the report ---------------------------------------------------------------------------------------------
