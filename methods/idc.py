@@ -30,7 +30,7 @@ from methods.blocks.parameterise.multi_formation import MultiFormation
 class IDC:
     """Multi-formation, learned by gradient matching under networks trained on real data."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     paper: ClassVar[str] = (
         "Kim et al., Dataset Condensation via Efficient Synthetic-Data Parameterization, ICML 2022"
     )

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.core.augment import dsa
+from bench.core.augment import cutmix, dsa
 from bench.core.errors import UserError
 from bench.core.method import ARCHITECTURE, IPC, SEED, Method, Prerequisite
 from bench.core.networks.architecture import Architecture
@@ -52,23 +52,26 @@ def make_job(kind: str, label: str, identity: dict[str, Any], inputs: dict[str, 
 def resolved(identity: Mapping[str, Any], architecture: Architecture) -> dict[str, Any]:
     """`identity` with what its names stand for: a default or constant that changes in the code moves keys.
 
-    These are the architecture's parameters, where the job has one, and the constants of the augmentations.
+    These are the architecture's parameters, where the job has one, and the constants of the augmentations and
+    of CutMix.
     """
     found: dict[str, Any] = {}
     if identity["architecture"] != ANY_ARCHITECTURE:
         found["architecture"] = architecture.resolved()
-    for strategy in sorted(set(_strategies(identity))):
+    for strategy in sorted({value for value in _values(identity, "augment") if isinstance(value, str)}):
         with contextlib.suppress(UserError):  # a method from elsewhere may name operations of its own
             found |= {"augment": found.get("augment", {}) | dsa.constants(strategy)}
+    if any(_values(identity, "cutmix")):
+        found["cutmix"] = cutmix.CONSTANTS
     return {**identity, "resolved": found}
 
 
-def _strategies(values: Mapping[str, Any]) -> Iterator[str]:
-    """The augmentations among hyper-parameters and recipes: `augment`, `net_augment` and the like."""
+def _values(values: Mapping[str, Any], ending: str) -> Iterator[Any]:
+    """Those among hyper-parameters and recipes whose names end so: `augment`, `net_augment` and the like."""
     for name, value in values.items():
         if isinstance(value, Mapping):
-            yield from _strategies(value)
-        elif name.endswith("augment") and isinstance(value, str):
+            yield from _values(value, ending)
+        elif name.endswith(ending):
             yield value
 
 
