@@ -62,7 +62,7 @@ EVALUATIONS: Final = {
     "IDC-I": PublishedEvaluation(("idc",), "IDC's, 1000 epochs with augmentation and CutMix"),
     "MTT": PublishedEvaluation(("mtt",), "MTT's, 1000 epochs at the learned step size", _BEST),
     "TESLA": PublishedEvaluation(("mtt",), "MTT's, 1000 epochs at the learned step size", _BEST),
-    "HaBa": PublishedEvaluation(("mtt",), "MTT's, 1000 epochs at the learned step size", _BEST),
+    "HaBa": PublishedEvaluation(("haba",), "HaBa's, 1001 epochs over the bases", _BEST),
     "RTP-memory": PublishedEvaluation(("rtp",), "RTP's, 300 epochs at a constant rate"),
 }
 DC_BENCH: Final = {

@@ -43,7 +43,10 @@ class EvaluationSetting:
             images, targets = (t.detach().contiguous() for t in distilled.decode())
         if self.protocol.labels != "stored" and targets.ndim == 2:
             targets = targets.argmax(1)
-        training_set = TrainingSet(images, targets, self.protocol.recipe, distilled.preprocess)
+        variants = distilled.variants() if self.protocol.epoch_over == "items" else None
+        training_set = TrainingSet(
+            images, targets, self.protocol.recipe, distilled.preprocess, variants=variants
+        )
         if self.protocol.teacher is None:
             return training_set
         assert self.teacher is not None, "the plan gives the teacher"
@@ -96,7 +99,7 @@ def train_and_score(
     """
     training_set, protocol, seed = setting.training_set(distilled), setting.protocol, setting.seed
     lr, lr_from, on_holdout = learning_rate(distilled, protocol, tuned)
-    steps = training_set.recipe.n_steps(len(training_set.images))
+    steps = training_set.n_steps
     marks = {max(1, round(f * steps)): f for f in sorted(curve, reverse=True)}
     _announce(training_set, setting.students, setting.data.n_test * len(marks.keys() | {steps}))
     order = [random.generator(seed, "student", i, "order") for i in range(setting.students)]
@@ -131,8 +134,8 @@ def train_and_score(
 
 def _announce(training_set: TrainingSet, students: int, then: int) -> None:
     """Say what is to come: so many students, and each of them on `then` images to score."""
-    recipe, n_images = training_set.recipe, len(training_set.images)
-    counting.announce(students * recipe.n_steps(n_images), recipe.batch_size, n_images, students * then)
+    size, steps = training_set.recipe.batch_size, students * training_set.n_steps
+    counting.announce(steps, size, training_set.epoch_size, students * then)
 
 
 def rehearse(distilled: DistilledDataset, setting: EvaluationSetting, students: int) -> None:

@@ -100,6 +100,9 @@ class _Relabelled(DistilledDataset):
         to = self.classes.to(targets.device)
         return images, to[targets] if targets.ndim == 1 else targets[:, to.argsort()]
 
+    def variants(self) -> Tensor | None:
+        return self.distilled.variants()
+
 
 class Verification:
     """The verification of one set of a file, under one protocol and architecture."""
@@ -222,7 +225,7 @@ class Verification:
         return tuple(int(meant[c]) for c in setup.classes)
 
 
-NATIVE = {"dc": "dsa1000", "mtt": "mtt", "datm": "mtt", "haba": "mtt", "idc": "idc", "rtp": "rtp"}
+NATIVE = {"dc": "dsa1000", "mtt": "mtt", "datm": "mtt", "haba": "haba", "idc": "idc", "rtp": "rtp"}
 
 
 def prepare_verification(

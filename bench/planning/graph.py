@@ -93,7 +93,7 @@ class Cell:
             depends_on: IPC, ARCHITECTURE, SEED: what affects the result. The rest is left out of the key, so
                 that one artifact serves all its values.
         """
-        found = {
+        found: dict[str, Any] = {
             "ipc": self.ipc if IPC in depends_on else None,
             "architecture": self.architecture.label if ARCHITECTURE in depends_on else ANY_ARCHITECTURE,
             "seed": self.seed if SEED in depends_on else 0,

@@ -4,7 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from bench.core.errors import UserError
 from bench.core.registry import choose
@@ -38,6 +44,11 @@ class Protocol(Strict):
         default=False,
         description="train with the learning rate that the set itself stores, if it does",
     )
+    epoch_over: Literal["images", "items"] = Field(
+        default="images",
+        description="what an epoch of students goes over: all images that a set decodes to, or its stored "
+        "items, where it decodes each to variants of which one is drawn: HaBa's bases under a hallucinator",
+    )
     rates: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Distinct] = Field(
         default=(),
         description="learning rates, of which a hold-out of the training set chooses one for each method",
@@ -51,7 +62,15 @@ class Protocol(Strict):
             raise UserError("rates: must contain recipe.lr, which is taken if several are equally good")
         if self.rates and self.learned_lr:
             raise UserError("rates and learned_lr: give one of them")
+        if self.rates and self.epoch_over != "images":
+            raise UserError("rates and epoch_over: items: give one of them")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_new_defaults(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what protocols of earlier versions did not have, where it changes nothing: keys stay."""
+        left_out = {"epoch_over": "images"}
+        return {k: v for k, v in write(self).items() if k not in left_out or v != left_out[k]}
 
 
 def protocol_names() -> list[str]:

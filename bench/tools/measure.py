@@ -111,7 +111,8 @@ class Measurer:
             images, targets = distilled.decode()
         identity = job.identity
         students = (identity["architecture"], identity["protocol"]["name"], identity["students"])
-        alike = (*students, len(identity.get("curve", ())), len(images), targets.ndim)
+        drawn = distilled.variants() is not None
+        alike = (*students, len(identity.get("curve", ())), len(images), targets.ndim, drawn)
         if alike not in self.evaluated:
             self.evaluated[alike] = self._students_s(job, distilled)
         self.costs.learn_students(job.key, self.evaluated[alike], sets)

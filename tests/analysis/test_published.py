@@ -147,6 +147,15 @@ def test_the_published_selection_is_named_under_the_same_recipe() -> None:
     }
 
 
+def test_haba_s_epochs_over_the_bases_are_named() -> None:
+    white = {"hyperparameters": {"preprocess": "zca"}}
+    apart, same = (
+        matched(cifar("haba", 10, protocol=name, **white))[0]["differs"] for name in ("mtt", "haba")
+    )
+    assert apart == "protocol mtt against HaBa's, 1001 epochs over the bases"
+    assert same == "published: the best of many evaluations on the test set"
+
+
 def test_settings_that_are_not_the_papers_are_named() -> None:
     given = {"steps": 100, "lr": 1.0, "momentum": 0.5, "batch_real": 64}
     found = differs(cifar("dm", 10, protocol="dsa1000", hyperparameters=given), "PAD")

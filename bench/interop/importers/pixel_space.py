@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bench.core.errors import UserError
-from bench.core.paper_constants import CIFAR10, CONSTANTS, plain_name, whitening_eps
+from bench.core.paper_constants import CIFAR10, CONSTANTS, Constants, plain_name, whitening_eps
 from bench.core.preprocess import Preprocess, Zca, restore_preprocess
 from bench.data.dataset import Dataset
 from bench.interop.importers.request import ImportRequest
@@ -19,7 +19,7 @@ SPACES = ("raw01", "normalized", "zca")
 PREPROCESS_KEY = "preprocess"  # of our exports, which describe their pixels: {"header": ..., "tensors": ...}
 # Where the code of other formats differs: utils.py of mtt-distillation and DatasetFactorization, data.py of
 # Efficient-Dataset-Condensation, data_utils.py of RememberThePast.
-_OWN = {
+_OWN: dict[str, dict[str, Constants]] = {
     **{format: {"cifar100": CIFAR10} for format in ("mtt", "datm", "haba", "idc")},
     "rtp": {"cifar100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761))},
 }
