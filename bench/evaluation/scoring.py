@@ -14,7 +14,9 @@ from bench.core.paper_constants import paper_normalisation
 from bench.core.preprocess import NORMALISE, PAPER, Preprocess, Zca
 from bench.data.dataset import Dataset, Split
 from bench.data.holdout import held_out
+from bench.data.spec import preset_name
 from bench.evaluation.metrics import Scores, score_students
+from bench.evaluation.storage import images_per_class
 from bench.evaluation.students import TrainingSet, train_students
 from bench.planning.protocols import Protocol
 from bench.records.schema import CurvePoint, LrFrom, StudentTraining
@@ -33,6 +35,9 @@ class EvaluationSetting:
     seed: int
     device: torch.device
     teacher: Tensors | None = None  # state of the network that labels, if the protocol has one
+
+    def __post_init__(self) -> None:
+        assert not self.protocol.rules, "whoever plans an evaluation resolves the protocol's rules"
 
     def build(self, generator: torch.Generator) -> Network:
         return self.architecture.build(self.data.image_shape, self.data.n_classes, generator)
@@ -55,6 +60,14 @@ class EvaluationSetting:
         seeing = _Seeing(net, Preprocess(self.data.mean, self.data.std), distilled.preprocess)
         teacher = seeing.to(self.device).eval().requires_grad_(False)
         return replace(training_set, teacher=teacher, temperature=self.protocol.teacher.temperature)
+
+
+def resolve_protocol(
+    protocol: Protocol, data: Dataset, student: Architecture, distilled: DistilledDataset
+) -> Protocol:
+    """The protocol with its rules applied for a set that no plan has made."""
+    name, factor = preset_name(data.name, data.label), getattr(distilled, "factor", 1)
+    return protocol.resolve(name, student, images_per_class(distilled, data), factor)
 
 
 def _named(preprocess: Preprocess, data: Dataset) -> str:

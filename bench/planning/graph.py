@@ -85,6 +85,7 @@ class Cell:
     seed: int
     preprocess: str = NORMALISE  # of the images to distill on; evaluations do not depend on it
     experts_per_seed: bool = False  # a bank of experts for each seed
+    factor: int = 1  # into how many images a side each stored one is cut; rules of protocols may ask for it
 
     def axes(self, depends_on: frozenset[str]) -> dict[str, Any]:
         """The part of a job's identity that gives its place in the grid.
@@ -128,6 +129,11 @@ class EvaluationSpec:
         }
         return resolved(identity, self.student)
 
+    def resolved(self, cell: Cell, ipc: int | None) -> "EvaluationSpec":
+        """With the rules of its protocol applied, for a cell and a set of `ipc` images per class."""
+        name = preset_name(cell.data.name, cell.data.label)
+        return dataclasses.replace(self, protocol=self.protocol.resolve(name, self.student, ipc, cell.factor))
+
     def extras(self) -> dict[str, Any]:
         """What is recorded beside the accuracies; empty by default, so that it changes no other keys."""
         extras: dict[str, Any] = {"curve": list(self.curve), "snapshots": self.snapshots}
@@ -165,7 +171,10 @@ def plan_sweep(
                 method = entry.resolve(presets, ipc)
                 preprocess = entry.preprocess(presets, ipc)
                 for architecture in sweep.distill.architectures:
-                    cells = [Cell(datasets[spec.label], ipc, architecture, s) for s in seeds]
+                    cells = [
+                        Cell(datasets[spec.label], ipc, architecture, seed, factor=_factor(method))
+                        for seed in seeds
+                    ]
                     distilled_on = [
                         dataclasses.replace(
                             cell, preprocess=preprocess, experts_per_seed=sweep.distill.experts_per_seed
@@ -176,6 +185,13 @@ def plan_sweep(
                     for evaluation in evaluations:
                         plan_evaluations(jobs, evaluation, cells, sets)
     return jobs
+
+
+def _factor(method: Method) -> int:
+    """Of multi-formation; 1 for methods that store no image in several."""
+    values = dataclasses.asdict(method)
+    formed = values.get("parameterisation", "multi_formation") == "multi_formation"
+    return values.get("factor", 1) if formed else 1
 
 
 def _describe(axes: Mapping[str, Any]) -> str:
@@ -273,6 +289,7 @@ def plan_evaluations(
         cells: that differ in their seed only. The learning rate is chosen on the set of the first one.
         sets: the distillation job of each cell.
     """
+    spec = spec.resolved(cells[0], sets[0].identity["ipc"])
     shared = plan_teacher(jobs, spec, cells[0])
     if spec.protocol.rates:
         identity = spec.identity(cells[0]) | {"fraction": HOLDOUT}

@@ -17,10 +17,11 @@ from bench.reporting.sections import RecordsView
 from bench.reporting.tables.published import published_section
 
 OFFICIAL = "DatasetCondensation/readme.md (official)"
+DC_S = "DC's, 301 epochs without augmentation, on MNIST 1001 with"
 
 
 def cifar(method: str, ipc: int | None, accuracies: tuple[float, ...] = (0.5,), **fields: Any) -> Record:
-    given = {"dataset": "cifar10", "eval_arch": "convnet", "protocol": "dc300", "image_shape": (3, 32, 32)}
+    given = {"dataset": "cifar10", "eval_arch": "convnet", "protocol": "dc", "image_shape": (3, 32, 32)}
     settings = {"preprocess": "paper"} | fields.pop("hyperparameters", {})
     return make(method, ipc, accuracies, hyperparameters=settings, **{**given, **fields})
 
@@ -126,9 +127,7 @@ def test_other_data_sets_and_networks() -> None:
 
 def test_width_protocol_and_copies_are_named() -> None:
     narrow = cifar("dc", 10, eval_arch="convnet-w32", distill_arch="convnet-w32", protocol="quick")
-    assert differs(narrow, OFFICIAL) == (
-        "width 32 against 128; protocol quick against DC's, 300 epochs without augmentation"
-    )
+    assert differs(narrow, OFFICIAL) == (f"width 32 against 128; protocol quick against {DC_S}")
     copies = cifar("dc", 10, dataset_fingerprint="511a870f652c3359a4d06530ec08a256")
     assert differs(copies, OFFICIAL) == "data set of JPEG copies"
     wide = differs(cifar("random_real", 10, protocol="quick"), "AutoPalette")
@@ -145,6 +144,15 @@ def test_the_published_selection_is_named_under_the_same_recipe() -> None:
     assert bench == {
         f"protocol dsa1000 against DC-BENCH's, the {x} of several augmentations" for x in ("best", "mean")
     }
+
+
+@pytest.mark.parametrize("dataset", ["mnist", "cifar10"])
+def test_dc_bench_s_recipe_is_not_dc_s(dataset: str) -> None:
+    """It has neither DC's rules by data set, nor its epochs."""
+    rows = [
+        matched(cifar("dc", 10, dataset=dataset, protocol=name))[0]["differs"] for name in ("dc300", "dc")
+    ]
+    assert rows == [f"protocol dc300 against {DC_S}", ""]
 
 
 def test_haba_s_epochs_over_the_bases_are_named() -> None:
@@ -191,7 +199,7 @@ def test_the_table_names_sources_and_differences(tmp_path: Path) -> None:
     assert (measured, theirs) == ("45.0 ± 1.0 [42.5, 47.5]", "44.9")
     assert difference == "+0.1 [-2.4, 2.6]"
     assert f"- {number}: {OFFICIAL}." in text
-    assert f"- {letters}: protocol quick against DC's, 300 epochs without augmentation." in text
+    assert f"- {letters}: protocol quick against {DC_S}." in text
     assert (tmp_path / "tables" / "published.tex").exists()
 
 
