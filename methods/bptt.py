@@ -2,9 +2,8 @@
 
 The baseline of Deng & Russakovsky (NeurIPS 2022): their method without its memory; each image is stored.
 
-Deviations: images start as noise of unit length or as real images (the authors: Xavier); the presets whiten
-CIFAR with MTT's ZCA (the authors: their own kind of ZCA); a gradient that is clipped is divided by norm +
-1e-12 (the authors: norm + 1e-6).
+Deviations: images start as noise of unit length or as real images (the authors: Xavier); a gradient that is
+clipped is divided by norm + 1e-12 (the authors: norm + 1e-6).
 """
 
 from dataclasses import dataclass

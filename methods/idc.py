@@ -7,8 +7,7 @@ Deviations: the classes of a matching step form one batch, each with its own aug
 optimiser takes one step for all of them (the paper: one after each class; either way, a gradient moves the
 pixels of its class by 2 lr in total). Initial images are shrunk by an area filter directly into their tiles,
 so that they decode correctly even if the factor does not divide the side (the authors: nearest neighbours).
-CutMix rounds the sides of its box (the authors floor them to even numbers, which pastes 7 % less at 32
-pixels). With `distance: cosine` the divisor is max(norms, 1e-6) (the authors: norms + 1e-6). A real batch is
+With `distance: cosine` the divisor is max(norms, 1e-6) (the authors: norms + 1e-6). A real batch is
 never larger than the smallest class.
 """
 
@@ -34,7 +33,7 @@ from methods.blocks.parameterise.multi_formation import MultiFormation
 class IDC:
     """Multi-formation, learned by gradient matching under networks trained on real data."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     paper: ClassVar[str] = (
         "Kim et al., Dataset Condensation via Efficient Synthetic-Data Parameterization, ICML 2022"
     )

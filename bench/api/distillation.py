@@ -26,7 +26,7 @@ from bench.data.cache import prepare_dataset, read_dataset
 from bench.data.dataset import Dataset
 from bench.data.spec import DatasetSpec, preset_name, read_entry
 from bench.evaluation.metrics import Scores
-from bench.evaluation.scoring import EvaluationSetting, rates_on_holdout, train_and_score
+from bench.evaluation.scoring import EvaluationSetting, rates_on_holdout, resolve_protocol, train_and_score
 from bench.evaluation.storage import measure_storage
 from bench.execution.jobs import make_problem
 from bench.execution.progress import show_steps
@@ -182,7 +182,8 @@ def evaluate(
     """
     if students < 1:
         raise UserError(f"students: {students}; train at least 1")
-    where, chosen, network = torch.device(device), load_protocol(protocol), _fitting(architecture, data)
+    where, network = torch.device(device), _fitting(architecture, data)
+    chosen = resolve_protocol(load_protocol(protocol), data, network, distilled)
     jobs: dict[str, Job] = {}
     needed = plan_teacher(jobs, EvaluationSpec(network, chosen, students), Cell(data, 0, network, seed))
     _build(jobs, data, where, Console(stderr=True))

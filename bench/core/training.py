@@ -84,10 +84,19 @@ class BatchOrder(Iterator[Tensor]):
         size: items per batch.
         generator: a CPU generator.
         device: where the indices go.
+        variants: int64 [n,V]; an item is one of the V of its row, drawn anew in each epoch.
     """
 
-    def __init__(self, n: int, size: int, generator: torch.Generator, device: torch.device) -> None:
+    def __init__(
+        self,
+        n: int,
+        size: int,
+        generator: torch.Generator,
+        device: torch.device,
+        variants: Tensor | None = None,
+    ) -> None:
         self._n, self._size, self._generator, self._device = n, size, generator, device
+        self._variants = None if variants is None else variants.to(device)
         self._permutation = torch.empty(0, dtype=torch.int64, device=device)
         self._cursor = n  # nothing is left: the first batch shuffles
 
@@ -102,7 +111,10 @@ class BatchOrder(Iterator[Tensor]):
             end = self._n
         batch = self._permutation[self._cursor : end]
         self._cursor = end
-        return batch
+        if self._variants is None:
+            return batch
+        drawn = torch.randint(self._variants.shape[1], (len(batch),), generator=self._generator)
+        return self._variants[batch, drawn.to(self._device, non_blocking=True)]
 
     def state_dict(self) -> dict[str, Any]:
         """The permutation, the position in it, and the generator's state."""
@@ -221,6 +233,7 @@ def training(
     preprocess: Preprocess | None = None,
     teacher: nn.Module | None = None,
     temperature: float = 1.0,
+    variants: Tensor | None = None,
 ) -> Iterator[int]:
     """Train a network in place, one optimiser step at a time.
 
@@ -233,6 +246,8 @@ def training(
         preprocess: how uint8 images become what the network sees.
         teacher: a network whose probabilities take the place of `targets`.
         temperature: of the teacher's loss, see `teacher_loss`.
+        variants: int64 [items,V], positions of images; an epoch goes over the items, and takes one of the V
+            for each. By default it goes over the images.
 
     Yields:
         The number of optimiser steps taken so far: 1, 2, ...
@@ -240,7 +255,7 @@ def training(
     Raises:
         UserError: see `check_batches`.
     """
-    n = len(images)
+    n = len(images if variants is None else variants)
     check_batches(net, n, recipe.batch_size)
     steps = recipe.n_steps(n)
     optimiser = torch.optim.SGD(
@@ -248,7 +263,7 @@ def training(
     )
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, recipe.drops(steps), recipe.gamma)
     net.train()
-    order = BatchOrder(n, recipe.batch_size, generator, images.device)
+    order = BatchOrder(n, recipe.batch_size, generator, images.device, variants)
     read = preprocess if images.dtype == torch.uint8 else None
     for step, index in zip(timing.paced(steps), order, strict=False):
         x = images[index] if read is None else read(images[index])

@@ -30,7 +30,8 @@ class TrainingSet:
     """What every student of a distilled set is trained on, on one device.
 
     Images [N,C,H,W] are floats as networks see them, targets int64 [N] or probabilities [N,K]. A teacher (in
-    evaluation mode) labels each batch as it is trained on, at `temperature`, in the targets' place.
+    evaluation mode) labels each batch as it is trained on, at `temperature`, in the targets' place. With
+    `variants`, positions int64 [items,V] of images, an epoch takes one of each row.
     """
 
     images: Tensor
@@ -39,6 +40,17 @@ class TrainingSet:
     preprocess: Preprocess
     teacher: nn.Module | None = None
     temperature: float = 1.0
+    variants: Tensor | None = None
+
+    @property
+    def epoch_size(self) -> int:
+        """On how many images an epoch trains."""
+        return len(self.images if self.variants is None else self.variants)
+
+    @property
+    def n_steps(self) -> int:
+        """Optimiser steps of a student."""
+        return self.recipe.n_steps(self.epoch_size)
 
 
 @dataclass(frozen=True)
@@ -74,13 +86,12 @@ class StackedStudents:
         self._weights, self._buffers = stack_module_state([net.train() for net in nets])
         self._learned = [w for w in self._weights.values() if w.requires_grad]
         self._velocity = [torch.zeros_like(w) for w in self._learned]
-        n, size = len(training_set.images), training_set.recipe.batch_size
-        self._orders = [BatchOrder(n, size, generator, CPU) for generator in generators]
+        n, size = training_set.epoch_size, training_set.recipe.batch_size
+        self._orders = [BatchOrder(n, size, one, CPU, training_set.variants) for one in generators]
 
     def training(self) -> Iterator[int]:
         """Train; yields how many optimiser steps were taken."""
-        recipe = self._training_set.recipe
-        steps = recipe.n_steps(len(self._training_set.images))
+        recipe, steps = self._training_set.recipe, self._training_set.n_steps
         drops = recipe.drops(steps)
         rates = None
         for step in timing.paced(steps):
@@ -189,7 +200,7 @@ def together_pays(net: nn.Module, training_set: TrainingSet, students: int) -> b
         return False
     if training_set.images.device.type != "cpu":
         return True
-    size = min(training_set.recipe.batch_size, len(training_set.images))
+    size = min(training_set.recipe.batch_size, training_set.epoch_size)
     few_weights = sum(p.numel() for p in net.parameters()) <= MOST_WEIGHTS
     return (
         students >= FEWEST_STUDENTS
@@ -225,7 +236,7 @@ def train_students(
     trained on, and for a network that cannot be trained together.
     """
     n, recipe = len(training_set.images), training_set.recipe
-    count, steps = len(generators), recipe.n_steps(n)
+    count, steps = len(generators), training_set.n_steps
     outside = [mark for mark in marks if not 1 <= mark <= steps]
     if outside:
         raise UserError(f"there is no step {outside[0]} in a training of {steps} steps; use 1 to {steps}")
@@ -295,4 +306,5 @@ def _train_alone(
         preprocess=training_set.preprocess,
         teacher=training_set.teacher,
         temperature=training_set.temperature,
+        variants=training_set.variants,
     )

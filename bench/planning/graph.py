@@ -8,11 +8,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.core.augment import dsa
+from bench.core.augment import cutmix, dsa
 from bench.core.errors import UserError
 from bench.core.method import ARCHITECTURE, IPC, SEED, Method, Prerequisite, hyperparameters
 from bench.core.networks.architecture import Architecture
-from bench.core.preprocess import NORMALISE
+from bench.core.paper_constants import require_paper_normalisation, whitening_eps
+from bench.core.preprocess import NORMALISE, PAPER, WHITENINGS
 from bench.core.registry import block_class
 from bench.core.training import leaves_one
 from bench.data.dataset import Dataset
@@ -55,8 +56,8 @@ def resolved(
 ) -> dict[str, Any]:
     """`identity` with what its names stand for: a default or constant that changes in the code moves keys.
 
-    These are the architecture's parameters, where the job has one, the constants of the augmentations, and
-    how an epoch ends whose batches leave one image over.
+    These are the architecture's parameters, where the job has one, the constants of the augmentations and of
+    CutMix, and how an epoch ends whose batches leave one image over.
 
     Args:
         identity: of a job.
@@ -70,6 +71,8 @@ def resolved(
     for strategy in sorted({v for name, v in values if name.endswith("augment") and isinstance(v, str)}):
         with contextlib.suppress(UserError):  # a method from elsewhere may name operations of its own
             found |= {"augment": found.get("augment", {}) | dsa.constants(strategy)}
+    if any(v for name, v in values if name == "cutmix"):
+        found["cutmix"] = cutmix.CONSTANTS
     batches = [v for name, v in values if name in BATCHES or name.endswith("_batch")]
     if any(leaves_one(n, batch) for n in sizes for batch in batches):
         found["leftover"] = "joins the batch before it"
@@ -95,6 +98,7 @@ class Cell:
     seed: int
     preprocess: str = NORMALISE  # of the images to distill on; evaluations do not depend on it
     experts_per_seed: bool = False  # a bank of experts for each seed
+    factor: int = 1  # into how many images a side each stored one is cut; rules of protocols may ask for it
 
     def axes(self, depends_on: frozenset[str]) -> dict[str, Any]:
         """The part of a job's identity that gives its place in the grid.
@@ -103,12 +107,18 @@ class Cell:
             depends_on: IPC, ARCHITECTURE, SEED: what affects the result. The rest is left out of the key, so
                 that one artifact serves all its values.
         """
-        found = {
+        found: dict[str, Any] = {
             "ipc": self.ipc if IPC in depends_on else None,
             "architecture": self.architecture.label if ARCHITECTURE in depends_on else ANY_ARCHITECTURE,
             "seed": self.seed if SEED in depends_on else 0,
         }
-        return found if self.preprocess == NORMALISE else found | {"preprocess": self.preprocess}
+        if self.preprocess == NORMALISE:
+            return found
+        if self.preprocess == PAPER:
+            data = self.data
+            known = require_paper_normalisation(data.label, data.name, data.image_shape[0])
+            found["normalisation"] = known.header()
+        return found | {"preprocess": self.preprocess}
 
     def sizes(self, depends_on: frozenset[str]) -> list[int]:
         """Images of the training set, and of a set of plain images of this ipc."""
@@ -135,6 +145,11 @@ class EvaluationSpec:
             "seed": cell.seed,
         }
         return resolved(identity, self.student, [n_images])
+
+    def resolved(self, cell: Cell, ipc: int | None) -> "EvaluationSpec":
+        """With the rules of its protocol applied, for a cell and a set of `ipc` images per class."""
+        name = preset_name(cell.data.name, cell.data.label)
+        return dataclasses.replace(self, protocol=self.protocol.resolve(name, self.student, ipc, cell.factor))
 
     def extras(self) -> dict[str, Any]:
         """What is recorded beside the accuracies; empty by default, so that it changes no other keys."""
@@ -173,7 +188,10 @@ def plan_sweep(
                 method = entry.resolve(presets, ipc)
                 preprocess = entry.preprocess(presets, ipc)
                 for architecture in sweep.distill.architectures:
-                    cells = [Cell(datasets[spec.label], ipc, architecture, s) for s in seeds]
+                    cells = [
+                        Cell(datasets[spec.label], ipc, architecture, seed, factor=_factor(method))
+                        for seed in seeds
+                    ]
                     distilled_on = [
                         dataclasses.replace(
                             cell, preprocess=preprocess, experts_per_seed=sweep.distill.experts_per_seed
@@ -184,6 +202,13 @@ def plan_sweep(
                     for evaluation in evaluations:
                         plan_evaluations(jobs, evaluation, cells, sets)
     return jobs
+
+
+def _factor(method: Method) -> int:
+    """Of multi-formation; 1 for methods that store no image in several."""
+    values = dataclasses.asdict(method)
+    formed = values.get("parameterisation", "multi_formation") == "multi_formation"
+    return values.get("factor", 1) if formed else 1
 
 
 def _describe(axes: Mapping[str, Any]) -> str:
@@ -251,9 +276,10 @@ def _prepare(jobs: dict[str, Job], required: Mapping[str, Prerequisite], cell: C
 
 def _whitening(jobs: dict[str, Job], cell: Cell) -> dict[str, str]:
     """{"whitening": key} for a cell with whitened images, else empty."""
-    if cell.preprocess == NORMALISE:
+    if cell.preprocess not in WHITENINGS:
         return {}
-    needed = {"whitening": block_class("Whitening")()}
+    kind = WHITENINGS[cell.preprocess]
+    needed = {"whitening": block_class("Whitening")(kind=kind, eps=whitening_eps(kind, cell.data.label))}
     return _prepare(jobs, needed, dataclasses.replace(cell, preprocess=NORMALISE))
 
 
@@ -282,6 +308,7 @@ def plan_evaluations(
         cells: that differ in their seed only. The learning rate is chosen on the set of the first one.
         sets: the distillation job of each cell.
     """
+    spec = spec.resolved(cells[0], sets[0].identity["ipc"])
     shared = plan_teacher(jobs, spec, cells[0])
     n_images = cells[0].sizes(frozenset({IPC} if sets[0].identity["ipc"] else ()))[-1]
     if spec.protocol.rates:

@@ -23,7 +23,7 @@ from pydantic import (
 from bench.core.errors import UserError
 from bench.core.method import Method
 from bench.core.networks.architecture import Architecture, parse_architecture
-from bench.core.preprocess import NORMALISE, ZCA
+from bench.core.preprocess import NORMALISE, PREPROCESSES
 from bench.core.registry import choose, did_you_mean, method_class, method_names
 from bench.core.strict import Distinct, Strict, check_distinct, faults_error, valid_name
 from bench.data.spec import DatasetSpec
@@ -94,12 +94,12 @@ class MethodEntry(BaseModel):
         return build_method(self.name, preset(self.name, dataset, ipc, self.values) | self.values)
 
     def preprocess(self, dataset: str, ipc: int) -> str:
-        """What it distills on, resolved in the same order: "normalise" or "zca"."""
+        """What it distills on, one of `PREPROCESSES`, resolved in the same order."""
         return _preprocess(preset(self.name, dataset, ipc, self.values) | self.values)
 
 
 def _preprocess(values: Mapping[str, Any]) -> str:
-    return choose("preprocess", str(values.get("preprocess", NORMALISE)), (NORMALISE, ZCA))
+    return choose("preprocess", str(values.get("preprocess", NORMALISE)), PREPROCESSES)
 
 
 def build_method(name: str, values: Mapping[str, Any]) -> Method:

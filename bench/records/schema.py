@@ -71,7 +71,7 @@ class StudentTraining(_Part):
     soft: bool  # the labels were probabilities
     augment: str
     cutmix: float
-    preprocess: str  # normalise or zca
+    preprocess: str  # normalise, paper, or zca (KIND)
 
 
 class CurvePoint(_Part):

@@ -24,7 +24,7 @@ from bench.core.preprocess import Preprocess
 from bench.core.sampling import ClassIndex, ClassSampler
 from bench.data.cache import prepare_dataset, read_dataset, regroup_dataset
 from bench.data.dataset import Dataset
-from bench.data.spec import DatasetSpec
+from bench.data.spec import DatasetSpec, preset_name
 from bench.data.subset import class_positions
 from bench.evaluation.scoring import EvaluationSetting, train_and_score
 from bench.execution.provenance import versions
@@ -168,6 +168,7 @@ def recall_task(directory: Path, identity: str | None, question: RecallQuestion)
     meta = verified_meta(store, key)
     whole, held = _data_of(meta)
     architecture.check(whole.image_shape)
+    protocol = protocol.resolve(preset_name(whole.name, whole.label), architecture, meta["identity"]["ipc"])
     groups = _groups(question.classes, whole.classes)
     task = RecallTask(
         whole, groups, held, regroup_dataset(whole, groups, f"{whole.label} {question.classes}")

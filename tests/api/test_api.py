@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from conftest import WriteProtocol
 from helpers.cli import ONE_METHOD, find_record, run_inline, sweep_file
 
 import bench as dd
@@ -143,3 +144,10 @@ def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     found = runpy.run_path(str(ROOT / "examples" / "quickstart.py"))
     assert (tmp_path / "digits.png").is_file()
     assert 0.5 < found["scored"].accuracy < 1
+
+
+def test_evaluate_applies_the_rules_of_the_protocol(write_protocol: WriteProtocol) -> None:
+    write_protocol("fast", rules=[{"datasets": ["digits"], "recipe": {"lr": 0.25}}])
+    data = dd.load_dataset("digits")
+    made = dd.distill("random_real", data, ipc=1)
+    assert dd.evaluate(made, data, protocol="fast", architecture="mlp", students=1).lr == 0.25

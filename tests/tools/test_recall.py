@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import WriteProtocol
 from helpers.cli import Ended, ddbench, run_inline, sweep_file
 from torch import Tensor
 
@@ -321,3 +322,11 @@ def test_a_damaged_artifact_is_refused(results: Path, tmp_path: Path) -> None:
     path = changed(results, tmp_path, lambda _: None) / "artifacts" / "pixels" / WEIGHTS
     path.write_bytes(path.read_bytes()[:-1])
     assert f"does not match the checksum of {WEIGHTS}" in failed(tmp_path, "pixels", "--classes", "0,1")
+
+
+def test_recall_applies_the_rules_of_the_protocol(results: Path, write_protocol: WriteProtocol) -> None:
+    """A rate too small to learn anything with, on this data set."""
+    write_protocol("quick", rules=[{"datasets": ["digits"], "recipe": {"lr": 1e-9}}])
+    slow = asked(results, "memory", "3,8")["rows"]
+    write_protocol("quick")
+    assert asked(results, "memory", "3,8")["rows"] != slow

@@ -6,13 +6,13 @@ from pathlib import Path
 import torch
 
 from bench.core.errors import UserError
+from bench.core.paper_constants import plain_name
 from bench.core.words import listed
 from bench.data.dataset import Dataset
 from bench.data.decode import decode_all
 from bench.data.image_files import class_name, list_folder
 from bench.interop.export import folder_name
 from bench.interop.importers.arrays import plain_set
-from bench.interop.importers.pixel_space import plain_name
 from bench.interop.importers.request import Imported, ImportRequest, learned_rate
 
 _NUMBERED = re.compile(r"\D*?(\d+)(?:[_-](.*))?")  # 3, 00003, new003, 00003_cat

@@ -186,7 +186,9 @@ class Profiler:
 
     def _evaluate(self, distilled: DistilledDataset) -> ProfiledPhase:
         (student,) = self.sweep.evaluate.architectures
-        setting = EvaluationSetting(self.data, student, self.asked.protocol, 1, 0, self.device)
+        job = next(job for job in self.jobs.values() if job.kind == "evaluate")
+        protocol = Protocol(about="", **job.identity["protocol"])
+        setting = EvaluationSetting(self.data, student, protocol, 1, 0, self.device)
         timer = OperationTimer(self.device, EVALUATE * self.request.seconds)
         with timing.measure(self.device) as measured, timer.running("evaluation"):
             train_and_score(distilled, setting)

@@ -169,6 +169,11 @@ class Hallucinators(Balanced):
         """The number of classes and the padding."""
         return {"n_classes": self.n_classes, "padding": self.padding}
 
+    def variants(self) -> Tensor:
+        """Each basis under every hallucinator, see `DistilledDataset.variants`."""
+        items = torch.arange(len(self.labels), device=self.labels.device)
+        return items.view(self.n_classes, self.hallucinators, self.bases_per_class).mT.flatten(0, 1)
+
     def pair(self, basis: Tensor, hallucinator: Tensor) -> Tensor:
         """The items of some bases under some hallucinators.
 
