@@ -16,6 +16,7 @@ from annotated_types import Ge, Gt
 from bench.core.augment import dsa
 from bench.core.distilled import DistilledDataset
 from bench.core.method import ARCHITECTURE, IPC, SEED, Prerequisite, Problem
+from methods.blocks.class_gradients import check_matchable
 from methods.blocks.gradient_matching_loop import match_gradients
 from methods.blocks.matching_batches import MatchingBatches
 from methods.blocks.network_pools import TrainedOnSynthetic
@@ -49,6 +50,10 @@ class DSA:
     def requires(self) -> dict[str, Prerequisite]:
         """No prerequisites."""
         return {}
+
+    def check(self, problem: Problem) -> None:
+        """A network whose gradients can be taken class by class."""
+        check_matchable(problem.make_net(problem.rng("check")), problem.image_shape, "weights")
 
     def distill(self, problem: Problem) -> DistilledDataset:
         """Gradient matching under siamese augmentation: algorithm 1 of Zhao & Bilen (ICML 2021)."""

@@ -13,7 +13,7 @@ bases per class and exceed the budget; with `fit_budget` there are fewer bases i
 """
 
 from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,7 @@ from bench.core.distilled import DistilledDataset
 from bench.core.method import ARCHITECTURE, IPC, SEED, Prerequisite, Problem
 from bench.core.networks.base import Network
 from methods.blocks.experts import trajectories
+from methods.blocks.hypergradient import check_differentiable
 from methods.blocks.inner_batches import InnerBatch, shuffled_batches
 from methods.blocks.learned_scalars import LearnedScalars
 from methods.blocks.parameterise.hallucinators import Hallucinators
@@ -109,6 +110,11 @@ class HaBa:
             self.experts, epochs, lr=self.expert_lr, batch_size=self.expert_batch, augment=self.augment
         )
 
+    def check(self, problem: Problem) -> None:
+        """A network that can be differentiated through, and hallucinators that fit images and budget."""
+        Hallucinators.count(problem, **self._storage(problem))
+        check_differentiable(problem.make_net(problem.rng("check")))
+
     def distill(self, problem: Problem) -> DistilledDataset:
         """Factorisation with the adversarial contrastive constraint (Liu et al., NeurIPS 2022, section 3)."""
         synthetic = self._start(problem)
@@ -142,20 +148,22 @@ class HaBa:
         return synthetic
 
     def _start(self, problem: Problem) -> Hallucinators:
+        return Hallucinators.start(
+            problem, problem.rng("haba", "init"), init=self.init, **self._storage(problem)
+        )
+
+    def _storage(self, problem: Problem) -> dict[str, Any]:
         channels = self.basis_channels or problem.image_shape[0]
         as_published = problem.ipc * problem.image_shape[0] // channels
-        return Hallucinators.start(
-            problem,
-            problem.rng("haba", "init"),
-            hallucinators=self.hallucinators,
-            kernel=self.kernel,
-            padding=self.padding,
-            basis_channels=channels,
-            bases_per_class=None if self.fit_budget else as_published,
-            init=self.init,
-            hallucinator_init=self.hallucinator_init,
-            labels=self.labels,
-        )
+        return {
+            "hallucinators": self.hallucinators,
+            "kernel": self.kernel,
+            "padding": self.padding,
+            "basis_channels": channels,
+            "bases_per_class": None if self.fit_budget else as_published,
+            "hallucinator_init": self.hallucinator_init,
+            "labels": self.labels,
+        }
 
 
 def _paired(drawn: dsa.Draw) -> dsa.Draw:

@@ -26,6 +26,7 @@ torch.set_num_threads(1)
 hypothesis.settings.register_profile(
     "ddbench", deadline=None, derandomize=True, max_examples=50, database=None
 )
+hypothesis.settings.register_profile("long", deadline=None, max_examples=20_000, database=None)
 hypothesis.settings.load_profile("ddbench")
 
 

@@ -16,6 +16,10 @@ from bench.core.registry import choose, registered_blocks
 
 ARTIFACT_SCHEMA = 1
 PREPROCESS_PREFIX = "preprocess."  # of the tensors of a whitening, beside those of the set
+NUMBERS = {
+    *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
+    *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
+}  # types with which torch computes everything
 MOST_ENTRIES, MOST_CHARACTERS = 16, 64  # of a config and of a list in it, and of a text
 
 
@@ -49,6 +53,13 @@ class DistilledDataset(nn.Module):
             int64 [n], or probabilities [n,K].
         """
         raise NotImplementedError
+
+    def variants(self) -> Tensor | None:
+        """Which images are variants of one stored item: int64 [items,V], the images' positions in `decode()`.
+
+        A protocol with `epoch_over: items` trains an epoch on one of each row. None: no image is.
+        """
+        return None
 
     @property
     def n_stored(self) -> int:
@@ -84,6 +95,19 @@ class DistilledDataset(nn.Module):
 def stored_floats(tensor: Tensor) -> int:
     """How many floats a tensor counts as: one a number, two a number of 8 bytes."""
     return tensor.numel() * max(1, tensor.element_size() // 4)
+
+
+def not_plain(tensor: Tensor) -> str | None:
+    """Why a tensor from a file cannot be computed with, and how to mend it; None if it can."""
+    if tensor.is_meta:
+        return "a tensor without its numbers (of the device meta): save it with them"
+    if tensor.layout != torch.strided or tensor.is_nested:
+        return "a sparse or nested tensor: save it as a dense one"
+    if tensor.dtype not in NUMBERS:
+        return (
+            f"numbers of the type {str(tensor.dtype).removeprefix('torch.')}: save them as float32 or int64"
+        )
+    return None
 
 
 def check_config(config: Mapping[str, Any]) -> None:
@@ -133,6 +157,8 @@ def load_distilled(path: str | Path, device: torch.device | str = "cpu") -> Dist
         with safe_open(path, framework="pt", device=str(device)) as file:
             header: Mapping[str, Any] = json.loads((file.metadata() or {})["ddbench"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        if faults := {f"{name} has {why}" for name, tensor in tensors.items() if (why := not_plain(tensor))}:
+            raise UserError(min(faults))
         if header.get("schema") != ARTIFACT_SCHEMA:
             raise UserError(f"it has schema {header.get('schema')}, this ddbench reads {ARTIFACT_SCHEMA}")
         known = {name: c for name, c in registered_blocks().items() if issubclass(c, DistilledDataset)}
@@ -145,7 +171,9 @@ def load_distilled(path: str | Path, device: torch.device | str = "cpu") -> Dist
         preprocess = restore_preprocess(header["preprocess"], transform)
         check_config(header["config"])
         artifact: DistilledDataset = cls(**tensors, **header["config"], preprocess=preprocess)
-    except (SafetensorError, OSError, LookupError, TypeError, ValueError, AttributeError) as error:
+    # a RuntimeError is torch's, of tensors that do not fit; or a header's nesting, which is a RecursionError
+    except (SafetensorError, OSError, LookupError, TypeError, ValueError, ArithmeticError, AttributeError,
+            MemoryError, RuntimeError) as error:  # fmt: skip
         why = " ".join(str(error).split())
         raise UserError(f"{path} is not a readable ddbench artifact: {why}") from None
     return artifact.to(device)

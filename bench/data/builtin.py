@@ -70,12 +70,18 @@ def read_torchvision(spec: DatasetSpec) -> DecodedSplits:
     """
     module = import_torchvision("datasets")
     print(f"reading {spec.label} from {spec.data_dir} (once; cached afterwards)", file=sys.stderr)
-    parts = [_read_part(module, spec, split) for split in ("train", "test")]
-    classes = getattr(parts[0], "classes", None) or [str(c) for c in range(10)]  # SVHN has no class names
-    return DecodedSplits(_split(parts[0]), _split(parts[1]), tuple(classes))
+    (train, classes), (test, _) = (_read_part(module, spec, split) for split in ("train", "test"))
+    one, other = (list(split.images.shape[1:]) for split in (train, test))
+    if one != other:
+        raise UserError(
+            f"the {spec.name} files in {spec.data_dir} hold training images of {one} and test "
+            f"images of {other}: fetch them again"
+        )
+    return DecodedSplits(train, test, classes)
 
 
-def _read_part(module: Any, spec: DatasetSpec, split: str) -> Any:
+def _read_part(module: Any, spec: DatasetSpec, split: str) -> tuple[Split, tuple[str, ...]]:
+    """A split, and the names of the classes."""
     entry = _SETS[spec.name]
     root = spec.data_dir
     assert root is not None  # DatasetSpec requires it for these data sets
@@ -89,7 +95,9 @@ def _read_part(module: Any, spec: DatasetSpec, split: str) -> Any:
     try:
         # torchvision prints its progress to stdout, which is for results
         with contextlib.redirect_stdout(sys.stderr):
-            return getattr(module, entry.kind)(str(root), download=spec.download, **which)
+            part = getattr(module, entry.kind)(str(root), download=spec.download, **which)
+        classes = getattr(part, "classes", None) or [str(c) for c in range(10)]  # SVHN has no class names
+        return _split(part, len(classes)), tuple(classes)
     except Exception as error:  # archive readers raise anything from EOFError to UnpicklingError
         raise UserError(_failure(spec, files, error)) from error
 
@@ -106,12 +114,17 @@ def _failure(spec: DatasetSpec, files: Path, error: Exception) -> str:
     )
 
 
-def _split(part: Any) -> Split:
-    """A Split from a torchvision data set, in any of its three layouts."""
+def _split(part: Any, n_classes: int) -> Split:
+    """A Split from a torchvision data set, in any of its three layouts. Raises ValueError if it is none."""
     images = torch.as_tensor(part.data)
     if images.ndim == 3:  # the MNIST family: [N, H, W]
         images = images[:, None]
     elif images.shape[-1] == 3:  # CIFAR: [N, H, W, C]
         images = images.permute(0, 3, 1, 2)
-    labels = part.targets if hasattr(part, "targets") else part.labels
-    return Split(images.contiguous(), torch.as_tensor(labels, dtype=torch.int64))
+    labels = torch.as_tensor(part.targets if hasattr(part, "targets") else part.labels, dtype=torch.int64)
+    # torchvision knows the digests of most files, but not of MNIST and its like
+    if images.numel() == 0 or labels.shape != images.shape[:1]:
+        raise ValueError(f"{len(images):,} images and {len(labels):,} labels")
+    if labels.min() < 0 or labels.max() >= n_classes:
+        raise ValueError(f"labels from {labels.min()} to {labels.max()} for {n_classes} classes")
+    return Split(images.contiguous(), labels)

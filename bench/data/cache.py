@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bench.core.errors import UserError
+from bench.core.errors import UserError, first_line
 from bench.core.io import remove_leftovers, replacing
 from bench.data.builtin import open_source
 from bench.data.dataset import Dataset, DataSource, DecodedSplits, Split
@@ -73,23 +73,14 @@ def read_dataset(path: Path) -> Dataset:
         with safe_open(path, framework="pt") as file:
             meta = json.loads((file.metadata() or {})["ddbench"])
             tensors = {name: file.get_tensor(name) for name in meta["shapes"]}
-        _check(meta, tensors)
+        return _dataset(meta, tensors)
     except FileNotFoundError as error:
         raise UserError(f"no cache file {path}: prepare the data set first") from error
     except OSError as error:
         raise UserError(f"cannot read the cache file {path} ({error}): check its permissions") from error
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"cache file {path} is damaged ({error}): delete it to have it made again") from error
-    return Dataset(
-        name=meta["name"],
-        label=meta["label"],
-        train=Split(tensors["train_images"], tensors["train_labels"]),
-        test=Split(tensors["test_images"], tensors["test_labels"]),
-        classes=tuple(meta["classes"]),
-        fingerprint=meta["fingerprint"],
-        mean=tuple(meta["mean"]),
-        std=tuple(meta["std"]),
-    )
+    except (SafetensorError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        why = first_line(error)
+        raise UserError(f"cache file {path} is damaged ({why}): delete it to have it made again") from error
 
 
 def regroup_dataset(whole: Dataset, groups: Sequence[Sequence[int]], label: str) -> Dataset:
@@ -220,8 +211,8 @@ def channel_stats(images: npt.NDArray[np.uint8]) -> tuple[tuple[float, ...], tup
     return tuple((mean / 255).tolist()), tuple(np.maximum(std / 255, _STD_FLOOR).tolist())
 
 
-def _check(meta: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    """Raise ValueError if the tensors do not agree with the metadata."""
+def _dataset(meta: dict[str, Any], tensors: dict[str, Tensor]) -> Dataset:
+    """The data set of a cache file. Raises ValueError if the tensors do not agree with the metadata."""
     if meta["schema"] != CACHE_SCHEMA:
         raise ValueError(f"its schema is {meta['schema']}, not {CACHE_SCHEMA}")
     for name, tensor in tensors.items():
@@ -229,3 +220,19 @@ def _check(meta: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         if list(tensor.shape) != meta["shapes"][name] or tensor.dtype != dtype:
             found = f"{tensor.dtype} {list(tensor.shape)}"
             raise ValueError(f"{name} is {found}, not {dtype} {meta['shapes'][name]}")
+    train, test = (Split(tensors[f"{part}_images"], tensors[f"{part}_labels"]) for part in ("train", "test"))
+    mean, std = (tuple(map(float, meta[name])) for name in ("mean", "std"))
+    if any(s.images.dim() != 4 or s.labels.shape != s.images.shape[:1] for s in (train, test)):
+        raise ValueError("its images and labels are not as many")
+    if not len(mean) == len(std) == train.images.shape[1]:
+        raise ValueError("its mean and std are not those of each channel")
+    return Dataset(
+        name=meta["name"],
+        label=meta["label"],
+        train=train,
+        test=test,
+        classes=tuple(map(str, meta["classes"])),
+        fingerprint=meta["fingerprint"],
+        mean=mean,
+        std=std,
+    )

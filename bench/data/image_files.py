@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench.core.errors import UserError
+from bench.core.words import check_name
 
 _JPEG = (".jpg", ".jpeg", ".jfif", ".jpe")
 EXTENSIONS = (".png", *_JPEG, ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
@@ -67,5 +68,11 @@ def _sort_in(entry: os.DirEntry[str], found: Listing) -> None:
 
 
 def class_name(folder: str) -> str:
-    """The class of a folder: its name in composed Unicode, because macOS decomposes some."""
-    return unicodedata.normalize("NFC", folder)
+    """The class of a folder: its name in composed Unicode, because macOS decomposes some.
+
+    Raises UserError for a name that is not short and printable.
+    """
+    try:
+        return check_name(unicodedata.normalize("NFC", folder))
+    except UserError as error:
+        raise UserError(f"a class folder's name {error}: rename it") from None

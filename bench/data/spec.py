@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 
 from bench.core.registry import did_you_mean
 from bench.core.strict import Strict
+from bench.core.words import check_name
 
 DATASETS: dict[str, str] = {
     "digits": "scikit-learn's digits: 8x8 grey, 10 classes, 1,437 train / 360 test; needs no files",
@@ -50,7 +51,7 @@ def read_entry(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     known = _plain(value) in map(_plain, DATASETS)
-    if not known and (os.sep in value or os.path.isdir(os.path.expanduser(value))):
+    if not known and (os.sep in value or os.path.isdir(os.path.expanduser(value))):  # false for any text
         return {"name": "image_folder", "path": value}
     return {"name": value}
 
@@ -127,6 +128,7 @@ class DatasetSpec(Strict):
             raise ValueError(f"{key} does not apply to {name}, only to {owners}: remove it")
         if value is None and key in _REQUIRED and name in _APPLIES[key]:
             raise ValueError(f"{name} needs {key}, {_REQUIRED[key]}: add it")
+        # (Path.expanduser stops at a user that is unknown)
         return Path(os.path.expanduser(value)).absolute() if isinstance(value, Path) else value
 
     @field_validator("classes")
@@ -142,7 +144,7 @@ class DatasetSpec(Strict):
         path, classes = info.data.get("path"), info.data.get("classes")
         base = (path.name if path else "") or info.data.get("name", "")
         label = label or (f"{base}-{len(classes)}-classes" if classes else base)
-        return label.removesuffix(_HOLDOUT) + _HOLDOUT if info.data.get("holdout") else label
+        return check_name(label.removesuffix(_HOLDOUT) + _HOLDOUT if info.data.get("holdout") else label)
 
     @property
     def whole(self) -> "DatasetSpec":

@@ -24,8 +24,9 @@ from bench.execution.progress import Progress
 from bench.execution.provenance import planned_sources, same_sources, source_commit
 from bench.execution.queue import Outcome, ReadyQueue
 from bench.execution.store import Store
+from bench.planning.checks import check_data
 from bench.planning.estimate import Estimator
-from bench.planning.graph import Job, check_data, plan_sweep
+from bench.planning.graph import Job, plan_sweep
 from bench.planning.protocols import load_protocols
 from bench.planning.size import LONG_S, paper_sized, smaller_setting, without_presets
 from bench.planning.sweep import Resources, Sweep, load_sweep

@@ -27,8 +27,8 @@ from bench.evaluation.scoring import EvaluationResult, EvaluationSetting, train_
 from bench.evaluation.storage import check_header, measure_storage, weight_bytes
 from bench.execution.provenance import method_packages
 from bench.execution.store import WEIGHTS, Store
+from bench.interop.external import stored_cell
 from bench.planning.graph import (
-    Cell,
     EvaluationSpec,
     Job,
     make_job,
@@ -52,6 +52,7 @@ from bench.records.to_sweep import (
 
 LEAST_TOLERANCE = 0.02  # of accuracy: smaller differences are accepted between devices
 STANDARD_ERRORS = 2  # standard errors of the difference
+OTHER_KEY = "the key is another one today: a version of method or protocol, a default, or the first seed"
 
 
 @dataclass(frozen=True)
@@ -202,9 +203,7 @@ class Submission:
             rows for _, cell in cells for rows in rows_by_sweep(cast(list[Row], cell.to_dict("records")))
         ):
             held = [by_key[row["key"]] for row in rows]
-            why = (
-                "the key is another one today: a version of method or protocol, a default, or the first seed"
-            )
+            why = OTHER_KEY
             try:
                 planned = self._plan(rows, held)
             except (UserError, ValidationError) as error:
@@ -241,7 +240,7 @@ class Submission:
         ordered = sorted(records, key=lambda record: record.seed)
         metas = [self._store.meta(record.artifact) for record in ordered]
         sets = [make_job("distill", meta["label"], meta["identity"], meta["inputs"]) for meta in metas]
-        cells = [Cell(found, record.ipc or 1, network, record.seed) for record in ordered]
+        cells = [stored_cell(self._store, found, record) for record in ordered]
         jobs: dict[str, Job] = {}
         plan_evaluations(jobs, spec, cells, sets)
         return jobs

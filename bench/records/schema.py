@@ -20,7 +20,8 @@ Count = Annotated[int, Field(ge=0, lt=2**63)]
 Real = Annotated[float, Field(ge=-1e12, le=1e12)]  # sums and squares stay finite
 Amount = Annotated[float, Field(ge=0, le=1e12)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Name = Annotated[str, Field(max_length=255, pattern=r"^\P{Cc}*$")]  # on one line of a table or plot
+# on one line of a table or plot, without signs that turn the direction of writing
+Name = Annotated[str, Field(max_length=255, pattern=r"^[^\p{Cc}\p{Zl}\p{Zp}\u202a-\u202e\u2066-\u2069]*$")]
 FolderName = Annotated[str, Field(max_length=255, pattern=r"^[^/.\p{Cc}][^/\p{Cc}]*$")]
 LrFrom = Literal["protocol", "artifact", "holdout"]
 Phase = Literal["prepare", "teacher", "distill", "tune", "evaluate"]
@@ -77,7 +78,7 @@ class StudentTraining(_Part):
     soft: bool  # the labels were probabilities
     augment: Name
     cutmix: Real
-    preprocess: Name  # normalise or zca
+    preprocess: Name  # normalise, paper, or zca (KIND)
 
 
 class CurvePoint(_Part):

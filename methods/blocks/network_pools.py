@@ -17,7 +17,7 @@ from bench.core import counting, timing
 from bench.core.distilled import DistilledDataset
 from bench.core.method import ARCHITECTURE, SEED, Prerequisite, Problem
 from bench.core.networks.base import Network
-from bench.core.training import BatchOrder, Recipe, in_pieces, train
+from bench.core.training import BatchOrder, Recipe, batches_per_epoch, in_pieces, train
 from methods.blocks.experts import Experts
 from methods.blocks.students import InnerStudent
 
@@ -186,7 +186,8 @@ class TrainedOnReal(_Trained):
         super().__init__(problem, *purpose, start=start, **training)
         n = len(problem.images)
         self._order = BatchOrder(n, self._recipe.batch_size, self._rng["order"], problem.device)
-        self._early, self._steps = early * -(-n // self._recipe.batch_size), self._recipe.n_steps(n)
+        self._early = early * batches_per_epoch(n, self._recipe.batch_size)
+        self._steps = self._recipe.n_steps(n)
 
     def restart(self) -> None:
         """Take the next network, and train it for the early epochs."""

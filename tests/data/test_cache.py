@@ -1,5 +1,6 @@
 """The data package: specs, digits, the cache file and class-wise draws."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from pydantic import ValidationError
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from bench.core.errors import UserError
 from bench.core.sampling import ClassIndex, ClassSampler
@@ -60,6 +62,17 @@ def test_wrong_keys_are_reported_by_name(keys: dict[str, object], key: str) -> N
     with pytest.raises(ValidationError) as caught:
         DatasetSpec.model_validate(keys)
     assert caught.value.errors()[0]["loc"] == (key,)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "~nobody_here", "a\0b", ""], ids=repr)
+def test_names_that_are_no_path_either(name: str) -> None:
+    with pytest.raises(ValidationError, match="unknown data set"):
+        DatasetSpec.model_validate(name)
+
+
+def test_the_folder_of_an_unknown_user_is_taken_as_it_is() -> None:
+    found = DatasetSpec.model_validate({"name": "mnist", "data_dir": "~nobody_here/x"})
+    assert found.data_dir == Path.cwd() / "~nobody_here/x"
 
 
 def test_unknown_keys_name_the_known_ones() -> None:
@@ -142,6 +155,44 @@ def test_damaged_cache_is_refused(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="no cache file"):
         read_dataset(tmp_path / "nothing.safetensors")
+
+
+@pytest.mark.parametrize(
+    "meta",
+    [
+        *("[]", "5", "null", "{", "[" * 10**5, "9" * 5001, '"' + "x" * 99 + '"'),
+        *(
+            {"classes": 5},
+            {"classes": None},
+            {"mean": "x"},
+            {"mean": [0.5, 0.5]},
+            {"std": None},
+            {"shapes": []},
+        ),
+        *({"shapes": {"train_images": [3, 4]}}, {"shapes": 5}, {"name": None, "classes": {}, "mean": [None]}),
+    ],
+    ids=lambda meta: str(meta)[:40],
+)
+def test_a_cache_with_damaged_metadata_is_refused(meta: str | dict[str, object]) -> None:
+    path = prepare_dataset(DatasetSpec(name="digits"))
+    with safe_open(path, framework="pt") as file:
+        good = json.loads(file.metadata()["ddbench"])
+    tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
+    text = meta if isinstance(meta, str) else json.dumps(good | meta)
+    save_file(tensors, path, metadata={"ddbench": text})
+    with pytest.raises(UserError, match=r"is damaged .*: delete it to have it made again$"):
+        read_dataset(path)
+
+
+def test_a_cache_of_fewer_labels_is_refused() -> None:
+    path = prepare_dataset(DatasetSpec(name="digits"))
+    with safe_open(path, framework="pt") as file:
+        meta = json.loads(file.metadata()["ddbench"])
+    tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
+    tensors["train_labels"], meta["shapes"]["train_labels"] = tensors["train_labels"][1:].clone(), [1436]
+    save_file(tensors, path, metadata={"ddbench": json.dumps(meta)})
+    with pytest.raises(UserError, match="its images and labels are not as many"):
+        read_dataset(path)
 
 
 def test_loads_are_private_copies_on_write() -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.folders import folder, get, make_tree, paint, refused
+from helpers.memory import limited
 from PIL import Image
 
 from bench.data import builtin, decode
@@ -238,6 +239,32 @@ def test_truncated_mnist_is_one_line(tmp_path: Path) -> None:
     file = tmp_path / "MNIST/raw/train-images-idx3-ubyte"
     file.write_bytes(file.read_bytes()[:1000])
     refused(DatasetSpec(name="mnist", data_dir=tmp_path), "mnist", "damaged", "download: true")
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        ("train-labels-idx1-ubyte", np.arange(19) % 10, "20 images and 19 labels"),
+        ("train-labels-idx1-ubyte", np.arange(20), "labels from 0 to 19 for 10 classes"),
+        ("train-labels-idx1-ubyte", np.zeros((20, 2)), "damaged"),
+        ("t10k-images-idx3-ubyte", np.zeros((0, 28, 28)), "damaged"),
+        ("t10k-images-idx3-ubyte", np.zeros((10, 0, 28)), "damaged"),
+        ("t10k-images-idx3-ubyte", np.zeros((10, 14, 14)), "of [1, 28, 28] and test images of [1, 14, 14]"),
+        ("t10k-images-idx3-ubyte", np.zeros(10), "damaged"),
+    ],
+)
+def test_mnist_whose_files_do_not_fit(tmp_path: Path, file: str, content: np.ndarray, words: str) -> None:
+    make_mnist(tmp_path)
+    write_idx(tmp_path / "MNIST/raw" / file, content)
+    refused(DatasetSpec(name="mnist", data_dir=tmp_path), words)
+
+
+@pytest.mark.parametrize("head", [b"\0\0\x08\x03" + b"\xff" * 12, b"\xff" * 16, b"\0\0\x08\xff"], ids=repr)
+def test_mnist_whose_header_promises_too_much(tmp_path: Path, head: bytes) -> None:
+    make_mnist(tmp_path)
+    (tmp_path / "MNIST/raw/train-images-idx3-ubyte").write_bytes(head + bytes(100))
+    with limited():
+        refused(DatasetSpec(name="mnist", data_dir=tmp_path), "damaged")
 
 
 @pytest.mark.parametrize("name", [name for name in DATASETS if name not in ("digits", "image_folder")])

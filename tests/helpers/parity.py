@@ -237,7 +237,6 @@ ROWS = {  # the authors' code and its commit, and what differs on purpose
     "idc": (
         "snu-mllab/Efficient-Dataset-Condensation ceac95a",
         "one optimiser step for all classes (theirs: one after each class; both move a class by 2 lr); "
-        "CutMix rounds its sides (theirs: floored to even numbers); "
         "initial tiles are shrunk by area (theirs: nearest)",
     ),
     "dc": ("VICO-UoE/DatasetCondensation 53f63a6", GUARD),

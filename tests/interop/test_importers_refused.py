@@ -136,6 +136,7 @@ def bad_images(value: float) -> torch.Tensor:
         (smooth(), noise(6, K) / 0, "labels hold NaN or infinite"),
         (smooth(5), noise(5, K), "5 images with soft labels for 3 classes"),
         (smooth(), [[1, 2], [3]], "not numbers"),
+        ([10**400, 0.5], LABELS, "not numbers"),
     ],
 )
 def test_images_and_labels_that_do_not_fit(tmp_path: Path, images: Any, labels: Any, words: str) -> None:
@@ -149,6 +150,8 @@ def test_images_and_labels_that_do_not_fit(tmp_path: Path, images: Any, labels: 
         ({"data": [smooth()]}, "no list `data`"),
         ({"net": 1}, "holds net, which is no format"),
         ({}, "holds nothing"),
+        ({"a\nb\x1b[1m": 1}, "holds a?b?[1m, which is no format"),
+        ({"x" * 300: 1}, f"holds {'x' * 60}..., which is no format"),
         ([1, 2, 3], "has no images and no labels"),
         (3.5, "has no images and no labels (it has nothing)"),
         (smooth(), "has no labels (it has images)"),
@@ -169,6 +172,15 @@ def test_places_without_a_set(tmp_path: Path) -> None:
     assert "none of the endings" in refused(tmp_path / "notes.txt")
     assert "no images_best.pt in" in refused(tmp_path, format="mtt")
     assert "not called images_*.pt" in refused(tmp_path / "a.pt", format="mtt")
+    assert "no class folders" in refused(tmp_path / "a.pt", format="folder")
+
+
+def test_labels_that_are_no_numbers_in_an_archive(tmp_path: Path) -> None:
+    path = archived(tmp_path / "kip_a_zca.npz", images=noise(6, 4, 4, 3), labels=noise(6, K) / 0)
+    assert "its labels hold NaN or infinite values" in refused(path)
+    one_hot = np.eye(K, dtype=bool)[LABELS]
+    assert only(archived(path, images=noise(6, 4, 4, 3), labels=one_hot), space="normalized").ipc == PER
+    assert "not 1 x 3: name" in refused(archived(path, images=1.0, labels=noise(6, K)))
 
 
 @pytest.mark.parametrize("labels", [noise(6, K + 1), LABELS])

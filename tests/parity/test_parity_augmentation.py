@@ -25,10 +25,10 @@ def test_an_operation(source: str, operation: str, kind: str, compare: Compare) 
 
 
 @pytest.mark.parametrize(("row", "side"), [(0, 32), (1, 28), (2, 8)])
-def test_cutmix_pastes_the_same_boxes_but_for_sides_floored_to_even_numbers(
+def test_cutmix_pastes_the_same_share(
     row: int, side: int, compare: Compare, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The mean share pasted, from our boxes of even sides, each as often as flooring gives it."""
+    """The mean share pasted, from our boxes of every side and centre, each as often as it is drawn."""
     held = load("cutmix_share")
     assert held["sides"][row] == side
 

@@ -115,6 +115,7 @@ def test_numbers_that_are_none_do_not_fit(place: str, tmp_path: Path) -> None:
         ("dataset", "two\nlines"),
         ("eval_arch", "\x1b[31mred"),
         ("protocol", "nul\0"),
+        ("distill_arch", "right \u202e to left"),
         ("artifact", "../../elsewhere"),
         ("artifact", "nul\0"),
         ("artifact", ""),

@@ -8,12 +8,13 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+import torch
 from helpers.cli import ddbench, run_inline, sweep_file
 from helpers.record import make, measured
 from PIL import Image
 
 from bench.analysis.aggregate import grouped
-from bench.data.dataset import Dataset
+from bench.data.dataset import Dataset, Split
 from bench.planning.graph import Job, plan_sweep, recorded_hyperparameters
 from bench.planning.protocols import load_protocols
 from bench.planning.sweep import Sweep, load_sweep
@@ -27,9 +28,10 @@ FINGERPRINT = "ab12cd34"
 
 
 def planned(sweep: Sweep, fingerprint: str = FINGERPRINT) -> dict[str, Job]:
-    """The jobs of a sweep, for data of which only the fingerprint is known."""
+    """The jobs of a sweep, for data of which only the fingerprint and the number of images are known."""
     labels = [spec.label for spec in sweep.datasets]
-    fields: dict[str, Any] = {"train": None, "test": None, "classes": (), "mean": (), "std": ()}
+    split = Split(torch.empty(0), torch.empty(0))
+    fields: dict[str, Any] = {"train": split, "test": split, "classes": (), "mean": (), "std": ()}
     data = {label: Dataset(name=label, label=label, fingerprint=fingerprint, **fields) for label in labels}
     return plan_sweep(sweep, data, [p for name in sweep.evaluate.protocol for p in load_protocols(name)])
 

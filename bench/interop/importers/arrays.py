@@ -28,7 +28,7 @@ def as_tensor(path: Path, what: str, value: Any) -> Tensor:
         if isinstance(value, list | tuple) and value and isinstance(value[0], Tensor):
             return torch.stack([item.detach() for item in value])
         return torch.as_tensor(value).detach()
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         raise UserError(
             f"{path}: its {what} are a {type(value).__name__}, not numbers: pass the right --format"
         ) from None

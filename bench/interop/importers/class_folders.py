@@ -6,12 +6,13 @@ from pathlib import Path
 import torch
 
 from bench.core.errors import UserError
+from bench.core.paper_constants import plain_name
+from bench.core.words import listed
 from bench.data.dataset import Dataset
 from bench.data.decode import decode_all
 from bench.data.image_files import class_name, list_folder
 from bench.interop.export import folder_name
 from bench.interop.importers.arrays import plain_set
-from bench.interop.importers.pixel_space import plain_name
 from bench.interop.importers.request import Imported, ImportRequest, learned_rate
 
 _NUMBERED = re.compile(r"\D*?(\d+)(?:[_-](.*))?")  # 3, 00003, new003, 00003_cat
@@ -21,7 +22,7 @@ def read_folder(request: ImportRequest, dataset: Dataset) -> list[Imported]:
     """Class folders named after the classes, or by number from 0; the 8-bit pixels are not changed."""
     if request.space not in (None, "raw01"):
         raise UserError(f"{request.path}: image files hold raw01 pixels: leave out --space {request.space}")
-    folders = class_folders(request.path)
+    folders = class_folders(request.path) if request.path.is_dir() else []
     if not folders:
         raise UserError(f"no class folders with images in {request.path}: expected <class>/*.png or .jpg")
     classes, how = match_classes([folder.name for folder in folders], dataset.classes, request.path)
@@ -67,9 +68,9 @@ def match_classes(names: list[str], classes: tuple[str, ...], path: Path) -> tup
     parsed = [_NUMBERED.fullmatch(name) for name in names]
     numbers = [int(p.group(1)) for p in parsed if p]
     if len(names) != len(numbers) or sorted(numbers) != list(range(len(classes))):
-        strange = sorted(set(names) - set(classes))[:3]
+        strange = listed(sorted(set(names) - set(classes))[:3])
         raise UserError(
-            f"{path} has {len(names)} class folders ({', '.join(strange) or 'some missing'}, ...), which are "
+            f"{path} has {len(names)} class folders ({strange}, ...), which are "
             f"neither the names of the {len(classes)} classes nor 0..{len(classes) - 1}: rename them"
         )
     owners: dict[str, set[int]] = {}

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.core.errors import UserError
+from bench.core.words import listed
 from bench.interop.importers import safe_load
 from bench.interop.importers.class_folders import class_folders
 from bench.interop.importers.torch_files import IMAGE_NAMES, LABEL_NAMES, beside
@@ -71,8 +72,7 @@ def _content(path: Path, held: Any) -> str:
             return "rtp"
         if held.keys() & set(IMAGE_NAMES) and held.keys() & set(LABEL_NAMES):
             return "plain"
-        keys = ", ".join(map(str, list(held)[:8])) or "nothing"
-        raise UserError(f"{path} holds {keys}, which is no format that ddbench knows: pass --format")
+        raise UserError(f"{path} holds {listed(held)}, which is no format that ddbench knows: pass --format")
     if isinstance(held, list | tuple) and len(held) == 2:
         return "idc" if path.name == "data.pt" else "plain"
     return "plain"

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from bench.core.errors import UserError
+from bench.core.words import listed
 from bench.data.dataset import Dataset
 from bench.interop.importers import pixel_space, safe_load
 from bench.interop.importers.arrays import by_class, images_of, labels_of, plain_set
@@ -132,7 +133,7 @@ def read_rtp(request: ImportRequest, dataset: Dataset) -> list[Imported]:
     rows, basis, k = weights.get("imgs.weight"), weights.get("basis.weight"), dataset.n_classes
     paired = rows is not None and (basis is None or (basis.dim() == 2 and rows.shape[1:] == basis.shape[:1]))
     if rows is None or rows.dim() != 2 or not paired or len(rows) == 0 or len(rows) % k:
-        parts = ", ".join(f"{name} {shape_text(tensor)}" for name, tensor in weights.items()) or "nothing"
+        parts = listed(f"{name} {shape_text(tensor)}" for name, tensor in weights.items())
         raise UserError(f"{request.path}: {parts} are no images of {k} classes from bases: name its data set")
     pixels = rows if basis is None else basis
     downsample = _downsample(request, pixels.shape[1], dataset)
@@ -188,9 +189,4 @@ def _decoded(
     preprocess, notes = pixel_space.preprocess_for(request, request.space, dataset)
     rate = learned_rate(request, required=rate_needed)
     distilled = build_parameterisation(parameterisation, {**tensors, "inner_lr": rate}, preprocess, **config)
-    try:
-        return finish_import(request, distilled, dataset, files, (f"pixels taken as {request.space}", *notes))
-    except RuntimeError as error:
-        raise UserError(
-            f"{request.path}: its tensors do not fit each other ({str(error).splitlines()[0]})"
-        ) from None
+    return finish_import(request, distilled, dataset, files, (f"pixels taken as {request.space}", *notes))

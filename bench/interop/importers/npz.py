@@ -2,13 +2,15 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from bench.core.errors import UserError
+from bench.core.paper_constants import plain_name
+from bench.core.words import listed
 from bench.data.dataset import Dataset
 from bench.interop.importers import safe_load
 from bench.interop.importers.arrays import plain_set
-from bench.interop.importers.pixel_space import plain_name
 from bench.interop.importers.request import Imported, ImportRequest, learned_rate, shape_text
 
 NORMALISED_ONLY = {"mnist", "fashionmnist"}  # data sets that FRePo does not whiten
@@ -29,7 +31,7 @@ def read_frepo(request: ImportRequest, dataset: Dataset) -> list[Imported]:
     values become 0, and each row is scaled to sum to 1.
     """
     images, labels = _arrays(request, dataset, "image", "label")
-    lifted = (labels.double() + 1 / dataset.n_classes).clamp_min(0)
+    lifted = (labels + 1 / dataset.n_classes).clamp_min(0)
     soft = lifted / lifted.sum(1, keepdim=True).clamp_min(1e-12)
     grey = {plain_name(dataset.label), plain_name(dataset.name)} & NORMALISED_ONLY
     note = "labels plus 1/K, cut off at 0, scaled to probabilities"
@@ -53,14 +55,15 @@ def _arrays(request: ImportRequest, dataset: Dataset, *names: str) -> tuple[Tens
     held = safe_load.load_npz(request.path)
     missing = [name for name in names if name not in held]
     if missing:
-        there = ", ".join(held) or "nothing"
-        raise UserError(
-            f"{request.path} has no {' and no '.join(missing)} (it has {there}): pass the right --format"
-        )
+        wanted = " and no ".join(missing)
+        raise UserError(f"{request.path} has no {wanted} (it has {listed(held)}): pass the right --format")
     images, labels = (held[name] for name in names)
-    if labels.shape != (len(images), dataset.n_classes):
+    count = images.shape[:1].numel()
+    if labels.shape != (count, dataset.n_classes):
         raise UserError(
-            f"{request.path}: its labels are {shape_text(labels)}, not {len(images)} x {dataset.n_classes}: "
+            f"{request.path}: its labels are {shape_text(labels)}, not {count} x {dataset.n_classes}: "
             "name the data set they are of"
         )
-    return images, labels
+    if not torch.isfinite(labels).all():
+        raise UserError(f"{request.path}: its labels hold NaN or infinite values: take another file")
+    return images, labels.double()

@@ -1,5 +1,6 @@
 """The request to import a file, the imported set, and what all readers share."""
 
+import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,11 +11,15 @@ import torch
 from torch import Tensor
 
 from bench.core.distilled import DistilledDataset
-from bench.core.errors import UserError
+from bench.core.errors import UserError, first_line
 from bench.core.preprocess import Preprocess
 from bench.core.registry import block_choices
 from bench.data.dataset import Dataset
+from bench.evaluation.storage import images_per_class
 
+# What a set decodes to takes at most so many times what is stored, or so many bytes: a few coefficients of
+# bases that all classes share stand for a whole image.
+MOST_GROWTH, SMALL = 256, 2**30
 NOT_PIXELS = {"label_logits", "inner_lr", "inner_momentum"}  # stored tensors that images are not made of
 
 
@@ -80,18 +85,48 @@ def finish_import(
     notes: tuple[str, ...] = (),
 ) -> Imported:
     """Check the set and describe it. Raises UserError if it does not decode to images of the data set."""
-    with torch.no_grad():
-        images, _ = distilled.decode()
+    images, _ = decode_all(request.path, distilled)
     if tuple(images.shape[1:]) != dataset.image_shape:
         raise UserError(
             f"{request.path} decodes to images of {shape_text(images[0])}, those of {dataset.label} are "
             f"{' x '.join(map(str, dataset.image_shape))}: name the data set it was made from"
         )
     check_finite(request.path, images)
-    stored = sum(t.numel() for name, t in distilled.state_dict().items() if name not in NOT_PIXELS)
-    ipc = math.ceil(stored / (dataset.n_classes * math.prod(dataset.image_shape)))
+    ipc = images_per_class(distilled, dataset)
     source = ", ".join(file.name for file in files)
     return Imported(request.format, distilled, 0, ipc, source, notes=notes)
+
+
+def decode_all(path: Path, distilled: DistilledDataset) -> tuple[Tensor, Tensor]:
+    """Images and targets.
+
+    Raises UserError if the tensors of the set do not fit each other, or decode to too much.
+    """
+    stored = sum(tensor.nbytes for tensor in distilled.state_dict().values())
+    try:
+        if _decoded_bytes(distilled) > max(MOST_GROWTH * stored, SMALL):
+            raise UserError(f"{path} decodes to more than {SMALL >> 20:,} MiB: take another file")
+        with torch.no_grad():
+            images, targets = distilled.decode()
+    except UserError:
+        raise
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: its tensors do not fit each other ({first_line(error)})") from None
+    if images.dim() != 4 or len(images) == 0:
+        raise UserError(f"{path} decodes to {shape_text(images)} numbers, not to images: take another file")
+    return images, targets
+
+
+def _decoded_bytes(distilled: DistilledDataset) -> int:
+    """What the images will take, from the shapes alone; 0 where a plug-in needs numbers to decode."""
+    try:
+        with torch.no_grad():
+            images, _ = copy.deepcopy(distilled).to("meta").decode()
+    except RuntimeError as error:
+        if "meta" not in str(error):
+            raise
+        return 0
+    return math.prod(images.shape) * images.element_size()
 
 
 def learned_rate(request: ImportRequest, stated: Any = None, *, required: bool = False) -> Tensor | None:
@@ -101,10 +136,11 @@ def learned_rate(request: ImportRequest, stated: Any = None, *, required: bool =
     """
     rate = request.lr
     if stated is not None:
-        numbers = torch.as_tensor(stated, dtype=torch.float64).flatten().tolist()
+        numbers = _numbers(stated)
         usable = len(numbers) == 1 and math.isfinite(numbers[0]) and numbers[0] > 0
         if not usable and rate is None:
-            raise UserError(f"{request.path}: its learning rate is {numbers[:2]}: pass a positive one, --lr")
+            said = ", ".join(map(str, numbers[:2])) or f"a {type(stated).__name__}"
+            raise UserError(f"{request.path}: its learning rate is {said}: pass a positive one, --lr")
         if usable and rate is not None and not math.isclose(rate, numbers[0], rel_tol=1e-6):
             raise UserError(
                 f"{request.path} states the learning rate {numbers[0]:g}: leave out --lr {rate:g}"
@@ -115,6 +151,15 @@ def learned_rate(request: ImportRequest, stated: Any = None, *, required: bool =
             f"{request.path}: {request.format} files do not hold the learned rate of a student: pass --lr"
         )
     return None if rate is None else torch.tensor(rate)
+
+
+def _numbers(value: Any) -> list[float]:
+    """The numbers of a tensor, an array, a list, or a number itself; none of anything else."""
+    try:
+        numbers: list[float] = torch.as_tensor(value, dtype=torch.float64).flatten().tolist()
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        return []
+    return numbers
 
 
 def check_finite(path: Path, numbers: Tensor) -> None:

@@ -9,11 +9,12 @@ import torch
 
 from bench.core.distilled import load_distilled
 from bench.core.errors import UserError
+from bench.core.words import listed
 from bench.data.dataset import Dataset
 from bench.interop.importers import pixel_space, safe_load
 from bench.interop.importers.arrays import plain_set
 from bench.interop.importers.pixel_space import PREPROCESS_KEY
-from bench.interop.importers.request import Imported, ImportRequest, finish_import, learned_rate
+from bench.interop.importers.request import Imported, ImportRequest, decode_all, finish_import, learned_rate
 
 IMAGE_NAMES = ("images", "image", "data", "x")
 LABEL_NAMES = ("labels", "label", "targets", "target", "y")
@@ -103,7 +104,7 @@ def read_plain(request: ImportRequest, dataset: Dataset) -> list[Imported]:
     missing = [names[0] for names in (IMAGE_NAMES, LABEL_NAMES) if not any(name in held for name in names)]
     if missing:
         raise UserError(
-            f"{path} has no {' and no '.join(missing)} (it has {_keys(held)}): pass the right --format"
+            f"{path} has no {' and no '.join(missing)} (it has {listed(held)}): pass the right --format"
         )
     images, labels = (
         next(held[name] for name in names if name in held) for names in (IMAGE_NAMES, LABEL_NAMES)
@@ -144,10 +145,6 @@ def _held(path: Path) -> tuple[dict[str, Any], list[Path]]:
     return {"images": value} | {n: safe_load.load_torch(f) for n, f in parts.items()}, [path, *parts.values()]
 
 
-def _keys(held: dict[str, Any]) -> str:
-    return ", ".join(map(str, list(held)[:8])) or "nothing"
-
-
 def read_ddbench(request: ImportRequest, dataset: Dataset) -> list[Imported]:
     """An artifact of ddbench, which contains its preprocessing."""
     if request.space or request.lr is not None:
@@ -156,8 +153,7 @@ def read_ddbench(request: ImportRequest, dataset: Dataset) -> list[Imported]:
         )
     path = file_of(request.path, "data.safetensors")
     distilled = load_distilled(path)
-    with torch.no_grad():
-        _, targets = distilled.decode()
+    _, targets = decode_all(path, distilled)
     classes = targets.shape[1] if targets.dim() == 2 else int(targets.max()) + 1
     if classes != dataset.n_classes:
         raise UserError(

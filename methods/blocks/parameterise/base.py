@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from bench.core import timing
 from bench.core.distilled import DistilledDataset
-from bench.core.errors import UserError
+from bench.core.errors import OverBudget
 from bench.core.method import Problem
 from bench.core.preprocess import Preprocess
 from bench.core.registry import choose
@@ -20,6 +20,7 @@ LABEL_KINDS = (
     "class",
     "image",
 )  # given by an image's position; or learned, for each class or for each image
+MOST_IMAGES = 2**24  # that a set decodes to: a dozen times ImageNet
 LABEL_CONFIDENCE = 0.9  # initial probability of the true class in a learned target
 
 
@@ -59,6 +60,8 @@ class Balanced(DistilledDataset):
         inner_momentum: Tensor | None = None,
     ) -> None:
         super().__init__(preprocess)
+        if n_classes < 1 or not 0 <= n_classes * per_class <= MOST_IMAGES:
+            raise ValueError(f"{n_classes} classes of {per_class} images are no set")
         self.n_classes, self.per_class = n_classes, per_class
         sizes = (n_classes, n_classes * per_class)
         if label_logits is not None and (len(label_logits) not in sizes or label_logits.dim() != 2):
@@ -137,6 +140,13 @@ def first_logits(labels: str, n_classes: int, per_class: int) -> Tensor | None:
     return certain if labels == "class" else certain.repeat_interleave(per_class, 0)
 
 
+def rows_per_class(rows: Tensor, n_classes: int) -> int:
+    """How many of the rows [n_classes * n,...] each class has. Raises ValueError if they are not as many."""
+    if n_classes < 1 or len(rows) == 0 or len(rows) % n_classes:
+        raise ValueError(f"{len(rows)} images are not as many for each of {n_classes} classes")
+    return len(rows) // n_classes
+
+
 def most_within(budget: int, floats: Callable[[int], int]) -> int:
     """The largest n >= 1 whose floats(n), which increases with n, is within the budget; 0 if none is."""
     return bisect.bisect_right(range(1, budget + 1), budget, key=floats)
@@ -159,7 +169,7 @@ def images_within(problem: Problem, labels: str, floats: Callable[[int], int], b
     """
     n = most_within(problem.budget, floats)
     if n < 1:
-        raise UserError(
+        raise OverBudget(
             f"{labels} labels{beside} leave no room for one image per class in {problem.budget:,} floats: "
             f"raise ipc above {problem.ipc}" + ("" if labels == "hard" else ", or take hard labels")
         )
