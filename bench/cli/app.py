@@ -12,13 +12,15 @@ from typer.core import TyperGroup
 from bench.cli import artifacts, compare, init, interop, listing, profile, report, submit, sweeps
 from bench.cli.console import out
 from bench.core.errors import UserError
+from bench.core.signals import stop_on_signals
 
 
 @contextlib.contextmanager
 def _one_line_errors() -> Iterator[None]:
-    """A UserError ends in its message and exit code 2, and Ctrl-C in one word and exit code 130."""
+    """A UserError ends in its message and exit code 2, Ctrl-C and SIGTERM in one word and exit code 130."""
     try:
-        yield
+        with stop_on_signals():
+            yield
     except UserError as error:
         Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
         raise SystemExit(2) from None

@@ -1,6 +1,5 @@
 """Commands that look into a result folder: ls, show, recall."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +7,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from bench.cli.console import out, print_rows
+from bench.cli.console import left_out, out, print_rows
 from bench.cli.options import (
     ArchitectureOption,
     KeyArgument,
@@ -23,7 +22,8 @@ from bench.core.words import count
 
 def ls_command(directory: ResultsArgument) -> None:
     """List the records of a result folder by id, with what they are of; then the sets without a record."""
-    rows = [*list_records(directory), *list_artifacts(directory)]
+    records = list_records(directory)
+    rows = [*records, *list_artifacts(directory, {key for key, *_ in records})]
     if not rows:
         raise UserError(f"neither records nor artifacts in {directory}: name a result folder")
     table = Table(box=None, pad_edge=False)
@@ -61,7 +61,7 @@ def list_records(directory: Path) -> list[Listed]:
         return []
     frame, problems = load_frame(directory)
     for problem in problems:
-        out.print(f"left out: {problem}", style="red", highlight=False, markup=False, soft_wrap=True)
+        left_out(problem)
     order = ["method", "dataset", "ipc", "distill_arch", "seed", "eval_arch", "protocol"]
     return [
         (
@@ -79,17 +79,22 @@ def list_records(directory: Path) -> list[Listed]:
     ]
 
 
-def list_artifacts(directory: Path) -> list[Listed]:
+def list_artifacts(directory: Path, scored: set[str]) -> list[Listed]:
     """A row for each distilled set that no record is of."""
-    scored = {json.loads(path.read_text())["artifact"] for path in (directory / "records").glob("[!.]*.json")}
+    from bench.records.artifact import read_meta, read_set_meta
+
     found: list[Listed] = []
-    for path in sorted((directory / "artifacts").glob("[!.]*/meta.json")):
-        meta = json.loads(path.read_text())
-        if meta["kind"] == "distill" and path.parent.name not in scored:
-            made, spec = meta["identity"], meta["dataset_spec"]
-            ipc, seed = str(made["ipc"] or "all"), str(made["seed"])
-            where = (made["method"], spec["label"], ipc, made["architecture"], seed)
-            found.append((path.parent.name, *where, "", "", ""))
+    for path in sorted((directory / "artifacts").glob("[!.]*")):
+        try:
+            if path.name in scored or read_meta(path).get("kind") != "distill":
+                continue
+            meta = read_set_meta(path)
+        except ValueError as error:
+            left_out(f"artifacts/{path.name} {error}; `ddbench run` makes it again")
+            continue
+        made, data = meta["identity"], str(meta.get("dataset_spec", {}).get("label", ""))
+        where = (made["method"], data, str(made["ipc"] or "all"), made["architecture"], str(made["seed"]))
+        found.append((path.name, *where, "", "", ""))
     return found
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from bench.cli.console import out
+from bench.cli.console import left_out, out
 
 
 def compare_command(
@@ -30,7 +30,5 @@ def compare_command(
         out.print(regression.tally_moved(table), highlight=False, markup=False, soft_wrap=True)
     for folder, problems in ((a, left), (b, right)):
         for problem in problems:
-            out.print(
-                f"left out: {folder}/{problem}", style="red", highlight=False, markup=False, soft_wrap=True
-            )
+            left_out(f"{folder}/{problem}")
     raise typer.Exit(1 if comparing.any_regressed(table) else 2 if left or right else 0)

@@ -10,6 +10,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
+from bench.core.errors import UserError
 from bench.core.words import count
 
 if TYPE_CHECKING:  # torch takes two seconds to import
@@ -44,6 +45,11 @@ def _print_lines(table: Table) -> None:
         print("  ".join(padded).rstrip())
 
 
+def left_out(problem: str) -> None:
+    """A line on what cannot be used, and why."""
+    out.print(f"left out: {problem}", style="red", highlight=False, markup=False, soft_wrap=True)
+
+
 def write_report(*directories: Path, to: Path | None = None) -> "Report":
     """Tables in the terminal, what was written, and the records that were left out."""
     from bench.reporting.build import build_report, print_tables
@@ -51,7 +57,7 @@ def write_report(*directories: Path, to: Path | None = None) -> "Report":
     built = build_report(*directories, out=to)
     print_tables(built, out)
     for problem in built.problems:
-        out.print(f"left out: {problem}", style="red", highlight=False, markup=False, soft_wrap=True)
+        left_out(problem)
     for line in built.undrawn:
         out.print(f"not drawn: {line}", highlight=False, markup=False, soft_wrap=True)
     for line in _written(built.written):
@@ -79,13 +85,18 @@ def finish_run(session: "Session", outcome: "Outcome", limit: int | None) -> Non
         text = f"\nStopped. Finished jobs are kept; the same command goes on:\n  {_command()}"
         out.print(text, highlight=False, markup=False, soft_wrap=True)
         raise typer.Exit(130)
+    failed = bool(outcome.failed)
     if session.has_records():
-        write_report(session.store.root)
+        try:
+            write_report(session.store.root)
+        except UserError as error:  # what the jobs did is told all the same
+            out.print(f"no report: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+            failed = True
     for line in session.summary(outcome, limit):
         out.print(line, highlight=False, soft_wrap=True, markup=False)
-    if not outcome.failed:
+    if not failed:
         say_next(f"report {_short(session.store.root)} --html", f"ls {_short(session.store.root)}")
-    raise typer.Exit(1 if outcome.failed else 0)
+    raise typer.Exit(1 if failed else 0)
 
 
 def say_next(*commands: str) -> None:

@@ -18,6 +18,7 @@ from bench.cli.options import (
     StudentsOption,
 )
 from bench.core.errors import UserError
+from bench.core.io import check_writable
 from bench.core.words import true_minus
 
 if TYPE_CHECKING:  # as in cli: torch takes two seconds to import
@@ -95,6 +96,7 @@ def evaluate_command(
     from bench.interop.external import NamedDataset, adopt_sets, evaluation_specs, external_session
 
     request, needs = _request(file, form, space, factor, downsample, lr), _needs(cpus, gpus)
+    check_writable(out_dir, "choose another with --out")
     source = NamedDataset.open(dataset)
     # before anything is written
     specs = evaluation_specs(source, architectures.split(","), protocols.split(","), students)
@@ -121,6 +123,7 @@ def import_command(
     from bench.interop.external import NamedDataset, adopt_sets
 
     request, store = _request(file, form, space, factor, downsample, lr), Store(out_dir.resolve())
+    check_writable(store.root, "choose another with --out")
     adopted = adopt_sets(store, request, NamedDataset.open(dataset), name)
     _tell(adopted)
     for one in adopted:

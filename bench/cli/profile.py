@@ -45,7 +45,6 @@ def profile_command(
         load_plugin(path)
     # before torch is loaded: its tracer writes to stderr, errors for want of a GPU among them
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
-    from bench.execution.inline import stop_on_signals
     from bench.execution.store import Store
     from bench.planning.sweep import read_override
     from bench.reporting.tables.render import print_table
@@ -58,7 +57,7 @@ def profile_command(
     asked = CheckedRequest.check(request)
     stores = [Store(path.parent) for path in sorted(Path("results").glob("*/artifacts"))]
     target = (out_dir or PROFILE_FOLDER / f"{method}-{asked.source.data.label}-ipc{ipc}").resolve()
-    with stop_on_signals(), workplace(target) as work, Console(stderr=True).status("starting") as status:
+    with workplace(target) as work, Console(stderr=True).status("starting") as status:
         found = Profiler(request, asked, stores, status.update).run(work / TRACE)
         written = write_profile(found, work, target)
     for table in profile_tables(found):

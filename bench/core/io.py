@@ -1,7 +1,9 @@
 """Files: written whole or not at all; those that others made are read without a wait and within bounds."""
 
 import contextlib
+import errno
 import os
+import re
 import shutil
 import socket
 import stat
@@ -17,6 +19,10 @@ from pydantic_core import from_json
 from bench.core.errors import UserError
 
 _DAY = 86400  # seconds
+_NOT_WRITABLE = {  # errors that say so
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG),
+}
 MOST_BYTES = 2**24  # of a JSON file; records take kilobytes, and a thousand classes less than a megabyte
 
 
@@ -59,17 +65,46 @@ def sync(path: Path) -> None:
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path; if the block ends without an error, flush it and rename it to `path`.
 
-    It is alone in a folder, because safetensors writes to a name of its own beside it.
+    It is alone in a folder, because safetensors writes to a name of its own beside it. Raises UserError as
+    `writing` does.
     """
     folder = path.with_name(temporary(path.name))
-    folder.mkdir(parents=True, exist_ok=True)
     unfinished = folder / path.name
     try:
-        yield unfinished
-        sync(unfinished)
-        os.replace(unfinished, path)
+        with writing(path):
+            folder.mkdir(parents=True, exist_ok=True)
+            yield unfinished
+            sync(unfinished)
+            os.replace(unfinished, path)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say in a line that `path` cannot be written, when that is why the block ends.
+
+    Raises:
+        UserError: the disk is full, the folder is read-only, or the like.
+    """
+    try:
+        yield
+    except Exception as error:
+        number = _error_number(error)
+        if number not in _NOT_WRITABLE:
+            raise
+        room = number in (errno.ENOSPC, errno.EDQUOT)
+        mend = "make room, and run the same command again" if room else "choose another folder"
+        raise UserError(f"{path}: cannot be written: {os.strerror(number)}; {mend}") from error
+
+
+def _error_number(error: Exception) -> int | None:
+    """The system's number; safetensors has it in its message, torch raises an error of its own after it."""
+    for one in (error, error.__context__ if isinstance(error, RuntimeError) else None):
+        if isinstance(one, OSError):
+            return one.errno
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return int(found[1]) if found else None
 
 
 def write_atomic(path: Path, text: str) -> Path:

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bench.core import timing
-from bench.core.errors import UserError
+from bench.core.errors import UserError, first_line
 from bench.core.io import write_atomic
 from bench.core.loop import Diverged, Loop
 from bench.core.method import Problem
@@ -95,9 +95,13 @@ def run_job(job: Job, context: JobContext) -> dict[str, Any]:
     except (Exception, SystemExit) as failure:  # what a method raises fails its own job only; the log has it
         kind = "" if isinstance(failure, UserError) else f"{type(failure).__name__}: "
         error = f"{kind}{failure}".splitlines()[0]
-        write_atomic(log, f"{job.label}\n{job.key}\n\n{traceback.format_exc()}")
+        try:
+            write_atomic(log, f"{job.label}\n{job.key}\n\n{traceback.format_exc()}")
+        except (OSError, UserError) as unwritten:  # the fault is told, with or without its log
+            error = f"{error} (without a log: {first_line(unwritten)})"
     else:
-        log.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            log.unlink(missing_ok=True)
     _jobs_run += 1
     return {"ok": error is None, "error": error, "seconds": time.perf_counter() - start}
 

@@ -1,7 +1,6 @@
 """What finished jobs cost: read from result folders and profiles."""
 
 import contextlib
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,9 +8,11 @@ from typing import Any
 import torch
 
 from bench.core import timing
-from bench.execution.store import META, Store
+from bench.core.io import read_json
+from bench.execution.store import Store
 from bench.planning.estimate import Estimator
 from bench.planning.sweep import Resources
+from bench.records.artifact import META
 from bench.records.schema import load_record
 
 Device = tuple[str | None, int, float]  # name (None: not known), cpus, gpus of a job
@@ -44,7 +45,8 @@ def learn_costs(
 
     for store in stores:
         for path in sorted(store.artifacts.glob(f"[!.]*/{META}")):
-            with contextlib.suppress(ValueError):  # damaged: `run` names it; an estimate can do without
+            # damaged: `run` names it; an estimate can do without
+            with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
                 if alike((meta := store.meta(path.parent.name))["cost"]):
                     costs.learn_artifact(path.parent.name, meta)
         for path in sorted(store.records.glob("*.json")):
@@ -53,5 +55,5 @@ def learn_costs(
                     costs.learn_record(record)
     for path in sorted(profiles.glob("*/profile.json")):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-            if alike(profile := json.loads(path.read_text())):
+            if alike(profile := read_json(path)):
                 costs.learn_profile(profile, labels)

@@ -16,7 +16,7 @@ from typing import Any
 from bench.core.errors import UserError
 from bench.core.io import temporary
 from bench.core.registry import plugin_environment
-from bench.execution.inline import stop_on_signals
+from bench.core.signals import stop_on_signals
 from bench.execution.jobs import JobContext, run_job
 from bench.execution.progress import Progress
 from bench.execution.queue import Outcome, ReadyQueue, finish_job

@@ -13,10 +13,11 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from bench.core.errors import UserError
+from bench.core.signals import stop_on_signals
 from bench.core.words import count, duration
 from bench.data.cache import prepare_dataset, read_dataset
 from bench.data.spec import DatasetSpec
-from bench.execution.inline import run_inline, stop_on_signals
+from bench.execution.inline import run_inline
 from bench.execution.jobs import JobContext
 from bench.execution.past_costs import device_of, learn_costs
 from bench.execution.progress import Progress

@@ -9,15 +9,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic_core import from_json
-
 from bench.core.errors import UserError
-from bench.core.io import remove_leftovers, sync, temporary, write_atomic
+from bench.core.io import read_json, remove_leftovers, sync, temporary, write_atomic, writing
 from bench.core.loop import CHECKPOINT, PROGRESS
+from bench.core.words import plain_text
+from bench.records.artifact import META, STORE_SCHEMA, read_meta, read_set_meta
 from bench.records.schema import Record, content_digest, load_record
 
-STORE_SCHEMA = 1
-META, WEIGHTS = "meta.json", "data.safetensors"
+WEIGHTS = "data.safetensors"
 
 
 def _sha256(path: Path) -> str:
@@ -56,6 +55,10 @@ class Store:
 
         Publishing a key that is there already changes nothing: the content is the same by construction.
         """
+        with writing(self.artifact(key)):
+            self._publish(key, meta, write)
+
+    def _publish(self, key: str, meta: Mapping[str, Any], write: Callable[[Path], None]) -> None:
         self.artifacts.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(dir=self.artifacts, prefix=temporary(key)))
         try:
@@ -67,7 +70,8 @@ class Store:
             checksums = {p.name: _sha256(p) for p in files}
             content = {"schema": STORE_SCHEMA, **meta, "files": checksums}
             content["sha256"] = content_digest(content)
-            write_atomic(folder / META, json.dumps(content, indent=1))
+            (folder / META).write_text(json.dumps(content, indent=1))
+            sync(folder / META)
             folder.chmod(0o755)
             sync(folder)
             try:
@@ -82,25 +86,16 @@ class Store:
 
     def meta(self, key: str) -> dict[str, Any]:
         """The meta.json of an artifact. Raises ValueError with the reason when it is damaged."""
-        try:
-            meta: dict[str, Any] = json.loads((self.artifact(key) / META).read_text())
-            schema, _, checksum = meta["schema"], meta["files"], meta.pop("sha256", None)
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError):
-            raise ValueError("has no readable meta.json") from None
-        if schema != STORE_SCHEMA:
-            raise ValueError(f"has store schema {schema}, this ddbench writes {STORE_SCHEMA}")
-        if content_digest(meta) != checksum:
-            raise ValueError("does not match the checksum of meta.json")
-        return meta
+        return read_meta(self.artifact(key))
 
     def verify(self, key: str) -> None:
         """Raises ValueError with the reason when the artifact is not whole."""
         for name, checksum in self.meta(key)["files"].items():
             path = self.artifact(key) / name
-            if not path.is_file():
-                raise ValueError(f"lacks {name}")
+            if Path(name).name != name or not path.is_file():
+                raise ValueError(f"lacks {plain_text(name)}")
             if _sha256(path) != checksum:
-                raise ValueError(f"does not match the checksum of {name}")
+                raise ValueError(f"does not match the checksum of {plain_text(name)}")
 
     def load_record(self, key: str) -> Record:
         """Read a record. Raises ValueError with the reason when it is damaged."""
@@ -109,7 +104,7 @@ class Store:
     def versions(self, kind: str, key: str) -> dict[str, str]:
         """What a finished job says that it was made by; empty where it says nothing."""
         path = self.record(key) if kind == "evaluate" else self.artifact(key) / META
-        found: dict[str, str] = from_json(path.read_bytes()).get("versions", {})
+        found: dict[str, str] = read_json(path).get("versions", {})
         return found
 
     def state(self, kind: str, key: str) -> str | None:
@@ -128,10 +123,11 @@ class Store:
 
     def discard(self, kind: str, key: str) -> None:
         """Remove what is damaged, so that the job can run again."""
-        if kind == "evaluate":
-            self.record(key).unlink(missing_ok=True)
+        path = self.record(key) if kind == "evaluate" else self.artifact(key)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
         else:
-            shutil.rmtree(self.artifact(key), ignore_errors=True)
+            path.unlink(missing_ok=True)
 
     def adopt(self, kind: str, key: str, lender: "Store") -> None:
         """Copy a finished job of another result folder: the same key is the same result everywhere."""
@@ -173,12 +169,11 @@ def verified_meta(store: Store, key: str) -> dict[str, Any]:
     """The meta.json of a distilled set. Raises UserError if the artifact is damaged, or of another kind."""
     try:
         store.verify(key)
+        if (kind := store.meta(key).get("kind")) == "distill":
+            return read_set_meta(store.artifact(key))
     except ValueError as error:
         raise UserError(f"{store.artifact(key)} {error}; `ddbench run` makes it again") from None
-    meta = store.meta(key)
-    if meta["kind"] != "distill":
-        raise UserError(f"{key} is a {meta['kind']} artifact ({meta['label']}): it holds no images")
-    return meta
+    raise UserError(f"{key} is a {kind} artifact: it holds no images")
 
 
 def _copy_files(source: Path, target: Path) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bench.core.distilled import DistilledDataset
 from bench.core.errors import UserError
-from bench.core.io import replacing, sync, temporary
+from bench.core.io import check_writable, replacing, sync, temporary, writing
 from bench.core.registry import choose
 
 EXPORT_FORMATS = {
@@ -55,6 +55,7 @@ def export_set(distilled: DistilledDataset, classes: Sequence[str], target: Path
         raise UserError(f"{target}: the file of the format {format} must end in {ending}")
     if target.exists():
         raise UserError(f"{target} is there already: remove it, or give another name")
+    check_writable(target.parent, "choose another place with --to")
     images, labels = (t.detach().cpu().contiguous() for t in distilled.decode())
     rate = getattr(distilled, "inner_lr", None)
     lr = {} if rate is None else {"lr": rate.detach().cpu().clone()}
@@ -118,11 +119,12 @@ def _folder(target: Path, parts: dict[str, Any], write: Callable[[Path, Any], ob
     """Write each part under its name into a folder, which is renamed to `target` when it is complete."""
     unfinished = target.with_name(temporary(target.name))
     try:
-        for name, value in parts.items():
-            (unfinished / name).parent.mkdir(parents=True, exist_ok=True)
-            write(unfinished / name, value)
-            sync(unfinished / name)
-        unfinished.rename(target)
+        with writing(target):
+            for name, value in parts.items():
+                (unfinished / name).parent.mkdir(parents=True, exist_ok=True)
+                write(unfinished / name, value)
+                sync(unfinished / name)
+            unfinished.rename(target)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return [target / name for name in parts]

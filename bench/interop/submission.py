@@ -361,7 +361,7 @@ def _complaints(records: Sequence[Record], complaint: Callable[[Record], str | N
 def _guarded(complaint: Callable[[Record], str | None], record: Record) -> str | None:
     try:
         return complaint(record)
-    except (LookupError, TypeError, ValueError) as error:  # from a meta.json made by hand
+    except (LookupError, TypeError, ValueError, AttributeError) as error:  # from a meta.json made by hand
         return f"artifacts/{record.artifact}: {first_line(error)}"
 
 

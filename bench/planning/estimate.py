@@ -1,6 +1,7 @@
 """What the jobs of a plan will cost, from what jobs of the same group have cost."""
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
@@ -156,7 +157,7 @@ class Estimator:
         """Note what an artifact has cost, from its meta.json; only those that others resemble count."""
         kind, cost = meta["kind"], meta["cost"]
         seconds = cost.get(f"{kind}_s")
-        if key in self._known or seconds is None:
+        if key in self._known or not isinstance(seconds, float | int) or not math.isfinite(seconds):
             return
         if kind == "prepare":
             sort = prepare_sort(meta["identity"], meta["inputs"])

@@ -161,6 +161,8 @@ def _read(directory: Path, keys: list[str]) -> tuple[pa.Table, list[str]]:
 
 def _compacted(path: Path) -> pa.Table:
     """The cached table; an empty one if the file is missing, damaged or of another version."""
+    if not path.is_file():  # nothing, or a pipe that somebody left there
+        return PARQUET_SCHEMA.empty_table()
     try:
         table = pq.read_table(path, page_checksum_verification=True)
     except (OSError, ValueError, pa.ArrowException):
@@ -181,5 +183,5 @@ def _in_order(table: pa.Table, files: dict[str, Stamp]) -> pa.Table:
 
 def _store(table: pa.Table, path: Path) -> None:
     """Write the cache; a folder that cannot be written to has none."""
-    with contextlib.suppress(OSError), replacing(path) as unfinished:
+    with contextlib.suppress(OSError, UserError), replacing(path) as unfinished:
         pq.write_table(table, unfinished, write_page_checksum=True)

@@ -2,59 +2,65 @@
 
 import hashlib
 import json
-import math
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-from pydantic_core import from_json
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from bench.core.io import read_json
+from bench.core.words import plain_text
 
 RECORD_SCHEMA: Final = 2
 ANY_ARCHITECTURE: Final = "any"  # the distillation architecture of a method that uses none
 EXTERNAL_HYPERPARAMETERS: Final = {"format", "sha256"}  # those of a set distilled elsewhere
 _CANONICAL = json.JSONEncoder(sort_keys=True)
+# Each with all of its bounds: of two `ge`, one here and one at a field, a single one would count.
 Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]  # fits into int64, the type of a column
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Real = Annotated[float, Field(ge=-1e12, le=1e12)]  # sums and squares stay finite
+Amount = Annotated[float, Field(ge=0, le=1e12)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Name = Annotated[str, Field(max_length=255, pattern=r"^\P{Cc}*$")]  # on one line of a table or plot
+FolderName = Annotated[str, Field(max_length=255, pattern=r"^[^/.\p{Cc}][^/\p{Cc}]*$")]
 LrFrom = Literal["protocol", "artifact", "holdout"]
 Phase = Literal["prepare", "teacher", "distill", "tune", "evaluate"]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Storage(_Part):
     """The size of the distilled set: all that is stored, except labels that are implied by position."""
 
-    floats: Whole = Field(ge=0)
-    bytes: Whole = Field(ge=0)  # floats at fp32
+    floats: Count
+    bytes: Count  # floats at fp32
     # of images that are kept, and were scored, at one byte a value; None: they are floats
-    bytes_uint8: Whole | None = Field(default=None, ge=0)
-    ipc_equivalent: float = Field(ge=0)  # floats / (classes x C x H x W)
+    bytes_uint8: Count | None = None
+    ipc_equivalent: Amount  # floats / (classes x C x H x W)
     within_budget: bool
     exempt: bool  # not distilled (the whole training set), so that no budget applies
-    transform_floats: Whole = Field(
-        default=0, ge=0
-    )  # of the whitening, which belongs to the data and not to the budget
+    transform_floats: Count = 0  # of the whitening, which belongs to the data and not to the budget
     # of the network that labels what students are trained on, no part of the budget; 0: the protocol has none
-    teacher_bytes: Whole = Field(ge=0)
+    teacher_bytes: Count
 
 
 class Cost(_Part):
     """Measured costs: seconds of wall-clock time, synchronised with the device, and peak memory in bytes."""
 
-    prepare_s: float = Field(ge=0)  # of all prerequisites, charged in full to every record that uses them
-    prerequisites_s: dict[str, float]  # the same by role
-    teacher_s: float = Field(ge=0)  # 0: the protocol has none
-    distill_s: float | None = Field(ge=0)  # the method's own; None: distilled elsewhere, not measured
+    prepare_s: Amount  # of all prerequisites, charged in full to every record that uses them
+    prerequisites_s: dict[Name, Amount]  # the same by role
+    teacher_s: Amount  # 0: the protocol has none
+    distill_s: Amount | None  # the method's own; None: distilled elsewhere, not measured
     # of reports, snapshots and checkpoints while it was distilled; None: distilled elsewhere
-    bookkeeping_s: float | None = Field(ge=0)
-    tune_s: float = Field(ge=0)  # of choosing a learning rate; 0: the protocol has one
-    evaluate_s: float = Field(ge=0)
-    peak_memory_bytes: Whole = Field(ge=0)  # the largest of the phases
-    peak_memory: dict[str, int]  # by phase
-    device: str
+    bookkeeping_s: Amount | None
+    tune_s: Amount  # of choosing a learning rate; 0: the protocol has one
+    evaluate_s: Amount
+    peak_memory_bytes: Count  # the largest of the phases
+    peak_memory: dict[Name, Count]  # by phase
+    device: Name
     cpus: Whole
-    gpus: float
+    gpus: Real
     exclusive: bool  # the job had its device to itself
     warm: bool  # the process of the evaluation had run a job before
     cold: list[Phase]  # phases whose process had run no job before
@@ -64,14 +70,14 @@ class StudentTraining(_Part):
     """How the students were trained, with all choices resolved."""
 
     steps: Whole = Field(gt=0)  # of the optimiser
-    lr: float = Field(gt=0)
+    lr: Real = Field(gt=0)
     lr_from: LrFrom  # where lr comes from; artifact: the set stores it
-    holdout_scores: dict[str, float] | None  # learning rate -> accuracy on a hold-out of the training set
+    holdout_scores: dict[Name, Fraction] | None  # learning rate -> accuracy on a hold-out of the training set
     labels: Literal["stored", "hard", "teacher"]
     soft: bool  # the labels were probabilities
-    augment: str
-    cutmix: float
-    preprocess: str  # normalise, paper, or zca (KIND)
+    augment: Name
+    cutmix: Real
+    preprocess: Name  # normalise, paper, or zca (KIND)
 
 
 class CurvePoint(_Part):
@@ -79,7 +85,7 @@ class CurvePoint(_Part):
 
     fraction: float = Field(gt=0, lt=1)
     step: Whole = Field(gt=0)
-    accuracies: list[float]  # between 0 and 1, one per student
+    accuracies: list[Fraction]  # one per student
 
 
 class Snapshot(_Part):
@@ -87,18 +93,18 @@ class Snapshot(_Part):
 
     fraction: float = Field(gt=0, le=1)
     step: Whole = Field(gt=0)  # of the distillation
-    seconds: float = Field(ge=0)  # of the distillation so far, without its prerequisites
-    accuracies: list[float]  # between 0 and 1, one per student
+    seconds: Amount  # of the distillation so far, without its prerequisites
+    accuracies: list[Fraction]  # one per student
 
 
 class Metrics(_Part):
     """Further metrics of the same predictions."""
 
-    class_accuracies: list[list[float | None]]  # per student and class; None: no test images
-    calibration_errors: list[float | None]  # expected calibration error per student, 15 bins; None: diverged
+    class_accuracies: list[list[Fraction | None]]  # per student and class; None: no test images
+    calibration_errors: list[Real | None]  # expected calibration error per student, 15 bins; None: diverged
     # share of equal predictions, mean over pairs of students that did not diverge; None: fewer than two
-    agreement: float | None
-    diverged: Whole = Field(ge=0)  # students with logits that are not finite
+    agreement: Real | None
+    diverged: Count  # students with logits that are not finite
     curve: list[CurvePoint]
     snapshots: list[Snapshot] | None  # the last one is the final set; None: not requested
 
@@ -108,33 +114,26 @@ class Record(_Part):
 
     schema_version: Literal[2] = RECORD_SCHEMA
     key: str  # of the evaluation job; also the file's name
-    artifact: str  # key of the distilled set
-    method: str
+    artifact: FolderName  # key of the distilled set
+    method: Name
     method_version: Whole
     hyperparameters: dict[str, Any]
-    dataset: str
-    dataset_fingerprint: str
+    dataset: Name
+    dataset_fingerprint: Name
     image_shape: tuple[Whole, Whole, Whole]
     n_classes: Whole
-    ipc: Whole | None  # None: the whole training set
-    distill_arch: str  # "any" where the method uses no network
-    eval_arch: str
-    protocol: str
+    ipc: Annotated[int, Field(ge=0, lt=2**53)] | None  # None: the whole training set
+    distill_arch: Name  # "any" where the method uses no network
+    eval_arch: Name
+    protocol: Name
     protocol_version: Whole
     seed: Whole
-    accuracies: list[float] = Field(min_length=1)  # between 0 and 1, one per student
+    accuracies: list[Fraction] = Field(min_length=1)  # one per student
     metrics: Metrics
     training: StudentTraining
     storage: Storage
     cost: Cost
     versions: dict[str, str]
-
-    @field_validator("accuracies")
-    @classmethod
-    def _fractions(cls, values: list[float]) -> list[float]:
-        if not all(math.isfinite(v) and 0 <= v <= 1 for v in values):
-            raise ValueError("accuracies are fractions between 0 and 1")
-        return values
 
 
 def content_digest(content: dict[str, Any]) -> str:
@@ -160,23 +159,24 @@ def load_record(path: Path) -> Record:
             a sentence that begins with the file's name. OlderSchemaError for an older schema.
     """
     try:
-        content = from_json(path.read_bytes())  # several times as fast as json.loads
+        content = read_json(path)
         checksum, schema = content.pop("sha256"), content.get("schema_version")
         if isinstance(schema, int) and schema < RECORD_SCHEMA:
-            raise OlderSchemaError(f"was written by an older schema ({schema}, now {RECORD_SCHEMA})")
+            raise OlderSchemaError(
+                f"was written by an older schema ({plain_text(str(schema))}, now {RECORD_SCHEMA})"
+            )
         record = Record.model_validate(content)
+        digest = content_digest(content)
     except (KeyError, AttributeError, TypeError):
         raise ValueError("has no checksum") from None
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
+        where = plain_text(".".join(map(str, first["loc"])))
         raise ValueError(f"does not fit schema {RECORD_SCHEMA}: {where}: {first['msg']}") from None
-    except OlderSchemaError:
-        raise
-    except (OSError, ValueError):
-        raise ValueError("is not readable as JSON") from None
-    if content_digest(content) != checksum:
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from None
+    if digest != checksum:
         raise ValueError("does not match its checksum")
     if record.key != path.stem:
-        raise ValueError(f"holds the record {record.key}")
+        raise ValueError(f"holds the record {plain_text(record.key)}")
     return record

@@ -1,6 +1,5 @@
 """Build a report: tables and plots are a pure function of the records, and have the same bytes every time."""
 
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import pandas as pd
 from rich.console import Console
 
 from bench.core.errors import UserError
-from bench.core.io import write_atomic
+from bench.core.io import check_writable, write_atomic
 from bench.records.merge import merge_folders
 from bench.records.reader import uncollected
 from bench.reporting.images.section import pictures_section
@@ -105,7 +104,8 @@ def build_report(*directories: Path, out: Path | None = None) -> Report:
     to = out or directories[0]
     with uncollected():
         flat, problems = merge_folders(directories)
-        _check_writable(to)
+        for folder in (to / "tables", to / "plots"):
+            check_writable(folder, "choose another with --out")
         view = RecordsView(flat, directories)
         sections = make_sections(view)
         written = [path for section in sections for path in _write(section, to)]
@@ -157,7 +157,10 @@ def _draw(section: Section, directory: Path) -> tuple[list[Path], list[str]]:
         except style.TooMuchToDraw as error:
             undrawn.append(f"plots/{name}: {error}; a folder with a part of the records has them")
     for name, write in section.pictures.items():
-        written.append(write(directory / "plots" / f"{name}.png"))
+        try:
+            written.append(write(directory / "plots" / f"{name}.png"))
+        except UserError as error:
+            undrawn.append(f"plots/{error}")
     return written, undrawn
 
 
@@ -176,17 +179,6 @@ def _csv(table: pd.DataFrame) -> str:
         for name in table.select_dtypes("float64")
     }
     return table.assign(**digits).to_csv(index=False, float_format="%.6g", lineterminator="\n")
-
-
-def _check_writable(directory: Path) -> None:
-    try:
-        for folder in (directory / "tables", directory / "plots"):
-            folder.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise UserError(
-            f"{directory}: cannot be written: {error.strerror}; choose another with --out"
-        ) from None
 
 
 def print_tables(report: Report, console: Console) -> None:

@@ -13,12 +13,13 @@ from statistics import mean, stdev
 from typing import Any, Protocol, runtime_checkable
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from bench.core import random
 from bench.core.distilled import DistilledDataset, load_distilled
 from bench.core.errors import UserError
-from bench.core.io import write_atomic
+from bench.core.io import check_writable, write_atomic
 from bench.core.networks.architecture import parse_architecture
 from bench.core.preprocess import Preprocess
 from bench.core.sampling import ClassIndex, ClassSampler
@@ -30,6 +31,7 @@ from bench.evaluation.scoring import EvaluationSetting, train_and_score
 from bench.execution.provenance import versions
 from bench.execution.store import WEIGHTS, Store, verified_meta
 from bench.planning.protocols import load_protocol
+from bench.planning.yaml_schema import describe_faults, list_faults
 from bench.records.schema import content_digest
 
 RIDGE = 1e-3  # only stabilises the solution where bases are nearly equal
@@ -165,6 +167,7 @@ def recall_task(directory: Path, identity: str | None, question: RecallQuestion)
     architecture = parse_architecture(question.architecture)
     protocol = load_protocol(question.protocol, taught=False)
     store, key = _locate(directory, identity)
+    check_writable(store.root / "recall", "copy the result folder to where you may write")
     meta = verified_meta(store, key)
     whole, held = _data_of(meta)
     architecture.check(whole.image_shape)
@@ -213,7 +216,10 @@ def _data_of(meta: dict[str, Any]) -> tuple[Dataset, list[int]]:
         raise UserError(
             f"{meta['label']} does not say where its data are (an older ddbench): distill it again"
         )
-    spec = DatasetSpec.model_validate(meta["dataset_spec"])
+    try:
+        spec = DatasetSpec.model_validate(meta["dataset_spec"])
+    except ValidationError as error:
+        raise UserError(f"{meta['label']}: its data set: {describe_faults(list_faults(error))}") from None
     own = read_dataset(prepare_dataset(spec))
     if own.fingerprint != meta["identity"]["dataset"]:
         raise UserError(

@@ -293,7 +293,7 @@ def test_records_that_do_not_count(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe\xfa")
     with pytest.raises(ValueError, match="is not readable as JSON"):
         load_record(path)
-    with pytest.raises(ValueError, match="is not readable as JSON"):
+    with pytest.raises(ValueError, match="cannot be read: No such file"):
         load_record(tmp_path / "nothing.json")
 
 

@@ -68,6 +68,7 @@ def empty_plots() -> Any:
     """Plots of reports made inside are empty files: where only their names matter; pictures are drawn."""
 
     def touch(draw: object, stem: Path) -> list[Path]:
+        stem.parent.mkdir(parents=True, exist_ok=True)
         paths = [stem.with_suffix(f".{kind}") for kind in style.PLOT_FORMATS]
         for path in paths:
             path.touch()

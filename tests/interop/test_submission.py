@@ -11,8 +11,9 @@ import pytest
 from helpers.cli import Ended, ddbench, run_inline, sweep_file, without_plots
 from safetensors.torch import load_file, save_file
 
-from bench.execution.store import META, Store
+from bench.execution.store import Store
 from bench.interop.submission import tolerance
+from bench.records.artifact import META
 from bench.records.schema import content_digest, dump_record, load_record
 
 TWO: dict[str, Any] = {

@@ -137,13 +137,14 @@ def test_what_is_damaged_or_of_somebody_else_is_made_again(folder: Path, read: l
 def test_a_flipped_bit_is_noticed_or_harmless(folder: Path, read: list[str]) -> None:
     reader.load_frame(folder)
     path = folder / reader.PARQUET
-    content, known = path.read_bytes(), str(reader._compacted(path).to_pydict())
+    content, known = path.read_bytes(), reader._compacted(path)
     noticed = 0
     for place in range(0, len(content), 61):
         path.write_bytes(content[:place] + bytes([content[place] ^ 0x10]) + content[place + 1 :])
         table = reader._compacted(path)
         noticed += not len(table)
-        assert not len(table) or str(table.to_pydict()) == known
+        # a count of rows may be smaller: what is not there is read again
+        assert str(table.to_pydict()) == str(known.slice(0, len(table)).to_pydict())
     assert noticed > 100
 
 

@@ -50,10 +50,11 @@ def start(spec: DatasetSpec, cls: Any, **options: Any) -> tuple[Dataset, Distill
 def publish(store: Store, key: str, spec: DatasetSpec, cls: Any, **options: Any) -> None:
     """An initial state as the artifact of a distillation; with the principal directions it shows digits."""
     found, distilled = start(spec, cls, **options)
+    made = {"method": key, "hyperparameters": {}, "architecture": "any", "seed": 0}
     meta = {
         "kind": "distill",
         "label": f"{key} of {found.label}",
-        "identity": {"dataset": found.fingerprint, "ipc": IPC},
+        "identity": {"dataset": found.fingerprint, "ipc": IPC, **made},
         "dataset_spec": spec.model_dump(mode="json"),
         "classes": list(found.classes),
     }
@@ -312,6 +313,9 @@ def changed(results: Path, folder: Path, change: Change) -> Path:
             "no folder /nowhere",
         ),
         (lambda meta: meta.update(kind="prepare"), "it holds no images"),
+        (lambda meta: meta["dataset_spec"].update(classes=[{}]), "its data set: classes"),
+        (lambda meta: meta.update(dataset_spec="digits"), "has no usable dataset_spec in meta.json"),
+        (lambda meta: meta["identity"].pop("ipc"), "has no usable identity.ipc in meta.json"),
     ],
 )
 def test_data_that_are_not_there(results: Path, tmp_path: Path, change: Change, message: str) -> None:

@@ -2,7 +2,6 @@
 
 # ruff: noqa: RUF001  (a multiplication sign)
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any, cast
 import pandas as pd
 
 from bench.analysis.aggregate import deduplicate
+from bench.records.artifact import read_set_meta
 from bench.records.columns import Row
 from bench.records.naming import CELL
 from bench.records.to_sweep import reproducing_command, rows_by_sweep
@@ -151,13 +151,14 @@ def dataset_specs(found: Sequence[LeaderboardRow], folders: Sequence[Path]) -> d
     """The data set that each artifact was distilled from, by its key, for artifacts that still exist."""
     artifacts = {record["artifact"] for entry in found for record in entry.records}
     held = [folder / "artifacts" for folder in reversed(folders) if (folder / "artifacts").is_dir()]
-    known = ((key, _spec(folder / key / "meta.json")) for folder in held for key in artifacts)
+    known = ((key, _spec(folder / key)) for folder in held for key in artifacts)
     return {key: spec for key, spec in known if spec is not None}
 
 
-def _spec(path: Path) -> Mapping[str, Any] | None:
-    """None where the file is missing or damaged, or does not say."""
+def _spec(folder: Path) -> Mapping[str, Any] | None:
+    """None where the artifact is missing or damaged, or does not say."""
     try:
-        return cast(Mapping[str, Any], json.loads(path.read_text())["dataset_spec"])
-    except (OSError, ValueError, KeyError, TypeError):
+        found: dict[str, Any] = read_set_meta(folder).get("dataset_spec", {})
+    except ValueError:
         return None
+    return found if "name" in found else None

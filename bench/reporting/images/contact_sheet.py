@@ -2,7 +2,7 @@
 
 import math
 import textwrap
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,7 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from bench.core.errors import UserError, first_line
 from bench.core.io import replacing
+from bench.core.words import plain_text
 from bench.records.columns import Floats
 
 LEAST_SIDE = 48  # pixels on paper for the shorter side of an image: 8x8 digits stay visible
@@ -20,6 +22,7 @@ IMAGE_GAP = 4
 DPI = 100
 MARGIN = 8
 LEAST_TITLE, TITLE_LETTER = 40, 9.5  # characters of a line of the title, and pixels of one
+MOST_TITLE, MOST_NAME = 300, 60  # characters; names of classes are as long as those who made them liked
 SHORT = 5  # characters of a column's heading that fit above one image; longer ones are rotated
 SHEET_STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",
@@ -113,7 +116,13 @@ def _heads(axes: Axes, heads: list[str], pitch: float) -> float:
 
 
 def sheet_figure(sheet: Sheet) -> Figure:
-    """The sheet pixel for pixel; the text around it enlarges the picture when it is saved."""
+    """The sheet pixel for pixel; the text around it enlarges the picture when it is saved, so it is cut."""
+    sheet = replace(
+        sheet,
+        title=plain_text(sheet.title, MOST_TITLE),
+        names=[plain_text(name, MOST_NAME) for name in sheet.names],
+        heads=[plain_text(head, MOST_NAME) for head in sheet.heads],
+    )
     picture = sheet_canvas(sheet.images)
     height, width, _ = picture.shape
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
@@ -132,9 +141,16 @@ def sheet_figure(sheet: Sheet) -> Figure:
 
 
 def save_sheet(sheet: Sheet, path: Path) -> Path:
-    """Write a sheet as PNG, the same bytes for the same sheet; return the path."""
-    with rc_context(cast(Any, SHEET_STYLE)), replacing(path) as temporary:
-        sheet_figure(sheet).savefig(
-            temporary, format="png", bbox_inches="tight", pad_inches=0.1, metadata={"Software": None}
-        )
+    """Write a sheet as PNG, the same bytes for the same sheet; return the path.
+
+    Raises:
+        UserError: It has no picture: channels that are no colours, or more pixels than a picture can have.
+    """
+    try:
+        with rc_context(cast(Any, SHEET_STYLE)), replacing(path) as temporary:
+            sheet_figure(sheet).savefig(
+                temporary, format="png", bbox_inches="tight", pad_inches=0.1, metadata={"Software": None}
+            )
+    except ValueError as error:
+        raise UserError(f"{path.name} cannot be drawn: {first_line(error)}") from None
     return path

@@ -9,7 +9,9 @@ from typing import Any
 import pandas as pd
 
 from bench.core.errors import UserError
+from bench.core.io import check_writable
 from bench.execution.store import Store, verified_meta
+from bench.records.artifact import read_meta, read_set_meta
 from bench.records.naming import CELL, method_labels
 from bench.reporting.images.contact_sheet import save_sheet
 from bench.reporting.images.sheets import artifact_sheets
@@ -31,6 +33,7 @@ def draw_artifacts(directory: Path, identity: str | None) -> Iterator[tuple[str,
     store = Store(directory)
     if not store.artifacts.is_dir():
         raise UserError(f"no artifacts in {directory}: run `ddbench run SWEEP.yaml --out {directory}` first")
+    check_writable(directory / "grids", "copy the result folder to where you may write")
     found = _identities(store)
     labels = _labels(found)
     for key in [store.find(identity)] if identity else _one_of_each(found):
@@ -45,8 +48,8 @@ def _identities(store: Store) -> dict[str, dict[str, Any]]:
     found = {}
     for path in sorted(p for p in store.artifacts.iterdir() if not p.name.startswith(".")):
         with contextlib.suppress(ValueError):  # damaged; `ddbench run` names it
-            if (meta := store.meta(path.name))["kind"] == "distill":
-                found[path.name] = meta["identity"]
+            if read_meta(path).get("kind") == "distill":
+                found[path.name] = read_set_meta(path)["identity"]
     return found
 
 

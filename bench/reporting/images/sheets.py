@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from bench.core.distilled import DistilledDataset, load_distilled
+from bench.core.errors import UserError, first_line
+from bench.core.words import plain_text
 from bench.execution.store import WEIGHTS
 from bench.records.columns import Floats
 from bench.reporting.images.contact_sheet import Sheet, around_zero, in_rows, into_range
@@ -34,7 +36,19 @@ def artifact_sheets(folder: Path, meta: dict[str, Any], label: str = "") -> Iter
     Yields:
         The kind of a sheet, and the sheet: "images"; "bases" where the images are made from bases; "variants"
         where each basis makes several images; "evolution" where snapshots are kept.
+
+    Raises:
+        UserError: The set cannot be read, or is not what its `meta.json` says.
     """
+    try:
+        yield from _sheets(folder, meta, label)
+    except UserError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise UserError(f"{folder} cannot be drawn: {plain_text(first_line(error), 200)}") from None
+
+
+def _sheets(folder: Path, meta: dict[str, Any], label: str) -> Iterator[tuple[str, Sheet]]:
     distilled = load_distilled(folder / WEIGHTS)
     title, classes = f"{_named(meta, label)}  {folder.name}", list(meta["classes"])
     images, targets = distilled.decode()

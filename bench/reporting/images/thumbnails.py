@@ -39,10 +39,10 @@ def _images(folder: Path, key: str, label: str) -> bytes | None:
     store = Store(folder)
     try:
         _, sheet = next(artifact_sheets(store.artifact(key), verified_meta(store, key), label))
+        with tempfile.TemporaryDirectory() as directory:
+            return _small(contact_sheet.save_sheet(sheet, Path(directory) / "images.png"))
     except UserError:
         return None
-    with tempfile.TemporaryDirectory() as directory:
-        return _small(contact_sheet.save_sheet(sheet, Path(directory) / "images.png"))
 
 
 def _small(path: Path) -> bytes:

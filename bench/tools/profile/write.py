@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bench.core.errors import UserError
-from bench.core.io import sync, temporary, write_atomic
+from bench.core.io import sync, temporary, write_atomic, writing
 from bench.reporting.plots.style import save_plot
 from bench.reporting.tables.render import markdown
 from bench.tools.profile.plot import draw_profile
@@ -43,6 +43,11 @@ def workplace(target: Path) -> Iterator[Path]:
 
 def write_profile(profile: Profile, work: Path, target: Path) -> list[Path]:
     """Write tables, data and plots, and move them and the trace from `work` to `target`; return the files."""
+    with writing(target):
+        return _write_profile(profile, work, target)
+
+
+def _write_profile(profile: Profile, work: Path, target: Path) -> list[Path]:
     write_atomic(work / "profile.json", json.dumps(profile.to_json(), indent=1) + "\n")
     write_atomic(work / "profile.md", markdown(profile_tables(profile)))
     write_atomic(work / "profile.csv", profile_frame(profile).to_csv(index=False, lineterminator="\n"))
