@@ -71,7 +71,7 @@ def test_where_nothing_can_be_written_is_one_line(tmp_path: Path, where: str) ->
     (tmp_path / "file").write_text("")
     ended = ddbench("report", folder, "--html", "--out", tmp_path / where)
     assert ended.code == 2
-    assert ended.err.startswith(f"error: {tmp_path / where}: cannot be written: ")
+    assert ended.err.startswith(f"error: {tmp_path / where}/tables: cannot be written: ")
     assert len(ended.err.splitlines()) == 1
 
 
