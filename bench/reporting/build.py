@@ -104,7 +104,7 @@ def build_report(*directories: Path, out: Path | None = None) -> Report:
     to = out or directories[0]
     with uncollected():
         flat, problems = merge_folders(directories)
-        for folder in (to, to / "tables", to / "plots"):
+        for folder in (to / "tables", to / "plots"):
             check_writable(folder, "choose another with --out")
         view = RecordsView(flat, directories)
         sections = make_sections(view)
