@@ -1,5 +1,9 @@
 """The one kind of error that a user can fix."""
 
+from collections.abc import Iterator
+from concurrent.futures import BrokenExecutor
+from contextlib import contextmanager
+
 
 class UserError(ValueError):
     """Bad input: a config, an argument, a data folder, a file.
@@ -12,6 +16,24 @@ class UserError(ValueError):
 
 class OverBudget(UserError):
     """A set that does not fit its budget; with a larger ipc it may."""
+
+
+@contextmanager
+def worker_deaths_told(work: str) -> Iterator[None]:
+    """Say in a line that a process of a pool was killed inside the block.
+
+    Args:
+        work: what the processes do, as in "decodes images".
+
+    Raises:
+        UserError: one was.
+    """
+    try:
+        yield
+    except BrokenExecutor:
+        raise UserError(
+            f"a process that {work} was killed, perhaps for want of memory: run the same command again"
+        ) from None
 
 
 def first_line(error: Exception) -> str:

@@ -22,7 +22,7 @@ from PIL import Image, ImageOps
 from rich.console import Console
 from rich.progress import Progress
 
-from bench.core.errors import UserError, first_line
+from bench.core.errors import UserError, first_line, worker_deaths_told
 
 DECODING = 2  # raise it when the same file becomes other pixels
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM")  # PIL would hand PostScript to Ghostscript
@@ -189,7 +189,7 @@ def _decoded(files: list[Path], image_size: int | None, bits: int) -> Generator[
     pool = _pool() if len(files) >= _POOL_FROM else None
     run = pool.map if pool else map
     try:
-        with progress:
+        with progress, worker_deaths_told("decodes images"):
             task = progress.add_task("decoding", total=len(files))
             for images in run(_decode_chunk, chunks, repeat(image_size), repeat(bits)):
                 yield from images

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from joblib import Parallel, cpu_count, delayed
 from joblib.externals.loky import get_reusable_executor
 
-from bench.core.errors import UserError
+from bench.core.errors import UserError, worker_deaths_told
 from bench.core.io import replacing
 from bench.records import columns
 from bench.records.naming import labelled
@@ -148,7 +148,8 @@ def _read(directory: Path, keys: list[str]) -> tuple[pa.Table, list[str]]:
     chunks = [keys[start : start + FILES_PER_TASK] for start in range(0, len(keys), FILES_PER_TASK)]
     workers = min(cpu_count(), len(chunks), MOST_WORKERS) if len(keys) >= POOL_FROM else 1
     try:
-        read = Parallel(n_jobs=workers)(delayed(_read_chunk)(directory, chunk) for chunk in chunks)
+        with worker_deaths_told("reads records"):
+            read = Parallel(n_jobs=workers)(delayed(_read_chunk)(directory, chunk) for chunk in chunks)
     finally:
         if workers > 1:
             get_reusable_executor().shutdown(kill_workers=True)

@@ -1,5 +1,6 @@
 """What a killed process leaves: no file that takes room, no process that decodes on."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -9,8 +10,12 @@ from pathlib import Path
 import psutil
 import pytest
 from helpers.folders import folder, get, make_tree, paint
+from helpers.record import sweep, write
 
+from bench.core.errors import UserError
+from bench.data import decode
 from bench.data.cache import cache_dir
+from bench.records import reader
 
 WRITES = """
 import sys, time
@@ -76,6 +81,33 @@ def test_the_next_write_sweeps_up_after_a_killed_one(tmp_path: Path) -> None:
     assert left(cache) == [unfinished]
     get(folder(root))
     assert left(cache) == []
+
+
+def _die(*_: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.timeout(60)
+def test_a_killed_process_that_decodes_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paint(tmp_path / "a.png", 1)
+    monkeypatch.setattr(decode, "_POOL_FROM", 1)
+    monkeypatch.setattr(decode, "_decode_chunk", _die)
+    with pytest.raises(UserError, match=r"^a process that decodes images was killed, .* again$"):
+        decode.decode_all([tmp_path / "a.png"] * 5, 8)
+
+
+@pytest.mark.timeout(60)
+def test_a_killed_process_that_reads_records_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder_of_records = write(tmp_path, sweep())
+    monkeypatch.setattr(reader, "POOL_FROM", 1)
+    monkeypatch.setattr(reader, "FILES_PER_TASK", 10)
+    monkeypatch.setattr(reader, "_read_chunk", _die)
+    with pytest.raises(UserError, match=r"^a process that reads records was killed, .* again$"):
+        reader.load_frame(folder_of_records)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
