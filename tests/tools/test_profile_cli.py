@@ -123,7 +123,7 @@ def test_a_folder_that_is_there_is_all_that_must_be_writable(tmp_path: Path) -> 
         (("dm", "--dataset", "nope", "--ipc", 1), "unknown data set 'nope'"),
         (("dm", "--dataset", "{name: image_folder, path: /nowhere}", "--ipc", 1), "no folder /nowhere"),
         (("dm", *TINY, "--ipc", 0), "ipc: must be greater than 0, not 0"),
-        (("dm", *TINY, "--ipc", 500), "use 1 to 139"),
+        (("random_real", *TINY, "--ipc", 500), "use 1 to 139"),
         (("dm", *TINY, "--ipc", 1, "--set", "foo=1"), "does not take the parameter 'foo'"),
         (("dm", *TINY, "--ipc", 1, "--set", "foo"), "write KEY=VALUE"),
         (("dm", *TINY, "--ipc", 1, "--set", "name=dc"), "--set name=dc: the method is METHOD, dm"),
