@@ -1,6 +1,8 @@
 """The command line: every command, and how its errors end. `ddbench` is `python -m bench`."""
 
 import contextlib
+import io
+import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any
@@ -13,6 +15,9 @@ from bench.cli import artifacts, compare, init, interop, listing, profile, repor
 from bench.cli.console import out
 from bench.core.errors import UserError
 from bench.core.signals import stop_on_signals
+from bench.core.words import plain_text
+
+LONGEST_LINE = 2000  # characters of a message
 
 
 @contextlib.contextmanager
@@ -22,7 +27,9 @@ def _one_line_errors() -> Iterator[None]:
         with stop_on_signals():
             yield
     except UserError as error:
-        Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        # paths may hold anything
+        text = "\n".join(plain_text(line, LONGEST_LINE) for line in str(error).split("\n"))
+        Console(stderr=True).print(f"error: {text}", markup=False, highlight=False, soft_wrap=True)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         Console(stderr=True).print("stopped")
@@ -93,6 +100,8 @@ for _name, _function, _panel, _example in COMMANDS:
 
 def main() -> None:
     """Run the command that the arguments name."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a path need not be text
+        sys.stdout.reconfigure(errors="backslashreplace")
     app()
 
 

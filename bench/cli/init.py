@@ -9,6 +9,7 @@ import yaml
 from bench.cli.console import out, say_next
 from bench.core.errors import UserError
 from bench.core.io import write_atomic
+from bench.core.strict import valid_name
 
 if TYPE_CHECKING:
     from bench.data.spec import DatasetSpec
@@ -17,7 +18,7 @@ _TEMPLATE = """\
 # A sweep over {label}: methods x images per class x architectures x seeds. Every key: configs/README.md
 #   ddbench plan {file}      what would run, and what it may cost
 #   ddbench run {file}       runs what is missing; Ctrl-C and the same command again go on
-name: {name}
+{name}
 datasets:
   - {dataset}
 methods:            # `ddbench list methods` has them all, with their hyper-parameters
@@ -108,7 +109,7 @@ def init_command(
     text = _TEMPLATE.format(
         label=spec.label,
         file=path,
-        name=path.stem,
+        name=yaml.safe_dump({"name": valid_name(path.stem)}).strip(),
         dataset=spec.name if entry.keys() == {"name"} else flow,
         architecture=_convnet(_side(spec)),
     )

@@ -17,6 +17,7 @@ from bench.cli.options import (
     ProtocolOption,
 )
 from bench.core.registry import load_plugin
+from bench.core.strict import valid_name
 
 PROFILE_FOLDER = Path("results/profile")
 
@@ -46,17 +47,18 @@ def profile_command(
     # before torch is loaded: its tracer writes to stderr, errors for want of a GPU among them
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     from bench.execution.store import Store
-    from bench.planning.sweep import read_override
+    from bench.planning.overrides import read_overrides
     from bench.reporting.tables.render import print_table
     from bench.tools.profile.run import CheckedRequest, Profiler, ProfileRequest
     from bench.tools.profile.tables import profile_tables
     from bench.tools.profile.write import TRACE, workplace, write_profile
 
-    values = dict(read_override(override, "batch_real=64") for override in overrides or [])
+    values = read_overrides(overrides or [], "batch_real=64")
     request = ProfileRequest(method, values, dataset, ipc, architecture, protocol, seconds, cpus, gpus)
     asked = CheckedRequest.check(request)
     stores = [Store(path.parent) for path in sorted(Path("results").glob("*/artifacts"))]
-    target = (out_dir or PROFILE_FOLDER / f"{method}-{asked.source.data.label}-ipc{ipc}").resolve()
+    label = valid_name(asked.source.data.label)
+    target = (out_dir or PROFILE_FOLDER / f"{method}-{label}-ipc{ipc}").resolve()
     with workplace(target) as work, Console(stderr=True).status("starting") as status:
         found = Profiler(request, asked, stores, status.update).run(work / TRACE)
         written = write_profile(found, work, target)

@@ -36,7 +36,7 @@ def remove_leftovers(folder: Path) -> None:
     mine = f".tmp-{socket.gethostname()}+"
     for path in folder.glob(".tmp-*"):
         pid = path.name.removeprefix(mine).split("-")[0]
-        dead = path.name.startswith(mine) and pid.isdigit() and not _alive(int(pid))
+        dead = path.name.startswith(mine) and pid.isdecimal() and not _alive(int(pid))
         with contextlib.suppress(OSError):  # finished and renamed meanwhile, or of another user
             if dead or time.time() - path.stat().st_mtime > _DAY:
                 shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()

@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from bench.core.errors import UserError, first_line
+from bench.core.words import LONGEST_NAME, check_name, plain_text
 
 PLUGINS = "DDBENCH_PLUGINS"  # the files of `load_plugin`, for the processes that this one starts
 _OWN = Path(__file__).resolve().parents[2] / "methods"
@@ -28,7 +29,7 @@ _OWN = Path(__file__).resolve().parents[2] / "methods"
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """ " (did you mean NEAREST?)" for the known name most like `name` in any case, or an empty text."""
     by_lower = {choice.lower(): choice for choice in known}
-    near = difflib.get_close_matches(name.lower(), by_lower, n=1)
+    near = difflib.get_close_matches(name[:LONGEST_NAME].lower(), by_lower, n=1)
     return f" (did you mean {by_lower[near[0]]}?)" if near else ""
 
 
@@ -50,7 +51,7 @@ def choose(kind: str, name: str, known: Iterable[str]) -> str:
     if name in choices:
         return name
     hint = did_you_mean(name, choices)
-    raise UserError(f"no {kind} named {name!r}{hint}; choose from: {', '.join(choices)}")
+    raise UserError(f"no {kind} named {plain_text(name)!r}{hint}; choose from: {', '.join(choices)}")
 
 
 # --- where methods come from --------------------------------------------------------------------------------
@@ -86,7 +87,13 @@ def _load(name: str, path: Path, folders: list[str] | None = None) -> ModuleType
 @functools.cache
 def _installed(group: str, path: tuple[str, ...]) -> dict[str, EntryPoint]:
     """The entry points of a group along this import path: looking through all packages takes milliseconds."""
-    return {point.name: point for point in entry_points(group=f"ddbench.{group}")}
+    points = entry_points(group=f"ddbench.{group}")
+    for point in points:
+        try:
+            check_name(point.name)
+        except UserError as error:
+            raise UserError(f"an entry point for {point.value} {error}: remove its package") from None
+    return {point.name: point for point in points}
 
 
 def _points(group: str) -> dict[str, EntryPoint]:
@@ -123,7 +130,7 @@ def load_plugin(path: Path) -> str:
     known = _plugin_files()
     if known.get(name) == str(path):
         return name
-    if not name.isidentifier() or name in method_names():
+    if not name.isidentifier() or len(name) > LONGEST_NAME or name in method_names():
         raise UserError(f"--plugin {path}: {name} is taken, or no name for a method: rename the file")
     try:
         _plugin_module(str(path))
@@ -148,9 +155,10 @@ def _plugin_module(path: str) -> ModuleType:
 # --- methods ------------------------------------------------------------------------------------------------
 
 
-def own_method_names() -> list[str]:
+@functools.cache
+def own_method_names() -> tuple[str, ...]:
     """The names of ddbench's own methods, sorted."""
-    return sorted(m.name for m in pkgutil.iter_modules([str(_OWN)]) if not m.ispkg)
+    return tuple(sorted(m.name for m in pkgutil.iter_modules([str(_OWN)]) if not m.ispkg))
 
 
 def method_names() -> dict[str, str]:

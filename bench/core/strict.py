@@ -15,6 +15,7 @@ from pydantic import (
 
 from bench.core.errors import UserError
 from bench.core.registry import choose, did_you_mean
+from bench.core.words import LONGEST_NAME
 
 Values = TypeVar("Values", bound=Sequence[Any])
 
@@ -79,11 +80,15 @@ def faults_error(
 
 def check_distinct(values: Values) -> Values:
     """Refuse a list in which an entry is given twice; return it unchanged."""
-    hashable = all(isinstance(value, int | float | str) for value in values)
-    if hashable and len(set(values)) == len(values):
-        return values  # seeds may be thousands
-    for i, value in enumerate(values):
-        if value in values[:i]:
+    seen, unhashable = set[Any](), list[Any]()
+    for value in values:  # seeds may be thousands
+        try:
+            twice = value in seen
+            seen.add(value)
+        except TypeError:
+            twice = value in unhashable
+            unhashable.append(value)
+        if twice:
             name = getattr(value, "label", getattr(value, "name", value))
             raise UserError(f"{name} is given twice")
     return values
@@ -94,4 +99,4 @@ Distinct = AfterValidator(check_distinct)  # of a list: no entry is given twice
 
 def valid_name(text: str) -> str:
     """Turn a text into a valid sweep name: letters, digits, dots, dashes and underscores."""
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-.") or "sweep"
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).lstrip("-._")[:LONGEST_NAME].rstrip("-.") or "sweep"

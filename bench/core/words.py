@@ -7,9 +7,8 @@ from collections.abc import Iterable
 
 from bench.core.errors import UserError
 
-_DIRECTIONS = frozenset(map(chr, (*range(0x202A, 0x202F), *range(0x2066, 0x206A))))  # of writing
-
-
+# they turn the direction of writing, or are no characters, which no SVG file may hold
+_REFUSED = frozenset(map(chr, (*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0xFFFE, 0xFFFF)))
 LONGEST_NAME = 200  # characters
 
 
@@ -20,9 +19,9 @@ def check_printable(text: str) -> str:
         UserError: it holds control characters, which could move the cursor, end a tag or turn the direction
             of what follows. Line ends and tabs are allowed.
     """
-    for i, c in enumerate(text):
+    for i, c in enumerate("" if text.isprintable() else text):
         kind = unicodedata.category(c)
-        if (kind in ("Cc", "Cs", "Zl", "Zp") and c not in "\n\t") or c in _DIRECTIONS:
+        if (kind in ("Cc", "Cs", "Zl", "Zp") and c not in "\n\t") or c in _REFUSED:
             raise UserError(f"holds the control character U+{ord(c):04X} after {plain_text(text[:i])!r}")
     return text
 

@@ -153,11 +153,20 @@ class Session:
                 needed |= {key, *job.inputs.values()}
         return {k: j for k, j in self.jobs.items() if k in needed and self.states[k] is not None}
 
+    @cached_property
+    def _holders(self) -> dict[str, list[Store]]:
+        """The neighbouring folders that hold something by a key: one look into each, not one for each job."""
+        found: dict[str, list[Store]] = {}
+        for store in self.lenders:
+            for key in store.held_keys():
+                found.setdefault(key, []).append(store)
+        return found
+
     def lender(self, key: str) -> Store | None:
         """A neighbouring result folder where this job is finished, and was made by the sources of today."""
         job = self.jobs[key]
         label = self.datasets[job.identity["dataset"]]["label"]
-        for store in self.lenders:
+        for store in self._holders.get(key, ()):
             finished = store.state(job.kind, key) is None
             # the same data under another name would stand in the table as another data set
             same_label = finished and (job.kind != "evaluate" or store.load_record(key).dataset == label)

@@ -50,6 +50,12 @@ class Store:
         """Where the loop of a distillation is kept until it is published."""
         return self.checkpoints / key
 
+    def held_keys(self) -> set[str]:
+        """The keys by which there is anything, whole or damaged."""
+        return {path.name for path in self.artifacts.glob("*")} | {
+            path.stem for path in self.records.glob("*")
+        }
+
     def publish(self, key: str, meta: Mapping[str, Any], write: Callable[[Path], None]) -> None:
         """Make the folder of `key`: `write(folder)` fills it, meta.json gets the checksums.
 

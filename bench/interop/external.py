@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pydantic import ValidationError
 from bench.core.distilled import load_distilled
 from bench.core.errors import UserError
 from bench.core.networks.architecture import parse_architecture
+from bench.core.words import check_name, plain_text
 from bench.data.cache import prepare_dataset, read_dataset
 from bench.data.dataset import Dataset
 from bench.data.spec import DatasetSpec
@@ -57,10 +59,12 @@ class NamedDataset:
 
 
 def _entry(text: str) -> Any:
+    """What a text stands for; the path of a folder stands for itself, be it `2024` or `birds #1`."""
     try:
-        return parse_yaml(text)
+        return text if os.path.isdir(os.path.expanduser(text)) else parse_yaml(text)
     except UserError as error:
-        raise UserError(f"{text!r} {error}: write a name, a folder or {{name: ..., path: ...}}") from None
+        written = plain_text(text)
+        raise UserError(f"{written!r} {error}: write a name, a folder or {{name: ..., path: ...}}") from None
 
 
 @dataclass(frozen=True)
@@ -92,13 +96,17 @@ def adopt_sets(
         UserError: the file cannot be read or does not fit the data set.
     """
     found = []
+    try:
+        method = check_name(name or request.path.name)
+    except UserError as error:
+        raise UserError(f"the name of the set {error}: give another with --name") from None
     for one in read_set(request, source.data):
         # files do not say which network they were distilled with: the identity has "any" instead of convnet
         factor = getattr(one.distilled, "factor", 1)
         cell = Cell(source.data, one.ipc, parse_architecture("convnet"), one.seed, factor=factor)
         identity = {
             "dataset": source.data.fingerprint,
-            "method": name or request.path.name,
+            "method": method,
             "version": ADOPTION_VERSION,
             "hyperparameters": {"format": one.format, "sha256": _content(one)},
             "ipc": one.ipc,

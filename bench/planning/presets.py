@@ -1,6 +1,7 @@
 """Presets: the papers' hyper-parameters, from the files of configs/methods. No torch."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -8,7 +9,8 @@ from pydantic import Field, TypeAdapter, ValidationError
 from bench.core.errors import UserError
 from bench.core.registry import brought_presets
 from bench.core.strict import Strict
-from bench.planning.yaml_schema import CONFIGS, describe_faults, list_faults, read_yaml
+from bench.planning.yaml_schema import CONFIGS, describe_faults, list_faults, read_text
+from bench.planning.yaml_text import parse_yaml
 
 DIGITS = 12  # significant, of a product: 7.656e-6 x 10 is 7.656e-5
 
@@ -83,7 +85,16 @@ def _rows(method: str) -> list[Preset]:
     path = brought_presets(method) or CONFIGS / "methods" / f"{method}.yaml"
     if not path.exists():
         return []
+    text = read_text(path)
     try:
-        return TypeAdapter(list[Preset]).validate_python(read_yaml(path))
+        return _parsed(text)
     except ValidationError as error:
         raise UserError(f"{path}: {describe_faults(list_faults(error))}") from None
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+@lru_cache(maxsize=64)
+def _parsed(text: str) -> list[Preset]:
+    """A grid asks for the same rows once a cell, and YAML takes milliseconds."""
+    return TypeAdapter(list[Preset]).validate_python(parse_yaml(text))

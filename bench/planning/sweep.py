@@ -2,8 +2,7 @@
 
 import dataclasses
 import math
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,11 +25,12 @@ from bench.core.networks.architecture import Architecture, parse_architecture
 from bench.core.preprocess import NORMALISE, PREPROCESSES
 from bench.core.registry import choose, did_you_mean, method_class, method_names
 from bench.core.strict import Distinct, Strict, check_distinct, faults_error, valid_name
+from bench.core.words import LONGEST_NAME, check_printable
 from bench.data.spec import DatasetSpec
+from bench.planning.overrides import set_keys
 from bench.planning.presets import preset
 from bench.planning.protocols import protocol_names
 from bench.planning.yaml_schema import Positive, describe_faults, list_faults, read_yaml
-from bench.planning.yaml_text import parse_yaml
 
 
 def _architecture(value: Any) -> Architecture:
@@ -51,6 +51,8 @@ def _protocol(name: str) -> str:
 
 Architectures = Annotated[tuple[Annotated[Architecture, BeforeValidator(_architecture)], ...], Distinct]
 MOST_SEEDS = 1000  # of a method's entry
+MOST_METHODS = 1000  # of a sweep
+MOST_RECORDS = 1_000_000  # of a sweep: its plan takes gigabytes of memory
 ProtocolName = Annotated[str, AfterValidator(_protocol)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
@@ -138,10 +140,26 @@ def _build(name: str, values: Mapping[str, Any]) -> tuple[Method | None, list[st
     except ValidationError as error:
         return None, faults + [f"method {name}: {fault}" for fault in list_faults(error)]
     for key in values:
-        value = getattr(built, key)
-        if isinstance(value, float) and not math.isfinite(value):
-            faults.append(f"method {name}: {key}: a finite number, not {value!r}")
+        faults += [f"method {name}: {key}: {fault}" for fault in _unfit(getattr(built, key))]
     return built, faults
+
+
+def _unfit(value: Any) -> Iterator[str]:
+    """What no key, tensor or table can hold."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield f"a finite number, not {value!r}"
+    elif isinstance(value, int) and abs(value) >= 2**63:
+        yield "a whole number below 2^63, not a larger one"
+    elif isinstance(value, str):
+        if len(value.splitlines()) > 1:
+            yield "one line, not several"
+        try:
+            check_printable(value)
+        except UserError as error:
+            yield str(error)
+    elif isinstance(value, Mapping | list | tuple):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _unfit(part)
 
 
 class DistillConfig(Strict):
@@ -201,13 +219,16 @@ class Sweep(Strict):
 
     name: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
+        max_length=LONGEST_NAME,
         description="names the folder results/NAME; by default the file's name",
     )
     datasets: tuple[DatasetSpec, ...] = Field(
         min_length=1, description="data sets, each a name, the path of a folder of images, or a mapping"
     )
     methods: Annotated[tuple[MethodEntry, ...], Distinct] = Field(
-        min_length=1, description="methods, each a name, or a mapping of name and hyper-parameters"
+        min_length=1,
+        max_length=MOST_METHODS,
+        description="methods, each a name, or a mapping of name and hyper-parameters",
     )
     ipc: Annotated[tuple[Positive, ...], Distinct] = Field(
         min_length=1, description="numbers of images per class"
@@ -232,6 +253,16 @@ class Sweep(Strict):
             return evaluate
         return evaluate.model_copy(update={"architectures": info.data["distill"].architectures})
 
+    @model_validator(mode="after")
+    def _plannable(self) -> "Sweep":
+        """A grid is short to write, and all of it is planned."""
+        seeds = sum(entry.seeds or len(self.distill.seeds) for entry in self.methods)
+        cells = len(self.datasets) * len(self.ipc) * len(self.distill.architectures) * seeds
+        records = cells * len(self.evaluate.architectures) * len(self.evaluate.protocol)
+        if records > MOST_RECORDS:
+            raise UserError(f"{records:,} records, a sweep may have {MOST_RECORDS:,}: split it")
+        return self
+
 
 def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
     """Read a sweep file; its name is that of the file where it gives none.
@@ -247,57 +278,8 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
     if not isinstance(content, dict):
         raise UserError(f"{path}: a sweep file is a mapping with {', '.join(Sweep.model_fields)}")
     content = {"name": valid_name(path.stem), **content}
-    keys = [override.partition("=")[0] for override in overrides]
-    if twice := next((key for key, n in Counter(keys).items() if n > 1), None):
-        raise UserError(f"--set {twice}: given twice, give it once")
-    for override in overrides:
-        _override(content, override)
+    set_keys(content, overrides)
     try:
         return Sweep.model_validate(content)
     except ValidationError as error:
         raise UserError(f"{path}: {describe_faults(list_faults(error))}") from None
-
-
-def _override(content: Any, override: str) -> None:
-    """Set one key in place. KEY is a dotted path; a list's entry is given by its position or its name."""
-    key, value = read_override(override, "evaluate.students=5")
-    *parents, last = key.split(".")
-    for part in parents:
-        content = _child(content, part, override)
-    if isinstance(content, list):
-        content[_position(content, last, override)] = value
-    else:
-        content[last] = value
-
-
-def read_override(override: str, example: str) -> tuple[str, Any]:
-    """The key and the value of KEY=VALUE. Raises UserError, with an example of one."""
-    key, sign, text = override.partition("=")
-    if not sign or not all(key.split(".")):
-        raise UserError(f"--set {override}: write KEY=VALUE, for example --set {example}")
-    try:
-        return key, parse_yaml(text)
-    except UserError as error:
-        raise UserError(f"--set {override}: the value {error}") from None
-
-
-def _child(content: Any, part: str, override: str) -> Any:
-    if isinstance(content, list):
-        i = _position(content, part, override)
-        if isinstance(content[i], str):
-            content[i] = {"name": content[i]}
-        if not isinstance(content[i], dict | list):
-            raise UserError(f"--set {override}: {part} holds no keys")
-        return content[i]
-    if not isinstance(content.setdefault(part, {}), dict | list):
-        raise UserError(f"--set {override}: {part} holds no keys")
-    return content[part]
-
-
-def _position(entries: list[Any], part: str, override: str) -> int:
-    names = [e.get("name") if isinstance(e, dict) else e for e in entries]
-    if part in names:
-        return names.index(part)
-    if part.isdigit() and int(part) < len(entries):
-        return int(part)
-    raise UserError(f"--set {override}: no entry {part!r}; there are {', '.join(map(str, names))}")

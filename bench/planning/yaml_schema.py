@@ -9,11 +9,13 @@ from pydantic import Field, ValidationError
 
 from bench.core.errors import UserError
 from bench.core.io import read_plain
+from bench.core.words import plain_text
 from bench.planning.yaml_text import parse_yaml
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 MOST_BYTES = 2**20  # of a file that people write
-Positive = Annotated[int, Field(gt=0, strict=True)]
+MOST_FAULTS = 20  # of one message
+Positive = Annotated[int, Field(gt=0, lt=2**63, strict=True)]
 
 
 _SHORT = reprlib.Repr()  # of what may be large
@@ -37,7 +39,8 @@ def list_faults(error: ValidationError) -> list[str]:
 
 
 def _fault(fault: Mapping[str, Any]) -> str:
-    where = ".".join(str(part) for part in fault["loc"] if not str(part).startswith("function-"))
+    parts = [plain_text(str(part)) for part in fault["loc"]]
+    where = ".".join(part for part in parts if not part.startswith("function-"))
     kind = fault["type"]
     if kind == "missing":
         what = "is missing"
@@ -51,10 +54,11 @@ def _fault(fault: Mapping[str, Any]) -> str:
 
 
 def describe_faults(faults: Sequence[str]) -> str:
-    """One fault as it is; several as "3 things to mend:" and an indented line each."""
+    """One fault as it is; several as "3 things to mend:" and an indented line each, the first of many."""
     if len(faults) == 1:
         return faults[0]
-    return "\n  ".join([f"{len(faults)} things to mend:", *faults])
+    more = [f"and {len(faults) - MOST_FAULTS:,} more"] if len(faults) > MOST_FAULTS else []
+    return "\n  ".join([f"{len(faults):,} things to mend:", *faults[:MOST_FAULTS], *more])
 
 
 def read_yaml(path: Path) -> Any:
@@ -63,13 +67,22 @@ def read_yaml(path: Path) -> Any:
     Raises:
         UserError: for a file that is missing, unreadable, too large or not YAML, and for a key given twice.
     """
+    text = read_text(path)
     try:
-        return parse_yaml(read_plain(path, MOST_BYTES).decode())
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from None
+        return parse_yaml(text)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
+
+
+def read_text(path: Path) -> str:
+    """The text of a file that people write. Raises UserError if it is missing, unreadable or too large."""
+    try:
+        return read_plain(path, MOST_BYTES).decode()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: cannot be read: {error}") from None
     except ValueError as error:
         raise UserError(f"{path}: {error}: give a YAML file") from None

@@ -1,19 +1,24 @@
 """Plans of thousands of jobs: rows as plain lines, and no work that grows faster than the jobs."""
 
+import pkgutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.cli import sweep_file
 from rich.markup import escape
 from rich.table import Table
 
 from bench.cli import console
+from bench.core import registry
 from bench.data.dataset import Dataset
+from bench.execution.session import Session
+from bench.execution.store import Store
 from bench.planning import presets
 from bench.planning.graph import plan_sweep
 from bench.planning.protocols import load_protocols
 from bench.planning.sweep import Sweep
-from bench.planning.yaml_schema import read_yaml
+from bench.planning.yaml_text import parse_yaml
 
 
 def table(rows: int) -> Table:
@@ -45,19 +50,45 @@ def sweep(seeds: int, ipcs: int) -> Sweep:
     return Sweep.model_validate(content)
 
 
-def test_seeds_cost_no_more_files_to_read(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    read: list[Path] = []
+@pytest.mark.parametrize(("seeds", "ipcs"), [(50, 3), (1, 100)])
+def test_a_grid_reads_no_more_yaml(
+    seeds: int, ipcs: int, digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
 
-    def counting(path: Path) -> Any:
-        read.append(path)
-        return read_yaml(path)
+    def counting(text: str) -> Any:
+        read.append(text)
+        return parse_yaml(text)
 
-    monkeypatch.setattr(presets, "read_yaml", counting)
+    monkeypatch.setattr(presets, "parse_yaml", counting)
     protocols = load_protocols("quick")
     counts = []
-    for seeds in (1, 50):
+    for grid in ((1, 3), (seeds, ipcs)):
         read.clear()
-        jobs = plan_sweep(sweep(seeds, 3), {"digits": digits}, protocols)
+        presets._parsed.cache_clear()
+        jobs = plan_sweep(sweep(*grid), {"digits": digits}, protocols)
         counts.append(len(read))
-        assert len(jobs) == 2 * 2 * 3 * seeds
+        assert len(jobs) == 2 * 2 * grid[0] * grid[1]
     assert counts[0] == counts[1]
+
+
+def test_neighbouring_folders_are_looked_into_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not once for each job and folder."""
+    monkeypatch.chdir(tmp_path)
+    for i in range(5):
+        (tmp_path / f"results/other{i}/records").mkdir(parents=True)
+    session = Session.open(sweep_file(tmp_path, distill={"seeds": list(range(20))}), [], None, False)
+    asked: list[str] = []
+    monkeypatch.setattr(Store, "state", lambda _, kind, key: asked.append(key) or "")
+    assert {session.state(key) for key in session.jobs} == {"missing"}
+    assert len(session.lenders) == 5
+    assert len(asked) == len(session.jobs)
+
+
+def test_the_methods_folder_is_listed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry.own_method_names.cache_clear()
+    listed: list[Any] = []
+    monkeypatch.setattr(pkgutil, "iter_modules", lambda paths: listed.append(paths) or iter(()))
+    assert registry.method_names() == registry.method_names()
+    assert len(listed) == 1
+    registry.own_method_names.cache_clear()

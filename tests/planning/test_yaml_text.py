@@ -12,30 +12,46 @@ from bench.core.errors import UserError
 from bench.core.words import check_name, check_printable
 from bench.data.spec import DatasetSpec
 from bench.planning.yaml_schema import LONGEST_FAULT, MOST_BYTES, read_yaml
-from bench.planning.yaml_text import MOST_DEPTH, parse_yaml
+from bench.planning.yaml_text import MOST_DEPTH, MOST_VALUES, parse_yaml
 
 PICTURE = Path(__file__).parents[2] / "results/quickstart/plots/accuracy_vs_ipc.png"
 BOMB = "a: &a0 [x, x]\n" + "".join(f"b{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 10))
+MERGED = "a: &a0 {x: 1}\n" + "".join(
+    f"b{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 10)}]}}\n" for i in range(1, 10)
+)
+DEEP = "a: &a0 [x]\n" + "".join(f"b{i}: &a{i} {'[' * 40}*a{i - 1}{']' * 40}\n" for i in range(1, 100))
 REFUSED = {
     "tag that does not fit": ("ipc: [!!int abc]", "holds abc, which is no int, line 1"),
     "float that is none": ("lr: !!float x", "holds x, which is no float"),
-    "date that is none": ("day: !!timestamp 2024-13-45", "holds 2024-13-45, which is no timestamp"),
+    "date that is none": ("day: !!timestamp 2024-13-45", "is not YAML"),
+    "bytes": ("name: !!binary G1szMW0=", "is not YAML"),
+    "a set": ("ipc: !!set {1, 2}", "is not YAML"),
+    "truth that is none": ("a: !!bool maybe", "holds maybe, which is no bool"),
+    "nothing as an integer": ("a: !!int ''", "which is no int"),
+    "a list as an integer": (f"a: !!int {[0] * 200}", "is not YAML"),
     "huge integer": ("ipc: [" + "9" * 5001 + "]", "which is no int"),
+    "huge integer of base 16": ("ipc: [0x" + "f" * 5001 + "]", "which is no int"),
+    "huge integer of base 60": ("ipc: [1" + ":59" * 2000 + "]", "which is no int"),
     "deep list": ("name: " + "[" * 5000, f"is nested more than {MOST_DEPTH} deep"),
     "deep mapping": ("".join(f"{' ' * i}a:\n" for i in range(100)), f"nested more than {MOST_DEPTH} deep"),
-    "aliases": (BOMB, "stands for more than 100,000 values"),
+    "deep by aliases": (DEEP, f"is nested more than {MOST_DEPTH} deep"),
+    "aliases": (BOMB, f"stands for more than {MOST_VALUES:,} values"),
+    "merged aliases": (MERGED, f"stands for more than {MOST_VALUES:,} values"),
+    "a long list": ("ipc: [" + "1," * MOST_VALUES + "]", f"stands for more than {MOST_VALUES:,} values"),
     "a value in itself": ("a: &a [*a]", "has a value that holds itself"),
     "an unknown alias": ("a: *b", "is not YAML"),
     "a key twice": ("a: 1\nb: {c: 1, c: 2}", "gives the key 'c' twice, line 2"),
     "a key twice in another spelling": ("1: a\n0x1: b", "gives the key 1 twice"),
     "a list as a key": ("? [a]\n: b", "is not YAML"),
+    "merged twice": ("a: &a {x: 1}\nb: {<<: *a, <<: *a}", "gives the key '<<' twice"),
+    "an alias of an endless name": (f"a: *{'b' * 9999}", "is not YAML"),
     "escape": ('name: "a\\x1b[31mb"', "holds the control character U+001B after 'a'"),
     "escape in a key": ('"\\a": 1', "control character U+0007"),
     "turned writing": ('name: "a\\u202eb"', "control character U+202E"),
     "code": ("!!python/object/apply:os.getcwd []", "is not YAML"),
     "binary that is none": ("a: !!binary é", "is not YAML"),
     "two documents": ("a: 1\n---\nb: 2", "is not YAML"),
-    "a merge of no mapping": ("a: {<<: 3}", "is not YAML"),
+    "a merge of no mapping": ("a: {<<: 3}", "merges what is no mapping"),
 }
 
 
@@ -62,6 +78,16 @@ def test_what_is_no_plain_value_is_one_line(text: str, needle: str, tmp_path: Pa
         ("name: 2024-13-45", {"name": "2024-13-45"}),
         ("a: &a {x: 1}\nb: {<<: *a, y: 2}", {"a": {"x": 1}, "b": {"x": 1, "y": 2}}),
         ("a: &a {x: 1}\nb: {<<: *a, x: 2}", {"a": {"x": 1}, "b": {"x": 2}}),
+        (
+            "a: &a {x: 1}\nb: {c: &c {<<: *a, x: 2}}\nd: {<<: *c}",
+            {"a": {"x": 1}, "b": {"c": {"x": 2}}, "d": {"x": 2}},
+        ),
+        (
+            "- &a {lr: 1}\n- &b {lr: 2, steps: 2}\n- {<<: [*a, *b]}\n- {steps: 3, <<: [*b, *a]}",
+            [{"lr": 1}, {"lr": 2, "steps": 2}, {"lr": 1, "steps": 2}, {"steps": 3, "lr": 2}],
+        ),
+        ("[=, <, '<<']", ["=", "<", "<<"]),
+        ("\ufeffa: 1", {"a": 1}),
         ("[&a [1], *a]", [[1], [1]]),
         ("a: 'x\n\n  y'", {"a": "x\ny"}),
         ("- 👩‍👧\n- é", ["👩‍👧", "é"]),

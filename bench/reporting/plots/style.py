@@ -97,7 +97,7 @@ class Panel:
 
 def natural_order(name: str) -> list[tuple[int, str]]:
     """A sort key under which steps=100 comes before steps=1000."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name) if part]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name) if part]
 
 
 def method_looks(summary: pd.DataFrame) -> dict[str, Look]:
