@@ -34,7 +34,10 @@ FormatOption = Annotated[
     typer.Option("--format", help="auto, dc, mtt, datm, idc, haba, rtp, frepo, kip, folder, plain, ddbench."),
 ]
 SpaceOption = Annotated[
-    str | None, typer.Option(help="How the pixel values are scaled: raw01, normalized or zca.")
+    str | None,
+    typer.Option(
+        help="How pixels are scaled: raw01, raw255, signed (-1 to 1), normalized (by mean and std) or zca."
+    ),
 ]
 FactorOption = Annotated[int | None, typer.Option(metavar="F", help="Multi-formation factor of an IDC file.")]
 DownsampleOption = Annotated[

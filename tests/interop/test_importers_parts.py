@@ -119,6 +119,26 @@ def test_a_part_is_missing_or_differs(tmp_path: Path) -> None:
     assert "count up without a gap" in refused(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "words"),
+    [
+        (torch.tensor(1.0), torch.tensor([0.0]), "differ in shape or type"),
+        (torch.zeros(2, 0), torch.zeros(2, 0), "its parts' labels are 2 x 0, not N or N x 3"),
+        (torch.zeros(2, 3, 2), torch.zeros(2, 3, 2), "not N or N x 3"),
+        (torch.eye(3).bool()[:2], torch.eye(3).bool()[1:], "classes in common"),
+        (torch.full((2,), torch.nan), torch.full((2,), torch.nan), "labels hold NaN"),
+        (torch.tensor([-1, -1]), torch.tensor([0, 0]), "run from -1 to 0"),
+        ({"a": 1}, LABELS[:2], "are a dict, not numbers"),
+        (torch.zeros(0), torch.zeros(0), "its labels are 0, for 4 images"),
+    ],
+)
+def test_labels_of_parts_that_do_not_fit(tmp_path: Path, first: Any, second: Any, words: str) -> None:
+    for i, labels in enumerate((first, second)):
+        saved(tmp_path / f"images_{i}.pt", IMAGES[:2].clone())
+        saved(tmp_path / f"labels_{i}.pt", labels)
+    assert words in refused(tmp_path, lr=0.1, **NAMED)
+
+
 def test_several_files_of_experiments_are_no_parts(tmp_path: Path) -> None:
     for i in range(2):
         saved(tmp_path / f"res_{i}.pt", {"data": [[IMAGES, LABELS]]})
@@ -136,6 +156,8 @@ def test_several_files_of_experiments_are_no_parts(tmp_path: Path) -> None:
         ("syn_images", "syn_labels"),
         ("X_train", "y_train"),
         ("data", "targets"),
+        ("Images", "Labels"),
+        ("X", "Y"),
         ("cifar10_image", "cifar10_label"),
     ],
 )
@@ -205,7 +227,7 @@ def test_keys_of_the_field(tmp_path: Path, images: str, labels: str, suffix: str
 
 def test_two_keys_that_both_may_be_the_images(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.pt", {"images": IMAGES, "syn_images": IMAGES + 1, "labels": LABELS})
-    assert "has images and syn_images: keep the one" in refused(path, **NAMED)
+    assert "has images, syn_images: keep the one that is meant" in refused(path, **NAMED)
 
 
 @pytest.mark.parametrize(

@@ -15,20 +15,14 @@ from bench.core.words import listed
 from bench.interop.importers import safe_load
 from bench.interop.importers.arrays import as_tensor
 from bench.interop.importers.pixel_space import PREPROCESS_KEY
-from bench.interop.importers.request import numbers_of
+from bench.interop.importers.request import numbers_of, shape_text
 
 SUFFIXES = (".pt", ".pth", ".npz", ".npy", ".safetensors")
 IMAGE_NAMES = ("images", "image", "imgs", "img", "data", "x")
 LABEL_NAMES = ("labels", "label", "targets", "target", "y")
 RATE_NAMES = ("lr",)
-_BESIDE = {
-    "syn",
-    "synthetic",
-    "distilled",
-    "condensed",
-    "learned",
-    "train",
-}  # words that such a name may have
+# words that stand beside such a name: syn_images, X_train
+_BESIDE = ("syn", "synthetic", "distilled", "condensed", "learned", "train")
 _UNNAMED = {"arr_0", "arr_1"}  # of numpy.savez(path, images, labels)
 _IMAGE_WORD = re.compile(rf"(?<![a-z])({'|'.join(IMAGE_NAMES)})(?![a-z])", re.IGNORECASE)
 _LAST_NUMBER = re.compile(r"\d+(?=\D*$)")
@@ -62,7 +56,7 @@ def find_key(path: Path, held: Iterable[Any], names: Sequence[str]) -> str | Non
     """
     found = [key for key in held if isinstance(key, str) and _means(key, names)]
     if len(found) > 1:
-        raise UserError(f"{path} has {' and '.join(found)}: keep the one that holds the set")
+        raise UserError(f"{path} has {listed(found)}: keep the one that is meant")
     return found[0] if found else None
 
 
@@ -80,13 +74,14 @@ def is_pair(value: Any) -> bool:
 
 def neighbour(images: Path, names: Sequence[str]) -> Path | None:
     """X_images_3.pt, ("labels", ...) -> X_labels_3.pt in the same folder; None if there is none."""
-    there = {file.name.lower(): file for file in images.parent.iterdir() if file.is_file()}
-    for match in _IMAGE_WORD.finditer(images.stem):
-        for name in names:
-            other = images.stem[: match.start()] + name + images.stem[match.end() :]
-            if found := there.get(f"{other}{images.suffix}".lower()):
-                return found
-    return None
+    stem = images.stem
+    others = (
+        images.with_name(f"{stem[: match.start()]}{word}{stem[match.end() :]}{images.suffix}")
+        for match in _IMAGE_WORD.finditer(stem)
+        for name in names
+        for word in (name, name.upper(), name.capitalize())
+    )
+    return next((other for other in others if other.is_file()), None)
 
 
 # --- files ------------------------------------------------------------------------------------------------
@@ -228,9 +223,12 @@ def _joined(path: Path, parts: Sequence[Contents], n_classes: int) -> Contents:
         for what in ("images", "labels")
     )
     for what, tensors in (("images", images), ("labels", labels)):
-        if len({(tensor.dtype, tensor.shape[1:]) for tensor in tensors}) > 1 or tensors[0].dim() == 0:
+        if any(t.dim() == 0 for t in tensors) or len({(t.dtype, t.shape[1:]) for t in tensors}) > 1:
             raise UserError(f"{path}: the {what} of its parts differ in shape or type: name one file")
-    classes = [set((y if y.dim() == 1 else y.flatten(1).argmax(1)).tolist()) for y in labels]
+    if labels[0].shape[1:] not in ((), (n_classes,)):
+        shape = shape_text(labels[0])
+        raise UserError(f"{path}: its parts' labels are {shape}, not N or N x {n_classes}: name one file")
+    classes = [set((y if y.dim() == 1 else y.float().argmax(1)).tolist()) for y in labels]
     each, rest = divmod(n_classes, len(parts))
     if rest == 0 and labels[0].dim() == 1 and all(part == set(range(each)) for part in classes):
         labels = [y + each * i for i, y in enumerate(labels)]

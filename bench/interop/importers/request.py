@@ -149,7 +149,7 @@ def learned_rate(request: ImportRequest, stated: Any = None, *, required: bool =
     if rate is None and required:
         other = "" if request.format == "haba" else ", or --format plain if none was learned"
         raise UserError(
-            f"{request.path}: {request.format} files do not hold the learned rate of a student: pass --lr{other}"
+            f"{request.path}: {request.format} files do not hold a learned rate: pass --lr{other}"
         )
     return None if rate is None else torch.tensor(rate)
 
