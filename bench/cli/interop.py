@@ -203,10 +203,10 @@ def verify_command(
     request = _request(file, form, space, factor, downsample, lr)
     source = NamedDataset.open(dataset)
     needs = _needs(cpus, gpus)
-    _columns("round", "suspect", "changed to", "accuracy %", "", "gain")
     asked = prepare_verification(
         request, experiment, source.data, architecture, protocol, students, needs, _row
     )
+    _columns("round", "suspect", "changed to", "accuracy %", "", "gain")
     verdict = asked.run(expect, tolerance)
     _judge(verdict, tolerance)
     raise typer.Exit(0 if abs(verdict.expected - verdict.first.accuracy) <= tolerance else 1)

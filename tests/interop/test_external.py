@@ -208,6 +208,7 @@ def test_bad_files_are_one_line(
     assert ended.code == 2
     assert ended.err.count("\n") == 1
     assert all(word in ended.err for word in words), ended.err
+    assert not ended.out
     assert not mark.exists()
     assert not out.exists()
 
