@@ -48,7 +48,7 @@ def read_entry(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     known = _plain(value) in map(_plain, DATASETS)
-    if not known and (os.sep in value or Path(value).expanduser().is_dir()):
+    if not known and (os.sep in value or os.path.isdir(os.path.expanduser(value))):  # false for any text
         return {"name": "image_folder", "path": value}
     return {"name": value}
 
@@ -117,7 +117,8 @@ class DatasetSpec(Strict):
             raise ValueError(f"{key} does not apply to {name}, only to {owners}: remove it")
         if value is None and key in _REQUIRED and name in _APPLIES[key]:
             raise ValueError(f"{name} needs {key}, {_REQUIRED[key]}: add it")
-        return value.expanduser().absolute() if isinstance(value, Path) else value
+        # (Path.expanduser stops at a user that is unknown)
+        return Path(os.path.expanduser(value)).absolute() if isinstance(value, Path) else value
 
     @field_validator("classes")
     @classmethod

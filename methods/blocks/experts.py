@@ -20,6 +20,7 @@ from bench.core.networks.base import Network
 from bench.core.training import BatchOrder, Recipe
 from methods.blocks.students import InnerStudent
 
+MOST_EPOCHS = 20_000  # of all blocks of a method; each is a job
 BLOCK = 10  # experts of a job; with multiples of it, a larger number of experts reuses all of a smaller one
 
 
@@ -153,7 +154,16 @@ def trajectories(
 
     Returns:
         {"experts/BLOCK/EPOCH": prerequisite}, as `Experts` expects them.
+
+    Raises:
+        UserError: they would be too many jobs to plan.
     """
+    blocks = -(-experts // BLOCK)
+    if blocks * (epochs + 1) > MOST_EPOCHS:
+        raise UserError(
+            f"{experts:,} experts of {epochs:,} epochs would be more than {MOST_EPOCHS:,} jobs: take fewer "
+            "experts or epochs"
+        )
     return {
         f"experts/{block}/{epoch}": ExpertEpoch(
             block=block,
@@ -166,7 +176,7 @@ def trajectories(
             augment=augment,
             cutmix=cutmix,
         )
-        for block in range(-(-experts // BLOCK))
+        for block in range(blocks)
         for epoch in range(epochs + 1)
     }
 

@@ -210,6 +210,12 @@ def place(problem: Problem, weights: Tensor) -> tuple[int, int]:
     raise AssertionError("no checkpoint has these weights")
 
 
+@pytest.mark.parametrize(("experts", "epochs"), [(10**30, 1), (1, 10**30), (1000, 1000)])
+def test_more_experts_than_can_be_planned_are_refused(experts: int, epochs: int) -> None:
+    with pytest.raises(UserError, match="more than 20,000 jobs: take fewer experts or epochs"):
+        trajectories(experts, epochs, lr=0.1, batch_size=8)
+
+
 def test_segments_are_uniform_over_experts_and_start_epochs(bank: Problem) -> None:
     experts, generator, counts = Experts(bank), random.generator(0, "segments"), Counter()
     for _ in range(720):

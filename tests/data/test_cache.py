@@ -64,6 +64,17 @@ def test_wrong_keys_are_reported_by_name(keys: dict[str, object], key: str) -> N
     assert caught.value.errors()[0]["loc"] == (key,)
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "~nobody_here", "a\0b", ""], ids=repr)
+def test_names_that_are_no_path_either(name: str) -> None:
+    with pytest.raises(ValidationError, match="unknown data set"):
+        DatasetSpec.model_validate(name)
+
+
+def test_the_folder_of_an_unknown_user_is_taken_as_it_is() -> None:
+    found = DatasetSpec.model_validate({"name": "mnist", "data_dir": "~nobody_here/x"})
+    assert found.data_dir == Path.cwd() / "~nobody_here/x"
+
+
 def test_unknown_keys_name_the_known_ones() -> None:
     with pytest.raises(
         ValidationError, match=r"no key named 'lable' \(did you mean label\?\); choose from: "

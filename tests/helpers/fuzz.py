@@ -1,7 +1,14 @@
-"""What the fuzz tests share: the property that each of them asserts, altered files, and nested values."""
+"""What the fuzz tests share: the property that each of them asserts, altered files, and nested values.
 
+In the suite they take seconds and draw the same examples every time. For long, with other examples each time:
+`pytest tests/fuzz --hypothesis-profile=long --timeout=0`.
+"""
+
+import contextlib
+import copy
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -83,6 +90,56 @@ values = st.recursive(
     lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(texts, inner, max_size=3)),
     max_leaves=8,
 )
+
+
+# --- nested values --------------------------------------------------------------------------------
+
+Place = tuple[str | int, ...]
+Changes = dict[Place, Any]
+
+
+def places(value: Any, at: Place = ()) -> Iterator[Place]:
+    """Every key and entry of nested values."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in inner:
+        yield (*at, key)
+        yield from places(part, (*at, key))
+
+
+def value_at(content: Any, place: Place) -> Any:
+    return functools.reduce(lambda part, key: part[key], place, content)
+
+
+def kin(value: Any) -> st.SearchStrategy[Any]:
+    """Values of the same type, which may well fit."""
+    if isinstance(value, bool):
+        return st.booleans()
+    if isinstance(value, int):
+        return st.one_of(st.integers(0, 20), st.sampled_from([-1, 2**31, 2**53, 2**63 - 1, 10**30]))
+    if isinstance(value, float):
+        return st.one_of(st.floats(0, 1), st.floats(allow_nan=False, allow_infinity=False), st.just(0))
+    if isinstance(value, list):
+        return st.lists(kin(value[0]), max_size=3) if value else values
+    return st.one_of(texts, st.none()) if value is None or isinstance(value, str) else st.just({})
+
+
+def changes(content: Any, most: int = 3) -> st.SearchStrategy[Changes]:
+    """Other values for a few places of nested values, most of them of the type that is there."""
+
+    def change(place: Place) -> st.SearchStrategy[tuple[Place, Any]]:
+        return st.tuples(st.just(place), mostly(kin(value_at(content, place)), values))
+
+    places_in = st.sampled_from(sorted(places(content), key=str))
+    return st.lists(places_in.flatmap(change), min_size=1, max_size=most).map(dict)
+
+
+def changed(content: Any, by: Changes) -> Any:
+    """A copy with these values, as far as the places are still there."""
+    content = copy.deepcopy(content)
+    for place, value in by.items():
+        with contextlib.suppress(LookupError, TypeError):
+            value_at(content, place[:-1])[place[-1]] = value
+    return content
 
 
 # --- tensors --------------------------------------------------------------------------------------
