@@ -2,8 +2,8 @@
 
 The baseline of Deng & Russakovsky (NeurIPS 2022): their method without its memory; each image is stored.
 
-Deviations: images start as noise of unit length or as real images (the authors: Xavier); the presets whiten
-CIFAR with MTT's ZCA (the authors: their own kind of ZCA).
+Deviations: images start as noise of unit length or as real images (the authors: Xavier); a gradient that is
+clipped is divided by norm + 1e-12 (the authors: norm + 1e-6).
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from annotated_types import Ge, Gt, Lt
 from bench.core.augment import dsa
 from bench.core.distilled import DistilledDataset
 from bench.core.method import ARCHITECTURE, IPC, SEED, Prerequisite, Problem
-from methods.blocks.hypergradient import SGD
+from methods.blocks.hypergradient import SGD, check_differentiable
 from methods.blocks.learned_scalars import LearnedScalars
 from methods.blocks.parameterise.pixels import Pixels
 from methods.blocks.unroll_windows import Unroll
@@ -51,6 +51,11 @@ class BPTT:
     def requires(self) -> dict[str, Prerequisite]:
         """No prerequisites."""
         return {}
+
+    def check(self, problem: Problem) -> None:
+        """A network that can be differentiated through, and labels within the budget."""
+        Pixels.count(problem, self.labels)
+        check_differentiable(problem.make_net(problem.rng("check")))
 
     def distill(self, problem: Problem) -> DistilledDataset:
         """Back-propagation through time (Deng & Russakovsky, NeurIPS 2022, section 3.2) on plain images."""

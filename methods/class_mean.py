@@ -1,13 +1,14 @@
 """Class means: averages of training images. A baseline that is strong on small data sets."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 
 from bench.core.distilled import DistilledDataset
-from bench.core.method import IPC, SEED, Prerequisite, Problem
+from bench.core.method import IPC, SEED, YOUNG, Prerequisite, Problem
 from bench.core.sampling import ClassIndex
+from methods.blocks.coresets import check_enough
 from methods.blocks.parameterise.pixels import Pixels
 
 PIECE = 1000  # images in float64 at a time
@@ -24,12 +25,19 @@ class ClassMean:
     paper: ClassVar[str] = "baseline: means of the training images"
     depends_on: ClassVar[frozenset[str]] = frozenset({IPC, SEED})
 
+    repeat: bool = field(default=False, metadata=YOUNG)  # images of a class of fewer than ipc
+
     def requires(self) -> dict[str, Prerequisite]:
         """No prerequisites."""
         return {}
 
+    def check(self, problem: Problem) -> None:
+        """Enough images in every class."""
+        check_enough(problem, self.repeat)
+
     def distill(self, problem: Problem) -> DistilledDataset:
         """Split each class at random into `ipc` parts, and take the mean of each part."""
+        check_enough(problem, self.repeat)
         ipc, n_parts = problem.ipc, problem.n_classes * problem.ipc
         shuffled = torch.randperm(len(problem.labels), generator=problem.rng("class_mean")).to(problem.device)
         index = ClassIndex.of(problem.labels[shuffled], problem.n_classes)
@@ -41,8 +49,11 @@ class ClassMean:
         sums = torch.zeros(n_parts, problem.images[0].numel(), dtype=torch.float64, device=problem.device)
         for rows, parts in zip(members.split(PIECE), part.split(PIECE), strict=True):
             sums.index_add_(0, parts, problem.images[rows].flatten(1).double())
-        means = sums / part.bincount(minlength=n_parts)[:, None] / 255
-        images = problem.preprocess(means.float().view(-1, *problem.image_shape))
+        means = sums / part.bincount(minlength=n_parts).clamp(min=1)[:, None] / 255
+        filled = index.counts.clamp(max=ipc)[:, None]  # parts of each class that hold an image: others repeat
+        first_part = ipc * torch.arange(problem.n_classes, device=problem.device)[:, None]
+        rows = (first_part + torch.arange(ipc, device=problem.device) % filled).flatten()
+        images = problem.preprocess(means[rows].float().view(-1, *problem.image_shape))
         return Pixels(images, [ipc] * problem.n_classes, problem.preprocess)
 
 

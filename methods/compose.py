@@ -8,7 +8,7 @@ images where the parameterisation has one. We know of no publication that compar
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from annotated_types import Ge, Gt, Lt
@@ -21,8 +21,9 @@ from bench.core.distilled import DistilledDataset
 from bench.core.errors import UserError
 from bench.core.loop import Stateful
 from bench.core.method import ARCHITECTURE, IPC, SEED, Prerequisite, Problem
+from methods.blocks.class_gradients import check_matchable
 from methods.blocks.experts import Experts, trajectories
-from methods.blocks.hypergradient import SGD, Hypergradient, State
+from methods.blocks.hypergradient import SGD, Hypergradient, State, check_differentiable
 from methods.blocks.matching_batches import MatchingBatches
 from methods.blocks.network_pools import Fresh, Pool, PoolRecipe, TrainedOnReal, TrainedOnSynthetic
 from methods.blocks.objectives import distribution_matching, gradient_matching
@@ -69,7 +70,7 @@ class Compose:
     batch_synthetic: Annotated[int, Gt(0)] = 64  # decoded images per class, at most
     stretch: Annotated[int, Gt(0)] = 10  # matchings under each network of a trained pool
     net_lr: Annotated[float, Gt(0)] = 0.01
-    net_steps: Annotated[int, Gt(0)] = 5  # of a trained pool's network after each matching
+    net_steps: Annotated[int, Gt(0)] = 5  # of a trained pool's network between two matchings
     inner_steps: Annotated[int, Gt(0)] = 10  # of trajectory matching and of the unroll
     inner_lr: Annotated[float, Gt(0)] = 0.01
     inner_momentum: Annotated[float, Ge(0), Lt(1)] = 0.9  # of the unroll
@@ -97,6 +98,16 @@ class Compose:
         epochs = self.start_epochs - 1 + self.expert_epochs
         return trajectories(self.experts, epochs, lr=self.net_lr, batch_size=256, augment=self.augment)
 
+    def check(self, problem: Problem) -> None:
+        """A network that the objective takes, and a parameterisation within the budget."""
+        net = problem.make_net(problem.rng("check"))
+        if self.objective == "gradient_matching":
+            check_matchable(net, problem.image_shape, "kernels")
+        if self.objective in ("trajectory_matching", "unrolled") or self._pool_name == "experts":
+            check_differentiable(net)
+        storage, sizes, _ = self._storage
+        storage.count(problem, labels=self.labels, **sizes)
+
     def distill(self, problem: Problem) -> DistilledDataset:
         """Take `steps` steps of Adam along the gradient of the objective under the networks of the pool."""
         synthetic, pool = self._start(problem), self._pool(problem)
@@ -112,28 +123,27 @@ class Compose:
             optimiser.zero_grad()
             loss = objective(synthetic)  # accumulates the gradients of the stored tensors
             optimiser.step()
-            pool.advance(synthetic)
+            pool.advance(synthetic, followed=(step + 1) % stretch > 0 and step + 1 < self.steps)
             steps.loss(loss)
         return synthetic
 
     def _start(self, problem: Problem) -> Balanced:
-        generator, labels = problem.rng("compose", "init"), self.labels
-        if self.parameterisation == "pixels":
-            return Pixels.start(problem, generator, init="real", labels=labels)
-        if self.parameterisation == "multi_formation":
-            return MultiFormation.start(problem, generator, factor=self.factor, init="mix", labels=labels)
-        if self.parameterisation == "linear_bases":
-            return LinearBases.start(
-                problem, generator, bases=self.bases, downsample=self.downsample, init="pca", labels=labels
-            )
-        return Hallucinators.start(
-            problem,
-            generator,
-            hallucinators=self.hallucinators,
-            kernel=self.kernel,
-            init="real",
-            labels=labels,
-        )
+        storage, sizes, real = self._storage
+        generator = problem.rng("compose", "init")
+        synthetic: Balanced = storage.start(problem, generator, labels=self.labels, **sizes, **real)
+        return synthetic
+
+    @property
+    def _storage(self) -> tuple[Any, dict[str, Any], dict[str, str]]:
+        """The parameterisation, what its size depends on, and how it starts from real images."""
+        memory = {"bases": self.bases, "downsample": self.downsample, "init": "pca"}
+        maps = {"hallucinators": self.hallucinators, "kernel": self.kernel}
+        return {
+            "pixels": (Pixels, dict[str, Any](), {"init": "real"}),
+            "multi_formation": (MultiFormation, {"factor": self.factor}, {"init": "mix"}),
+            "linear_bases": (LinearBases, memory, dict[str, str]()),
+            "hallucinators": (Hallucinators, maps, {"init": "real"}),
+        }[self.parameterisation]
 
     def _pool(self, problem: Problem) -> Pool:
         recipe: PoolRecipe = {"lr": self.net_lr, "batch_size": 64, "momentum": 0.9, "augment": self.augment}

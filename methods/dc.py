@@ -1,7 +1,7 @@
 """DC: Dataset Condensation with Gradient Matching (Zhao, Mopuri & Bilen, ICLR 2021, algorithm 1).
 
 Deviations: the images start as real ones by default (the paper: noise); a real batch is never larger than
-the smallest class.
+the smallest class; the cosine divides by max(norms, 1e-6) (the authors: norms + 1e-6).
 """
 
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from annotated_types import Ge, Gt
 
 from bench.core.distilled import DistilledDataset
 from bench.core.method import ARCHITECTURE, IPC, SEED, Prerequisite, Problem
+from methods.blocks.class_gradients import check_matchable
 from methods.blocks.gradient_matching_loop import match_gradients
 from methods.blocks.matching_batches import MatchingBatches
 from methods.blocks.network_pools import TrainedOnSynthetic
@@ -27,7 +28,7 @@ class DC:
 
     iterations: Annotated[int, Gt(0)] = 1000  # K: networks
     inner_steps: Annotated[int, Gt(0)] = 1  # T: matchings under each network
-    net_epochs: Annotated[int, Gt(0)] = 1  # of training a network on the synthetic set, after each matching
+    net_epochs: Annotated[int, Gt(0)] = 1  # of training a network on the synthetic set, between two matchings
     lr: Annotated[float, Gt(0)] = 0.1  # eta_S
     momentum: Annotated[float, Ge(0)] = 0.5
     batch_real: Annotated[int, Gt(0)] = 256  # real images per class and matching
@@ -38,6 +39,10 @@ class DC:
     def requires(self) -> dict[str, Prerequisite]:
         """No prerequisites."""
         return {}
+
+    def check(self, problem: Problem) -> None:
+        """A network whose gradients can be taken class by class."""
+        check_matchable(problem.make_net(problem.rng("check")), problem.image_shape, "weights")
 
     def distill(self, problem: Problem) -> DistilledDataset:
         """Gradient matching: algorithm 1 of Zhao, Mopuri & Bilen (ICLR 2021)."""

@@ -9,14 +9,14 @@ from typing import Annotated, ClassVar, Literal
 
 import torch
 from annotated_types import Ge, Gt
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench.core import timing
 from bench.core.augment import dsa
 from bench.core.distilled import DistilledDataset
 from bench.core.method import ARCHITECTURE, IPC, SEED, Prerequisite, Problem
 from bench.core.networks.base import Network
-from bench.core.training import in_pieces
+from bench.core.training import has_batch_norm, in_pieces
 from methods.blocks.matching_batches import MatchingBatches
 from methods.blocks.objectives import distribution_matching
 from methods.blocks.parameterise.pixels import Pixels
@@ -69,8 +69,7 @@ class DM:
     @timing.charged("real gradient")
     def _embed(net: Network, real: Tensor) -> Tensor:
         """Features of the real images [n,D]: in pieces, unless batch norm needs the whole batch."""
-        coupled = any(isinstance(module, nn.BatchNorm2d) for module in net.modules())
-        return net.embed(real) if coupled else in_pieces(net.embed, real)
+        return net.embed(real) if has_batch_norm(net) else in_pieces(net.embed, real)
 
 
 METHOD = DM

@@ -4,7 +4,8 @@ DC with one differentiable augmentation per class and matching, which is applied
 synthetic images; the networks are also trained with augmentation.
 
 Deviations: the networks' training draws an operation for each image (the authors: for each batch); a real
-batch is never larger than the smallest class.
+batch is never larger than the smallest class; the cosine divides by max(norms, 1e-6) (the authors: norms +
+1e-6).
 """
 
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from annotated_types import Ge, Gt
 from bench.core.augment import dsa
 from bench.core.distilled import DistilledDataset
 from bench.core.method import ARCHITECTURE, IPC, SEED, Prerequisite, Problem
+from methods.blocks.class_gradients import check_matchable
 from methods.blocks.gradient_matching_loop import match_gradients
 from methods.blocks.matching_batches import MatchingBatches
 from methods.blocks.network_pools import TrainedOnSynthetic
@@ -33,7 +35,7 @@ class DSA:
 
     iterations: Annotated[int, Gt(0)] = 1000  # K: networks
     inner_steps: Annotated[int, Gt(0)] = 1  # T: matchings under each network
-    net_epochs: Annotated[int, Gt(0)] = 1  # of training a network on the synthetic set, after each matching
+    net_epochs: Annotated[int, Gt(0)] = 1  # of training a network on the synthetic set, between two matchings
     lr: Annotated[float, Gt(0)] = 0.1  # eta_S
     momentum: Annotated[float, Ge(0)] = 0.5
     batch_real: Annotated[int, Gt(0)] = 256  # real images per class and matching
@@ -48,6 +50,10 @@ class DSA:
     def requires(self) -> dict[str, Prerequisite]:
         """No prerequisites."""
         return {}
+
+    def check(self, problem: Problem) -> None:
+        """A network whose gradients can be taken class by class."""
+        check_matchable(problem.make_net(problem.rng("check")), problem.image_shape, "weights")
 
     def distill(self, problem: Problem) -> DistilledDataset:
         """Gradient matching under siamese augmentation: algorithm 1 of Zhao & Bilen (ICML 2021)."""

@@ -6,13 +6,14 @@ two hallucinations of one basis, while bases and hallucinators learn to make the
 adversarial contrastive constraint).
 
 Deviations: the gradient is the exact adjoint; the step size is learned as its logarithm and stored in the
-artifact; batches are not standardised a second time. The presets whiten CIFAR (`preprocess: zca`). As
-published, the hallucinators are stored in addition to `ipc` bases per class and exceed the budget; with
-`fit_budget` there are fewer bases instead.
+artifact; an augmentation's operation is drawn for each image, and for each basis in the contrastive term (the
+authors: for each batch), also in the experts' training; batches are not standardised a second time. The
+presets whiten CIFAR (`preprocess: zca`). As published, the hallucinators are stored in addition to `ipc`
+bases per class and exceed the budget; with `fit_budget` there are fewer bases instead.
 """
 
 from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +26,7 @@ from bench.core.distilled import DistilledDataset
 from bench.core.method import ARCHITECTURE, IPC, SEED, Prerequisite, Problem
 from bench.core.networks.base import Network
 from methods.blocks.experts import trajectories
+from methods.blocks.hypergradient import check_differentiable
 from methods.blocks.inner_batches import InnerBatch, shuffled_batches
 from methods.blocks.learned_scalars import LearnedScalars
 from methods.blocks.parameterise.hallucinators import Hallucinators
@@ -108,6 +110,11 @@ class HaBa:
             self.experts, epochs, lr=self.expert_lr, batch_size=self.expert_batch, augment=self.augment
         )
 
+    def check(self, problem: Problem) -> None:
+        """A network that can be differentiated through, and hallucinators that fit images and budget."""
+        Hallucinators.count(problem, **self._storage(problem))
+        check_differentiable(problem.make_net(problem.rng("check")))
+
     def distill(self, problem: Problem) -> DistilledDataset:
         """Factorisation with the adversarial contrastive constraint (Liu et al., NeurIPS 2022, section 3)."""
         synthetic = self._start(problem)
@@ -141,20 +148,22 @@ class HaBa:
         return synthetic
 
     def _start(self, problem: Problem) -> Hallucinators:
+        return Hallucinators.start(
+            problem, problem.rng("haba", "init"), init=self.init, **self._storage(problem)
+        )
+
+    def _storage(self, problem: Problem) -> dict[str, Any]:
         channels = self.basis_channels or problem.image_shape[0]
         as_published = problem.ipc * problem.image_shape[0] // channels
-        return Hallucinators.start(
-            problem,
-            problem.rng("haba", "init"),
-            hallucinators=self.hallucinators,
-            kernel=self.kernel,
-            padding=self.padding,
-            basis_channels=channels,
-            bases_per_class=None if self.fit_budget else as_published,
-            init=self.init,
-            hallucinator_init=self.hallucinator_init,
-            labels=self.labels,
-        )
+        return {
+            "hallucinators": self.hallucinators,
+            "kernel": self.kernel,
+            "padding": self.padding,
+            "basis_channels": channels,
+            "bases_per_class": None if self.fit_budget else as_published,
+            "hallucinator_init": self.hallucinator_init,
+            "labels": self.labels,
+        }
 
 
 def _paired(drawn: dsa.Draw) -> dsa.Draw:

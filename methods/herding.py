@@ -3,7 +3,7 @@
 Deviations: none. Features are those of a network trained on the real training set.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
 import torch
@@ -11,8 +11,8 @@ from annotated_types import Gt
 from torch import Tensor
 
 from bench.core.distilled import DistilledDataset
-from bench.core.method import ARCHITECTURE, IPC, SEED, Prerequisite, Problem
-from methods.blocks.coresets import select_by_features
+from bench.core.method import ARCHITECTURE, IPC, SEED, YOUNG, Prerequisite, Problem
+from methods.blocks.coresets import check_enough, select_by_features
 from methods.blocks.network_pools import Embedding
 
 
@@ -49,14 +49,19 @@ class Herding:
     depends_on: ClassVar[frozenset[str]] = frozenset({IPC, ARCHITECTURE, SEED})
 
     network_steps: Annotated[int, Gt(0)] = 3000
+    repeat: bool = field(default=False, metadata=YOUNG)  # images of a class of fewer than ipc
 
     def requires(self) -> dict[str, Prerequisite]:
         """Features of the training images under a network trained on them."""
         return {"embedding": Embedding(self.network_steps)}
 
+    def check(self, problem: Problem) -> None:
+        """Enough images in every class."""
+        check_enough(problem, self.repeat)
+
     def distill(self, problem: Problem) -> DistilledDataset:
         """Herding within each class: algorithm 4 of iCaRL (Rebuffi et al., CVPR 2017)."""
-        return select_by_features(problem, herd)
+        return select_by_features(problem, herd, self.repeat)
 
 
 METHOD = Herding

@@ -6,8 +6,9 @@ to those of real images, under networks that train on real data between the matc
 Deviations: the classes of a matching step form one batch, each with its own augmentation draw, and the
 optimiser takes one step for all of them (the paper: one after each class; either way, a gradient moves the
 pixels of its class by 2 lr in total). Initial images are shrunk by an area filter directly into their tiles,
-so that they decode correctly even if the factor does not divide the side. A real batch is never larger than
-the smallest class.
+so that they decode correctly even if the factor does not divide the side (the authors: nearest neighbours).
+With `distance: cosine` the divisor is max(norms, 1e-6) (the authors: norms + 1e-6). A real batch is
+never larger than the smallest class.
 """
 
 from dataclasses import dataclass
@@ -19,7 +20,9 @@ from annotated_types import Ge, Gt, Le
 from bench.core.augment import dsa
 from bench.core.distilled import DistilledDataset
 from bench.core.method import ARCHITECTURE, IPC, SEED, Prerequisite, Problem
+from methods.blocks.class_gradients import check_matchable
 from methods.blocks.experts import Experts, trajectories
+from methods.blocks.hypergradient import check_differentiable
 from methods.blocks.matching_batches import MatchingBatches
 from methods.blocks.network_pools import Pool, PoolRecipe, TrainedOnReal, TrainedOnSynthetic
 from methods.blocks.objectives import gradient_matching
@@ -30,7 +33,7 @@ from methods.blocks.parameterise.multi_formation import MultiFormation
 class IDC:
     """Multi-formation, learned by gradient matching under networks trained on real data."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     paper: ClassVar[str] = (
         "Kim et al., Dataset Condensation via Efficient Synthetic-Data Parameterization, ICML 2022"
     )
@@ -52,7 +55,7 @@ class IDC:
     net_momentum: Annotated[float, Ge(0)] = 0.9
     net_weight_decay: Annotated[float, Ge(0)] = 5e-4
     net_batch: Annotated[int, Gt(0)] = 64
-    net_images: Annotated[int, Gt(0)] = 2000  # that a network trains on after each matching
+    net_images: Annotated[int, Gt(0)] = 2000  # that a network trains on between two matchings
     net_augment: str = "color+crop"
     cutmix: Annotated[float, Ge(0), Le(1)] = 0.5  # probability per batch of the networks' training
     early: Annotated[int, Ge(0)] = 0  # epochs on real data before the first matching
@@ -82,6 +85,14 @@ class IDC:
             return {}
         return trajectories(self.pool, self.pool_from + self.pool_epochs - 1, **self._learning)
 
+    def check(self, problem: Problem) -> None:
+        """A network whose gradients can be taken class by class, and images within the budget."""
+        net = problem.make_net(problem.rng("check"))
+        MultiFormation.count(problem, factor=self.factor, decoder=self.decoder, labels=self.labels)
+        check_matchable(net, problem.image_shape, "kernels")
+        if self.pool:  # of experts, which are weights alone
+            check_differentiable(net)
+
     def distill(self, problem: Problem) -> DistilledDataset:
         """Multi-formation (Kim et al., ICML 2022, section 3.2) with gradient matching (section 4)."""
         synthetic = MultiFormation.start(
@@ -109,7 +120,7 @@ class IDC:
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
-            pool.advance(synthetic)
+            pool.advance(synthetic, followed=(step + 1) % self.inner_steps > 0)
             steps.loss(loss.detach())
         return synthetic
 

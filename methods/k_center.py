@@ -4,7 +4,7 @@ Deviations: per class, as the distillation papers use it; the first centre is th
 mean instead of a random one.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
 import torch
@@ -12,8 +12,8 @@ from annotated_types import Gt
 from torch import Tensor
 
 from bench.core.distilled import DistilledDataset
-from bench.core.method import ARCHITECTURE, IPC, SEED, Prerequisite, Problem
-from methods.blocks.coresets import select_by_features
+from bench.core.method import ARCHITECTURE, IPC, SEED, YOUNG, Prerequisite, Problem
+from methods.blocks.coresets import check_enough, select_by_features
 from methods.blocks.network_pools import Embedding
 
 
@@ -49,14 +49,19 @@ class KCenter:
     depends_on: ClassVar[frozenset[str]] = frozenset({IPC, ARCHITECTURE, SEED})
 
     network_steps: Annotated[int, Gt(0)] = 3000
+    repeat: bool = field(default=False, metadata=YOUNG)  # images of a class of fewer than ipc
 
     def requires(self) -> dict[str, Prerequisite]:
         """Features of the training images under a network trained on them."""
         return {"embedding": Embedding(self.network_steps)}
 
+    def check(self, problem: Problem) -> None:
+        """Enough images in every class."""
+        check_enough(problem, self.repeat)
+
     def distill(self, problem: Problem) -> DistilledDataset:
         """K-center greedy within each class: algorithm 1 of Sener & Savarese (ICLR 2018)."""
-        return select_by_features(problem, farthest_first)
+        return select_by_features(problem, farthest_first, self.repeat)
 
 
 METHOD = KCenter

@@ -3,7 +3,7 @@
 Deviations: none. Features are those of a network trained on the real training set.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated, ClassVar
 
@@ -13,8 +13,8 @@ from torch import Tensor
 
 from bench.core import random
 from bench.core.distilled import DistilledDataset
-from bench.core.method import ARCHITECTURE, IPC, SEED, Prerequisite, Problem
-from methods.blocks.coresets import select_by_features
+from bench.core.method import ARCHITECTURE, IPC, SEED, YOUNG, Prerequisite, Problem
+from methods.blocks.coresets import check_enough, select_by_features
 from methods.blocks.network_pools import Embedding
 
 
@@ -50,15 +50,20 @@ class KMeansCoreset:
     lazy_imports: ClassVar[tuple[str, ...]] = ("sklearn.cluster",)
 
     network_steps: Annotated[int, Gt(0)] = 3000
+    repeat: bool = field(default=False, metadata=YOUNG)  # images of a class of fewer than ipc
 
     def requires(self) -> dict[str, Prerequisite]:
         """Features of the training images under a network trained on them."""
         return {"embedding": Embedding(self.network_steps)}
 
+    def check(self, problem: Problem) -> None:
+        """Enough images in every class."""
+        check_enough(problem, self.repeat)
+
     def distill(self, problem: Problem) -> DistilledDataset:
         """K-means within each class: keep the real image nearest to each centre (DC-BENCH, NeurIPS 2022)."""
         pick = partial(nearest_to_centres, seed=random.derive(problem.seed, "k_means"))
-        return select_by_features(problem, pick)
+        return select_by_features(problem, pick, self.repeat)
 
 
 METHOD = KMeansCoreset

@@ -2,8 +2,9 @@
 
 Deviations: the gradient is the exact adjoint, which stores N weight vectors instead of N graphs; the step
 size is learned as its logarithm (whose first step is the paper's), so that it stays positive, and is stored
-in the artifact; experts are trained only for the epochs that are used. The presets whiten where the paper
-does (`preprocess: zca`).
+in the artifact; an augmentation's operation is drawn for each image (the authors: for each batch), also in
+the experts' training; experts are trained only for the epochs that are used. The presets whiten where the
+paper does (`preprocess: zca`).
 """
 
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from bench.core.augment import dsa
 from bench.core.distilled import DistilledDataset
 from bench.core.method import ARCHITECTURE, IPC, SEED, Prerequisite, Problem
 from methods.blocks.experts import trajectories
+from methods.blocks.hypergradient import check_differentiable
 from methods.blocks.learned_scalars import LearnedScalars
 from methods.blocks.parameterise.pixels import Pixels
 from methods.blocks.trajectory import TrajectoryMatching, match_trajectories
@@ -55,6 +57,11 @@ class MTT:
         return trajectories(
             self.experts, epochs, lr=self.expert_lr, batch_size=self.expert_batch, augment=self.augment
         )
+
+    def check(self, problem: Problem) -> None:
+        """A network that can be differentiated through, and labels within the budget."""
+        Pixels.count(problem, self.labels)
+        check_differentiable(problem.make_net(problem.rng("check")))
 
     def distill(self, problem: Problem) -> DistilledDataset:
         """Trajectory matching: algorithm 1 of Cazenavette et al. (CVPR 2022)."""

@@ -1,12 +1,12 @@
 """Random real images: what a distilled set must beat."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from bench.core.distilled import DistilledDataset
-from bench.core.method import IPC, SEED, Prerequisite, Problem
+from bench.core.method import IPC, SEED, YOUNG, Prerequisite, Problem
 from bench.core.sampling import ClassIndex, ClassSampler
-from methods.blocks.coresets import real_images
+from methods.blocks.coresets import check_enough, real_images
 
 
 @dataclass(frozen=True)
@@ -17,12 +17,19 @@ class RandomReal:
     paper: ClassVar[str] = "baseline: random real images"
     depends_on: ClassVar[frozenset[str]] = frozenset({IPC, SEED})
 
+    repeat: bool = field(default=False, metadata=YOUNG)  # images of a class of fewer than ipc
+
     def requires(self) -> dict[str, Prerequisite]:
         """No prerequisites."""
         return {}
 
+    def check(self, problem: Problem) -> None:
+        """Enough images in every class."""
+        check_enough(problem, self.repeat)
+
     def distill(self, problem: Problem) -> DistilledDataset:
         """Draw `ipc` training images of each class without replacement."""
+        check_enough(problem, self.repeat)
         index = ClassIndex.of(problem.labels, problem.n_classes)
         drawn = ClassSampler(index, problem.ipc, problem.rng("random_real")).next()
         return real_images(problem, list(drawn))

@@ -16,10 +16,10 @@ from annotated_types import Gt
 from bench.core.augment import dsa
 from bench.core.distilled import DistilledDataset
 from bench.core.method import ARCHITECTURE, IPC, SEED, Prerequisite, Problem
-from methods.blocks.hypergradient import Adam
+from methods.blocks.hypergradient import Adam, check_differentiable
 from methods.blocks.learned_scalars import LearnedScalars
 from methods.blocks.parameterise.pixels import Pixels
-from methods.blocks.unroll_windows import Unroll
+from methods.blocks.unroll_windows import Unroll, check_window
 from methods.blocks.unrolled import Clip, Unrolled, fresh_states, learn_unrolled
 
 
@@ -50,6 +50,12 @@ class RaTBPTT:
     def requires(self) -> dict[str, Prerequisite]:
         """No prerequisites."""
         return {}
+
+    def check(self, problem: Problem) -> None:
+        """A network that can be differentiated through, labels within the budget, a window in the unroll."""
+        check_window("random", self.unroll, self.window)
+        Pixels.count(problem, self.labels)
+        check_differentiable(problem.make_net(problem.rng("check")))
 
     def distill(self, problem: Problem) -> DistilledDataset:
         """RaT-BPTT: algorithm 1 of Feng, Vedantam & Kempe (ICLR 2024)."""

@@ -7,11 +7,12 @@ the weights of each step.
 
 Deviations: the number of matrices follows from the budget for every data set; inner batches hold equally many
 images of each class; the authors' regulariser of the coefficients had no effect on the gradient and is left
-out; the initial values are the authors' (`xavier`) or come from real images (`pca`).
+out; the initial values are the authors' (`xavier`) or come from real images (`pca`); a gradient that is
+clipped is divided by norm + 1e-12 (the authors: norm + 1e-6).
 """
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from annotated_types import Ge, Gt, Lt
@@ -20,12 +21,12 @@ from bench.core.augment import dsa
 from bench.core.distilled import DistilledDataset
 from bench.core.errors import UserError
 from bench.core.method import ARCHITECTURE, IPC, SEED, Prerequisite, Problem
-from methods.blocks.hypergradient import SGD, Adam
+from methods.blocks.hypergradient import SGD, Adam, check_differentiable
 from methods.blocks.learned_scalars import LearnedScalars
 from methods.blocks.parameterise.base import Balanced
 from methods.blocks.parameterise.linear_bases import LinearBases
 from methods.blocks.parameterise.pixels import Pixels
-from methods.blocks.unroll_windows import Unroll
+from methods.blocks.unroll_windows import Unroll, check_window
 from methods.blocks.unrolled import Clip, Unrolled, fresh_states, learn_unrolled
 
 
@@ -74,6 +75,15 @@ class RTP:
         """No prerequisites."""
         return {}
 
+    def check(self, problem: Problem) -> None:
+        """A network that can be differentiated through, a memory in the budget, a window in the unroll."""
+        check_window(self.window, self.unroll, self.window_length or self.unroll)
+        if self.memory:
+            LinearBases.count(problem, **self._storage)
+        else:
+            Pixels.count(problem, self._pixel_labels)
+        check_differentiable(problem.make_net(problem.rng("check")))
+
     def distill(self, problem: Problem) -> DistilledDataset:
         """Addressable memories learned by BPTT (Deng & Russakovsky, NeurIPS 2022, sections 3.1 and 3.2)."""
         synthetic = self._start(problem)
@@ -114,19 +124,25 @@ class RTP:
 
     def _start(self, problem: Problem) -> Balanced:
         generator = problem.rng("rtp", "init")
-        if not self.memory:  # joint labels belong to bases, which plain images lack
-            labels = "hard" if self.labels == "joint" else self.labels
-            return Pixels.start(problem, generator, init="unit", labels=labels)
-        return LinearBases.start(
-            problem,
-            generator,
-            bases=self.bases,
-            downsample=self.downsample,
-            queries=self.queries,
-            query_dim=None if self.queries == "onehot" else self.query_dim,
-            init=self.init,
-            labels=self.labels,
-        )
+        if not self.memory:
+            return Pixels.start(problem, generator, init="unit", labels=self._pixel_labels)
+        return LinearBases.start(problem, generator, **self._storage)
+
+    @property
+    def _pixel_labels(self) -> str:
+        """Joint labels belong to bases, which plain images lack."""
+        return "hard" if self.labels == "joint" else self.labels
+
+    @property
+    def _storage(self) -> dict[str, Any]:
+        return {
+            "bases": self.bases,
+            "downsample": self.downsample,
+            "queries": self.queries,
+            "query_dim": None if self.queries == "onehot" else self.query_dim,
+            "init": self.init,
+            "labels": self.labels,
+        }
 
 
 METHOD = RTP

@@ -5,7 +5,9 @@ product per step compared with MTT's, and is biased for more than one inner step
 but it drops every Hessian product). `mtt` computes the exact gradient with the same memory.
 
 Deviations: the authors' code loses a factor of 2 in the images' gradient, so its `lr` is twice ours for the
-same step; the step size is learned as its logarithm and stored in the artifact. `preprocess: zca` whitens.
+same step; the step size is learned as its logarithm and stored in the artifact; an augmentation's operation
+is drawn for each image (the authors: for each batch), also in the experts' training. `preprocess: zca`
+whitens.
 """
 
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from bench.core.augment import dsa
 from bench.core.distilled import DistilledDataset
 from bench.core.method import ARCHITECTURE, IPC, SEED, Prerequisite, Problem
 from methods.blocks.experts import trajectories
+from methods.blocks.hypergradient import check_differentiable
 from methods.blocks.learned_scalars import LearnedScalars
 from methods.blocks.parameterise.pixels import Pixels
 from methods.blocks.trajectory import TrajectoryMatching, match_trajectories
@@ -56,6 +59,10 @@ class TESLA:
         return trajectories(
             self.experts, epochs, lr=self.expert_lr, batch_size=self.expert_batch, augment=self.augment
         )
+
+    def check(self, problem: Problem) -> None:
+        """A network that can be differentiated through."""
+        check_differentiable(problem.make_net(problem.rng("check")))
 
     def distill(self, problem: Problem) -> DistilledDataset:
         """Trajectory matching with TESLA's gradient (Cui et al., ICML 2023)."""

@@ -1,4 +1,4 @@
-"""What every test may use: one thread, a private cache, the digits, and a problem made from them."""
+"""What every test may use: one thread, a private cache, the digits, a problem made from them, comparisons."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -9,6 +9,7 @@ import hypothesis
 import pytest
 import torch
 import yaml
+from helpers.parity import Compare, comparison
 
 from bench.core.method import Problem
 from bench.data.cache import prepare_dataset, read_dataset
@@ -68,3 +69,11 @@ def write_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WriteProt
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(text))
 
     return write
+
+
+@pytest.fixture
+def compare(record_property: Callable[[str, Any], None]) -> Iterator[Compare]:
+    """`compare(method, what, ours, theirs, allowed)`, see `helpers.parity`; the test computes in float64."""
+    torch.set_default_dtype(torch.float64)
+    yield comparison(record_property)
+    torch.set_default_dtype(torch.float32)

@@ -101,7 +101,7 @@ def summary_frame(frame: pd.DataFrame) -> pd.DataFrame:
         device=cells["device"].agg(_joined),
         exclusive=cells["exclusive"].all(),
         cold=cells["cold"].agg(_in_all),
-        diverged=cells["diverged"].sum(min_count=1),
+        diverged=cells["diverged"].sum(),
     )
     return _best_first(rank_cells(table.reset_index()))
 
@@ -154,7 +154,7 @@ def metrics_summary(frame: pd.DataFrame) -> pd.DataFrame:
     cells = grouped(deduplicate(frame), CELL)
     table = spreads(cells, "accuracy").join(whole_means(cells, MEASURED_COLUMNS))
     table = table.assign(
-        diverged=cells["diverged"].sum(min_count=1),
+        diverged=cells["diverged"].sum(),
         n_seeds=cells.size(),
         within_budget=cells["within_budget"].all(),
         exempt=cells["exempt"].all(),
@@ -189,10 +189,10 @@ def distillation_course(frame: pd.DataFrame) -> pd.DataFrame:
     # records without snapshots are left out first: `deduplicate` might prefer them to those with
     taken = warm_seconds(deduplicate(frame[frame["snapshots"].map(len) > 0]))
     of = ["fraction", "step", "distill_s", "accuracy"]
-    unknown = taken["distill_s"].isna()  # or of a cold job
+    left_out = taken["distill_s"].isna()  # of cold jobs
     points = [
         [(*place, np.nan if without else seconds, accuracy) for *place, seconds, accuracy in row]
-        for row, without in zip(taken["snapshots"], unknown, strict=True)
+        for row, without in zip(taken["snapshots"], left_out, strict=True)
     ]
     taken = taken.assign(snapshots=pd.Series(points, taken.index, dtype=object))
     return _course(taken, "snapshots", of, ["prepare_s", "distill_s"])

@@ -121,12 +121,10 @@ def _mixed(one: _Cell, other: _Cell) -> ScoredSeeds:
 
 
 def _cells(frame: pd.DataFrame) -> list[_Cell]:
-    """The cells whose records say how students were trained, all of them alike."""
+    """The cells whose students were all trained alike."""
     rows = deduplicate(frame)
     rows = rows.assign(way=grouped(rows, TRAINING_COLUMNS).ngroup())
-    rows = rows[
-        grouped(rows, CELL)["way"].transform("nunique").eq(1) & rows[TRAINING_COLUMNS].notna().all(axis=1)
-    ]
+    rows = rows[grouped(rows, CELL)["way"].transform("nunique").eq(1)]
     found = []
     for values, part in grouped(rows, CELL):
         where = {name: None if pd.isna(value) else value for name, value in zip(CELL, values, strict=True)}

@@ -26,10 +26,11 @@ from bench.data.cache import prepare_dataset, read_dataset
 from bench.data.dataset import Dataset
 from bench.data.spec import DatasetSpec, preset_name, read_entry
 from bench.evaluation.metrics import Scores
-from bench.evaluation.scoring import EvaluationSetting, rates_on_holdout, train_and_score
+from bench.evaluation.scoring import EvaluationSetting, rates_on_holdout, resolve_protocol, train_and_score
 from bench.evaluation.storage import measure_storage
 from bench.execution.jobs import make_problem
 from bench.execution.progress import show_steps
+from bench.planning.checks import check_method
 from bench.planning.graph import HOLDOUT, Cell, EvaluationSpec, Job, plan_distillation, plan_teacher
 from bench.planning.protocols import load_protocol
 from bench.planning.sweep import MethodEntry
@@ -45,7 +46,7 @@ def load_dataset(what: str | Path | Mapping[str, Any], **keys: Any) -> Dataset:
 
     Args:
         what: a name (`ddbench list datasets`), a folder of images, or a mapping as in a sweep.
-        keys: further keys of such a mapping: data_dir, image_size, classes, holdout, label, download.
+        keys: further keys of such a mapping: data_dir, image_size, split, classes, holdout, label, download.
 
     Returns:
         Images uint8 [N,C,H,W] and labels int64 [N] of both splits, class names, mean and deviation.
@@ -95,7 +96,7 @@ def distill(
         The distilled set: `decode()` gives images and targets, `save(path)` keeps it.
 
     Raises:
-        UserError: unknown names, a budget over a class, a network that the images do not fit.
+        UserError: unknown names, a network that the images do not fit, and what the method refuses.
 
     Example:
         >>> dd.distill("dm", data, ipc=10, steps=300)
@@ -107,13 +108,13 @@ def distill(
     if entry.seeds is not None:
         raise UserError("seeds: a set has one, `seed`")
     network = _fitting(architecture, data)
-    smallest = int(data.train.labels.bincount(minlength=data.n_classes).min())
-    if not 1 <= ipc <= smallest:
-        raise UserError(f"ipc: {ipc}; the smallest class of {data.label} allows 1 to {smallest}")
+    if ipc < 1:
+        raise UserError(f"ipc: {ipc}; take at least 1")
     presets = preset_name(data.name, data.label)
     cell = Cell(data, ipc, network, seed, entry.preprocess(presets, ipc))
     jobs: dict[str, Job] = {}
     resolved = entry.resolve(presets, ipc)
+    check_method(resolved, data, ipc, network)
     job = plan_distillation(jobs, entry.name, resolved, cell)
     console = Console(stderr=True, quiet=not progress)
     where = torch.device(device)
@@ -181,7 +182,8 @@ def evaluate(
     """
     if students < 1:
         raise UserError(f"students: {students}; train at least 1")
-    where, chosen, network = torch.device(device), load_protocol(protocol), _fitting(architecture, data)
+    where, network = torch.device(device), _fitting(architecture, data)
+    chosen = resolve_protocol(load_protocol(protocol), data, network, distilled)
     jobs: dict[str, Job] = {}
     needed = plan_teacher(jobs, EvaluationSpec(network, chosen, students), Cell(data, 0, network, seed))
     _build(jobs, data, where, Console(stderr=True))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
@@ -19,9 +20,28 @@ if TYPE_CHECKING:  # torch takes two seconds to import
 out = Console()
 
 
+MOST_ROWS = 500  # of a table that rich lays out, which takes a millisecond a row
+
+
 def print_rows(table: Table) -> None:
     """Print a table; into a pipe, which has no width, so wide that no key or label is cut."""
-    (out if out.is_terminal else Console(width=200)).print(table)
+    if table.row_count > MOST_ROWS:
+        _print_lines(table)
+    else:
+        (out if out.is_terminal else Console(width=200)).print(table)
+
+
+def _print_lines(table: Table) -> None:
+    """The rows as plain lines, aligned, of any width."""
+    columns = [[str(c.header), *(str(cell).replace("\\[", "[") for cell in c.cells)] for c in table.columns]
+    widths = [max(map(cell_len, cells)) for cells in columns]
+    right = [column.justify == "right" for column in table.columns]
+    for cells in zip(*columns, strict=True):
+        padded = (
+            " " * (width - cell_len(cell)) + cell if to_right else cell + " " * (width - cell_len(cell))
+            for cell, width, to_right in zip(cells, widths, right, strict=True)
+        )
+        print("  ".join(padded).rstrip())
 
 
 def write_report(*directories: Path, to: Path | None = None) -> "Report":

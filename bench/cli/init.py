@@ -47,13 +47,16 @@ def _spec(what: str) -> "DatasetSpec":
     from pydantic import ValidationError
 
     from bench.data.decode import decode
-    from bench.data.image_folder import scan
+    from bench.data.image_folder import is_flat, scan
     from bench.data.spec import DatasetSpec, read_entry
     from bench.planning.yaml_schema import describe_faults, list_faults
 
     entry = read_entry(what)
     if entry["name"] == "image_folder":
-        tree = scan(Path(entry["path"]).expanduser())
+        root = Path(entry["path"]).expanduser()
+        if root.is_dir() and is_flat(root):
+            entry["split"] = 0.2
+        tree = scan(root, entry.get("split"))
         sizes = {decode(Path(file.path), None).size for file in tree.files()[:50]}
         if len(sizes) > 1 or any(width != height for width, height in sizes):
             entry["image_size"] = 64 if min(map(min, sizes)) >= 64 else 32
@@ -72,7 +75,7 @@ def _side(spec: "DatasetSpec") -> int:
     known = {"digits": 8, "mnist": 28, "fashion_mnist": 28, "kmnist": 28, "stl10": 96}
     if spec.path is None:
         return known.get(spec.name, 32)
-    return spec.image_size or decode(Path(scan(spec.path).files()[0].path), None).size[0]
+    return spec.image_size or decode(Path(scan(spec.path, spec.split).files()[0].path), None).size[0]
 
 
 def init_command(
@@ -96,6 +99,7 @@ def init_command(
         "name": spec.name,
         "path": str(spec.path) if spec.path else None,
         "image_size": spec.image_size,
+        "split": spec.split,
         "data_dir": "data" if spec.data_dir else None,
         "download": True if spec.data_dir else None,
     }

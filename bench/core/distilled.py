@@ -54,6 +54,13 @@ class DistilledDataset(nn.Module):
         """
         raise NotImplementedError
 
+    def variants(self) -> Tensor | None:
+        """Which images are variants of one stored item: int64 [items,V], the images' positions in `decode()`.
+
+        A protocol with `epoch_over: items` trains an epoch on one of each row. None: no image is.
+        """
+        return None
+
     @property
     def n_stored(self) -> int:
         """Stored floats: every tensor of the set counts, see `stored_floats`."""

@@ -10,6 +10,10 @@ class UserError(ValueError):
     """
 
 
+class OverBudget(UserError):
+    """A set that does not fit its budget; with a larger ipc it may."""
+
+
 def first_line(error: Exception) -> str:
     """The first line of a library's error message, or the error's type if it has none."""
     return (str(error).splitlines() or [type(error).__name__])[0]

@@ -19,7 +19,7 @@ A method is a frozen dataclass whose fields are the paper's hyper-parameters. Th
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -34,6 +34,8 @@ from bench.core.preprocess import Preprocess
 # What a result may depend on, apart from the data set and the hyper-parameters. A method that ignores
 # one of them leaves it out of `depends_on`; one artifact then serves all its values.
 IPC, ARCHITECTURE, SEED = "ipc", "architecture", "seed"
+# metadata of a hyper-parameter that is younger than results: no key holds it at its default
+YOUNG = {"young": True}
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Problem:
     seed: int
     prepared: Mapping[str, Mapping[str, Tensor]]  # role -> tensors of what the method required
     loop: Loop = field(default_factory=Loop)  # the loop of steps: progress, snapshots, resuming
+    classes: tuple[str, ...] = ()  # their names, for messages
 
     @property
     def device(self) -> torch.device:
@@ -93,7 +96,12 @@ class Prerequisite(Protocol):
 
 
 class Method(Protocol):
-    """A frozen dataclass whose fields are the paper's hyper-parameters; its module names it as `METHOD`."""
+    """A frozen dataclass whose fields are the paper's hyper-parameters; its module names it as `METHOD`.
+
+    It may have `check(self, problem: Problem) -> None`, which raises UserError for what `distill` would
+    refuse: a network, a budget, too few images. `plan` calls it with the training set, nothing prepared, and
+    a `make_net` whose networks know shapes only (torch's meta device): it computes nothing.
+    """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
     version: ClassVar[int]  # bumped when the numbers may move
@@ -118,3 +126,9 @@ class Method(Protocol):
             Diverged: a loss is not finite.
         """
         ...
+
+
+def hyperparameters(method: Method) -> dict[str, Any]:
+    """A method's hyper-parameters as keys and records hold them, without `YOUNG` ones at their default."""
+    young = {f.name: f.default for f in fields(method) if "young" in f.metadata}
+    return {k: v for k, v in asdict(method).items() if k not in young or v != young[k]}

@@ -15,8 +15,13 @@ from torch import Tensor
 from bench.core.errors import UserError
 from bench.core.registry import choose
 
-NORMALISE, ZCA = "normalise", "zca"  # what a method may ask for; "zca" is the first kind
-ZCA_KINDS = ("mtt", "kip", "frepo")
+# what a method may ask for: the training set's own mean and deviation, the papers' (core.paper_constants), or
+# a whitening of some kind
+NORMALISE, PAPER = "normalise", "paper"
+ZCA_KINDS = ("mtt", "kip", "frepo", "rtp")
+WHITENINGS = {"zca": "mtt", **{f"zca_{kind}": kind for kind in ZCA_KINDS[1:]}}
+PREPROCESSES = (NORMALISE, PAPER, *WHITENINGS)
+EACH_TO_LENGTH_1 = ("kip", "rtp")  # kinds that divide each image, less its mean, by its length
 FIT_PIECE = 1000  # images of a step of the fit: 25 MB of float64 at 3 x 32 x 32
 STD_FLOOR = 1 / 255  # of a channel that is constant
 
@@ -63,7 +68,7 @@ class Zca(Preprocess):
     """ZCA whitening: normalise per channel, subtract a centre, multiply by U diag(1/scales) U^T.
 
     With Lambda and U the eigenvalues and eigenvectors of the covariance of n training images in d dimensions,
-    scales = sqrt(Lambda + floor). The field knows three kinds, which are not interchangeable:
+    scales = sqrt(Lambda + floor). The field knows four kinds, which are not interchangeable:
 
     - mtt (Cazenavette et al., CVPR 2022, and HaBa; their code takes kornia's ZCAWhitening(eps=0.1)): pixels
       in [0, 1], not normalised; the centre is the mean image; divided by n - 1; floor = eps.
@@ -73,14 +78,17 @@ class Zca(Preprocess):
       then each image minus its own mean over all d values, divided by its own length; no centre, so that the
       second moment takes the place of the covariance; divided by n; floor = eps * mean(Lambda).
 
-    If n < d, the last two do not scale the d - n smallest directions (scale 1), as in their code. All three
-    use eps = 0.1 on CIFAR-10. The length that kip divides each image by is lost: `invert` undoes the rest and
-    gives an image of average brightness and contrast (length sqrt(d) when normalised), for viewing.
+    - rtp (Deng & Russakovsky, NeurIPS 2022; preprocess of the authors' data_utils.py): as kip, but all
+      channels are normalised together, which the mean and length of each image cancel; eps = 100 on SVHN.
+
+    If n < d, the last three do not scale the d - n smallest directions (scale 1), as in KIP's code. All use
+    eps = 0.1 on CIFAR-10. The length that kip and rtp divide each image by is lost: `invert` undoes the rest
+    and gives an image of average brightness and contrast (length sqrt(d) when normalised), for viewing.
 
     Args:
         mean: of each channel, for the normalisation.
         std: of each channel, for the normalisation.
-        kind: "mtt", "kip" or "frepo".
+        kind: "mtt", "kip", "frepo" or "rtp".
         centre: float32 [d], with d = C * H * W.
         directions: U, float32 [d,d], one eigenvector a column.
         scales: float32 [d].
@@ -117,8 +125,8 @@ class Zca(Preprocess):
 
         Args:
             images: training images, uint8 [n,C,H,W].
-            kind: "mtt", "kip" or "frepo", as the class describes them.
-            eps: what is added to the eigenvalues; times their mean for "kip" and "frepo".
+            kind: "mtt", "kip", "frepo" or "rtp", as the class describes them.
+            eps: what is added to the eigenvalues; times their mean for all but "mtt".
 
         Returns:
             The whitening; its tensors are float32.
@@ -129,11 +137,11 @@ class Zca(Preprocess):
         choose("whitening", kind, ZCA_KINDS)
         if not eps > 0:
             raise UserError(f"whitening: eps {eps} must be above 0, or directions without variance blow up")
-        n, channels, d = len(images), images.shape[1], images[0].numel()
-        normalise = Preprocess((0.0,) * channels, (1.0,) * channels) if kind == "mtt" else _normaliser(images)
+        n, d = len(images), images[0].numel()
+        normalise = _before_whitening(images, kind)
         centre = torch.zeros(d, dtype=torch.float64, device=images.device)
         covariance = centre.new_zeros(d, d)
-        if kind != "kip":
+        if kind not in EACH_TO_LENGTH_1:
             for rows in _rows(images, normalise, kind):
                 centre += rows.sum(0) / n
         for rows in _rows(images, normalise, kind):
@@ -163,7 +171,7 @@ class Zca(Preprocess):
         """Whitened images [...,C,H,W] -> pixels in [0, 1] (not clamped); for kip, see the class."""
         centre, matrix = self._on(images, 1)
         rows = images.flatten(-3) @ matrix + centre
-        if self.kind == "kip":
+        if self.kind in EACH_TO_LENGTH_1:
             rows = rows * len(centre) ** 0.5
         return super().invert(rows.view_as(images))
 
@@ -215,6 +223,17 @@ def _normaliser(images: Tensor) -> Preprocess:
     return Preprocess(tuple((mean / 255).tolist()), tuple((std / 255).clamp_min(STD_FLOOR).tolist()))
 
 
+def _before_whitening(images: Tensor, kind: str) -> Preprocess:
+    """The normalisation that a kind of whitening of images [n,C,H,W] begins with."""
+    channels = images.shape[1]
+    if kind == "mtt":
+        return Preprocess((0.0,) * channels, (1.0,) * channels)
+    if kind == "rtp":
+        joint = _normaliser(images.flatten(1)[:, None, None])
+        return Preprocess(joint.mean * channels, joint.std * channels)
+    return _normaliser(images)
+
+
 def _rows(images: Tensor, normalise: Preprocess, kind: str) -> Iterator[Tensor]:
     """All images, normalised and flat, in float64, a piece at a time; each piece may be overwritten."""
     for piece in images.split(FIT_PIECE):
@@ -222,6 +241,6 @@ def _rows(images: Tensor, normalise: Preprocess, kind: str) -> Iterator[Tensor]:
 
 
 def _flat(x: Tensor, kind: str) -> Tensor:
-    """[...,C,H,W] -> [...,d]; for kip with mean 0 and length 1 (a uniform image becomes 0)."""
+    """[...,C,H,W] -> [...,d]; for kip and rtp with mean 0 and length 1 (a uniform image becomes 0)."""
     rows = x.flatten(-3)
-    return F.normalize(rows - rows.mean(-1, keepdim=True), dim=-1) if kind == "kip" else rows
+    return F.normalize(rows - rows.mean(-1, keepdim=True), dim=-1) if kind in EACH_TO_LENGTH_1 else rows

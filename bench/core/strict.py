@@ -79,6 +79,9 @@ def faults_error(
 
 def check_distinct(values: Values) -> Values:
     """Refuse a list in which an entry is given twice; return it unchanged."""
+    hashable = all(isinstance(value, int | float | str) for value in values)
+    if hashable and len(set(values)) == len(values):
+        return values  # seeds may be thousands
     for i, value in enumerate(values):
         if value in values[:i]:
             name = getattr(value, "label", getattr(value, "name", value))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from bench.core import counting, timing
 from bench.core.augment import dsa
 from bench.core.augment.cutmix import CutMix, apply_cutmix, draw_cutmix
+from bench.core.errors import UserError
 from bench.core.preprocess import Preprocess
 
 
@@ -20,7 +21,9 @@ from bench.core.preprocess import Preprocess
 class Recipe:
     """How a network is trained: SGD with momentum and a stepwise learning rate, for `steps` or `epochs`."""
 
-    batch_size: Annotated[int, Gt(0), Field(description="images per step")]
+    batch_size: Annotated[
+        int, Gt(0), Field(description="images per step; one image left over joins the step before")
+    ]
     lr: Annotated[float, Gt(0), Field(description="learning rate")]
     momentum: Annotated[float, Ge(0), Field(description="of the optimiser")] = 0.9
     weight_decay: Annotated[float, Ge(0), Field(description="of the optimiser")] = 5e-4
@@ -44,10 +47,10 @@ class Recipe:
         dsa.parse_strategy(self.augment, policies=True)
 
     def n_steps(self, n_images: int) -> int:
-        """Optimiser steps for `n_images` images; the last, partial batch of an epoch counts as a step."""
+        """Optimiser steps for `n_images` images; a smaller last batch of an epoch counts as a step."""
         if self.steps is not None:
             return self.steps
-        return (self.epochs or 0) * -(-n_images // self.batch_size)
+        return (self.epochs or 0) * batches_per_epoch(n_images, self.batch_size)
 
     def drops(self, steps: int) -> list[int]:
         """The steps, out of `steps`, after which the learning rate is multiplied by gamma."""
@@ -57,18 +60,43 @@ class Recipe:
 RECIPE = TypeAdapter(Recipe)
 
 
+def leaves_one(n: int, size: int) -> bool:
+    """Whether batches of `size` leave one of n items over, which then joins the batch before it.
+
+    Batch norm has no statistics of a single image. The rule holds for all networks, so that which images
+    come together does not depend on the norm.
+    """
+    return n > size > 1 and n % size == 1
+
+
+def batches_per_epoch(n: int, size: int) -> int:
+    """How many batches of `size` an epoch over n items takes; see `leaves_one`."""
+    return n // size if leaves_one(n, size) else -(-n // size)
+
+
 class BatchOrder(Iterator[Tensor]):
     """Endless batches of indices, int64 [b]: a new permutation each epoch, whose last batch may be smaller.
+
+    It is larger by one where it would leave a single item over, see `leaves_one`.
 
     Args:
         n: number of items.
         size: items per batch.
         generator: a CPU generator.
         device: where the indices go.
+        variants: int64 [n,V]; an item is one of the V of its row, drawn anew in each epoch.
     """
 
-    def __init__(self, n: int, size: int, generator: torch.Generator, device: torch.device) -> None:
+    def __init__(
+        self,
+        n: int,
+        size: int,
+        generator: torch.Generator,
+        device: torch.device,
+        variants: Tensor | None = None,
+    ) -> None:
         self._n, self._size, self._generator, self._device = n, size, generator, device
+        self._variants = None if variants is None else variants.to(device)
         self._permutation = torch.empty(0, dtype=torch.int64, device=device)
         self._cursor = n  # nothing is left: the first batch shuffles
 
@@ -78,9 +106,15 @@ class BatchOrder(Iterator[Tensor]):
                 self._device, non_blocking=True
             )
             self._cursor = 0
-        batch = self._permutation[self._cursor : self._cursor + self._size]
-        self._cursor += self._size
-        return batch
+        end = self._cursor + self._size
+        if end == self._n - 1 and leaves_one(self._n, self._size):
+            end = self._n
+        batch = self._permutation[self._cursor : end]
+        self._cursor = end
+        if self._variants is None:
+            return batch
+        drawn = torch.randint(self._variants.shape[1], (len(batch),), generator=self._generator)
+        return self._variants[batch, drawn.to(self._device, non_blocking=True)]
 
     def state_dict(self) -> dict[str, Any]:
         """The permutation, the position in it, and the generator's state."""
@@ -93,11 +127,38 @@ class BatchOrder(Iterator[Tensor]):
         self._generator.set_state(state["generator"].cpu())
 
 
-def maybe_cutmix(shape: torch.Size, probability: float, generator: torch.Generator) -> CutMix | None:
+def check_batches(net: nn.Module, n: int, size: int) -> None:
+    """Check that a network can be trained on n images in batches of `size`.
+
+    Raises:
+        UserError: there are no images, or batches of one for a network with batch norm.
+    """
+    if n < 1:
+        raise UserError("no images to train on: give every class at least one")
+    if min(n, size) == 1 and has_batch_norm(net):
+        raise UserError(
+            "batch norm cannot be trained on batches of one image: take another norm, or more images and a "
+            "batch_size of at least 2"
+        )
+
+
+def has_batch_norm(net: nn.Module) -> bool:
+    """Whether some layer takes its statistics over a batch, so that images of a batch are coupled."""
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in net.modules())
+
+
+def maybe_cutmix(shape: tuple[int, ...], probability: float, generator: torch.Generator) -> CutMix | None:
     """Draw CutMix for a batch [N,C,H,W] with this probability, else None; probability 0 draws nothing."""
     if not probability or float(torch.rand((), generator=generator)) >= probability:
         return None
     return draw_cutmix(shape, generator)
+
+
+def draw_augmentation(
+    shape: tuple[int, ...], strategy: str, cutmix: float, generator: torch.Generator
+) -> tuple[dsa.Draw, CutMix | None]:
+    """Draw what a training batch [N,C,H,W] needs: an augmentation for each image, then perhaps CutMix."""
+    return dsa.draw(strategy, shape[0], generator), maybe_cutmix(shape, cutmix, generator)
 
 
 def teacher_loss(logits: Tensor, images: Tensor, teacher: nn.Module, temperature: float) -> Tensor:
@@ -150,8 +211,8 @@ def augmented_loss(
     Raises:
         UserError: the strategy is an augmentation policy, and `preprocess` is missing.
     """
-    x = dsa.apply(images, dsa.draw(strategy, len(images), generator), preprocess)
-    drawn = maybe_cutmix(x.shape, cutmix, generator)
+    each, drawn = draw_augmentation(images.shape, strategy, cutmix, generator)
+    x = dsa.apply(images, each, preprocess)
     x = x if drawn is None else apply_cutmix(x, drawn)
     logits = net(x)
     if teacher is not None:
@@ -172,6 +233,7 @@ def training(
     preprocess: Preprocess | None = None,
     teacher: nn.Module | None = None,
     temperature: float = 1.0,
+    variants: Tensor | None = None,
 ) -> Iterator[int]:
     """Train a network in place, one optimiser step at a time.
 
@@ -184,18 +246,24 @@ def training(
         preprocess: how uint8 images become what the network sees.
         teacher: a network whose probabilities take the place of `targets`.
         temperature: of the teacher's loss, see `teacher_loss`.
+        variants: int64 [items,V], positions of images; an epoch goes over the items, and takes one of the V
+            for each. By default it goes over the images.
 
     Yields:
         The number of optimiser steps taken so far: 1, 2, ...
+
+    Raises:
+        UserError: see `check_batches`.
     """
-    n = len(images)
+    n = len(images if variants is None else variants)
+    check_batches(net, n, recipe.batch_size)
     steps = recipe.n_steps(n)
     optimiser = torch.optim.SGD(
         net.parameters(), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
     )
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, recipe.drops(steps), recipe.gamma)
     net.train()
-    order = BatchOrder(n, recipe.batch_size, generator, images.device)
+    order = BatchOrder(n, recipe.batch_size, generator, images.device, variants)
     read = preprocess if images.dtype == torch.uint8 else None
     for step, index in zip(timing.paced(steps), order, strict=False):
         x = images[index] if read is None else read(images[index])

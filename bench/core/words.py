@@ -2,7 +2,37 @@
 
 import itertools
 import re
+import unicodedata
 from collections.abc import Iterable
+
+from bench.core.errors import UserError
+
+_DIRECTIONS = frozenset(map(chr, (*range(0x202A, 0x202F), *range(0x2066, 0x206A))))  # of writing
+
+
+LONGEST_NAME = 200  # characters
+
+
+def check_printable(text: str) -> str:
+    """Return a text from a file or a folder that reaches terminals, tables and pictures.
+
+    Raises:
+        UserError: it holds control characters, which could move the cursor, end a tag or turn the direction
+            of what follows. Line ends and tabs are allowed.
+    """
+    for i, c in enumerate(text):
+        kind = unicodedata.category(c)
+        if (kind in ("Cc", "Cs", "Zl", "Zp") and c not in "\n\t") or c in _DIRECTIONS:
+            raise UserError(f"holds the control character U+{ord(c):04X} after {plain_text(text[:i])!r}")
+    return text
+
+
+def check_name(name: str) -> str:
+    """Return a name of a class, a data set or the like. Raises UserError if it is not short and printable."""
+    check_printable(name)
+    if len(name) > LONGEST_NAME or "\n" in name or "\t" in name:
+        raise UserError(f"{plain_text(name)!r} is no name: one line of at most {LONGEST_NAME} characters")
+    return name
 
 
 def count(n: int, noun: str) -> str:

@@ -19,14 +19,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from bench.core.errors import UserError, first_line
-from bench.core.io import replacing
+from bench.core.io import remove_leftovers, replacing
 from bench.data.builtin import open_source
 from bench.data.dataset import Dataset, DataSource, DecodedSplits, Split
 from bench.data.holdout import hold_out
 from bench.data.spec import DatasetSpec
 from bench.data.subset import class_positions, regroup
 
-CACHE_SCHEMA = 1  # raise it when the decoding or the layout of the file changes
+CACHE_SCHEMA = 1  # raise it when the layout of the file changes (for the decoding: decode.DECODING)
 _STD_FLOOR = 1 / 255  # one grey level, so that a constant channel does not lead to division by zero
 _CHUNK = 512  # images converted to float64 at a time
 
@@ -55,6 +55,7 @@ def prepare_dataset(spec: DatasetSpec) -> Path:
         return path
     with _locked(path):
         if not path.exists():  # another process may have written it while this one waited
+            remove_leftovers(path.parent)
             _write(path, spec, source.read())
     return path
 

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 
 from bench.core.registry import did_you_mean
 from bench.core.strict import Strict
+from bench.core.words import check_name
 
 DATASETS: dict[str, str] = {
     "digits": "scikit-learn's digits: 8x8 grey, 10 classes, 1,437 train / 360 test; needs no files",
@@ -18,12 +19,14 @@ DATASETS: dict[str, str] = {
     "cifar10": "CIFAR-10: 32x32 RGB, 10 classes, 50,000 train / 10,000 test (torchvision)",
     "cifar100": "CIFAR-100: 32x32 RGB, 100 classes, 50,000 train / 10,000 test (torchvision)",
     "stl10": "STL-10, labelled part: 96x96 RGB, 10 classes, 5,000 train / 8,000 test (torchvision)",
-    "image_folder": "your own images: path/train/<class>/*.png and path/test/<class>/*.png (or val/)",
+    "image_folder": "your own images: path/train/<class>/*.png and path/test/<class>/*.png (or val/), or "
+    "path/<class>/*.png with split",
 }
 _LOCAL = {"digits", "image_folder"}
 _APPLIES: dict[str, set[str]] = {
     "path": {"image_folder"},
     "image_size": {"image_folder"},
+    "split": {"image_folder"},
     "data_dir": set(DATASETS) - _LOCAL,
     "download": set(DATASETS) - _LOCAL,
 }
@@ -64,12 +67,20 @@ class DatasetSpec(Strict):
     path: Path | None = Field(
         default=None,
         validate_default=True,
-        description="the folder that holds train/ and test/; required by image_folder, and only there",
+        description="the folder that holds train/ and test/, or class folders alone (see split); required by "
+        "image_folder, and only there",
     )
     image_size: int | None = Field(
         default=None,
         gt=0,
         description="image_folder only: side in pixels to which images are resized and cropped",
+    )
+    split: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="image_folder only: fraction of each class that becomes the test split, where path holds "
+        "class folders alone; the same images each time",
     )
     data_dir: Path | None = Field(
         default=None,
@@ -104,7 +115,7 @@ class DatasetSpec(Strict):
     def _known(cls, name: str) -> str:
         return _canonical(name)
 
-    @field_validator("path", "image_size", "data_dir", "download")
+    @field_validator("path", "image_size", "split", "data_dir", "download")
     @classmethod
     def _applies(cls, value: Any, info: ValidationInfo) -> Any:
         """Refuse a key that does not apply to the data set, and the lack of one that it needs."""
@@ -133,7 +144,7 @@ class DatasetSpec(Strict):
         path, classes = info.data.get("path"), info.data.get("classes")
         base = (path.name if path else "") or info.data.get("name", "")
         label = label or (f"{base}-{len(classes)}-classes" if classes else base)
-        return label.removesuffix(_HOLDOUT) + _HOLDOUT if info.data.get("holdout") else label
+        return check_name(label.removesuffix(_HOLDOUT) + _HOLDOUT if info.data.get("holdout") else label)
 
     @property
     def whole(self) -> "DatasetSpec":

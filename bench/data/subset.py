@@ -7,6 +7,7 @@ import torch
 from bench.core.errors import UserError
 from bench.core.registry import did_you_mean
 from bench.data.dataset import DecodedSplits, Split
+from bench.data.image_files import class_name
 
 _SHOWN = 20  # class names in a message
 
@@ -21,7 +22,7 @@ def class_positions(chosen: Sequence[str | int], classes: Sequence[str]) -> list
     Raises:
         UserError: for an unknown class and for one given twice.
     """
-    found = [_position(str(name), classes) for name in chosen]
+    found = [_position(class_name(str(name)), classes) for name in chosen]
     twice = next((c for i, c in enumerate(found) if c in found[:i]), None)
     if twice is not None:
         raise UserError(f"class {classes[twice]!r} is given twice: name it once")

@@ -10,10 +10,13 @@ from bench.core import counting, random
 from bench.core.distilled import DistilledDataset
 from bench.core.networks.architecture import Architecture
 from bench.core.networks.base import Network
-from bench.core.preprocess import Preprocess
+from bench.core.paper_constants import paper_normalisation
+from bench.core.preprocess import NORMALISE, PAPER, Preprocess, Zca
 from bench.data.dataset import Dataset, Split
 from bench.data.holdout import held_out
+from bench.data.spec import preset_name
 from bench.evaluation.metrics import Scores, score_students
+from bench.evaluation.storage import images_per_class
 from bench.evaluation.students import TrainingSet, train_students
 from bench.planning.protocols import Protocol
 from bench.records.schema import CurvePoint, LrFrom, StudentTraining
@@ -33,6 +36,9 @@ class EvaluationSetting:
     device: torch.device
     teacher: Tensors | None = None  # state of the network that labels, if the protocol has one
 
+    def __post_init__(self) -> None:
+        assert not self.protocol.rules, "whoever plans an evaluation resolves the protocol's rules"
+
     def build(self, generator: torch.Generator) -> Network:
         return self.architecture.build(self.data.image_shape, self.data.n_classes, generator)
 
@@ -42,7 +48,10 @@ class EvaluationSetting:
             images, targets = (t.detach().contiguous() for t in distilled.decode())
         if self.protocol.labels != "stored" and targets.ndim == 2:
             targets = targets.argmax(1)
-        training_set = TrainingSet(images, targets, self.protocol.recipe, distilled.preprocess)
+        variants = distilled.variants() if self.protocol.epoch_over == "items" else None
+        training_set = TrainingSet(
+            images, targets, self.protocol.recipe, distilled.preprocess, variants=variants
+        )
         if self.protocol.teacher is None:
             return training_set
         assert self.teacher is not None, "the plan gives the teacher"
@@ -51,6 +60,23 @@ class EvaluationSetting:
         seeing = _Seeing(net, Preprocess(self.data.mean, self.data.std), distilled.preprocess)
         teacher = seeing.to(self.device).eval().requires_grad_(False)
         return replace(training_set, teacher=teacher, temperature=self.protocol.teacher.temperature)
+
+
+def resolve_protocol(
+    protocol: Protocol, data: Dataset, student: Architecture, distilled: DistilledDataset
+) -> Protocol:
+    """The protocol with its rules applied for a set that no plan has made."""
+    name, factor = preset_name(data.name, data.label), getattr(distilled, "factor", 1)
+    return protocol.resolve(name, student, images_per_class(distilled, data), factor)
+
+
+def _named(preprocess: Preprocess, data: Dataset) -> str:
+    """What records call it."""
+    if isinstance(preprocess, Zca):
+        return f"zca ({preprocess.kind})"
+    own = Preprocess(data.mean, data.std)
+    published = paper_normalisation((data.label, data.name), data.image_shape[0])
+    return PAPER if preprocess == published != own else NORMALISE
 
 
 class _Seeing(nn.Module):
@@ -86,7 +112,7 @@ def train_and_score(
     """
     training_set, protocol, seed = setting.training_set(distilled), setting.protocol, setting.seed
     lr, lr_from, on_holdout = learning_rate(distilled, protocol, tuned)
-    steps = training_set.recipe.n_steps(len(training_set.images))
+    steps = training_set.n_steps
     marks = {max(1, round(f * steps)): f for f in sorted(curve, reverse=True)}
     _announce(training_set, setting.students, setting.data.n_test * len(marks.keys() | {steps}))
     order = [random.generator(seed, "student", i, "order") for i in range(setting.students)]
@@ -105,7 +131,6 @@ def train_and_score(
         CurvePoint(fraction=marks[step], step=step, accuracies=scores[step].accuracies)
         for step in sorted(marks)
     ]
-    kind = distilled.preprocess.header().get("kind")
     training = StudentTraining(
         steps=steps,
         lr=lr,
@@ -115,15 +140,15 @@ def train_and_score(
         soft=training_set.teacher is not None or training_set.targets.ndim == 2,
         augment=training_set.recipe.augment,
         cutmix=training_set.recipe.cutmix,
-        preprocess=f"zca ({kind})" if kind else "normalise",
+        preprocess=_named(distilled.preprocess, setting.data),
     )
     return EvaluationResult(scores[steps], points, training)
 
 
 def _announce(training_set: TrainingSet, students: int, then: int) -> None:
     """Say what is to come: so many students, and each of them on `then` images to score."""
-    recipe, n_images = training_set.recipe, len(training_set.images)
-    counting.announce(students * recipe.n_steps(n_images), recipe.batch_size, n_images, students * then)
+    size, steps = training_set.recipe.batch_size, students * training_set.n_steps
+    counting.announce(steps, size, training_set.epoch_size, students * then)
 
 
 def rehearse(distilled: DistilledDataset, setting: EvaluationSetting, students: int) -> None:

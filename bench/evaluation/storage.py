@@ -1,5 +1,6 @@
 """What a distilled set takes to store: floats, bytes, images per class, and whether its budget holds."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from bench.records.schema import Storage
 
 # 0-dim tensors that do not break the budget: the learned step of an inner loop
 LEARNED_NUMBERS = frozenset({"inner_lr", "inner_momentum"})
+NOT_PIXELS = {"label_logits", *LEARNED_NUMBERS}  # stored tensors that images are not made of
 # what a file may hold beside what is counted: bytes, and bytes a class, and a part of what is counted
 HEADER_BYTES, HEADER_BYTES_PER_CLASS, HEADER_PART = 2048, 8, 1 / 64
 
@@ -45,6 +47,12 @@ def measure_storage(
         exempt=ipc is None,
         teacher_bytes=weight_bytes(teacher or {}),
     )
+
+
+def images_per_class(distilled: DistilledDataset, data: Dataset) -> int:
+    """How many images have as many numbers as a class stores, without labels; rounded up."""
+    stored = sum(t.numel() for name, t in distilled.state_dict().items() if name not in NOT_PIXELS)
+    return math.ceil(stored / (data.n_classes * math.prod(data.image_shape)))
 
 
 def weight_bytes(state: Mapping[str, Tensor]) -> int:

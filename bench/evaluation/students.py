@@ -17,7 +17,7 @@ from bench.core.augment.cutmix import CutMix
 from bench.core.errors import UserError
 from bench.core.networks.base import Network
 from bench.core.preprocess import Preprocess
-from bench.core.training import BatchOrder, Recipe, maybe_cutmix, teacher_loss, training
+from bench.core.training import BatchOrder, Recipe, check_batches, maybe_cutmix, teacher_loss, training
 
 CPU = torch.device("cpu")
 # where training together was measured to pay on one core (a student's multiply-adds: one batch, forward)
@@ -30,7 +30,8 @@ class TrainingSet:
     """What every student of a distilled set is trained on, on one device.
 
     Images [N,C,H,W] are floats as networks see them, targets int64 [N] or probabilities [N,K]. A teacher (in
-    evaluation mode) labels each batch as it is trained on, at `temperature`, in the targets' place.
+    evaluation mode) labels each batch as it is trained on, at `temperature`, in the targets' place. With
+    `variants`, positions int64 [items,V] of images, an epoch takes one of each row.
     """
 
     images: Tensor
@@ -39,6 +40,17 @@ class TrainingSet:
     preprocess: Preprocess
     teacher: nn.Module | None = None
     temperature: float = 1.0
+    variants: Tensor | None = None
+
+    @property
+    def epoch_size(self) -> int:
+        """On how many images an epoch trains."""
+        return len(self.images if self.variants is None else self.variants)
+
+    @property
+    def n_steps(self) -> int:
+        """Optimiser steps of a student."""
+        return self.recipe.n_steps(self.epoch_size)
 
 
 @dataclass(frozen=True)
@@ -74,13 +86,12 @@ class StackedStudents:
         self._weights, self._buffers = stack_module_state([net.train() for net in nets])
         self._learned = [w for w in self._weights.values() if w.requires_grad]
         self._velocity = [torch.zeros_like(w) for w in self._learned]
-        n, size = len(training_set.images), training_set.recipe.batch_size
-        self._orders = [BatchOrder(n, size, generator, CPU) for generator in generators]
+        n, size = training_set.epoch_size, training_set.recipe.batch_size
+        self._orders = [BatchOrder(n, size, one, CPU, training_set.variants) for one in generators]
 
     def training(self) -> Iterator[int]:
         """Train; yields how many optimiser steps were taken."""
-        recipe = self._training_set.recipe
-        steps = recipe.n_steps(len(self._training_set.images))
+        recipe, steps = self._training_set.recipe, self._training_set.n_steps
         drops = recipe.drops(steps)
         rates = None
         for step in timing.paced(steps):
@@ -189,7 +200,7 @@ def together_pays(net: nn.Module, training_set: TrainingSet, students: int) -> b
         return False
     if training_set.images.device.type != "cpu":
         return True
-    size = min(training_set.recipe.batch_size, len(training_set.images))
+    size = min(training_set.recipe.batch_size, training_set.epoch_size)
     few_weights = sum(p.numel() for p in net.parameters()) <= MOST_WEIGHTS
     return (
         students >= FEWEST_STUDENTS
@@ -221,14 +232,17 @@ def train_students(
     `together` forces one of the ways, which agree but for rounding; by default `together_pays` says which.
     Students that do not fit the memory together are trained in halves, down to one by one.
 
-    Raises UserError for marks outside of the training, or a network that cannot be trained together.
+    Raises UserError for marks outside of the training, for no images, for batches that a network cannot be
+    trained on, and for a network that cannot be trained together.
     """
-    count, steps = len(generators), training_set.recipe.n_steps(len(training_set.images))
+    n, recipe = len(training_set.images), training_set.recipe
+    count, steps = len(generators), training_set.n_steps
     outside = [mark for mark in marks if not 1 <= mark <= steps]
     if outside:
         raise UserError(f"there is no step {outside[0]} in a training of {steps} steps; use 1 to {steps}")
-    rates = [training_set.recipe.lr] * count if rates is None else rates
+    rates = [recipe.lr] * count if rates is None else rates
     nets = [build(i).to(training_set.images.device) for i in range(count)]
+    check_batches(nets[0], n, recipe.batch_size)
     if together is None:
         together = together_pays(nets[0], training_set, count)
     elif together and not stackable(nets[0]):
@@ -292,4 +306,5 @@ def _train_alone(
         preprocess=training_set.preprocess,
         teacher=training_set.teacher,
         temperature=training_set.temperature,
+        variants=training_set.variants,
     )

@@ -95,7 +95,7 @@ def _cost(
     """What the inputs had cost, by role, and the evaluation's own seconds and memory."""
     made, teacher, rate = spent["artifact"], spent.get("teacher"), spent.get("rate")
     peaks = {**made["peak_memory"], "evaluate": measured.peak_bytes}
-    cold = [*made.get("cold", [])]
+    cold = [*made["cold"]]
     if teacher is not None:
         peaks["teacher"] = teacher["peak_memory"]["prepare"]
         cold += [] if teacher["warm"] else ["teacher"]
@@ -104,10 +104,10 @@ def _cost(
         cold += [] if rate["warm"] else ["tune"]
     return Cost(
         prepare_s=made["prepare_s"],
-        prerequisites_s=made.get("prerequisites_s"),
+        prerequisites_s=made["prerequisites_s"],
         teacher_s=0.0 if teacher is None else teacher["prepare_s"],
         distill_s=made["distill_s"],
-        bookkeeping_s=made.get("bookkeeping_s"),
+        bookkeeping_s=made["bookkeeping_s"],
         tune_s=0.0 if rate is None else rate["tune_s"],
         evaluate_s=measured.seconds,
         peak_memory_bytes=max(peaks.values()),

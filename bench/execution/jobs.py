@@ -21,7 +21,7 @@ from bench.core.loop import Diverged, Loop
 from bench.core.method import Problem
 from bench.core.networks.architecture import parse_architecture
 from bench.core.networks.base import Network
-from bench.core.preprocess import Preprocess, Zca
+from bench.core.preprocess import Preprocess, Zca, restore_preprocess
 from bench.core.registry import block_class, method_package
 from bench.data.cache import prepare_dataset, read_dataset
 from bench.data.dataset import Dataset, Split
@@ -138,7 +138,8 @@ def make_problem(
         raise TypeError("the method uses a network but does not say so: add ARCHITECTURE to its `depends_on`")
 
     prepared = dict(prepared)
-    preprocess = Preprocess(whole.mean, whole.std)
+    published = identity.get("normalisation")  # the papers' own
+    preprocess = Preprocess(whole.mean, whole.std) if published is None else restore_preprocess(published, {})
     if whitening is not None:
         preprocess = Zca.of(whitening, prepared.pop("whitening"))
     return Problem(
@@ -150,6 +151,7 @@ def make_problem(
         make_net=no_net if architecture == ANY_ARCHITECTURE else make_net,
         seed=identity["seed"],
         prepared=prepared,
+        classes=whole.classes,
     )
 
 

@@ -23,10 +23,11 @@ from bench.execution.progress import Progress
 from bench.execution.provenance import planned_sources, same_sources, source_commit
 from bench.execution.queue import Outcome, ReadyQueue
 from bench.execution.store import Store
+from bench.planning.checks import check_data
 from bench.planning.estimate import Estimator
-from bench.planning.graph import Job, check_data, plan_sweep
+from bench.planning.graph import Job, plan_sweep
 from bench.planning.protocols import load_protocols
-from bench.planning.size import LONG_S, paper_sized, smaller_setting
+from bench.planning.size import LONG_S, paper_sized, smaller_setting, without_presets
 from bench.planning.sweep import Resources, Sweep, load_sweep
 
 OTHER_SOURCES = "made by other sources"  # the state of a finished job that is made again
@@ -208,8 +209,10 @@ class Session:
 
     def _paper_sized(self) -> list[str]:
         methods = {job.identity["method"] for job in self.todo.values() if job.kind == "distill"}
-        line = paper_sized(self.sweep, methods) if self.sweep else None
-        return [line] if line else []
+        if self.sweep is None:
+            return []
+        line = paper_sized(self.sweep, methods)
+        return [*([line] if line else []), *without_presets(self.sweep, methods)]
 
     def warnings(self) -> list[str]:
         """Before a run: work of more than an hour and what would make it less; sizes that are a paper's."""

@@ -3,11 +3,8 @@
 import contextlib
 import hashlib
 import json
-import os
 import shutil
-import socket
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +12,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from bench.core.errors import UserError
-from bench.core.io import sync, temporary, write_atomic
+from bench.core.io import remove_leftovers, sync, temporary, write_atomic
 from bench.core.loop import CHECKPOINT, PROGRESS
 from bench.records.schema import Record, content_digest, load_record
 
@@ -149,14 +146,8 @@ class Store:
 
         Checkpoints stay, so that their distillations can go on, until their artifacts are there.
         """
-        mine = f".tmp-{socket.gethostname()}+"
         for folder in (self.root, *self.root.glob("*/"), *self.checkpoints.glob("*/")):
-            for path in folder.glob(".tmp-*"):
-                pid = path.name.removeprefix(mine).split("-")[0]
-                dead = path.name.startswith(mine) and pid.isdigit() and not _alive(int(pid))
-                with contextlib.suppress(FileNotFoundError):  # finished and renamed meanwhile
-                    if dead or time.time() - path.stat().st_mtime > 86400:
-                        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
+            remove_leftovers(folder)
         self._sweep_up_checkpoints()
 
     def _sweep_up_checkpoints(self) -> None:
@@ -194,13 +185,3 @@ def _copy_files(source: Path, target: Path) -> None:
     for path in source.iterdir():
         if path.name != META:
             shutil.copyfile(path, target / path.name)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

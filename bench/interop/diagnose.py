@@ -19,7 +19,13 @@ from bench.core.errors import UserError
 from bench.core.networks.architecture import Architecture, parse_architecture
 from bench.core.preprocess import Preprocess
 from bench.data.dataset import Dataset
-from bench.evaluation.scoring import EvaluationSetting, learning_rate, rates_on_holdout, train_and_score
+from bench.evaluation.scoring import (
+    EvaluationSetting,
+    learning_rate,
+    rates_on_holdout,
+    resolve_protocol,
+    train_and_score,
+)
 from bench.evaluation.students import train_students
 from bench.interop.importers.pixel_space import SPACES
 from bench.interop.importers.read import read_set
@@ -113,6 +119,9 @@ class _Reread(DistilledDataset):
             images = self.preprocess(1 - self.preprocess.invert(images))
         to = self.classes.to(targets.device)
         return images, to[targets] if targets.ndim == 1 else targets[:, to.argsort()]
+
+    def variants(self) -> Tensor | None:
+        return self.distilled.variants()
 
 
 class Verification:
@@ -240,7 +249,7 @@ class Verification:
         return tuple(int(meant[c]) for c in setup.classes)
 
 
-NATIVE = {"dc": "dsa1000", "mtt": "mtt", "datm": "mtt", "haba": "mtt", "idc": "idc", "rtp": "rtp"}
+NATIVE = {"dc": "dsa1000", "mtt": "mtt", "datm": "mtt", "haba": "haba", "idc": "idc", "rtp": "rtp"}
 
 
 def prepare_verification(
@@ -275,8 +284,9 @@ def prepare_verification(
         raise UserError(f"--students {students}: must be at least 1")
     parsed = parse_architecture(architecture)
     parsed.check(dataset.image_shape)
-    kind = read_set(request, dataset)[0].format
-    chosen = load_protocol(protocol or NATIVE.get(kind, "standard"), taught=False)
+    held = read_set(request, dataset)[0]
+    chosen = load_protocol(protocol or NATIVE.get(held.format, "standard"), taught=False)
+    chosen = resolve_protocol(chosen, dataset, parsed, held.distilled)
     torch.set_num_threads(needs.cpus)
     device = torch.device("cuda:0" if needs.gpus else "cpu")
     return Verification(

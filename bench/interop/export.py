@@ -86,13 +86,18 @@ def _save_tensors(path: Path, tensors: dict[str, Tensor], transform: dict[str, A
 
 def _pictures(pixels: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, Tensor]:
     """{file name: pixels [C,H,W]}; folders have number and name of the class, and sort by number."""
-    names = [f"{c:05d}_{re.sub(r'[^A-Za-z0-9.-]+', '-', name)}" for c, name in enumerate(classes)]
+    names = [folder_name(c, name) for c, name in enumerate(classes)]
     seen = [0] * len(classes)
     found = {}
     for image, c in zip(pixels, labels.tolist(), strict=True):
         found[f"{names[c]}/class{c:05d}_id{seen[c]:05d}.png"] = image
         seen[c] += 1
     return found
+
+
+def folder_name(c: int, name: str) -> str:
+    """The folder of class c, with as much of its name as every file system takes."""
+    return f"{c:05d}_{re.sub(r'[^A-Za-z0-9.-]+', '-', name)[:100]}"
 
 
 def _save_picture(path: Path, pixels: Tensor) -> None:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
+from bench.core.distilled import load_distilled
 from bench.core.errors import UserError
 from bench.core.networks.architecture import parse_architecture
 from bench.data.cache import prepare_dataset, read_dataset
@@ -26,7 +26,8 @@ from bench.planning.graph import Cell, EvaluationSpec, Job, make_job, plan_evalu
 from bench.planning.protocols import load_protocols
 from bench.planning.sweep import Resources
 from bench.planning.yaml_schema import describe_faults, list_faults
-from bench.records.schema import ANY_ARCHITECTURE
+from bench.planning.yaml_text import parse_yaml
+from bench.records.schema import ANY_ARCHITECTURE, Record
 
 ADOPTION_VERSION = 1  # raised when the same file becomes another artifact
 
@@ -46,17 +47,20 @@ class NamedDataset:
         Raises UserError if there is no such data set.
         """
         try:
-            spec = DatasetSpec.model_validate(yaml.safe_load(text))
+            spec = DatasetSpec.model_validate(_entry(text))
             path = prepare_dataset(spec)
-        except yaml.YAMLError:
-            raise UserError(
-                f"--dataset {text!r}: write a name, a folder or {{name: ..., path: ...}}"
-            ) from None
         except ValidationError as error:
             raise UserError(f"--dataset: {describe_faults(list_faults(error))}") from None
         except UserError as error:
             raise UserError(f"--dataset: {error}") from None
         return cls(spec, path, read_dataset(path))
+
+
+def _entry(text: str) -> Any:
+    try:
+        return parse_yaml(text)
+    except UserError as error:
+        raise UserError(f"{text!r} {error}: write a name, a folder or {{name: ..., path: ...}}") from None
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,8 @@ def adopt_sets(
     found = []
     for one in read_set(request, source.data):
         # files do not say which network they were distilled with: the identity has "any" instead of convnet
-        cell = Cell(source.data, one.ipc, parse_architecture("convnet"), one.seed)
+        factor = getattr(one.distilled, "factor", 1)
+        cell = Cell(source.data, one.ipc, parse_architecture("convnet"), one.seed, factor=factor)
         identity = {
             "dataset": source.data.fingerprint,
             "method": name or request.path.name,
@@ -107,6 +112,13 @@ def adopt_sets(
             store.publish(job.key, _meta(job, one, source), functools.partial(_save, one))
         found.append(Adopted(one, job, cell))
     return found
+
+
+def stored_cell(store: Store, data: Dataset, record: Record) -> Cell:
+    """The cell of a record of a stored set. Raises UserError if the set is damaged."""
+    distilled = load_distilled(store.artifact(record.artifact) / WEIGHTS)
+    network = parse_architecture(record.eval_arch)
+    return Cell(data, record.ipc or 1, network, record.seed, factor=getattr(distilled, "factor", 1))
 
 
 def _save(one: Imported, folder: Path) -> None:
@@ -133,13 +145,16 @@ def _meta(job: Job, one: Imported, source: NamedDataset) -> dict[str, Any]:
         "snapshots": [],
         "cost": {
             "prepare_s": 0.0,
+            "prerequisites_s": {},
             "distill_s": None,
+            "bookkeeping_s": None,
             "peak_memory": {},
             "device": None,
             "cpus": 0,
             "gpus": 0.0,
             "exclusive": True,
             "warm": False,
+            "cold": [],
         },
     }
 

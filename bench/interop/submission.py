@@ -27,8 +27,8 @@ from bench.evaluation.scoring import EvaluationResult, EvaluationSetting, train_
 from bench.evaluation.storage import check_header, measure_storage, weight_bytes
 from bench.execution.provenance import method_packages
 from bench.execution.store import WEIGHTS, Store
+from bench.interop.external import stored_cell
 from bench.planning.graph import (
-    Cell,
     EvaluationSpec,
     Job,
     make_job,
@@ -52,6 +52,7 @@ from bench.records.to_sweep import (
 
 LEAST_TOLERANCE = 0.02  # of accuracy: smaller differences are accepted between devices
 STANDARD_ERRORS = 2  # standard errors of the difference
+OTHER_KEY = "the key is another one today: a version of method or protocol, a default, or the first seed"
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ class Submission:
             "dataset_fingerprint": (record.dataset_fingerprint, made["dataset"]),
             "cost.prepare_s": (record.cost.prepare_s, meta["cost"]["prepare_s"]),
             "cost.distill_s": (record.cost.distill_s, meta["cost"]["distill_s"]),
-            "cost.bookkeeping_s": (record.cost.bookkeeping_s, meta["cost"].get("bookkeeping_s")),
+            "cost.bookkeeping_s": (record.cost.bookkeeping_s, meta["cost"]["bookkeeping_s"]),
         }
         if "dataset_spec" in meta:
             said["dataset"] = (record.dataset, meta["dataset_spec"]["label"])
@@ -202,9 +203,7 @@ class Submission:
             rows for _, cell in cells for rows in rows_by_sweep(cast(list[Row], cell.to_dict("records")))
         ):
             held = [by_key[row["key"]] for row in rows]
-            why = (
-                "the key is another one today: a version of method or protocol, a default, or the first seed"
-            )
+            why = OTHER_KEY
             try:
                 planned = self._plan(rows, held)
             except (UserError, ValidationError) as error:
@@ -241,7 +240,7 @@ class Submission:
         ordered = sorted(records, key=lambda record: record.seed)
         metas = [self._store.meta(record.artifact) for record in ordered]
         sets = [make_job("distill", meta["label"], meta["identity"], meta["inputs"]) for meta in metas]
-        cells = [Cell(found, record.ipc or 1, network, record.seed) for record in ordered]
+        cells = [stored_cell(self._store, found, record) for record in ordered]
         jobs: dict[str, Job] = {}
         plan_evaluations(jobs, spec, cells, sets)
         return jobs
@@ -284,7 +283,7 @@ class Submission:
             if state is not None:
                 raise UserError(f"artifacts/{key}, the teacher, is not there: contribute it too")
             teacher = load_file(self._store.artifact(key) / WEIGHTS)
-        if record.storage.teacher_bytes not in (None, counted := weight_bytes(teacher or {})):
+        if record.storage.teacher_bytes != (counted := weight_bytes(teacher or {})):
             raise UserError(f"storage: teacher_bytes {record.storage.teacher_bytes}, counted {counted}")
         torch.set_num_threads(min(record.cost.cpus or 1, os.cpu_count() or 1))
         on_gpu = record.cost.gpus > 0 and torch.cuda.is_available()
@@ -314,7 +313,7 @@ def _unlike(record: Record, job: Job) -> list[str]:
 
 def _at_rate(protocol: Protocol, record: Record) -> Protocol:
     """The protocol with the chosen learning rate. Raises UserError if that is not one of its rates."""
-    if record.training is None or not protocol.rates:
+    if not protocol.rates:
         return protocol
     lr, scores = record.training.lr, record.training.holdout_scores or {}
     if lr not in protocol.rates or scores.get(f"{lr:g}") != max(scores.values(), default=None):
@@ -324,8 +323,6 @@ def _at_rate(protocol: Protocol, record: Record) -> Protocol:
 
 def _otherwise(record: Record, again: StudentTraining) -> list[str]:
     """Where the record differs from how the students were trained; how a rate was chosen is not checked."""
-    if record.training is None:
-        return []
     said, found = (t.model_dump(exclude={"lr_from", "holdout_scores"}) for t in (record.training, again))
     return [f"training.{n} {said[n]}, measured {found[n]}" for n in said if said[n] != found[n]]
 
@@ -394,6 +391,4 @@ def _twice(records: Sequence[Record]) -> list[str]:
 
 def _besides(r: Record) -> tuple[tuple[float, ...], bool]:
     """What the evaluation recorded in addition: the fractions of a curve, and whether it has snapshots."""
-    if r.metrics is None:
-        return (), False
     return tuple(point.fraction for point in r.metrics.curve), r.metrics.snapshots is not None

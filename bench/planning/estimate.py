@@ -186,7 +186,7 @@ class Estimator:
             "protocol": {"name": record.protocol, "version": record.protocol_version},
             "students": len(record.accuracies),
         }
-        taken = record.metrics.snapshots if record.metrics else None
+        taken = record.metrics.snapshots
         sets = SETS if taken is None else max(1, len(taken))
         self._learn_evaluation(evaluation, method, cost.evaluate_s, sets, Source.FINISHED)
         if record.artifact in self._known or cost.distill_s is None:

@@ -4,25 +4,28 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.core.augment import dsa
+from bench.core.augment import cutmix, dsa
 from bench.core.errors import UserError
-from bench.core.method import ARCHITECTURE, IPC, SEED, Method, Prerequisite
+from bench.core.method import ARCHITECTURE, IPC, SEED, Method, Prerequisite, hyperparameters
 from bench.core.networks.architecture import Architecture
-from bench.core.preprocess import NORMALISE
+from bench.core.paper_constants import require_paper_normalisation, whitening_eps
+from bench.core.preprocess import NORMALISE, PAPER, WHITENINGS
 from bench.core.registry import block_class
+from bench.core.training import leaves_one
 from bench.data.dataset import Dataset
 from bench.data.spec import preset_name
 from bench.planning.protocols import Protocol
 from bench.planning.sweep import Sweep
-from bench.planning.yaml_schema import describe_faults
 from bench.records.schema import ANY_ARCHITECTURE
 
 KEY_SCHEMA = 2
 JOB_KINDS = ("prepare", "distill", "tune", "evaluate")
+# hyper-parameters that say how many images of a shuffled set a step takes; also those that end in "_batch"
+BATCHES = ("batch_size", "batch_synthetic")
 HOLDOUT = 0.1  # fraction of the training set on which a learning rate is chosen
 
 
@@ -48,27 +51,41 @@ def make_job(kind: str, label: str, identity: dict[str, Any], inputs: dict[str, 
     return Job(kind, hashlib.sha256(text.encode()).hexdigest()[:16], label, identity, inputs)
 
 
-def resolved(identity: Mapping[str, Any], architecture: Architecture) -> dict[str, Any]:
+def resolved(
+    identity: Mapping[str, Any], architecture: Architecture, sizes: Iterable[int] = ()
+) -> dict[str, Any]:
     """`identity` with what its names stand for: a default or constant that changes in the code moves keys.
 
-    These are the architecture's parameters, where the job has one, and the constants of the augmentations.
+    These are the architecture's parameters, where the job has one, the constants of the augmentations and of
+    CutMix, and how an epoch ends whose batches leave one image over.
+
+    Args:
+        identity: of a job.
+        architecture: its network, if it has one.
+        sizes: of the sets that it may train networks on, as far as a plan knows them.
     """
     found: dict[str, Any] = {}
     if identity["architecture"] != ANY_ARCHITECTURE:
         found["architecture"] = architecture.resolved()
-    for strategy in sorted(set(_strategies(identity))):
+    values = list(_values(identity))
+    for strategy in sorted({v for name, v in values if name.endswith("augment") and isinstance(v, str)}):
         with contextlib.suppress(UserError):  # a method from elsewhere may name operations of its own
             found |= {"augment": found.get("augment", {}) | dsa.constants(strategy)}
+    if any(v for name, v in values if name == "cutmix"):
+        found["cutmix"] = cutmix.CONSTANTS
+    batches = [v for name, v in values if name in BATCHES or name.endswith("_batch")]
+    if any(leaves_one(n, batch) for n in sizes for batch in batches):
+        found["leftover"] = "joins the batch before it"
     return {**identity, "resolved": found}
 
 
-def _strategies(values: Mapping[str, Any]) -> Iterator[str]:
-    """The augmentations among hyper-parameters and recipes: `augment`, `net_augment` and the like."""
+def _values(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Hyper-parameters and what recipes inside them hold, by name: `augment`, `net_batch` and the like."""
     for name, value in values.items():
         if isinstance(value, Mapping):
-            yield from _strategies(value)
-        elif name.endswith("augment") and isinstance(value, str):
-            yield value
+            yield from _values(value)
+        else:
+            yield name, value
 
 
 @dataclass(frozen=True)
@@ -81,6 +98,7 @@ class Cell:
     seed: int
     preprocess: str = NORMALISE  # of the images to distill on; evaluations do not depend on it
     experts_per_seed: bool = False  # a bank of experts for each seed
+    factor: int = 1  # into how many images a side each stored one is cut; rules of protocols may ask for it
 
     def axes(self, depends_on: frozenset[str]) -> dict[str, Any]:
         """The part of a job's identity that gives its place in the grid.
@@ -89,12 +107,22 @@ class Cell:
             depends_on: IPC, ARCHITECTURE, SEED: what affects the result. The rest is left out of the key, so
                 that one artifact serves all its values.
         """
-        found = {
+        found: dict[str, Any] = {
             "ipc": self.ipc if IPC in depends_on else None,
             "architecture": self.architecture.label if ARCHITECTURE in depends_on else ANY_ARCHITECTURE,
             "seed": self.seed if SEED in depends_on else 0,
         }
-        return found if self.preprocess == NORMALISE else found | {"preprocess": self.preprocess}
+        if self.preprocess == NORMALISE:
+            return found
+        if self.preprocess == PAPER:
+            data = self.data
+            known = require_paper_normalisation(data.label, data.name, data.image_shape[0])
+            found["normalisation"] = known.header()
+        return found | {"preprocess": self.preprocess}
+
+    def sizes(self, depends_on: frozenset[str]) -> list[int]:
+        """Images of the training set, and of a set of plain images of this ipc."""
+        return [len(self.data.train.labels), *([self.ipc * self.data.n_classes] if IPC in depends_on else [])]
 
 
 @dataclass(frozen=True)
@@ -107,8 +135,8 @@ class EvaluationSpec:
     curve: tuple[float, ...] = ()  # fractions of the training at which accuracy is recorded too
     snapshots: bool = False  # also score the set as it was during the distillation
 
-    def identity(self, cell: Cell) -> dict[str, Any]:
-        """What affects the accuracies of a cell's set."""
+    def identity(self, cell: Cell, n_images: int) -> dict[str, Any]:
+        """What affects the accuracies of a cell's set, of about `n_images`."""
         identity = {
             "dataset": cell.data.fingerprint,
             "architecture": self.student.label,
@@ -116,7 +144,12 @@ class EvaluationSpec:
             "students": self.students,
             "seed": cell.seed,
         }
-        return resolved(identity, self.student)
+        return resolved(identity, self.student, [n_images])
+
+    def resolved(self, cell: Cell, ipc: int | None) -> "EvaluationSpec":
+        """With the rules of its protocol applied, for a cell and a set of `ipc` images per class."""
+        name = preset_name(cell.data.name, cell.data.label)
+        return dataclasses.replace(self, protocol=self.protocol.resolve(name, self.student, ipc, cell.factor))
 
     def extras(self) -> dict[str, Any]:
         """What is recorded beside the accuracies; empty by default, so that it changes no other keys."""
@@ -155,7 +188,10 @@ def plan_sweep(
                 method = entry.resolve(presets, ipc)
                 preprocess = entry.preprocess(presets, ipc)
                 for architecture in sweep.distill.architectures:
-                    cells = [Cell(datasets[spec.label], ipc, architecture, s) for s in seeds]
+                    cells = [
+                        Cell(datasets[spec.label], ipc, architecture, seed, factor=_factor(method))
+                        for seed in seeds
+                    ]
                     distilled_on = [
                         dataclasses.replace(
                             cell, preprocess=preprocess, experts_per_seed=sweep.distill.experts_per_seed
@@ -166,6 +202,13 @@ def plan_sweep(
                     for evaluation in evaluations:
                         plan_evaluations(jobs, evaluation, cells, sets)
     return jobs
+
+
+def _factor(method: Method) -> int:
+    """Of multi-formation; 1 for methods that store no image in several."""
+    values = dataclasses.asdict(method)
+    formed = values.get("parameterisation", "multi_formation") == "multi_formation"
+    return values.get("factor", 1) if formed else 1
 
 
 def _describe(axes: Mapping[str, Any]) -> str:
@@ -186,12 +229,13 @@ def plan_distillation(jobs: dict[str, Job], name: str, method: Method, cell: Cel
         "dataset": cell.data.fingerprint,
         "method": name,
         "version": method.version,
-        "hyperparameters": dataclasses.asdict(method),
+        "hyperparameters": hyperparameters(method),
         **asked,
         **axes,
     }
     label = f"{name} {cell.data.label} {_describe(axes)}"
-    job = make_job("distill", label, resolved(identity, cell.architecture), inputs)
+    sizes = cell.sizes(method.depends_on)
+    job = make_job("distill", label, resolved(identity, cell.architecture, sizes), inputs)
     jobs[job.key] = job
     return job
 
@@ -232,9 +276,10 @@ def _prepare(jobs: dict[str, Job], required: Mapping[str, Prerequisite], cell: C
 
 def _whitening(jobs: dict[str, Job], cell: Cell) -> dict[str, str]:
     """{"whitening": key} for a cell with whitened images, else empty."""
-    if cell.preprocess == NORMALISE:
+    if cell.preprocess not in WHITENINGS:
         return {}
-    needed = {"whitening": block_class("Whitening")()}
+    kind = WHITENINGS[cell.preprocess]
+    needed = {"whitening": block_class("Whitening")(kind=kind, eps=whitening_eps(kind, cell.data.label))}
     return _prepare(jobs, needed, dataclasses.replace(cell, preprocess=NORMALISE))
 
 
@@ -248,7 +293,8 @@ def _prepare_job(prepare: Prerequisite, cell: Cell, inputs: dict[str, str]) -> J
         **axes,
     }
     label = f"{prepare} {cell.data.label} {_describe(axes)}"
-    return make_job("prepare", label, resolved(identity, cell.architecture), inputs)
+    sizes = cell.sizes(prepare.depends_on)
+    return make_job("prepare", label, resolved(identity, cell.architecture, sizes), inputs)
 
 
 def plan_evaluations(
@@ -262,9 +308,11 @@ def plan_evaluations(
         cells: that differ in their seed only. The learning rate is chosen on the set of the first one.
         sets: the distillation job of each cell.
     """
+    spec = spec.resolved(cells[0], sets[0].identity["ipc"])
     shared = plan_teacher(jobs, spec, cells[0])
+    n_images = cells[0].sizes(frozenset({IPC} if sets[0].identity["ipc"] else ()))[-1]
     if spec.protocol.rates:
-        identity = spec.identity(cells[0]) | {"fraction": HOLDOUT}
+        identity = spec.identity(cells[0], n_images) | {"fraction": HOLDOUT}
         label = f"learning rate of {sets[0].label} on {spec.student.label}"
         tune = make_job("tune", label, identity, {"artifact": sets[0].key, **shared})
         jobs[tune.key] = tune
@@ -273,9 +321,8 @@ def plan_evaluations(
         label = f"{distill.label} on {spec.student.label}"
         if distill.identity["seed"] != cell.seed:
             label += f" (students {cell.seed})"
-        job = make_job(
-            "evaluate", label, spec.identity(cell) | spec.extras(), {"artifact": distill.key, **shared}
-        )
+        identity = spec.identity(cell, n_images) | spec.extras()
+        job = make_job("evaluate", label, identity, {"artifact": distill.key, **shared})
         jobs[job.key] = job
 
 
@@ -285,38 +332,3 @@ def plan_teacher(jobs: dict[str, Job], spec: EvaluationSpec, cell: Cell) -> dict
         return {}
     teacher = block_class("Teacher")(**dataclasses.asdict(spec.protocol.teacher.recipe))
     return _prepare(jobs, {"teacher": teacher}, dataclasses.replace(cell, architecture=spec.student))
-
-
-def check_data(sweep: Sweep, datasets: Mapping[str, Dataset]) -> None:
-    """Check what depends on the data.
-
-    Args:
-        sweep: the checked sweep file.
-        datasets: its data sets by label.
-
-    Raises:
-        UserError: for a data set given under two labels, a budget larger than a class, and a network too deep
-            for the images; all of them at once.
-    """
-    faults = []
-    labels: dict[str, str] = {}
-    for label, data in datasets.items():
-        if data.fingerprint in labels:
-            first = labels[data.fingerprint]
-            faults.append(f"datasets: {first} and {label} hold the same images: keep one")
-        labels[data.fingerprint] = label
-        counts = data.train.labels.bincount(minlength=data.n_classes)
-        size, smallest = int(counts.min()), data.classes[int(counts.argmin())]
-        faults += [
-            f"ipc: {ipc} is more than class {smallest!r} of {label} has; use 1 to {size}"
-            for ipc in sweep.ipc
-            if ipc > size
-        ]
-        for key, wanted in (("distill", sweep.distill), ("evaluate", sweep.evaluate)):
-            for architecture in wanted.architectures:
-                try:
-                    architecture.check(data.image_shape)
-                except UserError as error:
-                    faults.append(f"{key}.architectures: {error} ({label})")
-    if faults:
-        raise UserError(describe_faults(faults))

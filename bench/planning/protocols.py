@@ -4,12 +4,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from bench.core.errors import UserError
+from bench.core.networks.architecture import Architecture, parse_architecture
 from bench.core.registry import choose
 from bench.core.strict import Distinct, Strict
-from bench.core.training import Recipe
+from bench.core.training import RECIPE, Recipe
 from bench.planning.yaml_schema import CONFIGS, Positive, describe_faults, list_faults, read_yaml
 
 
@@ -18,6 +26,52 @@ class TeacherConfig(Strict):
 
     recipe: Recipe = Field(description="how the teacher is trained")
     temperature: float = Field(default=1.0, gt=0, description="divides the logits of teacher and student")
+
+
+def _network(name: str) -> str:
+    parse_architecture(name)
+    return name
+
+
+NetworkName = Annotated[str, AfterValidator(_network)]
+
+
+class Rule(Strict):
+    """Fields of the recipe that hold where all of the conditions do; the last rule that sets one wins."""
+
+    datasets: tuple[str, ...] | None = Field(
+        default=None, description="data sets it holds for, named as in presets; by default all"
+    )
+    architectures: tuple[NetworkName, ...] | None = Field(
+        default=None,
+        description="students it holds for; `convnet-batch` are all ConvNets with batch norm; by default all",
+    )
+    least_ipc: Positive | None = Field(default=None, description="images per class from which on it holds")
+    most_ipc: Positive | None = Field(default=None, description="images per class up to which it holds")
+    multi_formation: bool | None = Field(
+        default=None,
+        description="it holds for sets whose stored images are cut into several (IDC's `factor` above 1), or "
+        "only for the others; by default for both",
+    )
+    recipe: dict[str, Any] = Field(min_length=1, description="the fields of the recipe that it sets")
+
+    def holds(self, dataset: str, student: Architecture, ipc: int | None, factor: int) -> bool:
+        """Whether it holds, see `Protocol.resolve`."""
+        by_ipc = ipc is not None and (self.least_ipc or 1) <= ipc <= (self.most_ipc or ipc)
+        return (
+            (self.datasets is None or dataset in self.datasets)
+            and (self.architectures is None or any(_is_a(student, name) for name in self.architectures))
+            and (by_ipc or self.least_ipc is self.most_ipc is None)
+            and self.multi_formation in (None, factor > 1)
+        )
+
+
+def _is_a(architecture: Architecture, name: str) -> bool:
+    """Whether it is of the named family, and has the parameters that the name gives."""
+    named = parse_architecture(name)
+    plain = dict(parse_architecture(named.family).params)
+    given = {key: value for key, value in named.params if value != plain[key]}
+    return architecture.family == named.family and given.items() <= dict(architecture.params).items()
 
 
 class Protocol(Strict):
@@ -38,9 +92,19 @@ class Protocol(Strict):
         default=False,
         description="train with the learning rate that the set itself stores, if it does",
     )
+    epoch_over: Literal["images", "items"] = Field(
+        default="images",
+        description="what an epoch of students goes over: all images that a set decodes to, or its stored "
+        "items, where it decodes each to variants of which one is drawn: HaBa's bases under a hallucinator",
+    )
     rates: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Distinct] = Field(
         default=(),
         description="learning rates, of which a hold-out of the training set chooses one for each method",
+    )
+    rules: tuple[Rule, ...] = Field(
+        default=(),
+        description="what the recipe is for some data sets, networks or budgets; the plan applies them, so "
+        "that keys and records hold what was run",
     )
 
     @model_validator(mode="after")
@@ -51,7 +115,42 @@ class Protocol(Strict):
             raise UserError("rates: must contain recipe.lr, which is taken if several are equally good")
         if self.rates and self.learned_lr:
             raise UserError("rates and learned_lr: give one of them")
+        if self.rates and self.epoch_over != "images":
+            raise UserError("rates and epoch_over: items: give one of them")
+        for rule in self.rules:
+            self._changed(rule.recipe)
         return self
+
+    def resolve(self, dataset: str, student: Architecture, ipc: int | None, factor: int = 1) -> "Protocol":
+        """The protocol with its rules applied, and without them.
+
+        Args:
+            dataset: `bench.data.spec.preset_name` of the data set.
+            student: architecture of the students.
+            ipc: images per class of the set; None for the whole training set.
+            factor: into how many images a side each stored image is cut.
+
+        Raises:
+            UserError: for rules that do not go together.
+        """
+        changes: dict[str, Any] = {}
+        for rule in self.rules:
+            if rule.holds(dataset, student, ipc, factor):
+                changes |= rule.recipe
+        return self._changed(changes) if changes else self.model_copy(update={"rules": ()})
+
+    def _changed(self, changes: Mapping[str, Any]) -> "Protocol":
+        recipe = RECIPE.dump_python(self.recipe, mode="json") | changes
+        try:
+            return Protocol.model_validate({**self.model_dump(), "recipe": recipe, "rules": ()})
+        except ValidationError as error:
+            raise UserError(f"rules: {describe_faults(list_faults(error))}") from None
+
+    @model_serializer(mode="wrap")
+    def _without_new_defaults(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what protocols of earlier versions did not have, where it changes nothing: keys stay."""
+        unused = {"epoch_over": self.epoch_over == "images", "rules": not self.rules}
+        return {name: value for name, value in write(self).items() if not unused.get(name)}
 
 
 def protocol_names() -> list[str]:

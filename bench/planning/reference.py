@@ -33,6 +33,7 @@ _SECTIONS = {  # of the page, by the name of the model
     "Resources": "resources",
     "Recipe": "recipe",
     "TeacherConfig": "teacher",
+    "Rule": "rule",
 }
 
 
@@ -77,6 +78,8 @@ def protocol_schema() -> Schema:
     del schema["properties"]["name"]
     schema["required"].remove("name")
     recipe = {key: value for key, value in schema["$defs"]["Recipe"].items() if key != "required"}
+    changed = schema["$defs"]["Rule"]["properties"]
+    changed["recipe"] = recipe | {"description": changed["recipe"]["description"], "minProperties": 1}
     changes = schema["properties"] | {"recipe": recipe}
     schema["properties"] = schema["properties"] | {
         "variants": {

@@ -1,10 +1,14 @@
-"""How large a sweep is: defaults as large as in the papers, and the setting that makes it smaller."""
+"""How large a sweep is: defaults as large as in the papers, and the setting that makes it smaller.
+
+And where it leaves what the papers say: data sets and images per class that their settings do not cover.
+"""
 
 from collections.abc import Iterable, Mapping
 
 from bench.data.spec import preset_name
 from bench.planning.estimate import Estimator, loop_steps, step_counts
 from bench.planning.graph import Job
+from bench.planning.presets import not_covered
 from bench.planning.sweep import Sweep
 
 LONG_S = 3600.0  # of work, above which `run` warns
@@ -41,6 +45,27 @@ def paper_sized(sweep: Sweep, methods: Iterable[str]) -> str | None:
     sizes = ", ".join(f"{name} {steps:,} steps" for name, (steps, _) in found.items())
     settings = " ".join(f"--set {setting}" for _, setting in found.values())
     return f"as large as in the papers: {sizes}; for a first look {settings}"
+
+
+def without_presets(sweep: Sweep, methods: Iterable[str]) -> list[str]:
+    """A line for each method with hyper-parameters that its preset gives for other data sets or ipc only.
+
+    Args:
+        sweep: the checked sweep file.
+        methods: those that have something to run.
+    """
+    found: dict[tuple[str, str], tuple[list[int], list[str]]] = {}
+    for entry in sweep.methods:
+        for spec in sweep.datasets if entry.name in methods else ():
+            dataset = preset_name(spec.name, spec.label)
+            for ipc in sweep.ipc:
+                if names := not_covered(entry.name, dataset, ipc, entry.values):
+                    found.setdefault((entry.name, spec.label), ([], names))[0].append(ipc)
+    return [
+        f"{method}: its paper gives no {', '.join(names)} for {label} at ipc {', '.join(map(str, ipc))}: "
+        "defaults stand in for them"
+        for (method, label), (ipc, names) in found.items()
+    ]
 
 
 def smaller_setting(jobs: Mapping[str, Job], todo: Iterable[str], costs: Estimator) -> str | None:

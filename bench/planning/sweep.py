@@ -2,11 +2,11 @@
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -23,13 +23,14 @@ from pydantic import (
 from bench.core.errors import UserError
 from bench.core.method import Method
 from bench.core.networks.architecture import Architecture, parse_architecture
-from bench.core.preprocess import NORMALISE, ZCA
+from bench.core.preprocess import NORMALISE, PREPROCESSES
 from bench.core.registry import choose, did_you_mean, method_class, method_names
 from bench.core.strict import Distinct, Strict, check_distinct, faults_error, valid_name
 from bench.data.spec import DatasetSpec
 from bench.planning.presets import preset
 from bench.planning.protocols import protocol_names
 from bench.planning.yaml_schema import Positive, describe_faults, list_faults, read_yaml
+from bench.planning.yaml_text import parse_yaml
 
 
 def _architecture(value: Any) -> Architecture:
@@ -90,15 +91,15 @@ class MethodEntry(BaseModel):
             dataset: whose presets hold.
             ipc: images per class.
         """
-        return build_method(self.name, preset(self.name, dataset, ipc) | self.values)
+        return build_method(self.name, preset(self.name, dataset, ipc, self.values) | self.values)
 
     def preprocess(self, dataset: str, ipc: int) -> str:
-        """What it distills on, resolved in the same order: "normalise" or "zca"."""
-        return _preprocess(preset(self.name, dataset, ipc) | self.values)
+        """What it distills on, one of `PREPROCESSES`, resolved in the same order."""
+        return _preprocess(preset(self.name, dataset, ipc, self.values) | self.values)
 
 
 def _preprocess(values: Mapping[str, Any]) -> str:
-    return choose("preprocess", str(values.get("preprocess", NORMALISE)), (NORMALISE, ZCA))
+    return choose("preprocess", str(values.get("preprocess", NORMALISE)), PREPROCESSES)
 
 
 def build_method(name: str, values: Mapping[str, Any]) -> Method:
@@ -246,6 +247,9 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
     if not isinstance(content, dict):
         raise UserError(f"{path}: a sweep file is a mapping with {', '.join(Sweep.model_fields)}")
     content = {"name": valid_name(path.stem), **content}
+    keys = [override.partition("=")[0] for override in overrides]
+    if twice := next((key for key, n in Counter(keys).items() if n > 1), None):
+        raise UserError(f"--set {twice}: given twice, give it once")
     for override in overrides:
         _override(content, override)
     try:
@@ -272,9 +276,9 @@ def read_override(override: str, example: str) -> tuple[str, Any]:
     if not sign or not all(key.split(".")):
         raise UserError(f"--set {override}: write KEY=VALUE, for example --set {example}")
     try:
-        return key, yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise UserError(f"--set {override}: the value is not YAML") from None
+        return key, parse_yaml(text)
+    except UserError as error:
+        raise UserError(f"--set {override}: the value {error}") from None
 
 
 def _child(content: Any, part: str, override: str) -> Any:

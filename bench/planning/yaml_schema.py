@@ -1,18 +1,24 @@
 """YAML files that people write: read strictly, with all their faults named at once."""
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import Field, ValidationError
 
 from bench.core.errors import UserError
+from bench.core.io import read_plain
+from bench.planning.yaml_text import parse_yaml
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+MOST_BYTES = 2**20  # of a file that people write
 Positive = Annotated[int, Field(gt=0, strict=True)]
 
 
+_SHORT = reprlib.Repr()  # of what may be large
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, 80, 80
+LONGEST_FAULT = 500  # characters
 _PLAIN = {  # pydantic's error types in the words of a config file
     "tuple_type": "must be a list, like [1, 10]",
     "too_short": "must name at least one",
@@ -39,8 +45,9 @@ def _fault(fault: Mapping[str, Any]) -> str:
         what = fault["msg"].removeprefix("Value error, ")
     else:
         what = _PLAIN.get(kind, fault["msg"].replace("Input should be", "must be"))
-        what += f", not {fault['input']!r}"
-    return f"{where}: {what}" if where else what
+        what += f", not {_SHORT.repr(fault['input'])}"
+    text = f"{where}: {what}" if where else what
+    return text if len(text) <= LONGEST_FAULT else f"{text[:LONGEST_FAULT]}..."
 
 
 def describe_faults(faults: Sequence[str]) -> str:
@@ -50,28 +57,19 @@ def describe_faults(faults: Sequence[str]) -> str:
     return "\n  ".join([f"{len(faults)} things to mend:", *faults])
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that a mapping has twice; YAML would silently take the last one."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.YAMLError(f"the key {key!r} is given twice, {node.start_mark}")
-        return super().construct_mapping(node, deep)
-
-
 def read_yaml(path: Path) -> Any:
-    """Read a YAML file.
+    """Read a YAML file, see `parse_yaml`.
 
     Raises:
-        UserError: for a file that is missing, unreadable or not YAML, and for a key given twice.
+        UserError: for a file that is missing, unreadable, too large or not YAML, and for a key given twice.
     """
     try:
-        return yaml.load(path.read_text(), _Loader)
+        return parse_yaml(read_plain(path, MOST_BYTES).decode())
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    except ValueError as error:
+        raise UserError(f"{path}: {error}: give a YAML file") from None

@@ -14,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bench.records.naming import labelled
-from bench.records.schema import Metrics, Record
+from bench.records.schema import Record
 
 TRAINING_COLUMNS = ["labels", "soft", "augment", "cutmix", "preprocess", "steps"]
 MEASURED_COLUMNS = ["calibration_error", "agreement", "worst_class"]
@@ -45,11 +45,6 @@ class RecordColumn(NamedTuple):
 # --- what is computed from records --------------------------------------------------------------------------
 
 
-def _metrics(records: Sequence[Record]) -> list[Metrics | None]:
-    """The metrics of each record; None for records without metrics."""
-    return [None if record.training is None else record.metrics for record in records]
-
-
 def _means(lists: Sequence[Sequence[float]]) -> Floats:
     return np.array([fmean(values) if values else math.nan for values in lists], dtype=np.float64)
 
@@ -63,20 +58,12 @@ def _n_students(records: Sequence[Record]) -> list[int]:
 
 
 def _calibration_error(records: Sequence[Record]) -> Floats:
-    found = [[] if m is None else m.calibration_errors for m in _metrics(records)]
+    found = [record.metrics.calibration_errors for record in records]
     return _means([[error for error in errors if error is not None] for errors in found])
 
 
-def _diverged(records: Sequence[Record]) -> list[int | None]:
-    return [None if m is None else m.diverged for m in _metrics(records)]
-
-
-def _agreement(records: Sequence[Record]) -> Floats:
-    return _means([[] if m is None or m.agreement is None else [m.agreement] for m in _metrics(records)])
-
-
 def _worst_class(records: Sequence[Record]) -> Floats:
-    return _means([[] if m is None else _lowest(m.class_accuracies) for m in _metrics(records)])
+    return _means([_lowest(record.metrics.class_accuracies) for record in records])
 
 
 def _lowest(class_accuracies: Sequence[Sequence[float | None]]) -> list[float]:
@@ -89,26 +76,25 @@ def _lowest(class_accuracies: Sequence[Sequence[float | None]]) -> list[float]:
 
 def _curve(records: Sequence[Record]) -> list[list[tuple[float, int, float]]]:
     """(fraction of the training, step, accuracy), the last at its end; empty for records without a curve."""
-    points = [[] if metrics is None else metrics.curve for metrics in _metrics(records)]
+    points = [record.metrics.curve for record in records]
     scored = iter(_means([point.accuracies for curve in points for point in curve]).tolist())
-    curves = []
-    for record, points_of_one, final in zip(records, points, _accuracy(records).tolist(), strict=True):
-        curve = [(point.fraction, point.step, next(scored)) for point in points_of_one]
-        if curve and record.training is not None:
-            curve.append((1.0, record.training.steps, final))
-        curves.append(curve)
-    return curves
+    curves = [[(point.fraction, point.step, next(scored)) for point in curve] for curve in points]
+    ends = zip(records, _accuracy(records).tolist(), strict=True)
+    return [
+        [*curve, (1.0, record.training.steps, final)] if curve else []
+        for curve, (record, final) in zip(curves, ends, strict=True)
+    ]
 
 
 def _snapshots(records: Sequence[Record]) -> list[list[tuple[float, int, float, float]]]:
     """(fraction of the distillation, step, seconds, accuracy), the last the set itself; empty without any."""
-    taken = [(m and m.snapshots) or [] for m in _metrics(records)]
+    taken = [record.metrics.snapshots or [] for record in records]
     scored = iter(_means([one.accuracies for ones in taken for one in ones]).tolist())
     return [[(one.fraction, one.step, one.seconds, next(scored)) for one in ones] for ones in taken]
 
 
 def _snapshots_wanted(records: Sequence[Record]) -> list[bool]:
-    return [m is not None and m.snapshots is not None for m in _metrics(records)]
+    return [record.metrics.snapshots is not None for record in records]
 
 
 def _parameterisation(records: Sequence[Record]) -> list[Any]:
@@ -123,17 +109,8 @@ def _hyperparameters(records: Sequence[Record]) -> list[str]:
     return [json.dumps(record.hyperparameters, sort_keys=True) for record in records]
 
 
-def _prerequisites(records: Sequence[Record]) -> list[str | None]:
-    found = [record.cost.prerequisites_s for record in records]
-    return [None if seconds is None else json.dumps(seconds, sort_keys=True) for seconds in found]
-
-
-def _cold(records: Sequence[Record]) -> list[list[str]]:
-    """A record that does not name its cold phases says only whether the evaluation was one."""
-    return [
-        (["evaluate"] if not cost.warm else []) if cost.cold is None else list(cost.cold)
-        for cost in (record.cost for record in records)
-    ]
+def _prerequisites(records: Sequence[Record]) -> list[str]:
+    return [json.dumps(record.cost.prerequisites_s, sort_keys=True) for record in records]
 
 
 def _versions(records: Sequence[Record]) -> list[str]:
@@ -163,8 +140,8 @@ COLUMNS: dict[str, RecordColumn] = {
     "soft": RecordColumn(YES, "training.soft"),
     "steps": RecordColumn(WHOLE, "training.steps"),
     "calibration_error": RecordColumn(REAL, _calibration_error),  # mean of the students
-    "agreement": RecordColumn(REAL, _agreement),
-    "diverged": RecordColumn(WHOLE, _diverged),
+    "agreement": RecordColumn(REAL, "metrics.agreement"),
+    "diverged": RecordColumn(WHOLE, "metrics.diverged"),
     "worst_class": RecordColumn(REAL, _worst_class),  # mean of the students
     "curve": RecordColumn(_CURVE, _curve),
     "snapshots": RecordColumn(_SNAPSHOTS, _snapshots),
@@ -183,7 +160,7 @@ COLUMNS: dict[str, RecordColumn] = {
     "cpus": RecordColumn(WHOLE, "cost.cpus"),
     "gpus": RecordColumn(REAL, "cost.gpus"),
     "exclusive": RecordColumn(YES, "cost.exclusive"),
-    "cold": RecordColumn(pa.list_(TEXT), _cold),
+    "cold": RecordColumn(pa.list_(TEXT), "cost.cold"),
     "key": RecordColumn(TEXT, "key"),
     "artifact": RecordColumn(TEXT, "artifact"),
     "method_name": RecordColumn(TEXT, "method"),
@@ -202,12 +179,7 @@ COLUMNS_SCHEMA = pa.schema({name: column.kind for name, column in COLUMNS.items(
 
 
 def _values(source: str | Callable[[Sequence[Record]], Any], records: Sequence[Record]) -> Any:
-    if callable(source):
-        return source(records)
-    parent, _, name = source.partition(".")
-    if parent == "training":  # None for records without it
-        return [None if r.training is None else getattr(r.training, name) for r in records]
-    return list(map(attrgetter(source), records))
+    return source(records) if callable(source) else list(map(attrgetter(source), records))
 
 
 def record_table(records: Sequence[Record]) -> pa.Table:

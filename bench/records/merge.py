@@ -16,7 +16,6 @@ MAY_DIFFER = {*columns.COST_COLUMNS, "versions", "snapshots"}
 # Slightly different on another device or with another version of torch.
 MAY_DIFFER_ELSEWHERE = ["accuracy", "accuracies", "curve", *columns.MEASURED_COLUMNS]
 FOLDER_COLUMN = "folder"
-MISSING = ["None", "nan", "<NA>", "[]"]  # of records without metrics
 
 
 def merge_folders(directories: Sequence[Path]) -> tuple[pd.DataFrame, list[str]]:
@@ -42,12 +41,10 @@ def merge_folders(directories: Sequence[Path]) -> tuple[pd.DataFrame, list[str]]
         problems += [f"{directory}/{line}" for line in bad]
         found.append(columns.record_rows(table).assign(**{FOLDER_COLUMN: i}))
     together = pd.concat(found, ignore_index=True)
-    # records with metrics are preferred to records without
-    together = together.sort_values("steps", key=pd.isna, kind="stable")
     again = together["key"].duplicated()
     first = together[~again]
     problems += _disagreements(first, together[again], directories)
-    return labelled(first.sort_index().drop(columns=FOLDER_COLUMN).reset_index(drop=True)), problems
+    return labelled(first.drop(columns=FOLDER_COLUMN).reset_index(drop=True)), problems
 
 
 def _disagreements(first: pd.DataFrame, again: pd.DataFrame, directories: Sequence[Path]) -> list[str]:
@@ -66,7 +63,5 @@ def _disagreements(first: pd.DataFrame, again: pd.DataFrame, directories: Sequen
 
 
 def _differ(one: pd.Series, other: pd.Series) -> NDArray[np.bool_]:
-    """Where both have a value and the values differ; compared as text, because some are lists."""
-    first, second = one.map(repr).to_numpy(), other.map(repr).to_numpy()
-    known = ~np.isin(first, MISSING) & ~np.isin(second, MISSING)
-    return (first != second) & known
+    """Where the values differ; compared as text, because some are lists, and missing ones are equal."""
+    return one.map(repr).to_numpy() != other.map(repr).to_numpy()

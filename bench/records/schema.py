@@ -35,20 +35,20 @@ class Storage(_Part):
     transform_floats: Whole = Field(
         default=0, ge=0
     )  # of the whitening, which belongs to the data and not to the budget
-    # of the network that labels what students are trained on, no part of the budget; None: not recorded
-    teacher_bytes: Whole | None = Field(default=None, ge=0)
+    # of the network that labels what students are trained on, no part of the budget; 0: the protocol has none
+    teacher_bytes: Whole = Field(ge=0)
 
 
 class Cost(_Part):
     """Measured costs: seconds of wall-clock time, synchronised with the device, and peak memory in bytes."""
 
     prepare_s: float = Field(ge=0)  # of all prerequisites, charged in full to every record that uses them
-    prerequisites_s: dict[str, float] | None = None  # the same by role; None: not recorded
-    teacher_s: float | None = Field(default=None, ge=0)  # 0: the protocol has none; None: not recorded
+    prerequisites_s: dict[str, float]  # the same by role
+    teacher_s: float = Field(ge=0)  # 0: the protocol has none
     distill_s: float | None = Field(ge=0)  # the method's own; None: distilled elsewhere, not measured
-    # of reports, snapshots and checkpoints while it was distilled; None: not recorded
-    bookkeeping_s: float | None = Field(default=None, ge=0)
-    tune_s: float | None = Field(default=None, ge=0)  # of choosing a learning rate; as teacher_s
+    # of reports, snapshots and checkpoints while it was distilled; None: distilled elsewhere
+    bookkeeping_s: float | None = Field(ge=0)
+    tune_s: float = Field(ge=0)  # of choosing a learning rate; 0: the protocol has one
     evaluate_s: float = Field(ge=0)
     peak_memory_bytes: Whole = Field(ge=0)  # the largest of the phases
     peak_memory: dict[str, int]  # by phase
@@ -57,7 +57,7 @@ class Cost(_Part):
     gpus: float
     exclusive: bool  # the job had its device to itself
     warm: bool  # the process of the evaluation had run a job before
-    cold: list[Phase] | None = None  # phases whose process had run no job before; None: not recorded
+    cold: list[Phase]  # phases whose process had run no job before
 
 
 class StudentTraining(_Part):
@@ -71,7 +71,7 @@ class StudentTraining(_Part):
     soft: bool  # the labels were probabilities
     augment: str
     cutmix: float
-    preprocess: str  # normalise or zca
+    preprocess: str  # normalise, paper, or zca (KIND)
 
 
 class CurvePoint(_Part):
@@ -98,9 +98,9 @@ class Metrics(_Part):
     calibration_errors: list[float | None]  # expected calibration error per student, 15 bins; None: diverged
     # share of equal predictions, mean over pairs of students that did not diverge; None: fewer than two
     agreement: float | None
-    diverged: Whole | None = Field(default=None, ge=0)  # students with logits not finite; None: not recorded
-    curve: list[CurvePoint] = []
-    snapshots: list[Snapshot] | None = None  # the last one is the final set; None: not requested
+    diverged: Whole = Field(ge=0)  # students with logits that are not finite
+    curve: list[CurvePoint]
+    snapshots: list[Snapshot] | None  # the last one is the final set; None: not requested
 
 
 class Record(_Part):
@@ -123,8 +123,8 @@ class Record(_Part):
     protocol_version: Whole
     seed: Whole
     accuracies: list[float] = Field(min_length=1)  # between 0 and 1, one per student
-    metrics: Metrics | None = None  # None: a record without metrics
-    training: StudentTraining | None = None
+    metrics: Metrics
+    training: StudentTraining
     storage: Storage
     cost: Cost
     versions: dict[str, str]

@@ -1,6 +1,7 @@
 """Two steps of everything that a plan has no seconds for: what it will cost, before anything runs."""
 
 import dataclasses
+import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -110,8 +111,10 @@ class Measurer:
         with torch.no_grad():
             images, targets = distilled.decode()
         identity = job.identity
-        students = (identity["architecture"], identity["protocol"]["name"], identity["students"])
-        alike = (*students, len(identity.get("curve", ())), len(images), targets.ndim)
+        protocol = json.dumps(identity["protocol"])  # its rules may give others another recipe
+        students = (identity["architecture"], protocol, identity["students"])
+        drawn = distilled.variants() is not None
+        alike = (*students, len(identity.get("curve", ())), len(images), targets.ndim, drawn)
         if alike not in self.evaluated:
             self.evaluated[alike] = self._students_s(job, distilled)
         self.costs.learn_students(job.key, self.evaluated[alike], sets)

@@ -24,7 +24,7 @@ from bench.core.preprocess import Preprocess
 from bench.core.sampling import ClassIndex, ClassSampler
 from bench.data.cache import prepare_dataset, read_dataset, regroup_dataset
 from bench.data.dataset import Dataset
-from bench.data.spec import DatasetSpec
+from bench.data.spec import DatasetSpec, preset_name
 from bench.data.subset import class_positions
 from bench.evaluation.scoring import EvaluationSetting, train_and_score
 from bench.execution.provenance import versions
@@ -89,10 +89,13 @@ class RecallTask:
         return [c for c in self.classes if c not in self.held]
 
     def real(self, per_class: int, generator: torch.Generator) -> ByClass:
-        """Random training images uint8 of each class; those of a class do not depend on the task."""
+        """Random training images uint8 of each class, all different: fewer where it has fewer.
+
+        Those of a class do not depend on the task.
+        """
         index = ClassIndex.of(self.whole.train.labels, self.whole.n_classes)
         drawn = ClassSampler(index, per_class, generator).next()
-        return {c: self.whole.train.images[drawn[c]] for c in self.classes}
+        return {c: self.whole.train.images[drawn[c][: int(index.counts[c])]] for c in self.classes}
 
 
 @dataclass(frozen=True)
@@ -165,6 +168,7 @@ def recall_task(directory: Path, identity: str | None, question: RecallQuestion)
     meta = verified_meta(store, key)
     whole, held = _data_of(meta)
     architecture.check(whole.image_shape)
+    protocol = protocol.resolve(preset_name(whole.name, whole.label), architecture, meta["identity"]["ipc"])
     groups = _groups(question.classes, whole.classes)
     task = RecallTask(
         whole, groups, held, regroup_dataset(whole, groups, f"{whole.label} {question.classes}")
@@ -277,7 +281,7 @@ def _from_data(task: RecallTask, ipc: int | None, question: RecallQuestion) -> l
 
     def real(name: str, per_class: int, purpose: str) -> RecallAnswer:
         images = task.real(per_class, random.generator(question.seed, "recall", purpose))
-        return _answer(name, images, task, per_class * len(images) * size)
+        return _answer(name, images, task, sum(map(len, images.values())) * size)
 
     answers = [] if ipc is None else [real("real images, same storage per class", ipc, "real")]
     if task.new:

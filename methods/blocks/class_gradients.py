@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.grad import conv2d_weight
 
-from bench.core.errors import UserError
+from bench.core.errors import UserError, first_line
+from bench.core.networks.external import ExternalNetwork
 from bench.core.training import piece_size
 
 Matched = Literal["kernels", "weights", "all"]
@@ -110,11 +111,37 @@ def per_class_gradients(
     return [torch.cat(parts) for parts in zip(*pieces, strict=True)]
 
 
-def _piece(
-    net: nn.Module, names: list[str], images: Tensor, targets: Tensor, k: int, create_graph: bool
-) -> list[Tensor]:
-    """`per_class_gradients` for k classes in one pass."""
-    inputs, outputs = {}, {}  # of each layer that has a matched parameter
+def check_matchable(net: nn.Module, image_shape: tuple[int, int, int], matched: Matched) -> None:
+    """Check a network on the meta device, before anything is computed.
+
+    Args:
+        net: the network.
+        image_shape: (C, H, W).
+        matched: which parameters, see `matched_parameters`.
+
+    Raises:
+        UserError: as `per_class_gradients`.
+    """
+    names = matched_parameters(net, matched)
+    if not isinstance(net, ExternalNetwork):  # ours are known, and a first pass on meta takes a second
+        return
+    try:
+        _forward(net, _layers(net, names), torch.empty(1, *image_shape, device="meta"))
+    except RuntimeError as error:  # such as a layer that overwrites what another gave
+        raise UserError(f"gradient matching cannot take this network: {first_line(error)}") from error
+
+
+def _layers(net: nn.Module, names: list[str]) -> dict[str, nn.Module]:
+    """The layers of these parameters, by name."""
+    return {layer: net.get_submodule(layer) for layer, _, _ in (name.rpartition(".") for name in names)}
+
+
+def _forward(
+    net: nn.Module, layers: dict[str, nn.Module], images: Tensor
+) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+    """The logits, and inputs and outputs of the layers; no graph to the network's own parameters."""
+    inputs: dict[str, Tensor] = {}
+    outputs: dict[str, Tensor] = {}
 
     def keep(layer: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def hook(module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
@@ -125,20 +152,28 @@ def _piece(
 
         return hook
 
-    where = [name.rpartition(".") for name in names]
-    layers = {layer: net.get_submodule(layer) for layer, _, _ in where}
     hooks = [module.register_forward_hook(keep(layer)) for layer, module in layers.items()]
     try:
         with torch.enable_grad():
-            weights = {name: p.detach() for name, p in net.named_parameters()}  # no graph to the network
-            logits = functional_call(net, weights, (images,))
-            loss = F.cross_entropy(logits, targets, reduction="sum") * (k / len(images))
+            weights = {name: p.detach() for name, p in net.named_parameters()}
+            return functional_call(net, weights, (images,)), inputs, outputs
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _piece(
+    net: nn.Module, names: list[str], images: Tensor, targets: Tensor, k: int, create_graph: bool
+) -> list[Tensor]:
+    """`per_class_gradients` for k classes in one pass."""
+    layers = _layers(net, names)
+    logits, inputs, outputs = _forward(net, layers, images)
+    with torch.enable_grad():
+        loss = F.cross_entropy(logits, targets, reduction="sum") * (k / len(images))
     signals = torch.autograd.grad(loss, list(outputs.values()), create_graph=create_graph)
     of = dict(zip(outputs, signals, strict=True))
     with torch.set_grad_enabled(create_graph):
+        where = (name.rpartition(".") for name in names)
         return [_gradient(layers[at], leaf, inputs[at], of[at], k) for at, _, leaf in where]
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from bench.core.errors import UserError
 from bench.core.method import Problem
 from bench.core.sampling import ClassIndex
 from methods.blocks.parameterise.pixels import Pixels
@@ -15,17 +16,42 @@ def real_images(problem: Problem, chosen: list[Tensor]) -> Pixels:
     return Pixels(problem.images[torch.cat(chosen)], [len(c) for c in chosen], problem.preprocess)
 
 
-def select_by_features(problem: Problem, pick: Callable[[Tensor, int], Tensor]) -> Pixels:
+def check_enough(problem: Problem, repeat: bool) -> None:
+    """Check that every class has `ipc` different images, unless a smaller one may repeat its own.
+
+    Raises:
+        UserError: names the smallest class.
+    """
+    counts = problem.labels.bincount(minlength=problem.n_classes)
+    smallest, most = int(counts.argmin()), int(counts.min())
+    if problem.ipc > most and not repeat:
+        name = problem.classes[smallest] if problem.classes else smallest
+        raise UserError(
+            f"ipc: {problem.ipc} is more than class {name!r} has; use 1 to {most}, or `repeat: true`, with "
+            "which a smaller class repeats its images"
+        )
+
+
+def select_by_features(
+    problem: Problem, pick: Callable[[Tensor, int], Tensor], repeat: bool = False
+) -> Pixels:
     """Choose `ipc` real images of each class by their features.
 
     Args:
         problem: with the prerequisite `Embedding` under the role "embedding".
-        pick: (features of one class [n,D], ipc) -> positions of the chosen images, int64 [ipc].
+        pick: (features of one class [n,D], k <= n) -> positions of the chosen images, int64 [k].
+        repeat: a class of fewer than `ipc` images gives all of them, again and again in the order chosen.
 
     Returns:
         The chosen images, uint8.
+
+    Raises:
+        UserError: a class has fewer than `ipc` images, without `repeat`.
     """
+    check_enough(problem, repeat)
     features = problem.prepared["embedding"]["features"].to(problem.device)
     index = ClassIndex.of(problem.labels, problem.n_classes)
     members = [index.members(c) for c in range(problem.n_classes)]
-    return real_images(problem, [m[pick(features[m], problem.ipc)] for m in members])
+    place = torch.arange(problem.ipc, device=problem.device)
+    picked = [pick(features[m], min(problem.ipc, len(m))) for m in members]
+    return real_images(problem, [m[p[place % len(p)]] for m, p in zip(members, picked, strict=True)])

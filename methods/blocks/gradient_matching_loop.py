@@ -29,7 +29,7 @@ def match_gradients(
         problem: the training set and its loop of steps.
         synthetic: the set; learned in place.
         pairs: real and synthetic batches, whose augmentation makes the difference between DC and DSA.
-        pool: the networks theta; they train on the set after each matching.
+        pool: the networks theta; they train on the set after each matching but their last.
         iterations: number of networks, K.
         inner_steps: matchings under each network, T.
         lr: learning rate of the images, eta_S.
@@ -52,6 +52,6 @@ def match_gradients(
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        pool.advance(synthetic)
+        pool.advance(synthetic, followed=(step + 1) % inner_steps > 0)
         steps.loss(loss.detach())
     return synthetic

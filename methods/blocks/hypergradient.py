@@ -25,6 +25,20 @@ from bench.core.errors import UserError
 from methods.blocks.inner_batches import InnerBatch
 
 
+def check_differentiable(net: nn.Module) -> None:
+    """Check a network, which may be on the meta device, before it is unrolled.
+
+    Raises:
+        UserError: the network has buffers, such as the running statistics of batch norm, which are not a
+            function of the weights.
+    """
+    if any(True for _ in net.buffers()):
+        raise UserError(
+            "training cannot be differentiated through batch norm's running statistics: "
+            "take an architecture with norm instance, group, layer or none"
+        )
+
+
 class FlatNetwork:
     """A network as a function of one weight vector [P], in the order of `net.parameters()`.
 
@@ -32,16 +46,11 @@ class FlatNetwork:
         net: the network.
 
     Raises:
-        UserError: the network has buffers, such as the running statistics of batch norm, which are not a
-            function of the weights.
+        UserError: see `check_differentiable`.
     """
 
     def __init__(self, net: nn.Module) -> None:
-        if any(True for _ in net.buffers()):
-            raise UserError(
-                "training cannot be differentiated through batch norm's running statistics: "
-                "take an architecture with norm instance, group, layer or none"
-            )
+        check_differentiable(net)
         self._net = net
         self._shapes = {name: p.shape for name, p in net.named_parameters()}
         self._sizes = [p.numel() for p in net.parameters()]

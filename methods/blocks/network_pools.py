@@ -17,7 +17,7 @@ from bench.core import counting, timing
 from bench.core.distilled import DistilledDataset
 from bench.core.method import ARCHITECTURE, SEED, Prerequisite, Problem
 from bench.core.networks.base import Network
-from bench.core.training import BatchOrder, Recipe, in_pieces, train
+from bench.core.training import BatchOrder, Recipe, batches_per_epoch, in_pieces, train
 from methods.blocks.experts import Experts
 from methods.blocks.students import InnerStudent
 
@@ -34,8 +34,14 @@ class Pool(Protocol):
         """Take the next network; also the first one."""
         ...
 
-    def advance(self, synthetic: DistilledDataset) -> None:
-        """Train the network, if this pool does, between two matchings."""
+    def advance(self, synthetic: DistilledDataset, followed: bool = True) -> None:
+        """Train the network, if this pool does, after a matching.
+
+        Args:
+            synthetic: the set.
+            followed: whether another matching under this network follows. If not, nothing would see the
+                training: its draws are made, so that the next networks stay the same, and it is left out.
+        """
         ...
 
     def state_dict(self) -> dict[str, Any]:
@@ -89,7 +95,7 @@ class Fresh:
         """Take the next network."""
         self._net = self._next(self._generator)
 
-    def advance(self, synthetic: DistilledDataset) -> None:
+    def advance(self, synthetic: DistilledDataset, followed: bool = True) -> None:
         """Do nothing: these networks are not trained."""
 
     def state_dict(self) -> dict[str, Any]:
@@ -180,22 +186,26 @@ class TrainedOnReal(_Trained):
         super().__init__(problem, *purpose, start=start, **training)
         n = len(problem.images)
         self._order = BatchOrder(n, self._recipe.batch_size, self._rng["order"], problem.device)
-        self._early, self._steps = early * -(-n // self._recipe.batch_size), self._recipe.n_steps(n)
+        self._early = early * batches_per_epoch(n, self._recipe.batch_size)
+        self._steps = self._recipe.n_steps(n)
 
     def restart(self) -> None:
         """Take the next network, and train it for the early epochs."""
         super().restart()
         self._train(self._early)
 
-    def advance(self, synthetic: DistilledDataset) -> None:
-        """Train the network on real images."""
-        self._train(self._steps)
+    def advance(self, synthetic: DistilledDataset, followed: bool = True) -> None:
+        """Train the network on real images, if another matching follows."""
+        self._train(self._steps, followed)
 
     @timing.charged("network update")
-    def _train(self, steps: int) -> None:
+    def _train(self, steps: int, followed: bool = True) -> None:
         problem = self._problem
         for index in islice(self._order, steps):
-            self.student.step(problem.preprocess(problem.images[index]), problem.labels[index])
+            if followed:
+                self.student.step(problem.preprocess(problem.images[index]), problem.labels[index])
+            else:
+                self.student.skip((len(index), *problem.image_shape))
 
     def state_dict(self) -> dict[str, Any]:
         """The network, its optimiser, the states of the generators, and the order of the images."""
@@ -217,13 +227,16 @@ class TrainedOnSynthetic(_Trained):
     """
 
     @timing.charged("network update")
-    def advance(self, synthetic: DistilledDataset) -> None:
-        """Train the network on the images that the set decodes to."""
+    def advance(self, synthetic: DistilledDataset, followed: bool = True) -> None:
+        """Train the network on the images that the set decodes to, if another matching follows."""
         with torch.no_grad():  # decoding may return the parameter itself
             images, targets = (tensor.detach() for tensor in synthetic.decode())
         order = BatchOrder(len(images), self._recipe.batch_size, self._rng["order"], images.device)
         for index in islice(order, self._recipe.n_steps(len(images))):
-            self.student.step(images[index], targets[index])
+            if followed:
+                self.student.step(images[index], targets[index])
+            else:
+                self.student.skip((len(index), *images.shape[1:]))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch.nn.utils import parameters_to_vector
 
 from bench.core import timing
 from bench.core.networks.base import Network
-from bench.core.training import Recipe, augmented_loss
+from bench.core.training import Recipe, augmented_loss, draw_augmentation
 
 
 class InnerStudent:
@@ -40,6 +40,10 @@ class InnerStudent:
         loss.backward()
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
+
+    def skip(self, shape: tuple[int, ...]) -> None:
+        """Make the draws of a step on a batch of this shape (N, C, H, W), and do not take it."""
+        draw_augmentation(shape, self._recipe.augment, self._recipe.cutmix, self._draws)
 
     def velocity(self) -> Tensor:
         """The momentum [P], in the order of the weights; there is none before the first step."""

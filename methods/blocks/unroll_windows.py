@@ -12,6 +12,12 @@ from methods.blocks.hypergradient import State
 Window = Literal["full", "end", "random", "online"]
 
 
+def check_window(window: Window, unroll: int, length: int) -> None:
+    """Check that a window of `length` steps fits an unroll. Raises UserError if it does not."""
+    if window != "full" and not 1 <= length <= unroll:
+        raise UserError(f"a window of {length} steps does not fit an unroll of {unroll}: take 1 to {unroll}")
+
+
 class Unroll:
     """Where the inner run of each outer step starts, and which of its steps are differentiated.
 
@@ -50,10 +56,7 @@ class Unroll:
         make_start: Callable[[torch.Generator], State],
         generator: torch.Generator,
     ) -> None:
-        if window != "full" and not 1 <= length <= unroll:
-            raise UserError(
-                f"a window of {length} steps does not fit an unroll of {unroll}: take 1 to {unroll}"
-            )
+        check_window(window, unroll, length)
         if window == "online" and pool < 1:
             raise UserError(f"an online window needs a pool of at least 1 run, not {pool}")
         self._window, self._unroll, self._length = window, unroll, unroll if window == "full" else length

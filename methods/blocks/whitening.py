@@ -14,7 +14,7 @@ class Whitening:
     """ZCA whitening, fitted to all training images.
 
     Args:
-        kind: "mtt", "kip" or "frepo", see `bench.core.preprocess.Zca`.
+        kind: "mtt", "kip", "frepo" or "rtp", see `bench.core.preprocess.Zca`.
         eps: what is added to the eigenvalues.
     """
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.record import make, sweep, trained, write
+from helpers.record import make, measured, sweep, write
 from helpers.report import COLUMNS
 from scipy import stats
 
@@ -20,9 +20,9 @@ from bench.analysis.aggregate import (
     transfer,
 )
 from bench.core.errors import UserError
-from bench.records.columns import MEASURED_COLUMNS, record_frame
+from bench.records.columns import SECONDS, record_frame
 from bench.records.reader import read_records
-from bench.records.schema import CurvePoint, Metrics, Record, Snapshot
+from bench.records.schema import CurvePoint, Record, Snapshot
 
 # --- statistics ---------------------------------------------------------------------------------------------
 
@@ -189,11 +189,10 @@ def scored(seed: int, accuracy: float, agreement: float | None = 0.8, **fields: 
     """Two students; the worst class of the second is 0.1 lower, its calibration error 0.02 higher."""
     classes = [[accuracy, 0.3 + accuracy / 2, None], [0.2 + accuracy / 2, None, 1.0]]
     ends = [CurvePoint(fraction=f, step=int(100 * f), accuracies=[f * accuracy, f]) for f in (0.1, 0.5)]
-    metrics = Metrics(
+    metrics = measured(
         class_accuracies=classes, calibration_errors=[0.1, 0.12], agreement=agreement, curve=ends
     )
-    given: dict[str, Any] = {"seed": seed, "metrics": metrics, "training": trained()}
-    return make(accuracies=(accuracy, 1.0), **given | fields)
+    return make(accuracies=(accuracy, 1.0), seed=seed, metrics=metrics, **fields)
 
 
 def test_metrics_are_averaged_over_students_then_seeds() -> None:
@@ -206,9 +205,9 @@ def test_metrics_are_averaged_over_students_then_seeds() -> None:
     assert row["n_seeds"] == 2
 
 
-def diverged(seed: int, count: int | None, errors: list[float | None]) -> Record:
-    metrics = Metrics(class_accuracies=[[0.5]], calibration_errors=errors, agreement=None, diverged=count)
-    return make(accuracies=(0.1, 0.5), seed=seed, metrics=metrics, training=trained())
+def diverged(seed: int, count: int, errors: list[float | None]) -> Record:
+    metrics = measured(2, calibration_errors=errors, diverged=count)
+    return make(accuracies=(0.1, 0.5), seed=seed, metrics=metrics)
 
 
 def test_diverged_students_are_counted_over_seeds() -> None:
@@ -227,19 +226,18 @@ def test_without_any_sound_student_there_is_no_calibration_error() -> None:
     assert row["diverged"] == 2
 
 
-def test_what_records_do_not_hold_is_missing_and_not_zero() -> None:
-    (row,) = summary_frame(record_frame([make()])).to_dict("records")
-    for name in ("diverged", "teacher_s", "bookkeeping_s", "tune_s", "teacher_bytes"):
-        assert math.isnan(row[name]), name
+def test_seconds_of_a_set_from_elsewhere_are_missing_and_not_zero() -> None:
+    elsewhere = make(cost={"distill_s": None, "bookkeeping_s": None})
+    (row,) = summary_frame(record_frame([elsewhere])).to_dict("records")
+    assert {name for name in SECONDS if math.isnan(row[name])} == {"distill_s", "bookkeeping_s"}
 
 
 # --- seconds ------------------------------------------------------------------------------------------------
 
 
-def timed(seed: int, cold: list[str] | None, **fields: Any) -> Record:
+def timed(seed: int, cold: list[str], **fields: Any) -> Record:
     """10 s, 20 s, ... of each phase for seeds 0, 1, ..."""
-    names = ("prepare_s", "teacher_s", "distill_s", "bookkeeping_s", "tune_s", "evaluate_s")
-    return make(seed=seed, cost={**dict.fromkeys(names, 10.0 * (seed + 1)), "cold": cold}, **fields)
+    return make(seed=seed, cost={**dict.fromkeys(SECONDS, 10.0 * (seed + 1)), "cold": cold}, **fields)
 
 
 def test_seconds_are_of_warm_jobs_where_there_are_any() -> None:
@@ -259,17 +257,10 @@ def test_cells_do_not_lend_each_other_warm_jobs() -> None:
     assert table["cold"].to_dict() == {"dm": "", "dc": "distill"}
 
 
-def test_an_old_record_names_the_evaluation_at_most() -> None:
-    old = timed(0, None)
-    cold = old.model_copy(update={"cost": old.cost.model_copy(update={"warm": False})})
-    assert list(record_frame([old, cold])["cold"]) == [[], ["evaluate"]]
-
-
 def test_the_course_of_a_distillation_is_of_warm_ones() -> None:
     def taken(seed: int, cold: list[str]) -> Record:
         ends = [Snapshot(fraction=1.0, step=5, seconds=10.0 * (seed + 1), accuracies=[0.5])]
-        metrics = Metrics(class_accuracies=[[0.5]], calibration_errors=[0.1], agreement=None, snapshots=ends)
-        return timed(seed, cold, metrics=metrics, training=trained())
+        return timed(seed, cold, metrics=measured(snapshots=ends))
 
     (row,) = distillation_course(record_frame([taken(0, ["distill"]), taken(1, [])])).to_dict("records")
     assert (row["distill_s"], row["prepare_s"], row["n_seeds"]) == (20, 15, 2)
@@ -277,9 +268,12 @@ def test_the_course_of_a_distillation_is_of_warm_ones() -> None:
     assert row["distill_s"] == 10
 
 
-def test_a_seed_without_metrics_is_not_filled_in() -> None:
-    (old,) = metrics_summary(record_frame([scored(0, 0.4), make(seed=1)])).to_dict("records")
-    assert all(math.isnan(old[name]) for name in MEASURED_COLUMNS)
+def test_a_seed_that_lacks_a_metric_is_not_filled_in() -> None:
+    """Of a seed whose students diverged, or all but one, there is no calibration error or no agreement."""
+    (row,) = metrics_summary(record_frame([scored(0, 0.4), diverged(1, 2, [None, None])])).to_dict("records")
+    assert math.isnan(row["agreement"])
+    assert math.isnan(row["calibration_error"])
+    assert row["worst_class"] == pytest.approx((0.4 + 0.5) / 2)
     (alone,) = metrics_summary(record_frame([scored(0, 0.4, agreement=None)])).to_dict("records")
     assert math.isnan(alone["agreement"])
     assert alone["calibration_error"] == pytest.approx(0.11)

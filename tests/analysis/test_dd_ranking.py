@@ -152,7 +152,11 @@ def test_a_soft_whole_set_is_no_ceiling_and_two_baselines_are_none() -> None:
     assert known(found(twice)["dm", "quick"]) == ["hlr"]
 
 
-def test_records_that_do_not_say_how_students_were_trained_have_no_score() -> None:
-    records = [*cell("full"), *cell("random_real"), *cell("dm", training=None)]
+def test_a_cell_whose_students_were_not_trained_alike_has_no_score() -> None:
+    one, *others = cell("dm")
+    records = [*cell("full"), *cell("random_real"), one.model_copy(update={"training": trained()}), *others]
     assert list(found(records)) == [("random_real", "quick")]
+
+
+def test_a_method_alone_has_no_score() -> None:
     assert dd_ranking_scores(record_frame([make()])).empty

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from helpers.cli import without_plots
-from helpers.record import make, trained, write
+from helpers.record import make, write
 
 from bench.analysis.aggregate import summary_frame
 from bench.analysis.published import NETWORKS, PUBLISHED_CSV, match_published, published, split_setting
@@ -17,11 +17,13 @@ from bench.reporting.sections import RecordsView
 from bench.reporting.tables.published import published_section
 
 OFFICIAL = "DatasetCondensation/readme.md (official)"
+DC_S = "DC's, 301 epochs without augmentation, on MNIST 1001 with"
 
 
 def cifar(method: str, ipc: int | None, accuracies: tuple[float, ...] = (0.5,), **fields: Any) -> Record:
-    given = {"dataset": "cifar10", "eval_arch": "convnet", "protocol": "dc300", "image_shape": (3, 32, 32)}
-    return make(method, ipc, accuracies, **{**given, **fields})
+    given = {"dataset": "cifar10", "eval_arch": "convnet", "protocol": "dc", "image_shape": (3, 32, 32)}
+    settings = {"preprocess": "paper"} | fields.pop("hyperparameters", {})
+    return make(method, ipc, accuracies, hyperparameters=settings, **{**given, **fields})
 
 
 def matched(*records: Record) -> list[dict[Any, Any]]:
@@ -125,9 +127,7 @@ def test_other_data_sets_and_networks() -> None:
 
 def test_width_protocol_and_copies_are_named() -> None:
     narrow = cifar("dc", 10, eval_arch="convnet-w32", distill_arch="convnet-w32", protocol="quick")
-    assert differs(narrow, OFFICIAL) == (
-        "width 32 against 128; protocol quick against DC's, 300 epochs without augmentation"
-    )
+    assert differs(narrow, OFFICIAL) == (f"width 32 against 128; protocol quick against {DC_S}")
     copies = cifar("dc", 10, dataset_fingerprint="511a870f652c3359a4d06530ec08a256")
     assert differs(copies, OFFICIAL) == "data set of JPEG copies"
     wide = differs(cifar("random_real", 10, protocol="quick"), "AutoPalette")
@@ -135,7 +135,8 @@ def test_width_protocol_and_copies_are_named() -> None:
 
 
 def test_the_published_selection_is_named_under_the_same_recipe() -> None:
-    found = differs(cifar("mtt", 10, protocol="mtt"), "AutoPalette")
+    white = cifar("mtt", 10, protocol="mtt", hyperparameters={"preprocess": "zca"})
+    found = differs(white, "AutoPalette")
     assert found == "published: the best of many evaluations on the test set"
     sources = {row["source"]: row["differs"] for row in matched(cifar("dsa", 10, protocol="dsa1000"))}
     assert sources.pop(OFFICIAL) == ""
@@ -145,14 +146,44 @@ def test_the_published_selection_is_named_under_the_same_recipe() -> None:
     }
 
 
+@pytest.mark.parametrize("dataset", ["mnist", "cifar10"])
+def test_dc_bench_s_recipe_is_not_dc_s(dataset: str) -> None:
+    """It has neither DC's rules by data set, nor its epochs."""
+    rows = [
+        matched(cifar("dc", 10, dataset=dataset, protocol=name))[0]["differs"] for name in ("dc300", "dc")
+    ]
+    assert rows == [f"protocol dc300 against {DC_S}", ""]
+
+
+def test_haba_s_epochs_over_the_bases_are_named() -> None:
+    white = {"hyperparameters": {"preprocess": "zca"}}
+    apart, same = (
+        matched(cifar("haba", 10, protocol=name, **white))[0]["differs"] for name in ("mtt", "haba")
+    )
+    assert apart == "protocol mtt against HaBa's, 1001 epochs over the bases"
+    assert same == "published: the best of many evaluations on the test set"
+
+
 def test_settings_that_are_not_the_papers_are_named() -> None:
     given = {"steps": 100, "lr": 1.0, "momentum": 0.5, "batch_real": 64}
     found = differs(cifar("dm", 10, protocol="dsa1000", hyperparameters=given), "PAD")
     assert found == "distilled with batch_real 64 (paper 256), steps 100 (paper 20000)"
-    plain = cifar("mtt", 10, protocol="mtt", training=trained(preprocess="normalise"))
+    plain = cifar("mtt", 10, protocol="mtt", hyperparameters={"preprocess": "normalise"})
     assert "distilled with preprocess normalise (paper zca)" in differs(plain, "PAD")
-    white = cifar("mtt", 10, protocol="mtt", training=trained(preprocess="zca"))
+    white = cifar("mtt", 10, protocol="mtt", hyperparameters={"preprocess": "zca"})
     assert "distilled" not in differs(white, "PAD")
+
+
+def test_another_deviation_to_divide_by_is_named() -> None:
+    """Papers divide CIFAR-10 by the mean deviation of single images, MNIST by that of its pixels."""
+    words = "divided by the deviation of all pixels"
+    ours = make("dc", 10, dataset="cifar10", eval_arch="convnet", protocol="dc300")
+    assert words in differs(ours, OFFICIAL)
+    assert words not in differs(cifar("dc", 10), OFFICIAL)
+    grey = make("dc", 10, dataset="mnist", eval_arch="convnet", protocol="dc300")
+    assert all(words not in row["differs"] for row in matched(grey))
+    white = make("mtt", 10, dataset="cifar10", eval_arch="convnet", protocol="mtt")
+    assert words not in differs(white, "PAD")
 
 
 # --- the report ---------------------------------------------------------------------------------------------
@@ -168,7 +199,7 @@ def test_the_table_names_sources_and_differences(tmp_path: Path) -> None:
     assert (measured, theirs) == ("45.0 ± 1.0 [42.5, 47.5]", "44.9")
     assert difference == "+0.1 [-2.4, 2.6]"
     assert f"- {number}: {OFFICIAL}." in text
-    assert f"- {letters}: protocol quick against DC's, 300 epochs without augmentation." in text
+    assert f"- {letters}: protocol quick against {DC_S}." in text
     assert (tmp_path / "tables" / "published.tex").exists()
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from conftest import WriteProtocol
 from helpers.cli import ONE_METHOD, find_record, run_inline, sweep_file
 
 import bench as dd
@@ -100,7 +101,9 @@ def test_protocols_with_a_teacher_and_with_a_choice_of_rates(
         (lambda data: dd.load_dataset(7), "a name, a folder or a mapping"),
         (lambda data: dd.distill("dm2", data, ipc=1), r"did you mean dm\?"),
         (lambda data: dd.distill("dm", data, ipc=1, step=1), "does not take the parameter 'step'"),
-        (lambda data: dd.distill("dm", data, ipc=1000), "allows 1 to 139"),
+        (lambda data: dd.distill("random_real", data, ipc=1000), "use 1 to 139"),
+        (lambda data: dd.distill("dm", data, ipc=0), "at least 1"),
+        (lambda data: dd.distill("dc", data, ipc=1, architecture="convnet-d1-w4-batch"), "BatchNorm2d"),
         (lambda data: dd.distill("dm", data, ipc=1, architecture="convnet-d9"), "too deep"),
         (lambda data: dd.evaluate(dd.distill("noise", data, ipc=1), data, students=0), "at least 1"),
         (lambda data: dd.load_records("/nowhere"), "no records in"),
@@ -141,3 +144,10 @@ def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     found = runpy.run_path(str(ROOT / "examples" / "quickstart.py"))
     assert (tmp_path / "digits.png").is_file()
     assert 0.5 < found["scored"].accuracy < 1
+
+
+def test_evaluate_applies_the_rules_of_the_protocol(write_protocol: WriteProtocol) -> None:
+    write_protocol("fast", rules=[{"datasets": ["digits"], "recipe": {"lr": 0.25}}])
+    data = dd.load_dataset("digits")
+    made = dd.distill("random_real", data, ipc=1)
+    assert dd.evaluate(made, data, protocol="fast", architecture="mlp", students=1).lr == 0.25

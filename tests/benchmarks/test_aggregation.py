@@ -90,7 +90,8 @@ def content(cell: dict[str, Any], seed: int, curve: bool, rng: np.random.Generat
         "protocol": cell["protocol"], "protocol_version": 1, "seed": seed, "accuracies": drawn.tolist(),
         "metrics": {
             "class_accuracies": per_class, "calibration_errors": rng.uniform(0, 0.2, STUDENTS).tolist(),
-            "agreement": float(rng.uniform(0.5, 1)), "curve": ends if curve else [],
+            "agreement": float(rng.uniform(0.5, 1)), "diverged": 0, "curve": ends if curve else [],
+            "snapshots": None,
         },
         "training": {
             "steps": steps, "lr": 0.01, "lr_from": "protocol", "holdout_scores": None, "cutmix": 0.0,
@@ -99,11 +100,13 @@ def content(cell: dict[str, Any], seed: int, curve: bool, rng: np.random.Generat
         "storage": {
             "floats": floats, "bytes": 4 * floats, "bytes_uint8": floats, "ipc_equivalent": float(ipc),
             "within_budget": True, "exempt": method == "full", "transform_floats": 0,
+            "teacher_bytes": 0,
         },
         "cost": {
-            "prepare_s": seconds[0], "distill_s": seconds[1], "evaluate_s": seconds[2],
+            "prepare_s": seconds[0], "prerequisites_s": {"experts": seconds[0]}, "teacher_s": 0.0,
+            "distill_s": seconds[1], "bookkeeping_s": 0.1, "tune_s": 0.0, "evaluate_s": seconds[2],
             "peak_memory_bytes": 2**30, "peak_memory": {"distill": 2**30, "evaluate": 2**29},
-            "device": "NVIDIA H100", "cpus": 4, "gpus": 1.0, "exclusive": True, "warm": True,
+            "device": "NVIDIA H100", "cpus": 4, "gpus": 1.0, "exclusive": True, "warm": True, "cold": [],
         },
         "versions": {"python": "3.11.7", "ddbench": "0.1.0", "torch": "2.14.1", "commit": "2a56a1c4" * 5},
     }  # fmt: skip

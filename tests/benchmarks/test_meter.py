@@ -100,7 +100,7 @@ def test_a_probe_takes_a_step_to_warm_up_and_one_to_time(part: str) -> None:
         def restart(self) -> None:
             seen.append("restart")
 
-        def advance(self, synthetic: Any) -> None:
+        def advance(self, synthetic: Any, followed: bool) -> None:
             seen.append("network")
 
     class Images(torch.nn.Module):
@@ -121,7 +121,7 @@ def test_a_probe_takes_a_step_to_warm_up_and_one_to_time(part: str) -> None:
         for _ in probe.steps(100, images, "lr", pool=pool):
             seen.append("loop")
             images.decode()
-            pool.advance(images)
+            pool.advance(images, followed=True)
         assert seen.count("restart") == (part == "network")
         steps = [what for what in seen if what != "restart"]
         kinds = {"step": ["loop", "decode", "network"], "matching": ["loop", "decode"]}.get(part, [part])

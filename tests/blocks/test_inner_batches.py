@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from bench.core.augment import dsa
 from bench.core.errors import UserError
 from bench.core.random import generator
+from bench.core.training import batches_per_epoch
 from methods.blocks.inner_batches import InnerBatch, balanced_batches, shuffled_batches
 
 
@@ -49,12 +50,13 @@ def test_every_image_of_a_class_is_as_likely() -> None:
 
 @given(n=st.integers(1, 12), size=st.integers(1, 14), epochs=st.integers(1, 3))
 def test_a_shuffled_list_is_used_up_before_the_next(n: int, size: int, epochs: int) -> None:
-    per_epoch = -(-n // size)
+    per_epoch = batches_per_epoch(n, size)
     found = shuffled_batches(n, size, epochs * per_epoch, generator(0, "b"), "none")
     for e in range(epochs):
         chunks = [b.items for b in found[e * per_epoch : (e + 1) * per_epoch]]
         assert sorted(torch.cat(chunks).tolist()) == list(range(n))
         assert [len(c) for c in chunks[:-1]] == [size] * (per_epoch - 1)
+        assert len(chunks[-1]) > 1 or 1 in (n, size)
 
 
 def draws(kind: str, seed: int, strategy: str = "color_crop_flip", **options: bool) -> list[InnerBatch]:

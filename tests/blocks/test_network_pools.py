@@ -189,6 +189,21 @@ def test_the_synthetic_set_never_reaches_a_network_trained_on_real(problem: Prob
     assert torch.equal(vector(pool.net), vector(beside.net))
 
 
+def test_a_last_image_joins_the_batch_before_it(problem: Problem) -> None:
+    """1437 images in batches of 718 are 718 and 719; twenty in batches of 19 are twenty."""
+    spied, seen = numbered(problem)
+    pool = TrainedOnReal(spied, "pool", epochs=1, early=1, lr=0.05, batch_size=718)
+    pool.restart()
+    pool.advance(Poisoned(problem.preprocess))
+    assert [len(batch) for batch in seen] == [718, 719] * 2
+    synthetic = TrainedOnSynthetic(problem, "pool", epochs=2, lr=0.05, batch_size=19)
+    synthetic.restart()
+    step, sizes = synthetic.student.step, []
+    synthetic.student.step = lambda x, y: sizes.append(len(x)) or step(x, y)  # type: ignore[func-returns-value,method-assign]
+    synthetic.advance(pixels(problem))
+    assert sizes == [20, 20]
+
+
 @pytest.mark.parametrize("steps", [1, 3])
 def test_images_are_taken_without_replacement_across_networks(steps: int, problem: Problem) -> None:
     spied, seen = numbered(problem)

@@ -242,7 +242,7 @@ def test_folder_of_images_that_cannot_be_used_is_refused(tmp_path: Path) -> None
     image = image_folder(root) / "train/dark/3.png"
     run = run_inline(sweep, out, "--set", "ipc=[5]")
     assert run.code == 2
-    assert f"{sweep}: ipc: 5 is more than class 'bright' of pictures has; use 1 to 4" in run.err
+    assert f"{sweep}: methods: random_real on pictures: ipc: 5 is more than class 'bright' has" in run.err
     image.write_bytes(image.read_bytes()[:60])
     run = run_inline(sweep, out)
     assert run.code == 2

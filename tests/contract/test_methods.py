@@ -113,7 +113,7 @@ def test_every_preset_builds_its_method(name: str) -> None:
     rows = yaml.safe_load(path.read_text()) if path.exists() else []
     datasets = {d for row in rows for d in row.get("datasets") or ()} | {"any other"}
     for row in rows:
-        build_method(name, row["values"])
+        build_method(name, row.get("values", {}))
     for dataset, ipc in itertools.product(datasets, (1, 10, 50)):
         values = preset(name, dataset, ipc)
         built = build_method(name, values)

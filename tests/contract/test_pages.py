@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from helpers.excerpts import EXCERPT, renewed
+from helpers.excerpts import PAGES as PAGES_WITH_TABLES
 
 from bench.cli.app import COMMANDS
 from bench.core.registry import method_names
@@ -30,6 +32,13 @@ def test_commands_exist(page: Path) -> None:
     assert set(re.findall(r"(?:`|^\$ )ddbench ([a-z][a-z-]*)", text, flags=re.M)) <= NAMES
     for path in re.findall(r"configs/[\w/]+\.yaml", text):
         assert (ROOT / path).exists() or path.endswith("/mine.yaml"), path
+
+
+@pytest.mark.parametrize("page", PAGES_WITH_TABLES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_tables_are_those_of_the_committed_results(page: Path) -> None:
+    text = page.read_text()
+    assert len(EXCERPT.findall(text)) == text.count("<!-- ")
+    assert renewed(text) == text
 
 
 def test_the_methods_are_all_named() -> None:

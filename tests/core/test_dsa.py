@@ -334,7 +334,7 @@ def test_the_grammar() -> None:
 def test_unknown_operations_name_the_choices(strategy: str) -> None:
     with pytest.raises(UserError) as caught:
         parse_strategy(strategy)
-    known = "augmix, autoaugment, color, crop, cutout, flip, randaugment, rotate, scale"
+    known = "augmix, autoaugment, color, crop, cutout, dc-crop, dc-noise, dc-rotate, dc-scale, flip, "
     assert f"choose from: {known}" in str(caught.value)
 
 

@@ -59,7 +59,7 @@ def by_definition(x: Tensor, kind: str) -> tuple[Tensor, Tensor]:
     if kind == "mtt":
         rows = exact(x).flatten(1) - exact(x).flatten(1).mean(0)
         return rows, rows.T @ rows / (len(x) - 1)
-    rows = normalised(x)
+    rows = exact(x).flatten(1) if kind == "rtp" else normalised(x)
     if kind == "frepo":
         rows = rows - rows.mean(0)
     else:
@@ -285,7 +285,7 @@ def test_whitening_moves_every_key_and_the_default_none(digits: Dataset) -> None
 
 def test_a_preset_may_say_it(monkeypatch: pytest.MonkeyPatch) -> None:
     values = {"steps": 7, "preprocess": "zca"}
-    monkeypatch.setattr(config, "preset", lambda name, dataset, ipc: values if ipc == 1 else {})
+    monkeypatch.setattr(config, "preset", lambda name, dataset, ipc, chosen: values if ipc == 1 else {})
     entry, over = (MethodEntry.model_validate(v) for v in ("dm", {"name": "dm", "preprocess": "normalise"}))
     assert [entry.preprocess("digits", ipc) for ipc in (1, 2)] == ["zca", "normalise"]
     assert over.preprocess("digits", 1) == "normalise"
@@ -326,5 +326,5 @@ def test_a_typo_is_one_line(tmp_path: Path) -> None:
     wrong = sweep_file(tmp_path, methods=[{"name": "random_real", "preprocess": "zcaa"}])
     ended = run_inline(wrong, tmp_path / "out")
     assert ended.code == 2
-    assert "no preprocess named 'zcaa' (did you mean zca?); choose from: normalise, zca" in ended.err
+    assert "no preprocess named 'zcaa' (did you mean zca?); choose from: normalise, paper, zca," in ended.err
     assert len(ended.err.strip().splitlines()) == 1

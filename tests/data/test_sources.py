@@ -11,53 +11,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.folders import folder, get, make_tree, paint, refused
 from helpers.memory import limited
 from PIL import Image
 
-from bench.core.errors import UserError
 from bench.data import builtin, decode
-from bench.data.cache import channel_stats, prepare_dataset, read_dataset
-from bench.data.dataset import Dataset
+from bench.data.cache import channel_stats, prepare_dataset
 from bench.data.spec import DATASETS, DatasetSpec
 
 
 @pytest.fixture(autouse=True)
 def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DDBENCH_CACHE", str(tmp_path / "cache"))
-
-
-def paint(file: Path, value: int, size: tuple[int, int] = (4, 4), mode: str = "RGB") -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    fill = value if mode in ("L", "P") else (value, 0, 255)[: 3 if mode == "RGB" else 2]
-    Image.new(mode, size, fill).save(file)
-
-
-def make_tree(
-    root: Path, classes: tuple[str, ...] = ("cat", "dog"), test: str = "test", mode: str = "RGB"
-) -> Path:
-    """Two training images and one test image per class, each of one colour."""
-    for c, name in enumerate(classes):
-        for i in range(2):
-            paint(root / "train" / name / f"{i}.png", 10 * c + i, mode=mode)
-        paint(root / test / name / "0.png", 100 + c, mode=mode)
-    return root
-
-
-def folder(root: Path, **keys: object) -> DatasetSpec:
-    return DatasetSpec.model_validate({"name": "image_folder", "path": root, **keys})
-
-
-def get(spec: DatasetSpec) -> Dataset:
-    return read_dataset(prepare_dataset(spec))
-
-
-def refused(spec: DatasetSpec, *words: str) -> None:
-    with pytest.raises(UserError) as caught:
-        get(spec)
-    message = str(caught.value)
-    assert "\n" not in message
-    for word in words:
-        assert word in message
 
 
 # --- folders of images ----------------------------------------------------------------------------
@@ -79,7 +44,10 @@ def test_folder_is_read_in_order(tmp_path: Path, test: str, capsys: pytest.Captu
     assert data.test.labels.tolist() == [0, 1]
     out, err = capsys.readouterr()
     assert out == ""
-    assert err == "decoding 6 images of pets (once; cached afterwards)\n"
+    assert err.splitlines() == [
+        "decoding 6 images of pets (once; cached afterwards)",
+        "pets: skipped in train/: 1 .txt",
+    ]
 
 
 def test_numbered_classes_are_in_numeric_order(tmp_path: Path) -> None:
@@ -121,7 +89,7 @@ def test_other_modes_become_rgb(tmp_path: Path) -> None:
     palette.save(root / "train/cat/c.png")
     Image.fromarray(np.full((4, 4), 0x1234, np.uint16)).save(root / "train/cat/d.png")
     pixels = get(folder(root)).train.images[2:6, :, 0, 0].tolist()
-    assert pixels == [[1, 2, 3], [255, 255, 255], [9, 8, 7], [0x12, 0x12, 0x12]]
+    assert pixels == [[128, 128, 129], [255, 255, 255], [9, 8, 7], [0x91, 0x91, 0x91]]
 
 
 def test_image_size_resizes_and_crops(tmp_path: Path) -> None:

@@ -121,6 +121,22 @@ def test_every_student_has_its_rate(rates: list[float], momentum: float, size: i
         agree(together[i], weights(Students((net,)))[0])
 
 
+@pytest.mark.parametrize("together", [False, True])
+def test_a_last_image_joins_the_batch_before_it(together: bool) -> None:
+    """Five images in batches of four are one batch of five: two epochs are two steps."""
+    what = training_set(n=5, batch_size=4, steps=None, epochs=2)
+    found = train_students(builder("mlp-w4"), what, orders(2), marks=[1, 2], together=together)
+    assert list(found) == [1, 2]
+    whole = replace(what, recipe=replace(what.recipe, batch_size=5))
+    agree(weights(found[2]), last(whole, 2, "mlp-w4", together))
+
+
+def test_batches_that_a_network_cannot_take_are_refused() -> None:
+    for what, words in ((training_set(batch_size=1), "batch norm"), (training_set(n=0), "no images")):
+        with pytest.raises(UserError, match=words):
+            train_students(builder("convnet-d2-w4-batch"), what, orders(2))
+
+
 def test_the_draws_leave_the_generators_alike() -> None:
     what, states = training_set(augment=DSA, cutmix=0.5), []
     for together in (False, True):

@@ -180,7 +180,6 @@ def test_a_slow_disk_is_no_part_of_the_method(
     (record,) = run(planned(method, seeds=1, snapshots=True), context)
     assert record.cost.distill_s == 0
     assert record.cost.bookkeeping_s == clock.now >= 2
-    assert record.metrics is not None
     assert [taken.seconds for taken in record.metrics.snapshots or ()] == [0, 0, 0, 0]
 
 

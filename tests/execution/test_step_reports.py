@@ -116,6 +116,9 @@ def assert_told(counter: WorkCounter, steps: int) -> None:
         (Embedding(steps=3), 3),
         (Teacher(batch_size=500, lr=0.1, epochs=2), 2 * 3),
         (ExpertEpoch(block=0, size=2, epoch=1, lr=0.1, batch_size=500), 2 * 3),
+        # 1437 images are 718 and 719
+        (Teacher(batch_size=718, lr=0.1, epochs=2), 2 * 2),
+        (ExpertEpoch(block=0, size=2, epoch=1, lr=0.1, batch_size=718), 2 * 2),
     ],
 )
 def test_prerequisites_tell_all_of_their_steps(

@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.record import make
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from bench.core.errors import UserError
 from bench.core.io import temporary, write_atomic
-from bench.execution import store
 from bench.execution.session import Session
 from bench.execution.store import Store
 from bench.planning.graph import Job
-from bench.records.schema import Cost, Record, Storage, dump_record, load_record
+from bench.records.schema import Record, content_digest, dump_record, load_record
 
 KEY = "0123456789abcdef"
 DEAD = 2**22 + 1  # above Linux's largest process number
@@ -41,43 +41,9 @@ def files(root: Path) -> dict[str, bytes]:
 
 
 def one_record(**changes: Any) -> Record:
-    cost = Cost(
-        prepare_s=0.1,
-        distill_s=2.0,
-        evaluate_s=3.25,
-        peak_memory_bytes=9,
-        peak_memory={"distill": 9},
-        device="cpu",
-        cpus=1,
-        gpus=0,
-        exclusive=True,
-        warm=False,
-    )
-    storage = Storage(
-        floats=640, bytes=2560, bytes_uint8=640, ipc_equivalent=1.0, within_budget=True, exempt=False
-    )
-    fields: dict[str, Any] = {
-        "key": KEY,
-        "artifact": "a" * 16,
-        "method": "dm",
-        "method_version": 1,
-        "hyperparameters": {"lr": 1.0},
-        "dataset": "digits",
-        "dataset_fingerprint": "f",
-        "image_shape": (1, 8, 8),
-        "n_classes": 10,
-        "ipc": 1,
-        "distill_arch": "convnet",
-        "eval_arch": "mlp",
-        "protocol": "quick",
-        "protocol_version": 1,
-        "seed": 0,
-        "accuracies": [0.5, 0.625],
-        "storage": storage,
-        "cost": cost,
-        "versions": {"torch": "2"},
-    }
-    return Record(**fields | changes)
+    fields: dict[str, Any] = {"accuracies": [0.5, 0.625], "eval_arch": "mlp", "hyperparameters": {"lr": 1.0}}
+    fields |= {"cost": {"prepare_s": 0.1, "evaluate_s": 3.25}, "versions": {"torch": "2"}}
+    return make(**fields | changes).model_copy(update={"key": KEY})
 
 
 # --- artifacts ------------------------------------------------------------------------------------
@@ -186,7 +152,7 @@ def test_a_text_file_is_replaced_whole(tmp_path: Path, monkeypatch: pytest.Monke
 
     for step in ("fsync", "replace"):
         with monkeypatch.context() as patch:
-            patch.setattr(store.os, step, fail)
+            patch.setattr(os, step, fail)
             with pytest.raises(OSError, match="disk full"):
                 write_atomic(path, "three")
         assert files(tmp_path) == {"new/file.txt": b"two"}
@@ -329,6 +295,24 @@ def test_records_that_do_not_count(tmp_path: Path) -> None:
         load_record(path)
     with pytest.raises(ValueError, match="is not readable as JSON"):
         load_record(tmp_path / "nothing.json")
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        "metrics", "metrics.diverged", "metrics.curve", "metrics.snapshots", "training",
+        "storage.teacher_bytes", "cost.prerequisites_s", "cost.teacher_s", "cost.distill_s",
+        "cost.bookkeeping_s", "cost.tune_s", "cost.cold",
+    ],
+)  # fmt: skip
+def test_a_record_that_lacks_a_field_is_no_record(tmp_path: Path, field: str) -> None:
+    content = one_record().model_dump(mode="json")
+    *within, name = field.split(".")
+    del (content[within[0]] if within else content)[name]
+    path = tmp_path / f"{KEY}.json"
+    path.write_text(json.dumps(content | {"sha256": content_digest(content)}))
+    with pytest.raises(ValueError, match=f"does not fit schema 2: {field}: Field required"):
+        load_record(path)
 
 
 @pytest.mark.parametrize("accuracies", [[], [-0.1], [1.5], [float("nan")], [0.5, 63.0]])

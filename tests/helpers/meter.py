@@ -100,9 +100,9 @@ class Probe(Loop):
             self._act = lambda: decode(synthetic)
         elif self._part == "network":
             pool.restart()
-            self._act = lambda: pool.advance(synthetic)
+            self._act = lambda: pool.advance(synthetic, followed=True)
         elif self._part == "matching":
-            pool.advance = lambda synthetic: None
+            pool.advance = lambda synthetic, followed: None
         return self
 
     def loss(self, value: torch.Tensor) -> None:

@@ -6,9 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from bench.records.schema import Cost, Record, Storage, StudentTraining, dump_record
+from bench.records.schema import Cost, Metrics, Record, Storage, StudentTraining, dump_record
 
-COST = {"prepare_s": 0.0, "distill_s": 2.0, "evaluate_s": 3.0, "peak_memory_bytes": 2**20, "device": "cpu"}
+COST = {
+    "prepare_s": 0.0, "prerequisites_s": {}, "teacher_s": 0.0, "distill_s": 2.0, "bookkeeping_s": 0.0,
+    "tune_s": 0.0, "evaluate_s": 3.0, "peak_memory_bytes": 2**20, "device": "cpu", "cold": [],
+}  # fmt: skip
 
 
 def make(
@@ -26,7 +29,7 @@ def make(
     """Make one record of a digits-like data set; keyword arguments replace any field."""
     storage = Storage(
         floats=floats, bytes=4 * floats, bytes_uint8=floats, ipc_equivalent=floats / 640,
-        within_budget=within_budget, exempt=ipc is None,
+        within_budget=within_budget, exempt=ipc is None, teacher_bytes=0,
     )  # fmt: skip
     whole = {**COST, **(cost or {}), "peak_memory": {}, "cpus": 1, "gpus": 0.0, "warm": True}
     values: dict[str, Any] = {
@@ -34,7 +37,8 @@ def make(
         "dataset": "digits", "dataset_fingerprint": "ab12cd34", "image_shape": (1, 8, 8), "n_classes": 10,
         "ipc": ipc, "distill_arch": "any" if method in ANY else "convnet", "eval_arch": "convnet",
         "protocol": "quick", "protocol_version": 1, "seed": 0, "accuracies": list(accuracies),
-        "storage": storage, "cost": Cost(**whole, exclusive=exclusive), "versions": {},
+        "metrics": measured(len(accuracies)), "training": trained(), "storage": storage,
+        "cost": Cost(**whole, exclusive=exclusive), "versions": {},
     } | fields  # fmt: skip
     key = "-".join(str(values[k]) for k in ("method", "dataset", "protocol", "ipc", "distill_arch"))
     return Record(key=f"{key}-{values['eval_arch']}-{values['seed']}", **values)
@@ -70,6 +74,13 @@ def sweep(
                     given |= {"eval_arch": arch, "seed": seed} | fields
                     records.append(make(method, ipc, tuple(drawn.tolist()), **given))
     return records
+
+
+def measured(students: int = 1, **changes: Any) -> Metrics:
+    """The metrics of a record, as even as its numbers allow; keyword arguments replace any field."""
+    values: dict[str, Any] = {"class_accuracies": [[0.5] * 10] * students, "agreement": None, "diverged": 0}
+    values |= {"calibration_errors": [0.1] * students, "curve": [], "snapshots": None}
+    return Metrics.model_validate(values | changes)
 
 
 def trained(labels: str = "stored", augment: str = "none", **changes: Any) -> StudentTraining:

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from bench.records.schema import CurvePoint, Metrics, Record
+from bench.records.schema import CurvePoint, Record
 from bench.reporting.plots import style
-from helpers.record import sweep, trained
+from helpers.record import measured, sweep, trained
 
 COLUMNS = [
     "method",
@@ -57,7 +57,8 @@ def plot_files(*stems: str) -> set[str]:
     return {f"plots/{stem}.{kind}" for stem in stems for kind in ("png", "svg")}
 
 
-FILES = table_files("summary") | plot_files("accuracy_vs_seconds", "accuracy_vs_bytes", "breakdown")
+PLOTS = plot_files("accuracy_vs_seconds", "accuracy_vs_bytes", "breakdown")
+FILES = table_files("summary", "metrics") | PLOTS
 SEVERAL_IPC = plot_files("accuracy_vs_ipc")
 TWO = table_files("standings", "pairs", "equal_storage")  # written when two methods compete
 CROSS = table_files("cross_architecture") | plot_files("cross_architecture")
@@ -81,7 +82,7 @@ def rich_sweep(**fields: Any) -> list[Record]:
     for protocol, augment in (("quick", "flip"), ("plain", "none")):
         for record in sweep(ipcs=(1, 10), protocol=protocol, **fields):
             ends = [CurvePoint(fraction=0.5, step=50, accuracies=[a / 2 for a in record.accuracies])]
-            metrics = Metrics(
+            metrics = measured(
                 class_accuracies=[[a, a / 2] for a in record.accuracies],
                 calibration_errors=[0.1, 0.2],
                 agreement=0.7,

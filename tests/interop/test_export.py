@@ -128,6 +128,28 @@ def test_class_names_that_are_no_file_names(tmp_path: Path) -> None:
     assert decoded(only(target, dataset(names=names)))[1].tolist() == [0, 0, 1, 1, 2, 2]
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        *(
+            ("+", "-", "="),
+            ("C", "C#", "C++"),
+            ("a_b", "ab", "c"),
+            ("a\u00e9b", "ab", "a+b"),
+            ("0", "1_0", "10"),
+        ),
+        *(("\U0001f600", "\U0001f680", "caf\u00e9"), ("\u732b", "\u72ac", "cat"), ("2", "1", "0")),
+        *(("x" * 200, "x" * 100, "x" * 199), ("00001_a", "00000_b", "c"), ("Cat", "cat", "CAT")),
+    ],
+)
+def test_classes_come_back_whatever_their_names(tmp_path: Path, names: tuple[str, ...]) -> None:
+    images = torch.randint(256, (K * PER, 3, 4, 4), dtype=torch.uint8, generator=random.generator(0))
+    export_set(Pixels(images, [1, 2, 3], STATS), names, tmp_path / "out", "folder")
+    found = only(tmp_path / "out", dataset(names=names))
+    assert torch.equal(found.distilled.state_dict()["images"], images)
+    assert decoded(found)[1].tolist() == [0, 1, 1, 2, 2, 2]
+
+
 @pytest.mark.parametrize("format", sorted(EXPORT_FORMATS))
 def test_what_is_there_stays(tmp_path: Path, format: str) -> None:
     target = written(pixels(), tmp_path, format)

@@ -176,13 +176,11 @@ def claim_other_data(folder: Path) -> None:
 def claim_other_rate(folder: Path) -> None:
     """One that the protocol does not have: chosen by looking at the test images, say."""
     training = load_record(record(folder)).training
-    assert training is not None
     rewrite(record(folder), training=training.model_copy(update={"lr": 3 * training.lr}))
 
 
 def claim_less_training(folder: Path) -> None:
     training = load_record(record(folder)).training
-    assert training is not None
     rewrite(record(folder), training=training.model_copy(update={"steps": 1}))
 
 

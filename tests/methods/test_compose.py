@@ -83,16 +83,16 @@ def test_an_objective_takes_the_networks_of_any_pool(
             restarts.append(type(self))
             restart(self)
 
-        def advance(self: Any, synthetic: Any, advance: Any = cls.advance) -> None:
-            advances.append(type(self))
-            advance(self, synthetic)
+        def advance(self: Any, synthetic: Any, followed: bool, advance: Any = cls.advance) -> None:
+            advances.append((type(self), followed))
+            advance(self, synthetic, followed)
 
         monkeypatch.setattr(cls, "restart", restart)
         monkeypatch.setattr(cls, "advance", advance)
     composed(objective=objective, pool=pool, steps=4).distill(with_experts)
     cls = {"trained_on_real": TrainedOnReal, "trained_on_synthetic": TrainedOnSynthetic}.get(pool, Fresh)
     assert restarts == [cls] * (4 if cls is Fresh else 2)
-    assert advances == [cls] * 4
+    assert advances == [(cls, followed) for followed in 2 * (cls is not Fresh, False)]
 
 
 def test_the_pool_of_an_objective_is_that_of_its_paper() -> None:

@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 from helpers.cli import sweep_file
-from helpers.record import make
+from helpers.record import make, measured
 from test_graph import QUICK, dataset, sweep
 
 from bench.execution.session import Session
 from bench.planning.estimate import Estimate, Estimator, Source, loop_steps
 from bench.planning.graph import Job, make_job, plan_sweep
 from bench.planning.size import paper_sized, smaller_setting
-from bench.records.schema import Metrics, Record
+from bench.records.schema import Record
 
 Jobs = dict[str, Job]
 PRINT = "f" * 32
@@ -171,9 +171,8 @@ def test_an_evaluation_costs_by_student_and_set() -> None:
     costs.learn_record(recorded("dm", jobs, accuracies=(0.5, 0.5), cost={"evaluate_s": 6.0}))
     assert costs.seconds(plain) == 12.0  # 3 s a student
     assert costs.seconds(snapped) == 48.0  # and three snapshots
-    none = Metrics(class_accuracies=[], calibration_errors=[], agreement=None, snapshots=[])
     costs = Estimator(jobs | with_snapshots)
-    costs.learn_record(recorded("dm", jobs, metrics=none, cost={"evaluate_s": 3.0}))
+    costs.learn_record(recorded("dm", jobs, metrics=measured(snapshots=[]), cost={"evaluate_s": 3.0}))
     assert costs.seconds(snapped) == 12.0  # a method without steps has none
 
 

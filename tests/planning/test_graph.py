@@ -13,10 +13,11 @@ import pytest
 from helpers.plan import QUICK, Jobs, chain, dataset, keys, planned, sweep
 
 from bench.core.augment import dsa
-from bench.core.errors import UserError
 from bench.core.networks.convnet import ConvNet
+from bench.core.training import Recipe
 from bench.data.dataset import Dataset
-from bench.planning.graph import check_data, make_job, plan_sweep
+from bench.planning import graph
+from bench.planning.graph import Job, make_job, plan_sweep
 from bench.planning.protocols import load_protocol, load_protocols
 from bench.planning.sweep import load_sweep
 from methods.dm import DM
@@ -176,6 +177,52 @@ def test_committed_records_keep_their_keys(digits: Dataset) -> None:
     assert recorded <= keys("evaluate", jobs)
 
 
+@pytest.mark.parametrize(
+    ("method", "images", "batch", "moved"),
+    [
+        ("random_real", 40, 9, {"evaluate"}),  # 10 images are 9 and 1
+        ("random_real", 40, 10, set()),
+        ("random_real", 40, 11, set()),
+        ("random_real", 41, 20, set()),  # nobody trains on the training set
+        ("full", 41, 20, {"evaluate"}),
+        ("full", 40, 9, set()),
+        ({"name": "dc", "net_batch": 9}, 40, 50, {"distill", "evaluate"}),  # whose input has another key
+        ({"name": "dc", "net_batch": 8}, 40, 50, set()),
+        ({"name": "mtt", "expert_batch": 20}, 41, 50, {"prepare", "distill", "evaluate"}),
+        ({"name": "mtt", "expert_batch": 20}, 40, 50, set()),
+        ({"name": "mtt", "batch_synthetic": 3}, 40, 50, {"distill", "evaluate"}),
+        ({"name": "tesla", "batch_synthetic": 5}, 40, 50, set()),
+    ],
+)
+def test_a_key_tells_where_batches_leave_one_image_over(
+    method: Any, images: int, batch: int, moved: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There, and only there, an epoch has one batch less than in older results."""
+    recipe = Recipe(batch_size=batch, lr=0.1, steps=10)
+    protocol = QUICK.model_copy(update={"recipe": recipe})
+
+    def plan() -> dict[str, Job]:
+        return planned(sweep(methods=[method]), dataset(n=images), protocol)
+
+    now = plan()
+    monkeypatch.setattr(graph, "leaves_one", lambda n, size: False)
+    before = plan()
+    kinds = {"prepare", "distill", "evaluate"}
+    assert {kind for kind in kinds if keys(kind, now) != keys(kind, before)} == moved
+
+
+@pytest.mark.parametrize("method", ["random_real", "class_mean", "herding", "k_center", "k_means"])
+def test_a_younger_hyper_parameter_moves_no_key_at_its_default(method: str) -> None:
+    plain = planned(sweep(methods=[method]))
+    assert keys("distill", planned(sweep(methods=[{"name": method, "repeat": False}]))) == keys(
+        "distill", plain
+    )
+    assert all("repeat" not in j.identity.get("hyperparameters", {}) for j in plain.values())
+    (other,) = keys("distill", repeating := planned(sweep(methods=[{"name": method, "repeat": True}])))
+    assert other not in plain
+    assert repeating[other].identity["hyperparameters"]["repeat"] is True
+
+
 def test_a_number_that_is_not_finite_has_no_key() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         make_job("distill", "x", {"lr": float("nan")}, {})
@@ -247,29 +294,6 @@ def test_a_key_does_not_depend_on_what_else_is_planned() -> None:
     """1 and 1.0 are equal, and written differently in a key."""
     alone, beside = chain(1.0), chain(1, 1.0)
     assert keys("prepare", alone) < keys("prepare", beside)
-
-
-# --- what only the data can tell ------------------------------------------------------------------
-
-
-def test_the_same_images_under_two_names_are_refused() -> None:
-    small = dataset(n=39)
-    with pytest.raises(UserError, match="digits and figures hold the same images"):
-        check_data(sweep(), {"digits": small, "figures": small})
-
-
-def test_budgets_and_depths_are_checked_against_the_data() -> None:
-    small = dataset(n=39)  # class 9 has three
-    check_data(sweep(ipc=[1, 3]), {"digits": small})
-    for wrong, words in (
-        (sweep(ipc=[3, 4]), ["ipc: 4", "'class 9'", "digits", "use 1 to 3"]),
-        (sweep(architectures=["convnet-d4"]), ["distill.architectures", "8-pixel", "1 to 3", "digits"]),
-        (sweep(students_on=["mlp", "lenet"]), ["evaluate.architectures", "16 pixels", "digits"]),
-    ):
-        with pytest.raises(UserError) as caught:
-            check_data(wrong, {"digits": small})
-        assert "\n" not in str(caught.value)
-        assert all(word in str(caught.value) for word in words)
 
 
 def test_a_method_may_have_seeds_of_its_own() -> None:

@@ -9,7 +9,7 @@ import yaml
 from bench.core.errors import UserError
 from bench.core.registry import method_class, method_names
 from bench.data.spec import DATASETS
-from bench.planning.presets import Preset, preset
+from bench.planning.presets import Preset, not_covered, preset
 from bench.planning.sweep import MethodEntry, build_method
 from bench.planning.yaml_schema import CONFIGS
 
@@ -70,3 +70,51 @@ def test_every_preset_fits_its_method_and_cites_a_source(path: Path) -> None:
         assert len(row.source) > 10
         build_method(path.stem, row.values)
         assert all(name in DATASETS for name in row.datasets or ())
+
+
+@pytest.mark.parametrize(
+    ("method", "dataset", "ipc", "chosen", "expected"),
+    [
+        ("idc", "mnist", 20, {}, {"lr": 2e-4}),
+        ("idc", "cifar10", 20, {}, {"lr": 0.01}),
+        ("idc", "fashion_mnist", 50, {}, {"lr": 3.828e-4}),
+        ("idc", "birds", 1, {}, {"lr": 5e-4}),
+        ("idc", "mnist", 10, {}, {"lr": 1e-4, "augment": "color+crop", "cutmix": 0.0}),
+        ("idc", "mnist", 10, {"factor": 1}, {"lr": 1e-4, "augment": "color+crop+cutout", "cutmix": 0.5}),
+        ("dsa", "cifar10", 20, {}, {"inner_steps": 20, "net_epochs": 25}),
+        ("dsa", "cifar10", 40, {}, {"inner_steps": 40, "net_epochs": 15}),
+        ("rtp", "cifar10", 1, {}, {"augment": "none"}),
+        ("bptt", "svhn", 1, {}, {"augment": "none"}),
+        ("mtt", "svhn", 1, {}, {"expert_epochs": 3}),
+        ("mtt", "cifar10", 10, {}, {"expert_epochs": 2}),
+        ("tesla", "cifar10", 50, {}, {"inner_steps": 30, "start_epochs": 40, "lr": 1000.0}),
+    ],
+)
+def test_presets_are_those_of_their_sources(
+    method: str, dataset: str, ipc: int, chosen: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    assert preset(method, dataset, ipc, chosen).items() >= expected.items()
+
+
+def test_a_row_may_depend_on_what_the_sweep_gives() -> None:
+    entry = MethodEntry.model_validate({"name": "idc", "factor": 1})
+    assert entry.resolve("mnist", 1).cutmix == 0.5
+    assert MethodEntry.model_validate({"name": "idc"}).resolve("mnist", 1).cutmix == 0.0
+
+
+@pytest.mark.parametrize(
+    ("method", "dataset", "ipc", "chosen", "names"),
+    [
+        ("mtt", "cifar10", 10, {}, []),
+        ("mtt", "cifar10", 20, {}, ["inner_steps", "start_epochs", "lr_lr"]),
+        ("mtt", "svhn", 10, {"inner_steps": 20, "start_epochs": 20, "lr": 1.0}, ["lr_lr"]),
+        ("dc", "svhn", 7, {}, ["inner_steps", "net_epochs"]),
+        ("dc", "digits", 7, {}, []),
+        ("idc", "svhn", 7, {}, []),
+        ("random_real", "svhn", 7, {}, []),
+    ],
+)
+def test_what_a_preset_gives_for_other_budgets_only_is_named(
+    method: str, dataset: str, ipc: int, chosen: dict[str, Any], names: list[str]
+) -> None:
+    assert not_covered(method, dataset, ipc, chosen) == names

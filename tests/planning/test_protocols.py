@@ -36,7 +36,7 @@ def test_every_protocol_loads(name: str) -> None:
 
 
 def test_the_issue_s_protocols_are_there() -> None:
-    assert {"standard", "dc300", "dsa1000", "mtt", "idc", "rtp", "dc_bench", "quick"} <= set(NAMES)
+    assert {"standard", "dc300", "dsa1000", "mtt", "haba", "idc", "rtp", "dc_bench", "quick"} <= set(NAMES)
 
 
 def test_dc_bench_is_a_row_for_each_augmentation() -> None:
@@ -67,8 +67,13 @@ def test_a_variant_changes_what_it_names_and_nothing_else() -> None:
 def test_a_job_s_identity_has_every_option() -> None:
     """Also those at their default: so a new default in the code is a new key."""
     dumped = load_protocol("quick").model_dump(mode="json", exclude={"about"})
-    assert set(dumped) == set(Protocol.model_fields) - {"about"}
+    assert set(dumped) == set(Protocol.model_fields) - {"about", "epoch_over", "rules"}
     assert set(dumped["recipe"]) == {field.name for field in dataclasses.fields(Recipe)}
+
+
+def test_an_option_of_later_versions_is_in_the_identity_where_it_changes_something() -> None:
+    assert load_protocol("haba").model_dump()["epoch_over"] == "items"
+    assert "epoch_over" not in load_protocol("mtt").model_dump()
 
 
 @pytest.mark.parametrize(
@@ -85,6 +90,8 @@ def test_a_job_s_identity_has_every_option() -> None:
         ({"rates": [0.1]}, "rates: must contain recipe.lr"),
         ({"rates": [0.03, 0.03]}, "rates: 0.03 is given twice"),
         ({"rates": [0.03], "learned_lr": True}, "give one of them"),
+        ({"rates": [0.03], "epoch_over": "items"}, "rates and epoch_over: items: give one of them"),
+        ({"epoch_over": "bases"}, "epoch_over: "),
         ({"variants": {"x": {"lables": "hard"}}, "recipe": {"lr": 1}}, "did you mean labels?"),
         ({"variants": ["hard"]}, "variants: must be a mapping of names to changed keys"),
         ({"variants": {"hard": None}}, "variants: must be a mapping of names to changed keys"),

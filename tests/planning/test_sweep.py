@@ -98,7 +98,7 @@ def test_defaults(file: Path) -> None:
         ("evaluate.architectures.1", "mlp-d3", ["evaluate.architectures.1", "mlp takes width, not 'depth'"]),
         ("evaluate.protocol", "quik", ["evaluate", "did you mean quick?"]),
         # hyper-parameters
-        ("methods.0", {"name": "random_real", "lr": 1}, ["methods.0", "'lr'", "takes none"]),
+        ("methods.0", {"name": "full", "lr": 1}, ["methods.0", "'lr'", "takes none"]),
         ("methods.1.lrr", 1, ["methods.1", "dm does not take", "'lrr'", "steps, lr, momentum"]),
         ("methods.1.steps", 0, ["methods.1", "dm: steps", "greater than 0", "not 0"]),
         ("methods.1.steps", "many", ["methods.1", "dm: steps", "not 'many'"]),
@@ -170,7 +170,7 @@ def test_bad_entries_are_named(file: Path, path: str, value: Any, words: list[st
         ("- 1", "a sweep file is a mapping with name, datasets"),
         ("hello", "a sweep file is a mapping with name, datasets"),
         ("{1: 2, datasets: [digits], methods: [dm], ipc: [1]}", "no key named '1'"),
-        ("name: a\nname: b", "the key 'name' is given twice"),
+        ("name: a\nname: b", "gives the key 'name' twice"),
     ],
 )
 def test_files_that_are_no_sweep(file: Path, text: str, words: str) -> None:
@@ -226,7 +226,7 @@ def test_the_command_line_prints_them_all(tmp_path: Path) -> None:
     assert ended.code == 2
     first, *lines = ended.err.splitlines()
     assert first == f"error: {sweep}: 2 things to mend:"
-    assert lines[0].startswith("  ipc: 500 is more than class ")
+    assert lines[0].startswith("  methods: random_real on digits: ipc: 500 is more than class ")
     assert lines[1].startswith("  distill.architectures: ")
     sweep = sweep_file(tmp_path, ipc=[0], name="a/b")
     assert ddbench("plan", sweep).err.splitlines() == [
@@ -344,7 +344,7 @@ def test_an_override_can_make_what_is_not_there(file: Path) -> None:
         ("methods.-1.steps=1", ["no entry '-1'", "random_real, dm"]),
         ("evaluate.studens=3", ["did you mean students?"]),
         ("methods.dm.stepz=3", ["methods.1", "'stepz'"]),
-        ("methods.random_real.steps=3", ["methods.0", "takes none"]),
+        ("methods.random_real.steps=3", ["methods.0", "takes repeat"]),
         ("evaluate.students=none", ["evaluate.students", "not 'none'"]),
     ],
 )

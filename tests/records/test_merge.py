@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from helpers.cli import Ended, ddbench, without_plots
-from helpers.record import COST, make, sweep, trained, write
+from helpers.record import make, measured, sweep, write
 
 from bench.records.merge import merge_folders
 from bench.records.schema import dump_record
@@ -65,7 +65,7 @@ def test_labels_are_made_over_all_folders(tmp_path: Path) -> None:
 def test_same_record_twice_counts_once(tmp_path: Path) -> None:
     """Its costs and versions may differ: the job was run on two machines."""
     one = make("dm", 1, (0.5, 0.6))
-    other = make("dm", 1, (0.5, 0.6), cost={**COST, "distill_s": 9.0}, versions={"torch": "1"})
+    other = make("dm", 1, (0.5, 0.6), cost={"distill_s": 9.0}, versions={"torch": "1"})
     folders = [write(tmp_path / "a", [one]), write(tmp_path / "b", [other])]
     assert seconds_and_problems(folders) == ([2.0], [])
     assert seconds_and_problems(folders[::-1]) == ([9.0], [])
@@ -75,15 +75,6 @@ def test_other_versions_may_score_otherwise(tmp_path: Path) -> None:
     one, other = make("dm", 1, (0.5,)), make("dm", 1, (0.6,), versions={"torch": "1"})
     flat, problems = merge_folders([write(tmp_path / "a", [one]), write(tmp_path / "b", [other])])
     assert (flat["accuracy"].tolist(), problems) == ([0.5], [])
-
-
-def test_missing_metrics_are_no_disagreement(tmp_path: Path) -> None:
-    """The record with metrics is kept, whichever folder it is in."""
-    older, newer = make("dm", 1, (0.5,)), make("dm", 1, (0.5,), training=trained())
-    folders = [write(tmp_path / "a", [older]), write(tmp_path / "b", [newer])]
-    for order in (folders, folders[::-1]):
-        flat, problems = merge_folders(order)
-        assert (flat["steps"].tolist(), problems) == ([100], [])
 
 
 def test_records_of_one_key_that_disagree_are_named_and_the_first_is_kept(tmp_path: Path) -> None:
@@ -97,6 +88,13 @@ def test_records_of_one_key_that_disagree_are_named_and_the_first_is_kept(tmp_pa
     ended = report(a, b, "--out", tmp_path / "out")
     assert ended.code == 1
     assert f"left out: {problem}" in ended.out
+
+
+def test_a_metric_that_only_one_of_two_records_has_is_a_disagreement(tmp_path: Path) -> None:
+    records = [make(metrics=measured(agreement=agreement)) for agreement in (None, 0.5)]
+    folders = [write(tmp_path / name, [one]) for name, one in zip("ab", records, strict=True)]
+    _, (problem,) = merge_folders(folders)
+    assert f"differs from the one in {folders[0]} in agreement:" in problem
 
 
 def test_damaged_record_is_named_with_its_folder(two: tuple[Path, Path]) -> None:

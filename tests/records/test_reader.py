@@ -9,12 +9,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from helpers.record import make, sweep, trained, write
+from helpers.record import make, measured, sweep, write
 
 from bench.analysis.aggregate import metrics_summary, summary_frame, training_course, transfer
 from bench.analysis.dd_ranking import dd_ranking_scores
 from bench.records import columns, reader, schema
-from bench.records.schema import CurvePoint, Metrics, Record
+from bench.records.schema import CurvePoint, Record
 
 TABLES = (summary_frame, metrics_summary, training_course, transfer, dd_ranking_scores)
 
@@ -22,16 +22,16 @@ TABLES = (summary_frame, metrics_summary, training_course, transfer, dd_ranking_
 def with_metrics(one: Record, curve: bool) -> Record:
     ends = [CurvePoint(fraction=0.5, step=50, accuracies=[a / 2 for a in one.accuracies])] if curve else []
     classes = [[0.1, None, a] for a in one.accuracies]
-    metrics = Metrics(class_accuracies=classes, calibration_errors=[0.1, 0.2], agreement=None, curve=ends)
-    return one.model_copy(update={"metrics": metrics, "training": trained()})
+    metrics = measured(class_accuracies=classes, calibration_errors=[0.1, None], agreement=0.5, curve=ends)
+    return one.model_copy(update={"metrics": metrics})
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Records with and without metrics, curves and hyperparameters, and three files that are no records."""
+    """Records with and without agreement, curves and hyperparameters, and three files that are none."""
     records = [with_metrics(one, i % 2 == 0) if i % 3 else one for i, one in enumerate(sweep())]
     records.append(make("compose", 1, hyperparameters={"parameterisation": "pixels", "lr": [1, "é"]}))
-    records.append(make("imported", 10, cost={"distill_s": None}, seed=7))
+    records.append(make("imported", 10, cost={"distill_s": None, "bookkeeping_s": None}, seed=7))
     directory = write(tmp_path / "results", records)
     (directory / "records" / "half.json").write_text('{"key": ')
     (directory / "records" / "link.json").symlink_to("nowhere")

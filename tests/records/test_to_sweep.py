@@ -8,28 +8,30 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+import torch
 from helpers.cli import ddbench, run_inline, sweep_file
-from helpers.record import make, trained
+from helpers.record import make, measured
 from PIL import Image
 
 from bench.analysis.aggregate import grouped
-from bench.data.dataset import Dataset
+from bench.data.dataset import Dataset, Split
 from bench.planning.graph import Job, plan_sweep, recorded_hyperparameters
 from bench.planning.protocols import load_protocols
 from bench.planning.sweep import Sweep, load_sweep
 from bench.records.columns import Row, record_frame
 from bench.records.naming import CELL
 from bench.records.reader import read_records
-from bench.records.schema import CurvePoint, Metrics, Record
+from bench.records.schema import CurvePoint, Record
 from bench.records.to_sweep import dataset_entry, reproducing_command, rows_by_sweep, sweep_of
 
 FINGERPRINT = "ab12cd34"
 
 
 def planned(sweep: Sweep, fingerprint: str = FINGERPRINT) -> dict[str, Job]:
-    """The jobs of a sweep, for data of which only the fingerprint is known."""
+    """The jobs of a sweep, for data of which only the fingerprint and the number of images are known."""
     labels = [spec.label for spec in sweep.datasets]
-    fields: dict[str, Any] = {"train": None, "test": None, "classes": (), "mean": (), "std": ()}
+    split = Split(torch.empty(0), torch.empty(0))
+    fields: dict[str, Any] = {"train": split, "test": split, "classes": (), "mean": (), "std": ()}
     data = {label: Dataset(name=label, label=label, fingerprint=fingerprint, **fields) for label in labels}
     return plan_sweep(sweep, data, [p for name in sweep.evaluate.protocol for p in load_protocols(name)])
 
@@ -45,17 +47,13 @@ def _record(job: Job, made: Job) -> Record:
     curve = [
         CurvePoint(fraction=f, step=int(100 * f), accuracies=list(students)) for f in scored.get("curve", ())
     ]
-    metrics = Metrics(
-        class_accuracies=[[0.5]] * len(students), calibration_errors=[0.1], agreement=None, curve=curve
-    )
     protocol = scored["protocol"]
     record = make(
         method["method"],
         method["ipc"],
         students,
         hyperparameters=json.loads(json.dumps(recorded_hyperparameters(method))),
-        metrics=metrics,
-        training=trained(),
+        metrics=measured(len(students), curve=curve),
         artifact=made.key,
         method_version=method["version"],
         distill_arch=method["architecture"],

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.record import make, sweep, trained, write
+from helpers.record import make, measured, sweep, write
 from helpers.report import COLUMNS, CROSS, FILES, SEVERAL_IPC, TWO
 from rich.console import Console
 
@@ -20,7 +20,7 @@ from bench.analysis.aggregate import summary_frame
 from bench.core.errors import UserError
 from bench.core.io import write_atomic
 from bench.records.columns import record_frame
-from bench.records.schema import Metrics, Record, Storage
+from bench.records.schema import Record, Storage
 from bench.reporting.build import Report, build_report, print_tables
 from bench.reporting.html.write import write_page
 from bench.reporting.plots.accuracy_vs_ipc import accuracy_vs_ipc
@@ -192,25 +192,24 @@ def test_seconds_on_a_shared_device_are_noted() -> None:
 
 def test_costs_that_no_row_has_get_no_column() -> None:
     rare = {"teacher KiB", "teacher s", "bookkeeping s", "tune s", "diverged"}
-    old, none = make(), dict.fromkeys(("teacher_s", "bookkeeping_s", "tune_s"), 0.0)
-    for record in (old, make(cost=none)):
+    elsewhere = make(cost={"distill_s": None, "bookkeeping_s": None})
+    for record in (make(), elsewhere):
         (table,) = _comparisons([record])
         assert not rare & {column.header for column in table.columns}
     spent = {"teacher_s": 1.0, "bookkeeping_s": 2.0, "tune_s": 4.0}
-    metrics = Metrics(class_accuracies=[[0.5]], calibration_errors=[None], agreement=None, diverged=1)
-    full = make("dc", cost=spent, metrics=metrics, training=trained())
+    full = make("dc", cost=spent, metrics=measured(calibration_errors=[None], diverged=1))
     taught = full.storage.model_copy(update={"teacher_bytes": 2048})
-    (table,) = _comparisons([old, full.model_copy(update={"storage": taught})])
+    (table,) = _comparisons([elsewhere, full.model_copy(update={"storage": taught})])
     shown = {
         column.header: [row[i].text for row in table.groups[0]] for i, column in enumerate(table.columns)
     }
     assert shown["method"] == ["dc", "dm"]
     assert {name: shown[name] for name in rare} == {
-        "teacher KiB": ["2.0", "—"],
-        "teacher s": ["1.0", "—"],
+        "teacher KiB": ["2.0", "0"],
+        "teacher s": ["1.0", "0"],
         "bookkeeping s": ["2.0", "—"],
-        "tune s": ["4.0", "—"],
-        "diverged": ["1", "—"],
+        "tune s": ["4.0", "0"],
+        "diverged": ["1", "0"],
     }
     assert any(note.startswith("Diverged: students of all seeds") for note in table.notes)
 

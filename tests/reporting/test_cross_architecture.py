@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.record import make, sweep, trained, write
+from helpers.record import make, measured, sweep, write
 from helpers.report import CROSS, TWO, empty_plots, rich_sweep
 from rich.console import Console
 
@@ -56,9 +56,9 @@ def test_every_table_and_plot_is_written_and_rebuilt_alike(built: tuple[Path, Re
 @empty_plots()
 def test_what_the_records_do_not_hold_is_not_written(tmp_path: Path) -> None:
     several = write(tmp_path / "several", sweep(("dm",), ipcs=(1,), seeds=1))
-    assert new_files(build_report(several), several) == CROSS
+    assert new_files(build_report(several), several) == CROSS | METRICS
     one = write(tmp_path / "one", sweep(("dm",), ("mlp",), ipcs=(1,), seeds=1))
-    assert new_files(build_report(one), one) == set()
+    assert new_files(build_report(one), one) == METRICS
 
 
 # --- across architectures -----------------------------------------------------------------------------------
@@ -213,6 +213,7 @@ def test_metrics_and_scores_stand_beside_the_accuracy() -> None:
         "ECE",
         "agreement",
         "worst class",
+        "diverged",
         "HLR",
         "IOR",
         "LRS",
@@ -227,11 +228,15 @@ def test_metrics_and_scores_stand_beside_the_accuracy() -> None:
     assert "ARS: no augmentation under protocol plain." in quick.notes
 
 
-def test_unknown_metrics_have_no_column_and_no_table() -> None:
-    assert gathered(sweep(seeds=1)) == []
-    trained_only = [r.model_copy(update={"training": trained()}) for r in sweep(seeds=1, archs=("mlp",))]
-    (table,) = gathered(trained_only)
-    assert [column.header for column in table.columns][4:] == ["HLR", "IOR", "LRS"]
+def test_unknown_metrics_have_no_column() -> None:
+    """One student agrees with nobody, and none is calibrated where all diverged."""
+    (table,) = gathered(sweep(seeds=1, archs=("mlp",)))
+    assert [column.header for column in table.columns][4:] == [
+        "ECE", "worst class", "diverged", "HLR", "IOR", "LRS"
+    ]  # fmt: skip
+    (table,) = gathered([make(metrics=measured(calibration_errors=[None], diverged=1))])
+    assert [column.header for column in table.columns][4:] == ["worst class", "diverged"]
+    assert texts(table)["1 dm"]["diverged"] == "1"
 
 
 def test_bounded_numbers() -> None:

@@ -5,26 +5,24 @@ from pathlib import Path
 
 import pytest
 from helpers.cli import ddbench
-from helpers.record import make, sweep, trained, write
+from helpers.record import make, measured, sweep, write
 from helpers.report import empty_plots
 
-from bench.records.schema import CurvePoint, Metrics, Record, Snapshot
+from bench.records.schema import CurvePoint, Record, Snapshot
 from bench.reporting.build import SECTIONS, build_report
 from bench.reporting.tables.table import distinct_names
 
 
 def everything() -> list[Record]:
     """Records that fill every section except the pictures."""
-    metrics = Metrics(
-        class_accuracies=[[0.5]],
-        calibration_errors=[0.1],
-        agreement=None,
+    metrics = measured(
+        2,
         curve=[CurvePoint(fraction=0.5, step=5, accuracies=[0.4])],
         snapshots=[
             Snapshot(fraction=part, step=int(10 * part), seconds=part, accuracies=[0.5]) for part in (0.5, 1)
         ],
     )
-    found = [r.model_copy(update={"metrics": metrics, "training": trained()}) for r in sweep()]
+    found = sweep(metrics=metrics)
     found.append(make("dc", 10, (0.4,), dataset="cifar10"))
     for name in ("pixels", "linear_bases"):
         values = {"parameterisation": name, "objective": "unrolled"}

@@ -11,6 +11,7 @@ from conftest import WriteProtocol
 from helpers.cli import ddbench, sweep_file
 
 from bench.core import timing
+from bench.core.distilled import DistilledDataset
 from bench.core.training import in_pieces
 from bench.data.dataset import Dataset
 from bench.planning.estimate import Estimator
@@ -18,7 +19,7 @@ from bench.planning.graph import Job, plan_sweep
 from bench.planning.protocols import load_protocol
 from bench.planning.sweep import Resources, load_sweep
 from bench.tools import measure
-from bench.tools.measure import TwoSteps, measure_plan, needed
+from bench.tools.measure import Measurer, TwoSteps, measure_plan, needed
 
 CPU = torch.device("cpu")
 DISTILL = {"architectures": ["convnet-d1-w4"], "seeds": [0, 1]}
@@ -139,3 +140,23 @@ def test_a_plan_of_new_data_has_a_cost(tmp_path: Path) -> None:
     assert longest.startswith("the longest job: dm digits ipc 1 convnet-d1-w4 seed ")
     assert longest.endswith(" h")
     assert not (tmp_path / "out").exists()
+
+
+def test_sets_of_equal_size_with_other_recipes_are_measured_apart(
+    tmp_path: Path, digits: Dataset, write_protocol: WriteProtocol, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four tiles a class, and four images: a rule gives the tiles more steps."""
+    write_protocol("ruled", rules=[{"multi_formation": True, "recipe": {"steps": 500}}])
+    small = {"steps": 2, "batch_real": 8, "parameterisation": "multi_formation"}
+    methods = ["random_real", {"name": "compose", **small}]
+    evaluate = {"architectures": ["mlp"], "students": 2, "protocol": "ruled"}
+    jobs = plan(tmp_path, digits, methods=methods, evaluate=evaluate, ipc=[1, 4])
+    steps: list[tuple[int, int]] = []
+
+    def note(_: Measurer, job: Job, distilled: DistilledDataset) -> float:
+        steps.append((len(distilled.decode()[0]), job.identity["protocol"]["recipe"]["steps"]))
+        return 1.0
+
+    monkeypatch.setattr(Measurer, "_students_s", note)
+    assert measured(jobs, digits, Estimator(jobs))[1] == []
+    assert sorted(steps) == [(10, 10), (40, 10), (40, 500), (160, 500)]

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from conftest import WriteProtocol
 from helpers.cli import Ended, ddbench
 
 from bench.core import timing
@@ -149,3 +150,9 @@ def test_the_sweep_of_runtimes_has_every_method(tmp_path: Path) -> None:
 def test_nothing_is_left_watching() -> None:
     assert timing.part("decode") is timing.part("other")
     assert torch.is_grad_enabled()
+
+
+def test_a_profile_applies_the_rules_of_the_protocol(tmp_path: Path, write_protocol: WriteProtocol) -> None:
+    write_protocol("quick", rules=[{"datasets": ["digits"], "recipe": {"steps": 7}}])
+    _, found = profiled(tmp_path / "out", "random_real")
+    assert found["phases"][2]["note"].endswith("of 7 steps of quick")

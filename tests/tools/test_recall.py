@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import WriteProtocol
 from helpers.cli import Ended, ddbench, run_inline, sweep_file
 from torch import Tensor
 
@@ -211,6 +212,17 @@ def test_small_classes_are_repeated_until_all_weigh_alike() -> None:
     assert len(found.images[found.labels == 1].unique(dim=0)) == 2
 
 
+def test_real_images_of_a_small_class_are_all_of_them_once() -> None:
+    whole = read_dataset(prepare_dataset(DatasetSpec(name="digits")))
+    counts = whole.train.labels.bincount()
+    task = RecallTask(whole, [[0], [8]], [0, 8], regroup_dataset(whole, [[0], [8]], "two"))
+    most = int(counts.max())
+    assert int(counts[8]) < most
+    drawn = task.real(most, random.generator(0, "real"))
+    assert [len(drawn[c].unique(dim=0)) for c in (0, 8)] == [len(drawn[c]) for c in (0, 8)]
+    assert [len(drawn[c]) for c in (0, 8)] == [min(most, int(counts[c])) for c in (0, 8)]
+
+
 def test_the_shots_of_a_class_depend_on_nothing_but_the_seed() -> None:
     def shots(groups: list[list[int]], seed: int) -> Tensor:
         whole = read_dataset(prepare_dataset(WHOLE))
@@ -310,3 +322,11 @@ def test_a_damaged_artifact_is_refused(results: Path, tmp_path: Path) -> None:
     path = changed(results, tmp_path, lambda _: None) / "artifacts" / "pixels" / WEIGHTS
     path.write_bytes(path.read_bytes()[:-1])
     assert f"does not match the checksum of {WEIGHTS}" in failed(tmp_path, "pixels", "--classes", "0,1")
+
+
+def test_recall_applies_the_rules_of_the_protocol(results: Path, write_protocol: WriteProtocol) -> None:
+    """A rate too small to learn anything with, on this data set."""
+    write_protocol("quick", rules=[{"datasets": ["digits"], "recipe": {"lr": 1e-9}}])
+    slow = asked(results, "memory", "3,8")["rows"]
+    write_protocol("quick")
+    assert asked(results, "memory", "3,8")["rows"] != slow

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from bench.core import timing
 
+CONSTANTS = {"box": "even"}  # of the keys of jobs that use it
+
 
 @dataclass(frozen=True)
 class CutMix:
@@ -29,8 +31,9 @@ class CutMix:
 def draw_cutmix(shape: tuple[int, ...] | torch.Size, generator: torch.Generator) -> CutMix:
     """Draw the partners and the box of one batch.
 
-    With lambda ~ Beta(1, 1), the sides of the box are sqrt(1 - lambda) of the image's; its centre is uniform
-    over the image, and the box is clipped at the borders.
+    With lambda ~ Beta(1, 1), the sides of the box are sqrt(1 - lambda) of the image's, rounded down to an
+    even number as in the code of CutMix and of IDC; its centre is uniform over the image, and the box is
+    clipped at the borders. A box may be empty.
 
     Args:
         shape: of the batch, (N, C, H, W).
@@ -46,9 +49,8 @@ def draw_cutmix(shape: tuple[int, ...] | torch.Size, generator: torch.Generator)
     area, *centre = torch.rand(3, generator=generator).tolist()
     spans = []
     for length, at in zip((height, width), centre, strict=True):
-        side = int(length * area**0.5 + 0.5)
-        first = int(at * length) - side // 2
-        spans.append(slice(max(first, 0), min(first + side, length)))
+        half, middle = int(length * area**0.5) // 2, int(at * length)
+        spans.append(slice(max(middle - half, 0), min(middle + half, length)))
     rows, columns = spans
     pasted = (rows.stop - rows.start) * (columns.stop - columns.start) / (height * width)
     return CutMix(torch.randperm(n, generator=generator), rows, columns, 1 - pasted)

@@ -2,8 +2,9 @@
 
 A strategy consists of stages. `+` joins stages, which are applied one after the other; `_` separates the
 operations of a stage, one of which is drawn. So `color_crop_flip` applies one of three (as DSA does), and
-`color+crop+cutout` applies all three (as IDC does). `augmix` and the policies `autoaugment` and `randaugment`
-(bench.core.augment.policies) are whole stages.
+`color+crop+cutout` applies all three (as IDC does). `dc-crop`, `dc-scale`, `dc-rotate` and `dc-noise` are
+the operations with which DC trains students (bench.core.augment.dc_operations). `augmix` and the policies
+`autoaugment` and `randaugment` (bench.core.augment.policies) are whole stages.
 
 A `Draw` holds the operations and their parameters for each group of images. With groups of one image, each
 image is augmented independently, as in ordinary training. With one group per class, used for both the real
@@ -17,10 +18,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from bench.core import timing
+from bench.core.augment.dc_operations import DC_CONSTANTS, DC_OPERATIONS
+from bench.core.augment.geometry import shift, turn, warp
 from bench.core.augment.policies import POLICY_OPERATIONS, Policy, dispatch, draw_policy, policy_constants
 from bench.core.errors import UserError
 from bench.core.preprocess import Preprocess
@@ -62,14 +64,8 @@ def color(x: Tensor, u: Tensor) -> Tensor:
 
 def crop(x: Tensor, u: Tensor) -> Tensor:
     """Shift each axis by a whole number of pixels in [-side/8, side/8], filling with zeros."""
-    n, _, h, w = x.shape
-    pad = int(h * CROP + 0.5)
-    shift = (u[:, :2] * (2 * pad + 1)).long().clamp_(max=2 * pad)
-    padded = F.pad(x, (pad,) * 4).permute(0, 2, 3, 1)
-    rows = shift[:, 0, None] + torch.arange(h, device=x.device)
-    cols = shift[:, 1, None] + torch.arange(w, device=x.device)
-    image = torch.arange(n, device=x.device)[:, None, None]
-    return padded[image, rows[:, :, None], cols[:, None, :]].permute(0, 3, 1, 2)
+    pad = int(x.shape[2] * CROP + 0.5)
+    return shift(x, (u[:, :2] * (2 * pad + 1)).long().clamp_(max=2 * pad), pad)
 
 
 def cutout(x: Tensor, u: Tensor) -> Tensor:
@@ -86,28 +82,17 @@ def cutout(x: Tensor, u: Tensor) -> Tensor:
     return x * ~hole[:, None]
 
 
-def _warp(x: Tensor, theta: Tensor) -> Tensor:
-    grid = F.affine_grid(theta, list(x.shape), align_corners=True)
-    return F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
-
-
 def scale(x: Tensor, u: Tensor) -> Tensor:
     """Scale each axis by its own factor between 1/1.2 and 1.2, filling with zeros."""
     factor = u[:, :2] * (SCALE - 1 / SCALE) + 1 / SCALE
     theta = torch.zeros(len(x), 2, 3, dtype=x.dtype, device=x.device)
     theta[:, 0, 0], theta[:, 1, 1] = factor[:, 0], factor[:, 1]
-    return _warp(x, theta)
+    return warp(x, theta)
 
 
 def rotate(x: Tensor, u: Tensor) -> Tensor:
     """Rotate by an angle between -15 and 15 degrees, filling with zeros."""
-    angle = torch.deg2rad((u[:, 0] - 0.5) * 2 * ROTATE)
-    zero = torch.zeros_like(angle)
-    rows = [
-        torch.stack([angle.cos(), -angle.sin(), zero], 1),
-        torch.stack([angle.sin(), angle.cos(), zero], 1),
-    ]
-    return _warp(x, torch.stack(rows, 1))
+    return turn(x, (u[:, 0] - 0.5) * 2 * ROTATE)
 
 
 OPS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -117,6 +102,7 @@ OPS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "flip": flip,
     "scale": scale,
     "rotate": rotate,
+    **DC_OPERATIONS,
 }
 _FUNCTIONS = {"none": lambda x, _: x, **OPS}
 WHOLE = (AUGMIX, *POLICY_OPERATIONS)  # each is a whole stage
@@ -159,6 +145,7 @@ _CONSTANTS: dict[str, Any] = {
     "flip": FLIP,
     "scale": SCALE,
     "rotate": ROTATE,
+    **DC_CONSTANTS,
 }
 
 

@@ -1,6 +1,5 @@
 """Architectures by name: `convnet`, `convnet-d4-w64-batch`, or {name: convnet, depth: 4, width: 64}."""
 
-import inspect
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ import torch
 
 from bench.core import random
 from bench.core.errors import UserError
-from bench.core.networks.base import Network
+from bench.core.networks.base import Network, on_meta
 from bench.core.networks.convnet import VGG11, AlexNet, ConvNet
 from bench.core.networks.densenet import DenseNet
 from bench.core.networks.external import ExternalNetwork, Timm, TorchVision
@@ -42,8 +41,7 @@ _LETTERS = {"d": "depth", "w": "width", "p": "patch"}
 
 def family_parameters(family: str) -> dict[str, Any]:
     """{parameter: default value} of a family, in order."""
-    signature = inspect.signature(FAMILIES[family])
-    return {p.name: p.default for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY}
+    return dict(FAMILIES[family].__init__.__kwdefaults__ or {})
 
 
 @dataclass(frozen=True)
@@ -88,6 +86,10 @@ class Architecture:
         with torch.random.fork_rng(devices=[]):  # constructors draw from the global state: restore it
             torch.default_generator.manual_seed(random.derive(seed, "network"))
             return FAMILIES[self.family](image_shape, n_classes, **dict(self.params))
+
+    def outline(self, image_shape: tuple[int, int, int], n_classes: int) -> Network:
+        """The network without numbers, on torch's meta device: milliseconds, whatever its size."""
+        return on_meta(lambda: FAMILIES[self.family](image_shape, n_classes, **dict(self.params)))
 
 
 def parse_architecture(entry: str | Mapping[str, Any]) -> Architecture:

@@ -1,12 +1,15 @@
 """The common base of all networks."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from bench.core.errors import UserError
 
 Shape = tuple[int, int, int]
+Module = TypeVar("Module", bound=nn.Module)
 
 
 class Network(nn.Module):
@@ -53,3 +56,13 @@ def need_side(least: int, side: int, given: str = "") -> None:
     """
     if side < least:
         raise UserError(f"needs images of at least {least} pixels{given}, not {side}")
+
+
+def on_meta(make: Callable[[], Module]) -> Module:
+    """What `make` builds, on torch's meta device: it knows shapes, and holds no numbers."""
+    try:
+        with torch.device("meta"):
+            return make()
+    except NotImplementedError:  # the constructor reads values of tensors
+        with torch.random.fork_rng(devices=[]):
+            return make().to("meta")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.core.errors import UserError, first_line
-from bench.core.networks.base import Network, Shape
+from bench.core.networks.base import Network, Shape, on_meta
 from bench.core.optional import import_torchvision
 
 # layers that draw from torch's global generator instead of the student's, and their probability attribute
@@ -80,7 +80,8 @@ class ExternalNetwork(Network):
         channels, height, width = image_shape
         if channels not in (1, 3):
             raise UserError(f"takes images of 1 or 3 channels, not {channels}")
-        net, images = cls._on_meta(params["model"], 10), torch.empty(2, 3, height, width, device="meta")
+        net = on_meta(lambda: cls.make(params["model"], 10).eval())
+        images = torch.empty(2, 3, height, width, device="meta")
         try:
             net(images)
         except Exception as error:  # each network raises its own kind of error
@@ -92,16 +93,6 @@ class ExternalNetwork(Network):
             alone = False
         if not alone:
             raise UserError("has several heads, and the last linear layer does not classify alone")
-
-    @classmethod
-    def _on_meta(cls, model: str, n_classes: int) -> nn.Module:
-        """The network on the meta device, which knows shapes but neither stores nor computes anything."""
-        try:
-            with torch.device("meta"):
-                return cls.make(model, n_classes).eval()
-        except NotImplementedError:  # the constructor reads values of tensors
-            with torch.random.fork_rng(devices=[]):
-                return cls.make(model, n_classes).eval().to("meta")
 
     def embed(self, x: Tensor) -> Tensor:
         """Images [N,1,H,W] or [N,3,H,W] -> the features that the classifier reads [N,D]."""

@@ -6,12 +6,13 @@ from pathlib import Path
 import torch
 
 from bench.core.errors import UserError
+from bench.core.paper_constants import plain_name
 from bench.core.words import listed
 from bench.data.dataset import Dataset
 from bench.data.decode import decode_all
-from bench.data.image_folder import EXTENSIONS
+from bench.data.image_files import class_name, list_folder
+from bench.interop.export import folder_name
 from bench.interop.importers.arrays import plain_set
-from bench.interop.importers.pixel_space import plain_name
 from bench.interop.importers.request import Imported, ImportRequest, learned_rate
 
 _NUMBERED = re.compile(r"\D*?(\d+)(?:[_-](.*))?")  # 3, 00003, new003, 00003_cat
@@ -43,7 +44,7 @@ def read_folder(request: ImportRequest, dataset: Dataset) -> list[Imported]:
 
 def class_folders(path: Path) -> list[Path]:
     """The folders in `path` that contain images."""
-    return sorted(f for f in path.iterdir() if f.is_dir() and not f.name.startswith(".") and _images(f))
+    return sorted(path / name for name in list_folder(path).folders if _images(path / name))
 
 
 def match_classes(names: list[str], classes: tuple[str, ...], path: Path) -> tuple[list[int], str]:
@@ -60,29 +61,38 @@ def match_classes(names: list[str], classes: tuple[str, ...], path: Path) -> tup
     Raises:
         UserError: the folders fit neither way, or the name after a number belongs to another class.
     """
-    position = {plain_name(name): i for i, name in enumerate(classes)}
-    if len(position) == len(classes) and {plain_name(name) for name in names} == set(position):
-        return [position[plain_name(name)] for name in names], "class folders matched by name"
+    for spelled in (class_name, _plain):
+        position = {spelled(name): i for i, name in enumerate(classes)}
+        if len(position) == len(classes) and {spelled(name) for name in names} == set(position):
+            return [position[spelled(name)] for name in names], "class folders matched by name"
     parsed = [_NUMBERED.fullmatch(name) for name in names]
     numbers = [int(p.group(1)) for p in parsed if p]
-    if sorted(numbers) != list(range(len(classes))):
+    if len(names) != len(numbers) or sorted(numbers) != list(range(len(classes))):
         strange = listed(sorted(set(names) - set(classes))[:3])
         raise UserError(
             f"{path} has {len(names)} class folders ({strange}, ...), which are "
             f"neither the names of the {len(classes)} classes nor 0..{len(classes) - 1}: rename them"
         )
-    for p in parsed:
-        name = plain_name(p.group(2) or "") if p else ""
-        c = position.get(name)
-        if p and c not in (None, int(p.group(1))):
+    owners: dict[str, set[int]] = {}
+    for i, name in enumerate(classes):
+        for spelling in (name, folder_name(i, name).partition("_")[2]):  # as others and as we write it
+            owners.setdefault(_plain(spelling), set()).add(i)
+    owners.pop("", None)  # of names without a letter or digit
+    for p in filter(None, parsed):
+        number, named = int(p.group(1)), owners.get(_plain(p.group(2) or ""))
+        if named and number not in named:
             raise UserError(
-                f"{path / p.string} is number {int(p.group(1))}, but class {p.group(2)!r} is number {c}"
+                f"{path / p.string} is number {number}, but class {p.group(2)!r} is number {min(named)}"
             )
     return numbers, "class folders matched by number"
 
 
+def _plain(name: str) -> str:
+    return plain_name(class_name(name))
+
+
 def _images(folder: Path) -> list[Path]:
-    return [file for file in folder.iterdir() if file.suffix.lower() in EXTENSIONS and file.name[0] != "."]
+    return [Path(file.path) for file in list_folder(folder).images]
 
 
 def _natural(file: Path) -> list[tuple[int, str]]:

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from bench.core.errors import UserError
+from bench.core.paper_constants import plain_name
 from bench.core.words import listed
 from bench.data.dataset import Dataset
 from bench.interop.importers import safe_load
 from bench.interop.importers.arrays import plain_set
-from bench.interop.importers.pixel_space import plain_name
 from bench.interop.importers.request import Imported, ImportRequest, learned_rate, shape_text
 
 NORMALISED_ONLY = {"mnist", "fashionmnist"}  # data sets that FRePo does not whiten

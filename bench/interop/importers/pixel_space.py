@@ -3,7 +3,6 @@
 A wrong guess costs 10 to 20 points of accuracy, so the user must give what a file and its format do not say.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from bench.core.errors import UserError
+from bench.core.paper_constants import CIFAR10, CONSTANTS, Constants, plain_name, whitening_eps
 from bench.core.preprocess import Preprocess, Zca, restore_preprocess
 from bench.data.dataset import Dataset
 from bench.interop.importers.request import ImportRequest
@@ -19,27 +19,13 @@ RAW = {"raw01": (0.0, 1.0), "raw255": (0.0, 255.0), "signed": (-1.0, 1.0)}  # th
 SPACES = (*RAW, "normalized", "zca")
 _BEYOND = {"raw01": 0.5, "raw255": 0.25, "signed": 0.25, "normalized": 2.0}  # of [0, 1], where sets may be
 PREPROCESS_KEY = "preprocess"  # of our exports, which describe their pixels: {"header": ..., "tensors": ...}
-RTP_SVHN = 100.0  # RTP adds this times their mean to the eigenvalues of SVHN, and 0.1 times elsewhere
-
-_CIFAR10 = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))  # not CIFAR-10's true deviations, 0.247...
-_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-# utils.py of VICO-UoE/DatasetCondensation; repositories derived from it use most of them.
-CONSTANTS = {
-    "mnist": ((0.1307,), (0.3081,)),
-    "fashionmnist": ((0.2861,), (0.3530,)),
-    "svhn": ((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)),
-    "cifar10": _CIFAR10,
-    "cifar100": ((0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762)),
-    **dict.fromkeys(("tiny", "tinyimagenet", "imagenet", "imagenet1k"), _IMAGENET),
-    **dict.fromkeys((f"image{s}" for s in ("nette", "woof", "meow", "squawk", "fruit", "yellow")), _IMAGENET),
-}
 # Where the code of other formats differs: utils.py of mtt-distillation and DatasetFactorization, data.py of
 # Efficient-Dataset-Condensation, data_utils.py of RememberThePast.
-_OWN = {
-    **{format: {"cifar100": _CIFAR10} for format in ("mtt", "datm", "haba", "idc")},
+_OWN: dict[str, dict[str, Constants]] = {
+    **{format: {"cifar100": CIFAR10} for format in ("mtt", "datm", "haba", "idc")},
     "rtp": {"cifar100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761))},
 }
-_ZCA = {"kip": "kip", "frepo": "frepo", "rtp": "kip"}  # format -> kind of whitening; other formats use MTT's
+_ZCA = {"kip": "kip", "frepo": "frepo", "rtp": "rtp"}  # format -> kind of whitening; other formats use MTT's
 
 
 def looks_like(images: Tensor) -> str | None:
@@ -162,14 +148,9 @@ def preprocess_for(
 
 
 def _whitening(request: ImportRequest, dataset: Dataset) -> tuple[Preprocess, tuple[str, ...]]:
-    images, kind, eps = dataset.train.images, _ZCA.get(request.format, "mtt"), 0.1
-    if request.format == "rtp":
-        # preprocess() in its data_utils.py is KIP's without normalised channels. So all pixels form one
-        # channel here, and the normalisation of each image cancels its mean and deviation.
-        images = images.flatten(1)[:, None, None]
-        eps = RTP_SVHN if plain_name(dataset.label) == "svhn" else eps
-    way = request.format if request.format in _ZCA else "mtt"
-    return Zca.fit(images, kind, eps), (f"ZCA in the way of {way}, fitted to the training set",)
+    kind = _ZCA.get(request.format, "mtt")
+    whitening = Zca.fit(dataset.train.images, kind, whitening_eps(kind, dataset.label))
+    return whitening, (f"ZCA in the way of {kind}, fitted to the training set",)
 
 
 def stated_preprocess(request: ImportRequest, held: Mapping[str, Any], dataset: Dataset) -> Preprocess | None:
@@ -191,8 +172,3 @@ def stated_preprocess(request: ImportRequest, held: Mapping[str, Any], dataset: 
     if request.space not in (None, space):
         raise UserError(f"{request.path} says itself that it is {space}: leave out --space {request.space}")
     return found
-
-
-def plain_name(name: str) -> str:
-    """Letters and digits only, in lower case: fashion_mnist, Fashion-MNIST -> fashionmnist."""
-    return re.sub(r"[\W_]+", "", name).lower()

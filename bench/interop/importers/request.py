@@ -15,6 +15,7 @@ from bench.core.errors import UserError, first_line
 from bench.core.preprocess import Preprocess
 from bench.core.registry import block_choices
 from bench.data.dataset import Dataset
+from bench.evaluation.storage import images_per_class
 
 # What a set decodes to takes at most so many times what is stored, or so many bytes: a few coefficients of
 # bases that all classes share stand for a whole image.
@@ -91,8 +92,7 @@ def finish_import(
             f"{' x '.join(map(str, dataset.image_shape))}: name the data set it was made from"
         )
     check_finite(request.path, images)
-    stored = sum(t.numel() for name, t in distilled.state_dict().items() if name not in NOT_PIXELS)
-    ipc = math.ceil(stored / (dataset.n_classes * math.prod(dataset.image_shape)))
+    ipc = images_per_class(distilled, dataset)
     source = ", ".join(file.name for file in files)
     return Imported(request.format, distilled, 0, ipc, source, notes=notes)
 

@@ -47,7 +47,7 @@ def _images(folder: Path, key: str, label: str) -> bytes | None:
 
 def _small(path: Path) -> bytes:
     """A picture as PNG with few colours, scaled down if it is large."""
-    with Image.open(path) as opened:
+    with Image.open(path, formats=("PNG",)) as opened:
         image = opened.convert("RGB")
     image.thumbnail(MOST_PIXELS)
     held = io.BytesIO()

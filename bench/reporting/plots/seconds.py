@@ -28,7 +28,7 @@ from bench.reporting.tables.table import (
 COLOURS = dict(zip(SECONDS, ("#1f3b73", "#56b4e9", "#de8f05", "#7f7f7f", "#029e73", "#d3d3d3"), strict=True))
 PHASE_HATCHES = dict(zip(SECONDS, ("", "....", "////", "", "xxxx", ""), strict=True))
 PHASE_NAMES = {name: name.removesuffix("_s") for name in SECONDS}
-RARE = ["teacher_s", "bookkeeping_s", "tune_s"]  # not recorded by all, and left out where there are none
+RARE = ["teacher_s", "bookkeeping_s", "tune_s"]  # left out where there are none
 MOST_BARS = 400
 BAR, WIDTH = 0.21, 3.2  # inches
 SIDE_BY_SIDE = "Jobs ran side by side: their seconds compare only roughly."
@@ -52,11 +52,8 @@ def quickest_first(rows: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
     flags = zip(rows["exempt"], ~rows["within_budget"], strict=True)
     marks = [budget_mark(exempt=exempt, over_budget=over) for exempt, over in flags]
     name = rows["method"].map(names) + source + marks
-    return rows.assign(name=name, total=_total(rows)).sort_values(["total", "name"], kind="stable")
-
-
-def _total(rows: pd.DataFrame) -> pd.Series:
-    return rows[SECONDS].fillna(dict.fromkeys(RARE, 0.0)).sum(axis=1, skipna=False)
+    total = rows[SECONDS].sum(axis=1, skipna=False)
+    return rows.assign(name=name, total=total).sort_values(["total", "name"], kind="stable")
 
 
 def _phases(summary: pd.DataFrame) -> list[str]:

@@ -16,7 +16,6 @@ from bench.reporting.tables.table import (
     mark_notes,
     method_columns,
     percent_cell,
-    short_number,
     table_by_ipc,
     table_title,
     with_interval,
@@ -41,15 +40,13 @@ MEANING = {
 
 
 def metrics_frame(measured: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
-    """Join metrics and DD-Ranking's scores by cell; empty where the records hold none.
+    """Join metrics and DD-Ranking's scores by cell.
 
     Args:
         measured: The frame of `aggregate.metrics_summary`.
         scores: The frame of `dd_ranking.dd_ranking_scores`.
     """
-    table = measured.merge(scores.astype({"ipc": "Int64"}), on=CELL, how="left")
-    known = table[[*MEASURED_COLUMNS, *SCORES]].notna().any(axis=None)
-    return table if known else table.iloc[:0]
+    return measured.merge(scores.astype({"ipc": "Int64"}), on=CELL, how="left")
 
 
 def _value(name: str) -> Reader:
@@ -57,7 +54,7 @@ def _value(name: str) -> Reader:
 
     def read(row: Row) -> TableCell:
         if name == "diverged":
-            return TableCell(short_number(row[name]).removesuffix(".0"))
+            return TableCell(f"{row[name]:,}")
         if name in MEASURED_COLUMNS:
             return TableCell(with_interval(100 * row[name], float("nan"), float("nan"), 1))
         low, high = row[f"{name}_ci_low"], row[f"{name}_ci_high"]
@@ -89,8 +86,6 @@ def metrics_tables(table: pd.DataFrame) -> list[Comparison]:
     tables = []
     for dataset, protocol, part, rows in by_dataset_and_protocol(table):
         known = [name for name in (*METRICS, *SCORES) if part[name].notna().any()]
-        if not known:
-            continue
         distilled = distillation_architectures(rows)
         columns = [
             *method_columns(distilled),
@@ -106,7 +101,7 @@ def metrics_tables(table: pd.DataFrame) -> list[Comparison]:
     return tables
 
 
-def metrics_section(view: RecordsView) -> Section | None:
-    """The tables, where the records hold metrics or what DD-Ranking's scores need."""
+def metrics_section(view: RecordsView) -> Section:
+    """The metrics of all records, and the scores where there is what they need."""
     table = metrics_frame(view.measured, view.scores)
-    return Section("metrics", table, metrics_tables(table)) if len(table) else None
+    return Section("metrics", table, metrics_tables(table))

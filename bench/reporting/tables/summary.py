@@ -83,7 +83,7 @@ COST_CELLS: list[CostCell] = [
     (TableColumn("tune s", rank=9), _seconds("tune_s")),
     (TableColumn("evaluate s", rank=6), _seconds("evaluate_s")),
     (TableColumn("peak MiB", rank=7), lambda e: f"{max(e.values('peak_memory_bytes')) / 2**20:,.0f}"),
-    (TableColumn("diverged"), lambda e: short_number(sum(e.values("diverged"))).removesuffix(".0")),
+    (TableColumn("diverged"), lambda e: f"{sum(e.values('diverged')):,}"),
 ]
 # left out where no row has any
 RARE = {

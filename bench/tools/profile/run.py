@@ -23,7 +23,8 @@ from bench.execution.session import check_resources
 from bench.execution.store import Store
 from bench.execution.warm_up import warm_up
 from bench.interop.external import NamedDataset
-from bench.planning.graph import Job, check_data, plan_sweep
+from bench.planning.checks import check_data
+from bench.planning.graph import Job, plan_sweep
 from bench.planning.protocols import Protocol, load_protocol
 from bench.planning.sweep import Sweep, build_method
 from bench.planning.yaml_schema import describe_faults, list_faults
@@ -185,7 +186,9 @@ class Profiler:
 
     def _evaluate(self, distilled: DistilledDataset) -> ProfiledPhase:
         (student,) = self.sweep.evaluate.architectures
-        setting = EvaluationSetting(self.data, student, self.asked.protocol, 1, 0, self.device)
+        job = next(job for job in self.jobs.values() if job.kind == "evaluate")
+        protocol = Protocol(about="", **job.identity["protocol"])
+        setting = EvaluationSetting(self.data, student, protocol, 1, 0, self.device)
         timer = OperationTimer(self.device, EVALUATE * self.request.seconds)
         with timing.measure(self.device) as measured, timer.running("evaluation"):
             train_and_score(distilled, setting)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from bench.core import timing
 from bench.core.distilled import DistilledDataset
-from bench.core.errors import UserError
+from bench.core.errors import OverBudget
 from bench.core.method import Problem
 from bench.core.preprocess import Preprocess
 from bench.core.registry import choose
@@ -169,7 +169,7 @@ def images_within(problem: Problem, labels: str, floats: Callable[[int], int], b
     """
     n = most_within(problem.budget, floats)
     if n < 1:
-        raise UserError(
+        raise OverBudget(
             f"{labels} labels{beside} leave no room for one image per class in {problem.budget:,} floats: "
             f"raise ipc above {problem.ipc}" + ("" if labels == "hard" else ", or take hard labels")
         )

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.core.errors import UserError
+from bench.core.errors import OverBudget, UserError
 from bench.core.method import Problem
 from bench.core.preprocess import Preprocess
 from bench.core.registry import choose
@@ -73,6 +73,32 @@ class Hallucinators(Balanced):
         self.learn(scale=scale, shift=shift, decoder_weight=decoder_weight, decoder_bias=decoder_bias)
         self.padding = padding
 
+    @staticmethod
+    def count(
+        problem: Problem,
+        *,
+        hallucinators: int = 5,
+        bases_per_class: int | None = None,
+        basis_channels: int | None = None,
+        kernel: int = 3,
+        padding: int = 0,
+        hallucinator_init: str = "official",
+        labels: str = "hard",
+    ) -> int:
+        """How many bases per class fit in the budget beside the hallucinators, or `bases_per_class`.
+
+        The arguments are those of `start`, and so is what it raises.
+        """
+        choose("hallucinator init", hallucinator_init, HALLUCINATOR_INITS)
+        channels, side, _ = problem.image_shape
+        grey = basis_channels or channels
+        shapes = _shapes(hallucinators, channels, grey, side, kernel, padding)
+        if hallucinator_init == "identity" and kernel != 2 * padding + 1:
+            raise UserError(
+                f"no identity with kernel {kernel} and padding {padding}: set padding (kernel - 1) / 2"
+            )
+        return _bases_within(problem, shapes, grey, labels) if bases_per_class is None else bases_per_class
+
     @classmethod
     def start(
         cls,
@@ -113,15 +139,19 @@ class Hallucinators(Balanced):
                 class fits the budget.
         """
         choose("init", init, BASIS_INITS)
-        choose("hallucinator init", hallucinator_init, HALLUCINATOR_INITS)
         n_classes, (channels, side, _) = problem.n_classes, problem.image_shape
         grey = basis_channels or channels
+        b = cls.count(
+            problem,
+            hallucinators=hallucinators,
+            bases_per_class=bases_per_class,
+            basis_channels=grey,
+            kernel=kernel,
+            padding=padding,
+            hallucinator_init=hallucinator_init,
+            labels=labels,
+        )
         shapes = _shapes(hallucinators, channels, grey, side, kernel, padding)
-        if hallucinator_init == "identity" and kernel != 2 * padding + 1:
-            raise UserError(
-                f"no identity with kernel {kernel} and padding {padding}: set padding (kernel - 1) / 2"
-            )
-        b = _bases_within(problem, shapes, grey, labels) if bases_per_class is None else bases_per_class
         bases = _first_bases(problem, b, grey, init, generator)
         make = _identity if hallucinator_init == "identity" else _official
         tensors = {"bases": bases, **make(shapes, generator)}
@@ -138,6 +168,11 @@ class Hallucinators(Balanced):
     def config(self) -> dict[str, Any]:
         """The number of classes and the padding."""
         return {"n_classes": self.n_classes, "padding": self.padding}
+
+    def variants(self) -> Tensor:
+        """Each basis under every hallucinator, see `DistilledDataset.variants`."""
+        items = torch.arange(len(self.labels), device=self.labels.device)
+        return items.view(self.n_classes, self.hallucinators, self.bases_per_class).mT.flatten(0, 1)
 
     def pair(self, basis: Tensor, hallucinator: Tensor) -> Tensor:
         """The items of some bases under some hallucinators.
@@ -213,7 +248,7 @@ def _bases_within(
 
     b = most_within(problem.budget, floats)
     if b < 1:
-        raise UserError(
+        raise OverBudget(
             f"{h} hallucinators of {maps // h:,} floats and one basis per class ({labels} labels) take "
             f"{floats(1):,} of {problem.budget:,} floats: take fewer hallucinators, one basis channel or a "
             "larger ipc"

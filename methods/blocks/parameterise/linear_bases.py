@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.core import random
-from bench.core.errors import UserError
+from bench.core.errors import OverBudget, UserError
 from bench.core.method import Problem
 from bench.core.preprocess import Preprocess
 from bench.core.registry import choose
@@ -75,6 +75,36 @@ class LinearBases(Balanced):
             self.register_buffer("queries", queries)
         self.downsample, self.learned_queries = downsample, learned_queries
 
+    @staticmethod
+    def count(
+        problem: Problem,
+        *,
+        bases: int = 16,
+        downsample: int = 2,
+        queries: str = "onehot",
+        query_dim: int | None = None,
+        init: str = "xavier",
+        labels: str = "hard",
+    ) -> int:
+        """How many addresses, which are images per class, fit in the budget beside the bases.
+
+        The arguments are those of `start`, and so is what it raises.
+        """
+        choose("init", init, LINEAR_INITS)
+        choose("kind of queries", queries, QUERIES)
+        choose("kind of labels", labels, (*LABEL_KINDS, "joint"))
+        if query_dim is not None and queries == "onehot":
+            raise UserError(
+                "one-hot queries have n_classes numbers: leave query_dim out, or learn the queries"
+            )
+        dim = _query_dim(problem, queries, query_dim)
+        r = _images_per_class(problem, bases, downsample, dim, queries, labels)
+        channels, side, _ = problem.image_shape
+        n, size = len(problem.images), channels * (side // downsample) ** 2
+        if init == "pca" and bases > min(n, size):
+            raise UserError(f"no {bases} principal directions of {n} images of {size} numbers: take fewer")
+        return r
+
     @classmethod
     def start(
         cls,
@@ -109,15 +139,16 @@ class LinearBases(Balanced):
         Raises:
             UserError: an argument is invalid, or no address fits; the message says which numbers would fit.
         """
-        choose("init", init, LINEAR_INITS)
-        choose("kind of queries", queries, QUERIES)
-        choose("kind of labels", labels, (*LABEL_KINDS, "joint"))
-        if query_dim is not None and queries == "onehot":
-            raise UserError(
-                "one-hot queries have n_classes numbers: leave query_dim out, or learn the queries"
-            )
-        dim = problem.n_classes if queries == "onehot" else query_dim or QUERY_DIM
-        r = _images_per_class(problem, bases, downsample, dim, queries, labels)
+        r = cls.count(
+            problem,
+            bases=bases,
+            downsample=downsample,
+            queries=queries,
+            query_dim=query_dim,
+            init=init,
+            labels=labels,
+        )
+        dim = _query_dim(problem, queries, query_dim)
         q = _first_queries(problem, queries, dim, downsample, generator)
         make = _pca if init == "pca" else _xavier
         memory, addresses = make(problem, bases, downsample, r, dim, q, generator)
@@ -204,6 +235,10 @@ class LinearBases(Balanced):
         return kappa(self.n_classes) * own + self._coefficients(items) @ self.basis_labels
 
 
+def _query_dim(problem: Problem, queries: str, query_dim: int | None) -> int:
+    return problem.n_classes if queries == "onehot" else query_dim or QUERY_DIM
+
+
 def _images_per_class(
     problem: Problem, bases: int, downsample: int, dim: int, queries: str, labels: str
 ) -> int:
@@ -224,7 +259,7 @@ def _images_per_class(
         coarser = (s for s in range(downsample + 1, side + 1) if side % s == 0)
         fits = [f"downsample {s}" for s in coarser if floats(bases, s, 1) <= problem.budget][:1]
         ways = [f"at most {most} bases"] * (most > 0) + fits + ["a larger ipc"]
-        raise UserError(
+        raise OverBudget(
             f"{bases} bases at downsample {downsample} with one address take "
             f"{floats(bases, downsample, 1):,} of {problem.budget:,} floats: take {' or '.join(ways)}"
         )
@@ -288,10 +323,6 @@ def _pca(
     """
     small = small_images(problem, problem.image_shape[1] // downsample)
     rows = small.flatten(1)
-    if k > min(rows.shape):
-        raise UserError(
-            f"no {k} principal directions of {len(rows)} images of {rows.shape[1]} numbers: take fewer"
-        )
     directions = principal_directions(rows, k, generator)
     chosen = random_members(problem, r, generator)
     wanted = (rows @ directions.T)[chosen].unflatten(0, (problem.n_classes, r))

@@ -73,13 +73,37 @@ class MultiFormation(Balanced):
         choose("decoder", decoder, DECODERS)
         tile_side(images.shape[-1], factor)
         n = rows_per_class(images, n_classes)
-        if decoder == "bounded" and n > CAP:
-            raise UserError(f"the bounded decoder takes at most {CAP} images per class, not {n}: lower ipc")
-        for scale, _, _ in spans(decoder, n, factor):
-            tile_side(images.shape[-1], scale)
+        _check(decoder, n, factor, images.shape[-1])
         super().__init__(n_classes, formed(decoder, n, factor), preprocess, **common)
         self.learn(images=images, kernel=kernel)
         self.factor, self.decoder = factor, decoder
+
+    @staticmethod
+    def count(problem: Problem, *, factor: int = 2, decoder: str = "uniform", labels: str = "hard") -> int:
+        """Stored images per class within the budget, after labels and kernel.
+
+        Args:
+            problem: the training set and the budget.
+            factor: see `start`; so are the others.
+            decoder: likewise.
+            labels: likewise.
+
+        Raises:
+            UserError: as `start`.
+        """
+        choose("decoder", decoder, DECODERS)
+        n_classes, (_, side, _) = problem.n_classes, problem.image_shape
+        tile = tile_side(side, factor)
+        kernel = side * tile if decoder == "learnable" else 0
+
+        def floats(n: int) -> int:
+            pixels = n_classes * n * math.prod(problem.image_shape)
+            return pixels + kernel + label_floats(labels, n_classes, formed(decoder, n, factor))
+
+        beside = f" and a kernel of {kernel:,} floats" if kernel else ""
+        n = images_within(problem, labels, floats, beside)
+        _check(decoder, n, factor, side)
+        return n
 
     @classmethod
     def start(
@@ -111,22 +135,15 @@ class MultiFormation(Balanced):
                 pixel, or there are more images than the bounded decoder takes.
         """
         choose("init", init, FORMATION_INITS)
-        choose("decoder", decoder, DECODERS)
         n_classes, (_, side, _) = problem.n_classes, problem.image_shape
-        tile = tile_side(side, factor)
-        extra = side * tile if decoder == "learnable" else 0
-
-        def floats(n: int) -> int:
-            pixels = n_classes * n * math.prod(problem.image_shape)
-            return pixels + extra + label_floats(labels, n_classes, formed(decoder, n, factor))
-
-        n = images_within(problem, labels, floats, f" and a kernel of {extra:,} floats" if extra else "")
+        n = cls.count(problem, factor=factor, decoder=decoder, labels=labels)
         if init == "noise":
             images = torch.randn((n_classes * n, *problem.image_shape), generator=generator)
             images = (images / 4 + 0.5).clamp_(0, 1)
         else:
             images = _mixed(problem, n, factor if init == "mix" else 1, generator)
-        kernel = bilinear(tile, side, images).contiguous() if extra else None
+        learnable = decoder == "learnable"
+        kernel = bilinear(tile_side(side, factor), side, images).contiguous() if learnable else None
         logits = first_logits(labels, n_classes, formed(decoder, n, factor))
         learned = {"kernel": kernel, "label_logits": logits}
         stored = cls(images, n_classes, factor, decoder, problem.preprocess, **learned)
@@ -157,6 +174,14 @@ class MultiFormation(Balanced):
         if self.kernel is not None:
             return resample(tiles, self.kernel)
         return tiles if side == full else resample(tiles, bilinear(side, full, tiles))
+
+
+def _check(decoder: str, n: int, factor: int, side: int) -> None:
+    """Check n stored images per class of `side` pixels. Raises UserError if they cannot be decoded."""
+    if decoder == "bounded" and n > CAP:
+        raise UserError(f"the bounded decoder takes at most {CAP} images per class, not {n}: lower ipc")
+    for scale, _, _ in spans(decoder, n, factor):
+        tile_side(side, scale)
 
 
 def spans(decoder: str, n: int, factor: int) -> list[tuple[int, int, int]]:

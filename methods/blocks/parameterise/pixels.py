@@ -52,6 +52,14 @@ class Pixels(Balanced):
         labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(self.counts))
         self.labels = labels.to(images.device)
 
+    @staticmethod
+    def count(problem: Problem, labels: str = "hard") -> int:
+        """Images per class within the budget, after the labels. Raises UserError if not even one fits."""
+        n_classes, size = problem.n_classes, math.prod(problem.image_shape)
+        return images_within(
+            problem, labels, lambda n: n_classes * n * size + label_floats(labels, n_classes, n)
+        )
+
     @classmethod
     def start(
         cls, problem: Problem, generator: torch.Generator, *, init: str = "real", labels: str = "hard"
@@ -72,10 +80,7 @@ class Pixels(Balanced):
             UserError: an argument is invalid, or not even one image per class fits.
         """
         choose("init", init, PIXEL_INITS)
-        n_classes, size = problem.n_classes, math.prod(problem.image_shape)
-        n = images_within(
-            problem, labels, lambda n: n_classes * n * size + label_floats(labels, n_classes, n)
-        )
+        n_classes, n = problem.n_classes, cls.count(problem, labels)
         if init == "real":
             images = problem.preprocess(problem.images[random_members(problem, n, generator)])
         else:

@@ -63,12 +63,12 @@
 
   const phases = ["prepare", "teacher", "distill", "bookkeeping", "tune", "evaluate"];
   const by = (values, text) =>
-    Object.entries(values ?? {}).map(([name, value]) => `${name} ${text(value)}`).join(", ") || "—";
+    Object.entries(values).map(([name, value]) => `${name} ${text(value)}`).join(", ") || "—";
   const costs = (records) => table("Costs",
     ["seed", ...phases.map((phase) => `${phase} s`), "prepare s (by prerequisite)", "cold", "peak MiB (by phase)",
       "device", "alone on it"],
     records.map(({ seed, cost }) => [String(seed), ...phases.map((phase) => seconds(cost[`${phase}_s`])),
-      by(cost.prerequisites_s, seconds), cost.cold?.join(", ") || "—",
+      by(cost.prerequisites_s, seconds), cost.cold.join(", ") || "—",
       by(cost.peak_memory, (bytes) => Math.round(bytes / 2 ** 20)),
       `${cost.device}, ${cost.cpus} cpu${cost.gpus ? `, ${cost.gpus} gpu` : ""}`, cost.exclusive ? "yes" : "no"]));
 
@@ -78,8 +78,8 @@
     return list("Hyper-parameters", own.length ? own : [["none", "the method has none"]]);
   };
   const training = (records) => {
-    const names = Object.keys(records[0].training ?? {}).filter((name) => name !== "holdout_scores");
-    const values = names.map((name) => [name.replaceAll("_", " "), common(records, (r) => r.training?.[name] ?? "—")]);
+    const names = Object.keys(records[0].training).filter((name) => name !== "holdout_scores");
+    const values = names.map((name) => [name.replaceAll("_", " "), common(records, (r) => r.training[name])]);
     return list("Students", [["protocol", common(records, (r) => `${r.protocol}, version ${r.protocol_version}`)],
       ["network", common(records, (r) => r.eval_arch)], ...values]);
   };
@@ -92,7 +92,7 @@
       ["stored", common(records, (r) => `${r.storage.floats.toLocaleString("en")} floats`
         + (r.storage.bytes_uint8 == null ? "" : `, pixels as bytes: ${r.storage.bytes_uint8.toLocaleString("en")} bytes`)
         + (r.storage.teacher_bytes ? `; teacher: ${r.storage.teacher_bytes.toLocaleString("en")} bytes` : ""))],
-      ["diverged", common(records, (r) => r.metrics?.diverged == null ? "—" : `${r.metrics.diverged} students`)],
+      ["diverged", common(records, (r) => `${r.metrics.diverged} students`)],
       ...names.map((name) => [name, common(records, (r) => r.versions[name] ?? "—")]),
     ]);
   };
