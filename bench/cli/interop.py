@@ -35,7 +35,10 @@ FormatOption = Annotated[
     typer.Option("--format", help="auto, dc, mtt, datm, idc, haba, rtp, frepo, kip, folder, plain, ddbench."),
 ]
 SpaceOption = Annotated[
-    str | None, typer.Option(help="How the pixel values are scaled: raw01, normalized or zca.")
+    str | None,
+    typer.Option(
+        help="How pixels are scaled: raw01, raw255, signed (-1 to 1), normalized (by mean and std) or zca."
+    ),
 ]
 FactorOption = Annotated[int | None, typer.Option(metavar="F", help="Multi-formation factor of an IDC file.")]
 DownsampleOption = Annotated[
@@ -203,10 +206,10 @@ def verify_command(
     request = _request(file, form, space, factor, downsample, lr)
     source = NamedDataset.open(dataset)
     needs = _needs(cpus, gpus)
-    _columns("round", "suspect", "changed to", "accuracy %", "", "gain")
     asked = prepare_verification(
         request, experiment, source.data, architecture, protocol, students, needs, _row
     )
+    _columns("round", "suspect", "changed to", "accuracy %", "", "gain")
     verdict = asked.run(expect, tolerance)
     _judge(verdict, tolerance)
     raise typer.Exit(0 if abs(verdict.expected - verdict.first.accuracy) <= tolerance else 1)

@@ -36,7 +36,15 @@ from bench.planning.sweep import Resources
 
 RATES = (0.001, 0.003, 0.01, 0.03, 0.1)
 DSA_STRATEGY = "color_crop_cutout_flip_scale_rotate"
-SUSPECTS = ("pixel values", "class order", "width", "augmentation", "learning rate")
+SUSPECTS = (
+    "pixel values",
+    "image axes",
+    "brightness",
+    "class order",
+    "width",
+    "augmentation",
+    "learning rate",
+)
 MOST_BLAMED = 3  # suspects that together explain a difference
 LEAST_GAIN = 0.005  # of accuracy; a smaller change explains nothing
 IMAGES_SHOWN = 2000  # real training images from which the class order is inferred
@@ -51,6 +59,8 @@ class TrialSetup:
     classes: tuple[int, ...]  # class c of the file is class classes[c] of the data
     architecture: Architecture
     protocol: Protocol
+    transposed: bool = False  # rows of the file's images are columns of the data's
+    inverted: bool = False  # what is bright in the file is dark in the data
 
     def training(self, **changes: Any) -> "TrialSetup":
         """The same setup with some values of the recipe changed."""
@@ -94,15 +104,19 @@ class Verdict:
         return self.expected - (self.blamed[-1] if self.blamed else self.first).accuracy
 
 
-class _Relabelled(DistilledDataset):
-    """A set whose classes are renumbered: class c becomes classes[c]."""
+class _Reread(DistilledDataset):
+    """A set as a setup reads it: class c becomes classes[c]; images may be transposed and inverted."""
 
-    def __init__(self, distilled: DistilledDataset, classes: tuple[int, ...]) -> None:
+    def __init__(self, distilled: DistilledDataset, setup: TrialSetup) -> None:
         super().__init__(distilled.preprocess)
-        self.distilled, self.classes = distilled, torch.tensor(classes)
+        self.distilled, self.setup, self.classes = distilled, setup, torch.tensor(setup.classes)
 
     def decode(self, items: Tensor | None = None) -> tuple[Tensor, Tensor]:
         images, targets = self.distilled.decode(items)
+        if self.setup.transposed:
+            images = images.mT.contiguous()
+        if self.setup.inverted:
+            images = self.preprocess(1 - self.preprocess.invert(images))
         to = self.classes.to(targets.device)
         return images, to[targets] if targets.ndim == 1 else targets[:, to.argsort()]
 
@@ -179,7 +193,7 @@ class Verification:
         return trial
 
     def _set(self, setup: TrialSetup) -> DistilledDataset:
-        return _Relabelled(self._readings[setup.pixels], setup.classes)
+        return _Reread(self._readings[setup.pixels], setup)
 
     def _sit(self, setup: TrialSetup) -> EvaluationSetting:
         return replace(self._setting, architecture=setup.architecture, protocol=setup.protocol)
@@ -195,6 +209,10 @@ class Verification:
             yield from (
                 (name, replace(setup, pixels=name)) for name in self._readings if name != setup.pixels
             )
+        elif suspect == "image axes" and len(set(self._setting.data.image_shape[1:])) == 1:
+            yield "transposed", replace(setup, transposed=True)
+        elif suspect == "brightness":
+            yield "inverted", replace(setup, inverted=True)
         elif suspect == "class order":
             order = self._class_order(setup)
             if order != setup.classes:

@@ -57,6 +57,17 @@ def packed(folder: Path) -> None:
     np.savez_compressed(folder / "a.npz", images=smooth().numpy(), labels=LABELS.numpy())
 
 
+def parts(folder: Path) -> None:
+    for i, (x, y) in enumerate(zip(smooth().split(PER), LABELS.split(PER), strict=True)):
+        saved(folder / f"images_{i}.pt", x.clone())
+        saved(folder / f"labels_{i}.pt", y.clone())
+
+
+def numpy_files(folder: Path) -> None:
+    np.save(folder / "a_images.npy", smooth().numpy())
+    np.save(folder / "a_labels.npy", LABELS.numpy())
+
+
 FLAGS = {"space": "normalized"}
 WHOLE: dict[str, tuple[Callable[[Path], object], dict[str, Any]]] = {
     "dc": (lambda folder: saved(folder / "a.pt", {"data": [[smooth(), LABELS]]}), {}),
@@ -79,6 +90,8 @@ WHOLE: dict[str, tuple[Callable[[Path], object], dict[str, Any]]] = {
         {},
     ),
     "folder": (pictures, {}),
+    "parts": (parts, FLAGS | {"lr": 0.1}),
+    "numpy": (numpy_files, FLAGS),
 }  # fmt: skip
 
 
@@ -144,6 +157,20 @@ LAYOUTS: dict[str, tuple[fuzz.Values, dict[str, Any]]] = {
     "idc": (layout(data=st.tuples(fuzz.near(K * PER, 3, 4, 4, fill="unit"), TARGETS)), {"factor": 2}),
     "haba": (layout(images_best=IMAGES, weights_best=STATES), FLAGS | {"lr": 0.1}),
     "rtp": (layout(a=layout(compressor=MEMORY)), FLAGS),
+    "parts": (
+        layout(
+            images_0=fuzz.near(PER, 3, 4, 4),
+            labels_0=TARGETS,
+            images_1=fuzz.near(2 * PER, 3, 4, 4),
+            labels_1=fuzz.near(2 * PER, fill="classes"),
+        ),
+        FLAGS | {"lr": 0.1},
+    ),
+    "pairs": (
+        layout(p0=st.tuples(IMAGES, TARGETS), p1=st.tuples(IMAGES, TARGETS), p2=fuzz.values),
+        {"factor": 2},
+    ),
+    "keys": (layout(a=layout(syn_images=IMAGES, Y=TARGETS, syn_lr=RATES)), {"space": "signed"}),
     "any": (layout(a=fuzz.values), {}),
 }
 

@@ -127,7 +127,7 @@ def test_verify_finds_the_figure(tmp_path: Path, digits: Dataset, write_protocol
     assert "width" not in met.text  # nothing else is tried
 
 
-@pytest.mark.parametrize("wrong", ["order", "scale"])
+@pytest.mark.parametrize("wrong", ["order", "scale", "axes", "brightness"])
 def test_verify_blames_the_right_suspect(
     tmp_path: Path, digits: Dataset, write_protocol: WriteProtocol, wrong: str
 ) -> None:
@@ -140,7 +140,11 @@ def test_verify_blames_the_right_suspect(
     told = ddbench("verify", right, *words, "--expect", 0.5, "--tolerance", 0.5)  # any: no search
     expected = float(told.text.split("measured ")[1].split(" %")[0]) / 100
     file = tmp_path / "wrong.pt"
-    if wrong == "order":  # as a folder of classes that was sorted as text
+    if wrong in ("axes", "brightness"):
+        other = normalised.mT if wrong == "axes" else Preprocess(digits.mean, digits.std)(255 - images)
+        torch.save({"data": [[other.contiguous(), labels]], "accs_all_exps": {}}, file)
+        ended = ddbench("verify", file, *words, "--expect", expected)
+    elif wrong == "order":  # as a folder of classes that was sorted as text
         shuffled = (labels * 3 + 1) % 10
         torch.save({"data": [[normalised, shuffled]], "accs_all_exps": {}}, file)
         ended = ddbench("verify", file, *words, "--expect", expected)
@@ -148,7 +152,12 @@ def test_verify_blames_the_right_suspect(
         torch.save({"images": normalised, "labels": labels}, file)
         ended = ddbench("verify", file, *words, "--space", "zca", "--expect", expected)
     assert ended.code == 1
-    suspect = {"order": "class order 10 classes renamed", "scale": "pixel values taken as normalized"}[wrong]
+    suspect = {
+        "order": "class order 10 classes renamed",
+        "scale": "pixel values taken as normalized",
+        "axes": "image axes transposed",
+        "brightness": "brightness inverted",
+    }[wrong]
     verdict = ended.text.split("missed by")[1]
     assert suspect in verdict
     assert abs(float(verdict.split("left unexplained ")[1].split()[0].replace("\N{MINUS SIGN}", "-"))) < 3
@@ -174,6 +183,8 @@ class Bomb:
         ("nan", ["NaN"]),
         ("classes", ["labels run from"]),
         ("shape", ["images are"]),
+        ("range", ["from 0 to 255", "so it is raw255: pass --space raw255"]),
+        ("pair", ["pass --factor", "else --format plain"]),
     ],
 )
 def test_bad_files_are_one_line(
@@ -189,13 +200,15 @@ def test_bad_files_are_one_line(
     elif kind != "missing":
         floats[0] = float("nan") if kind == "nan" else floats[0]
         labels = labels + 5 if kind == "classes" else labels
-        floats = floats[..., :5] if kind == "shape" else floats
-        torch.save({"data": [[floats, labels]], "accs_all_exps": {}}, file)
+        floats = {"shape": floats[..., :5], "range": images.float()}.get(kind, floats)
+        held = [images / 255, labels] if kind == "pair" else {"data": [[floats, labels]], "accs_all_exps": {}}
+        torch.save(held, file)
     more = ("--expect", 0.5) if command == "verify" else ("--out", out)
     ended = ddbench(command, file, "--dataset", "digits", *more)
     assert ended.code == 2
     assert ended.err.count("\n") == 1
     assert all(word in ended.err for word in words), ended.err
+    assert not ended.out
     assert not mark.exists()
     assert not out.exists()
 

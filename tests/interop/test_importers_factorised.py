@@ -74,7 +74,7 @@ def test_what_idc_refuses(tmp_path: Path) -> None:
     saved(path, [5 * smooth(), LABELS])
     assert "not raw01" in refused(path, factor=2)
     saved(path, {"images": unit(1)})
-    assert "not [images, targets]" in refused(path, format="idc", factor=2)
+    assert "has no labels (it has images)" in refused(path, format="idc", factor=2)
 
 
 def str_refused(path: Path, data: Any = None, **flags: Any) -> str:

@@ -19,6 +19,7 @@ from bench.interop.importers.request import (
     shape_text,
 )
 
+_SAME = 1e-4  # a smaller difference of labels is one of rounding
 _TINY = torch.finfo(torch.float32).tiny  # so that the logarithm of 0 is finite
 
 
@@ -58,11 +59,23 @@ def images_of(path: Path, value: Any, dataset: Dataset) -> Tensor:
     return images.float().contiguous()
 
 
-def labels_of(path: Path, value: Any, count: int, dataset: Dataset) -> Tensor:
-    """Targets: classes int64 [N], or probabilities [N,K].
+def labels_of(path: Path, value: Any, count: int, dataset: Dataset) -> tuple[Tensor, tuple[str, ...]]:
+    """Targets, and notes on what they were taken as.
 
-    One-hot rows become classes. Rows that are not probabilities are taken as logits, and their softmax is
-    used. Raises UserError if the labels do not fit the images or the classes.
+    Rows that are one-hot up to one scale and shift become classes. Other rows are probabilities, or are taken
+    as logits, of which the softmax is used.
+
+    Args:
+        path: of the file, for error messages.
+        value: what the file has as labels.
+        count: of the images.
+        dataset: the data set that they were made from.
+
+    Returns:
+        Classes int64 [N], or probabilities [N,K]; and the notes.
+
+    Raises:
+        UserError: the labels do not fit the images or the classes.
     """
     labels, k = as_tensor(path, "labels", value), dataset.n_classes
     if labels.dim() == 2 and labels.shape[1] == 1 != k:
@@ -81,13 +94,22 @@ def labels_of(path: Path, value: Any, count: int, dataset: Dataset) -> Tensor:
             raise UserError(
                 f"{path}: its labels run from {low} to {high}, not from 0 to {k - 1}: relabel them"
             )
-        return classes
+        return classes, ()
     rows = labels.float()
-    if (rows.sum(1) == 1).all() and (rows.max(1).values == 1).all() and (rows >= 0).all():
-        return rows.argmax(1)
-    if (rows >= 0).all() and torch.allclose(rows.sum(1), torch.ones(count), atol=1e-3):
-        return rows
-    return rows.softmax(1)
+    probable = bool((rows > -_SAME).all()) and torch.allclose(rows.sum(1), torch.ones(count), atol=1e-3)
+    if _one_hot(rows) and not (probable and rows.max() < 1 - _SAME):  # else smoothed labels
+        return rows.argmax(1), () if probable else ("labels are one-hot up to scale and shift: classes",)
+    if probable:
+        return rows.clamp_min(0), ("labels taken as probabilities",)
+    return rows.softmax(1), ("labels taken as logits, of which the softmax is used",)
+
+
+def _one_hot(rows: Tensor) -> bool:
+    """Whether rows [N,K] have one value at one place, and one smaller value at all others."""
+    ordered = rows.sort(1).values
+    top, rest = ordered[:, -1], ordered[:, :-1]
+    spread = max(float(values.max() - values.min()) for values in (top, rest))
+    return spread < _SAME * float(top.min() - rest.max())
 
 
 def by_class(path: Path, labels: Tensor, n_classes: int) -> tuple[Tensor, list[int]]:
@@ -116,7 +138,10 @@ def by_class(path: Path, labels: Tensor, n_classes: int) -> tuple[Tensor, list[i
             )
         return torch.arange(len(labels)), [len(labels) // n_classes] * n_classes
     if 0 in counts:
-        raise UserError(f"{path} has no image of class {counts.index(0)}: name the data set it was made from")
+        raise UserError(
+            f"{path} has no image of class {counts.index(0)}: name the data set it "
+            "was made from, or the folder with all parts of the set"
+        )
     return order, counts
 
 
@@ -154,13 +179,14 @@ def plain_set(
         UserError: images or labels do not fit the data set, or their space is not known.
     """
     pixels = images_of(request.path, images, dataset)
-    targets = labels_of(request.path, labels, len(pixels), dataset)
+    targets, taken = labels_of(request.path, labels, len(pixels), dataset)
+    notes = (*notes, *taken)
     if preprocess is None:
-        chosen = pixel_space.settle_space(request, pixels, convention, guess=guess)
+        chosen = pixel_space.settle_space(request, pixels, dataset, convention, guess=guess)
         preprocess, more = pixel_space.preprocess_for(request, chosen, dataset)
         notes = (*notes, f"pixels taken as {chosen}", *more)
-        if chosen == "raw01" and pixels.dtype != torch.uint8:
-            pixels = preprocess(pixels)
+        if chosen in pixel_space.RAW and pixels.dtype != torch.uint8:
+            pixels = preprocess(pixel_space.to_unit(pixels, chosen))
     order, counts = by_class(request.path, targets, dataset.n_classes)
     soft = targets[order].clamp_min(_TINY).log() if targets.dim() == 2 else None
     tensors = {"images": pixels[order], "label_logits": soft, "inner_lr": rate}

@@ -7,11 +7,30 @@ from typing import Any
 from bench.core.errors import UserError
 from bench.core.words import listed
 from bench.interop.importers import safe_load
+from bench.interop.importers.arrays import as_tensor
 from bench.interop.importers.class_folders import class_folders
-from bench.interop.importers.torch_files import IMAGE_NAMES, LABEL_NAMES, beside
+from bench.interop.importers.contents import (
+    IMAGE_NAMES,
+    LABEL_NAMES,
+    SUFFIXES,
+    WHOLE,
+    find_key,
+    image_files,
+    is_pair,
+    load,
+)
+from bench.interop.importers.pixel_space import near_unit
+from bench.interop.importers.torch_files import beside
 
-_SUFFIXES = (".pt", ".pth", ".npz", ".safetensors")
-_KNOWN = {"data.safetensors": "ddbench", "data.pt": "idc", "images.pt": "plain"}
+PAIR = "pair"  # of images and labels without names: plain, or IDC's
+_TORCH = (".pt", ".pth")
+_ENDINGS = {
+    "frepo": (".npz",),
+    "kip": (".npz",),
+    "ddbench": (".safetensors",),
+    **dict.fromkeys(("plain", "idc"), SUFFIXES),
+}  # of others: torch's
+_JOINED = {"plain", PAIR, "idc", "mtt", "datm"}  # formats whose sets may be in parts
 
 
 def detect(path: Path) -> tuple[str, Path]:
@@ -21,21 +40,36 @@ def detect(path: Path) -> tuple[str, Path]:
     return _folder(path) if path.is_dir() else (_file(path), path)
 
 
+def check_ending(format: str, path: Path) -> None:
+    """Raises UserError if a file's ending is not of the format, nor its content torch's."""
+    endings = _ENDINGS.get(format, _TORCH)
+    if path.suffix.lower() in endings or format == "folder" or not path.is_file():
+        return
+    if path.suffix.lower() in SUFFIXES or ".pt" not in endings or not _begins_as_torch(path):
+        raise UserError(
+            f"{path} has none of the endings {', '.join(endings)} of the format {format}: save it in a file "
+            "of such a kind, or pass the right --format"
+        )
+
+
+def _begins_as_torch(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) in (b"PK", b"\x80\x02")
+
+
 def _folder(path: Path) -> tuple[str, Path]:
-    if (path / "images_best.pt").is_file():
-        return _trajectory(path / "images_best.pt"), path
-    for name, kind in _KNOWN.items():
-        if (path / name).is_file():
-            return kind, path
-    if class_folders(path):
+    if (path / "data.safetensors").is_file():
+        return "ddbench", path
+    stored = any((path / name).is_file() for name in WHOLE) or any(path.glob("*/data.pt"))
+    if not stored and class_folders(path):
         return "folder", path
-    files = sorted(f for f in path.iterdir() if f.suffix in _SUFFIXES and not f.name.startswith("."))
+    files = image_files(path)
+    kind = _file(files[0])
     if len(files) == 1:
-        return _file(files[0]), files[0]
-    what = "several files" if files else "no distilled set"
-    raise UserError(
-        f"{what} in {path}: name a file, or a folder with images_best.pt, images.pt or class folders"
-    )
+        return kind, files[0]
+    if kind not in _JOINED:
+        raise UserError(f"several files of the format {kind} in {path}: name one")
+    return kind, path
 
 
 def _trajectory(images: Path) -> str:
@@ -46,33 +80,42 @@ def _trajectory(images: Path) -> str:
 
 
 def _file(path: Path) -> str:
-    if path.suffix == ".safetensors":
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise UserError(
+            f"{path} has none of the endings {', '.join(SUFFIXES)}: save its images and labels in such a "
+            "file, or pass --format"
+        )
+    if suffix == ".safetensors":
         return "ddbench" if "ddbench" in safe_load.load_safetensors(path)[1] else "plain"
-    if path.suffix == ".npz":
-        return _archive(path)
-    if path.suffix not in (".pt", ".pth"):
-        raise UserError(f"{path} has none of the endings {', '.join(_SUFFIXES)}: pass --format")
-    if path.stem.startswith("images_"):
+    if suffix in _TORCH and path.stem.startswith("images_"):
         return _trajectory(path)
-    return _content(path, safe_load.load_torch(path))
-
-
-def _archive(path: Path) -> str:
-    names = safe_load.load_npz(path).keys()
-    if {"image", "label"} <= names:
-        return "frepo"
-    return "kip" if path.stem.lower().startswith("kip") else "plain"
+    return _content(path, load(path))
 
 
 def _content(path: Path, held: Any) -> str:
-    if isinstance(held, Mapping):
-        if isinstance(held.get("data"), list):
-            return "dc"
-        if "compressor" in held:
-            return "rtp"
-        if held.keys() & set(IMAGE_NAMES) and held.keys() & set(LABEL_NAMES):
-            return "plain"
-        raise UserError(f"{path} holds {listed(held)}, which is no format that ddbench knows: pass --format")
-    if isinstance(held, list | tuple) and len(held) == 2:
-        return "idc" if path.name == "data.pt" else "plain"
-    return "plain"
+    if is_pair(held):
+        images = held["arr_0"] if isinstance(held, Mapping) else held[0]
+        ambiguous = near_unit(as_tensor(path, "images", images))
+        return "idc" if path.name == "data.pt" else PAIR if ambiguous else "plain"
+    if not isinstance(held, Mapping):
+        return "plain"
+    images, labels = (find_key(path, held, names) for names in (IMAGE_NAMES, LABEL_NAMES))
+    if path.suffix.lower() == ".npz":
+        return _archive(path, held)
+    if isinstance(held.get("data"), list) and labels is None:
+        return "dc"
+    if "compressor" in held:
+        return "rtp"
+    if images is not None and labels is not None:
+        return "plain"
+    raise UserError(
+        f"{path} holds {listed(held)}, which is no format that ddbench knows: name its tensors images and "
+        "labels, or pass --format"
+    )
+
+
+def _archive(path: Path, held: Mapping[Any, Any]) -> str:
+    if {"image", "label"} <= held.keys():
+        return "frepo"
+    return "kip" if path.stem.lower().startswith("kip") else "plain"

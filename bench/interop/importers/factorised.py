@@ -13,6 +13,7 @@ from bench.core.words import listed
 from bench.data.dataset import Dataset
 from bench.interop.importers import pixel_space, safe_load
 from bench.interop.importers.arrays import by_class, images_of, labels_of, plain_set
+from bench.interop.importers.contents import image_files, read_contents
 from bench.interop.importers.request import (
     Imported,
     ImportRequest,
@@ -22,7 +23,7 @@ from bench.interop.importers.request import (
     learned_rate,
     shape_text,
 )
-from bench.interop.importers.torch_files import beside, file_of, images_file
+from bench.interop.importers.torch_files import beside, images_file
 
 # Tensors of a StyleTranslator, the hallucinator of the authors' code -> the names of our stacked tensors.
 _STYLE = {
@@ -37,29 +38,30 @@ _RANKS = {"weight": 5, "bias": 2, "scale": 4, "shift": 4}  # of the stacked tens
 
 
 def read_idc(request: ImportRequest, dataset: Dataset) -> list[Imported]:
-    """data.pt = [images, targets] with pixels in [0, 1]; the file does not contain the factor."""
-    path = file_of(request.path, "data.pt")
-    held = safe_load.load_torch(path)
-    if not (isinstance(held, list | tuple) and len(held) == 2):
-        raise UserError(f"{path} is not [images, targets]: pass the right --format")
+    """data.pt = [images, targets] with raw pixels, or parts of it; the factor is not in the file."""
+    path = request.path
+    held = read_contents(path, image_files(path), dataset.n_classes)
     if request.factor is None:
-        raise UserError(f"{path} does not say its factor: pass --factor (2; 3 for ImageNet; 1 for IDC-I)")
-    if request.space not in (None, "raw01"):
-        raise UserError(f"{path}: idc files hold raw01 pixels: leave out --space {request.space}")
-    images = images_of(path, held[0], dataset)
-    targets = labels_of(path, held[1], len(images), dataset)
-    pixel_space.settle_space(request, images, "raw01")
+        raise UserError(
+            f"{path} does not say its factor: pass --factor (2; 3 for ImageNet; 1 for IDC-I), or "
+            "--format plain if it is not IDC's"
+        )
+    if request.space not in (None, *pixel_space.RAW):
+        raise UserError(f"{path}: idc files hold raw pixels: leave out --space {request.space}")
+    images = images_of(path, held.images, dataset)
+    targets, _ = labels_of(path, held.labels, len(images), dataset)
+    space = pixel_space.settle_space(request, images, dataset, "raw01", allowed=tuple(pixel_space.RAW))
     order, counts = by_class(path, targets, dataset.n_classes)
     if targets.dim() == 2 or len(set(counts)) > 1:
         raise UserError(f"{path}: idc files have hard labels, as many of each class: pass the right --format")
     preprocess, notes = pixel_space.preprocess_for(
         request, "normalized", dataset
     )  # as in the authors' evaluation
-    pixels = images[order] if images.is_floating_point() else images[order] / 255
-    tensors = {"images": pixels, "inner_lr": learned_rate(request)}
+    pixels = pixel_space.to_unit(images[order], space) if images.is_floating_point() else images[order] / 255
+    tensors = {"images": pixels, "inner_lr": learned_rate(request, held.stated.get("lr"))}
     config = {"n_classes": dataset.n_classes, "factor": request.factor, "decoder": "uniform"}
     distilled = build_parameterisation("multi_formation", tensors, preprocess, **config)
-    return [finish_import(request, distilled, dataset, [path], (f"factor {request.factor}", *notes))]
+    return [finish_import(request, distilled, dataset, held.files, (f"factor {request.factor}", *notes))]
 
 
 def read_haba(request: ImportRequest, dataset: Dataset) -> list[Imported]:
@@ -182,7 +184,7 @@ def _decoded(
     rate_needed: bool = False,
 ) -> Imported:
     """A set that decodes to images as networks see them. Raises UserError if its tensors do not fit."""
-    if request.space == "raw01":
+    if request.space in pixel_space.RAW:
         raise UserError(f"{request.path} decodes to images as networks see them: pass --space normalized|zca")
     if request.space is None:
         raise UserError(f"{request.path} does not say how images are scaled: pass --space normalized|zca")

@@ -3,7 +3,7 @@
 A wrong guess costs 10 to 20 points of accuracy, so the user must give what a file and its format do not say.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,9 @@ from bench.core.preprocess import Preprocess, Zca, restore_preprocess
 from bench.data.dataset import Dataset
 from bench.interop.importers.request import ImportRequest
 
-SPACES = ("raw01", "normalized", "zca")
+RAW = {"raw01": (0.0, 1.0), "raw255": (0.0, 255.0), "signed": (-1.0, 1.0)}  # the values of black and white
+SPACES = (*RAW, "normalized", "zca")
+_BEYOND = {"raw01": 0.5, "raw255": 0.25, "signed": 0.25, "normalized": 2.0}  # of [0, 1], where sets may be
 PREPROCESS_KEY = "preprocess"  # of our exports, which describe their pixels: {"header": ..., "tensors": ...}
 # Where the code of other formats differs: utils.py of mtt-distillation and DatasetFactorization, data.py of
 # Efficient-Dataset-Condensation, data_utils.py of RememberThePast.
@@ -29,11 +31,16 @@ _ZCA = {"kip": "kip", "frepo": "frepo", "rtp": "rtp"}  # format -> kind of white
 def looks_like(images: Tensor) -> str | None:
     """The space that images [N,C,H,W] look like, or None.
 
-    "raw01": values in [0, 1]. "normalized": mean 0, deviation 1, and neighbouring pixels are correlated.
-    "zca": neighbouring pixels are not correlated.
+    "raw01", "raw255" and "signed": values that fill [0, 1], [0, 255] or [-1, 1]; certain. "normalized": mean
+    0, deviation 1, beyond [-1, 1], and neighbouring pixels are correlated. "zca": they are not correlated.
     """
-    if images.dtype == torch.uint8 or (float(images.min()) >= 0 and float(images.max()) <= 1):
+    low, high = float(images.min()), float(images.max())
+    if images.dtype == torch.uint8 or (low >= 0 and high <= 1):
         return "raw01"
+    if low >= -25 and 128 <= high <= 280:  # a set that was optimised may leave [0, 255] a little
+        return "raw255"
+    if -1 <= low <= -0.5 and high <= 1 and (low == -1 or high == 1 or (low < -0.98 and high > 0.98)):
+        return "signed"
     x = images.double()
     mean, std = float(x.mean()), float(x.std())
     x = x - x.mean((0, 2, 3), keepdim=True)
@@ -41,48 +48,88 @@ def looks_like(images: Tensor) -> str | None:
     if abs(mean) > 0.5 or std > 2:
         return None
     if alike > 0.4:
-        return "normalized" if std > 0.5 else None
+        return "normalized" if std > 0.5 and max(-low, high) > 1 else None
     return "zca" if abs(alike) < 0.2 else None
 
 
+def to_unit(images: Tensor, space: str) -> Tensor:
+    """Raw pixels of that space, float, in [0, 1]."""
+    black, white = RAW[space]
+    return images if space == "raw01" else (images - black) / (white - black)
+
+
+def near_unit(images: Tensor) -> bool:
+    """Whether nearly all of the numbers are floats in or near [0, 1], as IDC stores pixels, unclamped."""
+    if not images.is_floating_point() or images.numel() == 0:
+        return False
+    low, high = _bulk(images)
+    return -_BEYOND["raw01"] <= low and high <= 1 + _BEYOND["raw01"]
+
+
+def _bulk(numbers: Tensor) -> tuple[float, float]:
+    """The limits of all numbers but one in a hundred at each end."""
+    some = numbers.flatten()[:: numbers.numel() // 100_000 + 1].float()
+    low, high = torch.quantile(some, torch.tensor([0.01, 0.99])).tolist()
+    return low, high
+
+
 def settle_space(
-    request: ImportRequest, images: Tensor, convention: str | None = None, *, guess: bool = False
+    request: ImportRequest,
+    images: Tensor,
+    dataset: Dataset,
+    convention: str | None = None,
+    *,
+    guess: bool = False,
+    allowed: Sequence[str] = SPACES,
 ) -> str:
     """The space of stored images: from `--space`, else from the format's convention, else a safe guess.
 
     Args:
         request: the file, and what it does not say of itself.
         images: [N,C,H,W].
+        dataset: the data set that they were made from.
         convention: the space that the format always has, if there is one.
         guess: allow a guess from the values, but never of "zca".
+        allowed: the spaces that the format may have.
 
     Returns:
-        "raw01", "normalized" or "zca".
+        One of `allowed`.
 
     Raises:
         UserError: the space is not known, or the values contradict it.
     """
     found = looks_like(images)
+    if images.dtype == torch.uint8 and request.space == "raw255":
+        return "raw01"
     space = request.space or convention or (found if guess and found != "zca" else None)
     if space is None:
         like = f" (its pixels look {found})" if found else ""
         raise UserError(
-            f"{request.path} does not say how its pixels are scaled{like}: pass --space {'|'.join(SPACES)}"
+            f"{request.path} does not say how its pixels are scaled{like}: pass --space {'|'.join(allowed)}"
         )
-    low, high = float(images.min()), float(images.max())
-    if space != "raw01" and found == "raw01":
-        raise UserError(
-            f"{request.path} has values from {low:g} to {high:g}, so it is raw01: pass --space raw01"
-        )
-    bulk = torch.quantile(
-        images.flatten()[:: images.numel() // 100_000 + 1].float(), torch.tensor([0.01, 0.99])
-    )
-    if space == "raw01" and found != "raw01" and (bulk[0] < -0.5 or bulk[1] > 1.5):
-        raise UserError(
-            f"{request.path} has values from {low:g} to {high:g}, which is not raw01: "
-            "pass --space normalized|zca"
-        )
+    possible = [found] if found in RAW else [s for s in allowed if _may_be(request, images, s, dataset)]
+    if space not in possible:
+        low, high = float(images.min()), float(images.max())
+        held = "8-bit pixels" if images.dtype == torch.uint8 else f"values from {low:g} to {high:g}"
+        others = "|".join(s for s in possible if s in allowed)
+        is_not = f"so it is {found}" if found in RAW else f"which is not {space} of {dataset.label}"
+        advice = f"pass --space {others}" if others else "take another file, or pass the right --format"
+        raise UserError(f"{request.path} has {held}, {is_not}: {advice}")
     return space
+
+
+def _may_be(request: ImportRequest, images: Tensor, space: str, dataset: Dataset) -> bool:
+    """Whether nearly all values are pixels that a set in this space may have."""
+    if space == "zca":
+        return True
+    some = images[:: images.numel() // 2_000_000 + 1].float()
+    if space == "normalized":
+        pixels = preprocess_for(request, space, dataset)[0].invert(some)
+    else:
+        pixels = to_unit(some, space)
+    low, high = _bulk(pixels)
+    beyond = _BEYOND[space]
+    return -beyond <= low and high <= 1 + beyond and (space != "raw255" or high - low > 0.05)
 
 
 def preprocess_for(

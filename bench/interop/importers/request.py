@@ -30,7 +30,7 @@ class ImportRequest:
     Args:
         path: the file or folder.
         format: one of IMPORT_FORMATS, or "auto".
-        space: how its pixels are scaled: "raw01", "normalized" or "zca".
+        space: how its pixels are scaled, one of `pixel_space.SPACES`.
         factor: of multi-formation.
         lr: the learned rate of a student.
         downsample: of a memory of bases.
@@ -136,7 +136,7 @@ def learned_rate(request: ImportRequest, stated: Any = None, *, required: bool =
     """
     rate = request.lr
     if stated is not None:
-        numbers = _numbers(stated)
+        numbers = numbers_of(stated)
         usable = len(numbers) == 1 and math.isfinite(numbers[0]) and numbers[0] > 0
         if not usable and rate is None:
             said = ", ".join(map(str, numbers[:2])) or f"a {type(stated).__name__}"
@@ -147,13 +147,14 @@ def learned_rate(request: ImportRequest, stated: Any = None, *, required: bool =
             )
         rate = numbers[0] if usable else rate
     if rate is None and required:
+        other = "" if request.format == "haba" else ", or --format plain if none was learned"
         raise UserError(
-            f"{request.path}: {request.format} files do not hold the learned rate of a student: pass --lr"
+            f"{request.path}: {request.format} files do not hold a learned rate: pass --lr{other}"
         )
     return None if rate is None else torch.tensor(rate)
 
 
-def _numbers(value: Any) -> list[float]:
+def numbers_of(value: Any) -> list[float]:
     """The numbers of a tensor, an array, a list, or a number itself; none of anything else."""
     try:
         numbers: list[float] = torch.as_tensor(value, dtype=torch.float64).flatten().tolist()

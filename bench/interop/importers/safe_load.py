@@ -80,6 +80,16 @@ def load_npz(path: Path) -> dict[str, Tensor]:
     return _plain(path, _read(path, "npz archive", read))
 
 
+def load_npy(path: Path) -> Tensor:
+    """The one array of a numpy file. Raises UserError for a damaged one and for Python objects."""
+
+    def read() -> Tensor:
+        return _tensor(np.array(np.load(path, mmap_mode="r", allow_pickle=False)))  # as much as there is
+
+    tensor: Tensor = _plain(path, _read(path, "npy array", read))
+    return tensor
+
+
 def _tensor(array: np.ndarray[Any, Any]) -> Tensor:
     """Numbers as a tensor; torch computes with one type that is unsigned, and in the machine's byte order."""
     unsigned = array.dtype.kind == "u" and array.dtype.itemsize > 1
@@ -179,7 +189,7 @@ def _read(path: Path, kind: str, read: Callable[[], Any]) -> Any:
         wanted = match.group(1) if (match := _GLOBAL.search(str(error))) else _wanted(path)
         if wanted:
             raise UserError(_refusal(path, wanted)) from None
-        if "allow_pickle" in str(error):
+        if "allow_pickle" in str(error) or "Python objects" in str(error):
             raise UserError(f"{path} holds Python objects, which may run code: save arrays only") from None
         raise UserError(f"{path} is not a readable {kind}, or is damaged: fetch it again") from None
 

@@ -1,23 +1,16 @@
-"""Plain images in torch, numpy and safetensors files: DC, MTT, DATM, and others that use the same names."""
+"""Plain images in torch, numpy and safetensors files: DC, MTT, DATM and others; our own artifacts."""
 
 import dataclasses
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from bench.core.distilled import load_distilled
 from bench.core.errors import UserError
-from bench.core.words import listed
 from bench.data.dataset import Dataset
 from bench.interop.importers import pixel_space, safe_load
-from bench.interop.importers.arrays import plain_set
-from bench.interop.importers.pixel_space import PREPROCESS_KEY
+from bench.interop.importers.arrays import as_tensor, plain_set
+from bench.interop.importers.contents import image_files, read_contents
 from bench.interop.importers.request import Imported, ImportRequest, decode_all, finish_import, learned_rate
-
-IMAGE_NAMES = ("images", "image", "data", "x")
-LABEL_NAMES = ("labels", "label", "targets", "target", "y")
 
 
 def file_of(path: Path, *names: str) -> Path:
@@ -86,63 +79,30 @@ def _claims(held: dict[str, Any], i: int, experiments: int) -> dict[str, Any]:
 
 
 def read_mtt(request: ImportRequest, dataset: Dataset) -> list[Imported]:
-    """images_best.pt and labels_best.pt, and the learned rate if there is an lr_best.pt (DATM)."""
-    path = images_file(request.path)
-    files = [path, beside(path, "labels")]
-    images, labels = (safe_load.load_torch(file) for file in files)
-    rate_file = beside(path, "lr")
-    stated = safe_load.load_torch(rate_file) if rate_file.is_file() else None
-    files += [rate_file] if stated is not None else []
-    rate = learned_rate(request, stated, required=True)
-    return [plain_set(request, dataset, images, labels, files, rate=rate)]
+    """images_best.pt and labels_best.pt, or numbered parts; and the learned rate if there is one (DATM)."""
+    files = [images_file(file) for file in image_files(request.path, "images")]
+    held = read_contents(request.path, files, dataset.n_classes)
+    rate = learned_rate(request, held.stated.get("lr"), required=True)
+    return [plain_set(request, dataset, held.images, held.labels, held.files, rate=rate)]
 
 
 def read_plain(request: ImportRequest, dataset: Dataset) -> list[Imported]:
-    """Images and labels (and `lr`): in one file by name, as a pair, or in files beside each other."""
-    path = file_of(request.path, *(f"images{suffix}" for suffix in (".pt", ".pth", ".safetensors", ".npz")))
-    held, files = _held(path)
-    missing = [names[0] for names in (IMAGE_NAMES, LABEL_NAMES) if not any(name in held for name in names)]
-    if missing:
-        raise UserError(
-            f"{path} has no {' and no '.join(missing)} (it has {listed(held)}): pass the right --format"
-        )
-    images, labels = (
-        next(held[name] for name in names if name in held) for names in (IMAGE_NAMES, LABEL_NAMES)
-    )
+    """Images and labels (and `lr`): in one file by name, as a pair, in files beside each other, in parts."""
+    held = read_contents(request.path, image_files(request.path), dataset.n_classes)
+    stated = pixel_space.stated_preprocess(request, held.stated, dataset)
+    whole = stated is None and pixel_space.near_unit(as_tensor(request.path, "images", held.images))
     one = plain_set(
         request,
         dataset,
-        images,
-        labels,
-        files,
+        held.images,
+        held.labels,
+        held.files,
         guess=True,
-        preprocess=pixel_space.stated_preprocess(request, held, dataset),
-        rate=learned_rate(request, held.get("lr")),
+        preprocess=stated,
+        rate=learned_rate(request, held.stated.get("lr")),
+        notes=("each image taken whole: for IDC's multi-formation pass --factor",) if whole else (),
     )
     return [one]
-
-
-def _held(path: Path) -> tuple[dict[str, Any], list[Path]]:
-    """({name: value}, the files that were read)."""
-    if path.suffix == ".npz":
-        return safe_load.load_npz(path), [path]
-    if path.suffix == ".safetensors":
-        tensors, metadata = safe_load.load_safetensors(path)
-        prefix = f"{PREPROCESS_KEY}."
-        transform = {k.removeprefix(prefix): tensors.pop(k) for k in list(tensors) if k.startswith(prefix)}
-        header = metadata.get(PREPROCESS_KEY)
-        named = {} if header is None else {PREPROCESS_KEY: {"header": header, "tensors": transform}}
-        return tensors | named, [path]
-    value = safe_load.load_torch(path)
-    if isinstance(value, dict):
-        return value, [path]
-    if isinstance(value, list | tuple) and len(value) == 2:
-        return dict(zip(("images", "labels"), value, strict=True)), [path]
-    if not isinstance(value, torch.Tensor | np.ndarray):
-        return {}, [path]
-    parts = {name: beside(path, name) for name in ("labels", "lr", PREPROCESS_KEY)}
-    parts = {name: file for name, file in parts.items() if file.is_file() and file != path}
-    return {"images": value} | {n: safe_load.load_torch(f) for n, f in parts.items()}, [path, *parts.values()]
 
 
 def read_ddbench(request: ImportRequest, dataset: Dataset) -> list[Imported]:
