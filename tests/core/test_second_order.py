@@ -13,6 +13,7 @@ from torch.func import functional_call
 from bench.core.networks.architecture import parse_architecture
 from bench.core.networks.second_order import AvgPool2d, Conv2d, InstanceNorm, ReLU, channels_last, laid_out
 from bench.core.random import generator
+from bench.tools.profile.counters import OperationCounter
 
 PAIRS: dict[str, tuple[Callable[[], nn.Module], Callable[[], nn.Module]]] = {
     "conv": (lambda: Conv2d(3, 4, 3, padding=1), lambda: nn.Conv2d(3, 4, 3, padding=1)),
@@ -101,3 +102,21 @@ def test_zeros_are_not_differentiated_through() -> None:
     first = grad(norm(laid_out(x)).pow(3).sum(), inputs, create_graph=True)
     second = grad(sum(d.square().sum() for d in first), inputs, materialize_grads=True)
     assert all(torch.isfinite(d).all() for d in (*first, *second))
+
+
+@pytest.mark.parametrize("leaf", [False, True])
+def test_a_convolution_computes_only_the_derivatives_that_are_asked_for(leaf: bool) -> None:
+    """As torch's own does; but what is asked of a leaf cannot be told, and is always computed."""
+    conv, x = Conv2d(3, 4, 3), torch.randn(2, 3, 6, 6, requires_grad=True)
+    weights = dict(conv.named_parameters())
+
+    def flops(*inputs: Tensor) -> int:
+        given = weights if leaf else {name: w * 1 for name, w in weights.items()}
+        out = functional_call(conv, given, (laid_out(x),))
+        with OperationCounter() as counter:
+            grad(out.sum(), inputs)
+        return counter.flops
+
+    both = flops(x, conv.weight)
+    assert flops(conv.weight) == both / 2
+    assert flops(x) == (both if leaf else both / 2)

@@ -36,6 +36,18 @@ class Conv2d(nn.Conv2d):
         return _Conv.apply(x, self.weight, self.bias, self.stride, self.padding)
 
 
+def _asked(ctx: Any) -> list[bool]:
+    """Which of its first three inputs' derivatives the running backward pass needs.
+
+    `needs_input_grad` says which could be asked for. Of a leaf torch tells only that.
+    """
+    nodes = [node for node, _ in ctx.next_functions] + [None]  # a missing bias has none
+    return [
+        needed and (hasattr(node, "variable") or torch._C._will_engine_execute_node(node))
+        for needed, node in zip(ctx.needs_input_grad[:3], nodes, strict=False)
+    ]
+
+
 class _Conv(Function):
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any) -> Tensor:
@@ -49,7 +61,7 @@ class _Conv(Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
         x, weight = ctx.saved_tensors
-        return *_ConvBackward.apply(g, x, weight, *ctx.where, ctx.needs_input_grad[:3]), None, None
+        return *_ConvBackward.apply(g, x, weight, *ctx.where, _asked(ctx)), None, None
 
 
 class _ConvBackward(Function):
@@ -66,7 +78,7 @@ class _ConvBackward(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, u: Tensor | None, s: Tensor | None, t: Tensor | None) -> tuple[Any, ...]:
-        (g, x, weight), (stride, padding), needed = ctx.saved_tensors, ctx.where, ctx.needs_input_grad
+        (g, x, weight), (stride, padding), needed = ctx.saved_tensors, ctx.where, _asked(ctx)
         d_g = d_x = d_weight = None
         if t is not None and s is None:
             s = torch.zeros_like(weight)
