@@ -28,8 +28,7 @@ from bench.core.networks.second_order import laid_out
 from methods.blocks.inner_batches import InnerBatch
 from methods.blocks.step_graphs import GraphSize, StepGradient
 
-# bytes of kept graphs: 34 of the 50 steps of MTT's student on 10 images with ConvNet-3 of width 128, which take
-# less memory than the whole graph of 40 steps by the authors' code
+# bytes of kept graphs: those of 34 of the 50 steps of MTT's student on 10 images with ConvNet-3 of width 128
 ROOM = 2**30
 
 
