@@ -1,10 +1,12 @@
-"""The exact gradient of an outer loss through an inner training run, at one step's memory.
+"""The exact gradient of an outer loss through an inner training run, at a bounded memory.
 
 With g_t = grad_w CE(w_t; batch t), an inner step is (w, v)_{t+1} = rule((w, v)_t, g_t, lr_t) for t < N, and
-L(w_N) is the outer loss. The forward sweep stores the N weight vectors but no graph. The reverse sweep
+L(w_N) is the outer loss. The forward sweep stores the N weight vectors. The reverse sweep
 (Maclaurin et al., ICML 2015, algorithm 2; Deng & Russakovsky, NeurIPS 2022) rebuilds the graph of one step at
 a time: with a the adjoint of g_t, it adds H_t a to the adjoint of w_t and d<g_t, a>/dx to that of the images.
 The result is that of backpropagation through the whole run, which would store the activations of all N steps.
+To rebuild a step costs a third of what the step costs otherwise; so the forward sweep may keep the graphs of
+the last steps, as many as fit in `room` bytes.
 
 Both second derivatives come from one double backward pass. The other exact way, a backward pass through a
 forward-mode derivative, was 1.1 to 1.7 times slower on a CPU (ConvNet-3 of width 32 to 128, 10 to 50 images).
@@ -22,7 +24,12 @@ from torch.autograd import grad
 from bench.core import timing
 from bench.core.augment import dsa
 from bench.core.errors import UserError
+from bench.core.networks.second_order import laid_out
 from methods.blocks.inner_batches import InnerBatch
+from methods.blocks.step_graphs import GraphSize, StepGradient
+
+# bytes of kept graphs: those of 34 of the 50 steps of MTT's student on 10 images with ConvNet-3 of width 128
+ROOM = 2**30
 
 
 def check_differentiable(net: nn.Module) -> None:
@@ -148,6 +155,7 @@ class Adam:
 
 
 Rule = SGD | Adam
+Visited = tuple[State, StepGradient | None]  # the state before a step, and its graph if that is kept
 Adjoint = tuple[Tensor, ...]  # of the weights, then of each slot, [P] each
 Gradient = Literal["exact", "tesla"]
 
@@ -200,6 +208,7 @@ def hypergradient(
     window: int | None = None,
     segment: int | None = None,
     gradient: Gradient = "exact",
+    room: int = 0,
 ) -> Hypergradient:
     """The gradient of outer(w_N) through N inner steps; nothing is accumulated in any tensor's `grad`.
 
@@ -217,6 +226,8 @@ def hypergradient(
         segment: k, store one state in k and recompute the others: N/k + k weight vectors instead of N.
         gradient: "exact", or "tesla": treat each g_t as a function of its images only, so that no H_t a
             reaches the adjoint. This is a little cheaper, and biased for N > 1.
+        room: bytes of graphs that the forward sweep may keep: those of the last steps, as many as fit, which
+            the reverse sweep need not rebuild.
 
     Returns:
         The loss and its derivatives.
@@ -236,19 +247,19 @@ def hypergradient(
     size = segment or max(len(batches) - first, 1)
     pieces = [range(t, min(t + size, len(batches))) for t in range(first, len(batches), size)]
     marks: list[State] = []
-    trail: list[State] = []
+    trail: list[Visited] = []
     for piece in pieces:
         marks.append(state)
-        trail, state = run.forward(state, piece, batches)
+        trail, state = run.forward(state, piece, batches, room if piece == pieces[-1] else 0)
     weights = state.weights.detach().requires_grad_()
     with timing.part("real gradient"):
         loss = outer(weights)
         (d_weights,) = grad(loss, weights)
     adjoint: Adjoint = (d_weights, *(torch.zeros_like(slot) for slot in state.slots))
     for piece, mark in zip(reversed(pieces), reversed(marks), strict=True):
-        trail = trail or run.forward(mark, piece, batches)[0]
+        trail = trail or run.forward(mark, piece, batches, room)[0]
         for t in reversed(piece):
-            adjoint = run.back(trail.pop(), t, batches[t], adjoint, gradient == "exact")
+            adjoint = run.back(*trail.pop(), t, batches[t], adjoint, gradient == "exact")
     return Hypergradient(
         loss=loss.detach(),
         images=run.d_images,
@@ -303,27 +314,45 @@ class _Run:
 
     def step(self, state: State, t: int, batch: InnerBatch) -> State:
         """The state after step t."""
-        weights = state.weights.detach().requires_grad_()
-        g = self._gradient(weights, self._images[batch.items], self._targets[batch.items], batch)
-        with torch.no_grad():
-            return self._rule.update(state, g, *self._at(t))
+        return self._update(state, t, self._gradient(state, batch, differentiable=False))
 
-    def forward(self, state: State, piece: range, batches: Sequence[InnerBatch]) -> tuple[list[State], State]:
-        """The state before each step (without slots that no adjoint needs), and the state after the last."""
-        trail = []
+    def forward(
+        self, state: State, piece: range, batches: Sequence[InnerBatch], room: int
+    ) -> tuple[list[Visited], State]:
+        """What the reverse sweep needs of each step, and the state after the last.
+
+        That is the state before it, without slots that no adjoint needs, and of the last steps the graph.
+        """
+        trail: list[Visited] = []
+        kept = 0
         for t in piece:
-            trail.append(state if self._keeps_slots else State(state.weights, (), state.step))
-            state = self.step(state, t, batches[t])
+            graph = None
+            if room and t == piece[0]:  # the graphs of all steps are taken to be as large as the first
+                with (size := GraphSize()):
+                    graph = self._gradient(state, batches[t], differentiable=True)
+                kept = room // size.bytes
+            elif t > piece[-1] - kept:
+                graph = self._gradient(state, batches[t], differentiable=True)
+            after = self._update(state, t, graph or self._gradient(state, batches[t], differentiable=False))
+            before = state if self._keeps_slots else State(state.weights, (), state.step)
+            trail.append((before, graph if t > piece[-1] - kept else None))
+            state = after
         return trail, state
 
-    def back(self, state: State, t: int, batch: InnerBatch, adjoint: Adjoint, exact: bool) -> Adjoint:
+    def back(
+        self,
+        state: State,
+        graph: StepGradient | None,
+        t: int,
+        batch: InnerBatch,
+        adjoint: Adjoint,
+        exact: bool,
+    ) -> Adjoint:
         """The adjoint before step t, from the one after it."""
-        weights = state.weights.detach().requires_grad_()
-        source, targets = self._images[batch.items].requires_grad_(), self._targets[batch.items]
-        inputs = [source] if self.d_targets is None else [source, targets.requires_grad_()]
-        g = self._gradient(weights, source, targets, batch)
-        a, (p, *slots) = self._back_through_rule(state, t, g.detach(), adjoint)
-        found = grad(g, [*inputs, weights] if exact else inputs, a, materialize_grads=True)
+        g = graph or self._gradient(state, batch, differentiable=True)
+        a, (p, *slots) = self._back_through_rule(state, t, g.value.detach(), adjoint)
+        inputs = [g.images] if self.d_targets is None else [g.images, g.targets]
+        found = grad(g.value, [*inputs, g.weights] if exact else inputs, a, materialize_grads=True)
         self.d_images.index_add_(0, batch.items, found[0])
         if self.d_targets is not None:
             self.d_targets.index_add_(0, batch.items, found[1])
@@ -349,10 +378,20 @@ class _Run:
         """lr and momentum of step t, detached from what they were computed from."""
         return _one(self._lr, t), None if self._momentum is None else _one(self._momentum, t)
 
-    def _gradient(self, weights: Tensor, source: Tensor, targets: Tensor, batch: InnerBatch) -> Tensor:
-        """g [P], the gradient of the mean cross-entropy; with a graph if the images require a gradient."""
-        loss = F.cross_entropy(self._net(weights, dsa.apply(source, batch.draw)), targets)
-        return grad(loss, weights, create_graph=source.requires_grad)[0]
+    def _update(self, state: State, t: int, g: StepGradient) -> State:
+        with torch.no_grad():
+            return self._rule.update(state, g.value.detach(), *self._at(t))
+
+    def _gradient(self, state: State, batch: InnerBatch, differentiable: bool) -> StepGradient:
+        """g, the gradient of the mean cross-entropy."""
+        weights = state.weights.detach().requires_grad_()
+        images, targets = self._images[batch.items], self._targets[batch.items]
+        images.requires_grad_(differentiable)
+        targets.requires_grad_(differentiable and self.d_targets is not None)
+        logits = self._net(weights, laid_out(dsa.apply(images, batch.draw)))
+        loss = F.cross_entropy(logits, targets)
+        value = grad(loss, weights, create_graph=differentiable)[0]
+        return StepGradient(value, weights, images, targets)
 
 
 def _one(rate: Tensor, t: int) -> Tensor:

@@ -7,7 +7,15 @@ from torch import Tensor
 
 from bench.core.method import Problem
 from methods.blocks.experts import Experts
-from methods.blocks.hypergradient import SGD, FlatNetwork, Gradient, Hypergradient, State, hypergradient
+from methods.blocks.hypergradient import (
+    ROOM,
+    SGD,
+    FlatNetwork,
+    Gradient,
+    Hypergradient,
+    State,
+    hypergradient,
+)
 from methods.blocks.inner_batches import InnerBatch, shuffled_batches
 from methods.blocks.learned_scalars import LearnedScalars
 from methods.blocks.objectives import trajectory_distance
@@ -82,6 +90,7 @@ class TrajectoryMatching:
             State(theta, (), 0),
             lambda weights: trajectory_distance(weights, theta, target),
             gradient=self._gradient,
+            room=ROOM,
         )
 
     def state_dict(self) -> dict[str, Any]:

@@ -10,8 +10,9 @@ from torch import Tensor
 from bench.core import timing
 from bench.core.augment import dsa
 from bench.core.method import Problem
+from bench.core.networks.second_order import laid_out
 from bench.core.sampling import ClassIndex, ClassSampler
-from methods.blocks.hypergradient import FlatNetwork, Hypergradient, Rule, State, hypergradient
+from methods.blocks.hypergradient import ROOM, FlatNetwork, Hypergradient, Rule, State, hypergradient
 from methods.blocks.inner_batches import balanced_batches
 from methods.blocks.learned_scalars import LearnedScalars
 from methods.blocks.parameterise.base import Balanced
@@ -106,6 +107,7 @@ class Unrolled:
             momentum=momentum,
             window=length,
             segment=self._segment,
+            room=ROOM,
         )
         self._windows.done(found.end, found.loss)
         return found
@@ -118,7 +120,7 @@ class Unrolled:
         real = problem.preprocess(problem.images[drawn.flatten()])
         if omega is None:
             omega = dsa.draw(self._strategy, len(real), self._draws)
-        return dsa.apply(real, omega), classes.to(problem.device).repeat_interleave(drawn.shape[1])
+        return laid_out(dsa.apply(real, omega)), classes.to(problem.device).repeat_interleave(drawn.shape[1])
 
     def state_dict(self) -> dict[str, Any]:
         """The states of the windows, of the sampler of real images, and of the generator."""

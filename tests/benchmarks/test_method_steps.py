@@ -142,6 +142,7 @@ STEPS = (
 def configured(step: Step, size: Size) -> tuple[Any, str]:
     """The method with its preset, and in words what it takes less of."""
     whole = preset(step.method, size.dataset, IPC) | dict(step.options)
+    whole.pop("preprocess", None)  # of the data, not of the method
     make = method_class(step.method)
     wanted = make(**whole)
     cut = dict(step.cut) if size.name == "paper" and ON_CPU else {}

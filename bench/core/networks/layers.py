@@ -7,17 +7,18 @@ from torch import nn
 
 from bench.core.errors import UserError
 from bench.core.networks.base import Shape
+from bench.core.networks.second_order import AvgPool2d, Conv2d, InstanceNorm, ReLU
 
 NORMS = ("instance", "batch", "group", "layer", "none")
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "relu": nn.ReLU,
+    "relu": ReLU,
     "leaky_relu": nn.LeakyReLU,
     "sigmoid": nn.Sigmoid,
     "gelu": nn.GELU,
     "silu": nn.SiLU,
 }
 POOLINGS: dict[str, Callable[[], nn.Module]] = {
-    "avg": partial(nn.AvgPool2d, 2),
+    "avg": AvgPool2d,
     "max": partial(nn.MaxPool2d, 2),
 }
 NO_POOLING = "unpooled"  # not "none", which is a norm: each word of a name belongs to one parameter
@@ -26,8 +27,8 @@ GROUPS = 4  # of the group norm
 
 def make_norm(kind: str, width: int, side: int) -> nn.Module:
     """The norm `kind` for maps [N,width,side,side], with its affine parameters; identity for "none"."""
-    if kind == "instance":  # a group norm with one channel per group, because it works under vmap
-        return nn.GroupNorm(width, width)
+    if kind == "instance":
+        return InstanceNorm(width)
     if kind == "batch":
         return nn.BatchNorm2d(width)
     if kind == "group":
@@ -74,7 +75,7 @@ def stack(
     margin, side = (padded(side) - side) // 2, padded(side)
     layers: list[nn.Module] = []
     for kernel, width, pooled in convs:
-        layers += [nn.Conv2d(channels, width, kernel, padding=kernel // 2 + margin)]
+        layers += [Conv2d(channels, width, kernel, padding=kernel // 2 + margin)]
         layers += [make_norm(norm, width, side), ACTIVATIONS[activation]()]
         if pooled:
             layers += [POOLINGS[pooling]()]
