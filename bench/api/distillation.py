@@ -30,7 +30,7 @@ from bench.evaluation.scoring import EvaluationSetting, rates_on_holdout, resolv
 from bench.evaluation.storage import measure_storage
 from bench.execution.jobs import make_problem
 from bench.execution.progress import show_steps
-from bench.planning.checks import check_method
+from bench.planning.checks import check_distillation
 from bench.planning.graph import HOLDOUT, Cell, EvaluationSpec, Job, plan_distillation, plan_teacher
 from bench.planning.protocols import load_protocol
 from bench.planning.sweep import MethodEntry
@@ -114,7 +114,7 @@ def distill(
     cell = Cell(data, ipc, network, seed, entry.preprocess(presets, ipc))
     jobs: dict[str, Job] = {}
     resolved = entry.resolve(presets, ipc)
-    check_method(resolved, data, ipc, network)
+    check_distillation(resolved, data, ipc, network)
     job = plan_distillation(jobs, entry.name, resolved, cell)
     console = Console(stderr=True, quiet=not progress)
     where = torch.device(device)

@@ -49,7 +49,7 @@ class Decoded(NamedTuple):
     deep_colour: int | None  # the largest value less its low byte, of a file with 16 bits a channel
 
 
-def decode_all(files: list[Path], image_size: int | None) -> npt.NDArray[np.uint8]:
+def decode_images(files: list[Path], image_size: int | None) -> npt.NDArray[np.uint8]:
     """Decode image files; shows a progress bar if stderr is a terminal.
 
     Greys of 16 bits are scaled by one power of two, to the bits that the largest of them has.
@@ -170,7 +170,7 @@ def _upright(opened: Image.Image) -> Image.Image:
     opened.load()
     try:
         return ImageOps.exif_transpose(opened)
-    except Exception:  # see decode
+    except Exception:  # damaged EXIF data raise anything, as in `decode`; the pixels are whole
         return opened
 
 

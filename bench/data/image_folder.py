@@ -15,7 +15,7 @@ import torch
 from bench.core import random
 from bench.core.errors import UserError
 from bench.data.dataset import DataSource, DecodedSplits, Split
-from bench.data.decode import DECODING, decode_all
+from bench.data.decode import DECODING, decode_images
 from bench.data.holdout import held_out
 from bench.data.image_files import EXTENSIONS, ImageFile, class_name, list_folder
 from bench.data.label_files import ANNOTATIONS, find_labels, images_by_class
@@ -120,7 +120,7 @@ def read_tree(tree: ImageTree, spec: DatasetSpec) -> DecodedSplits:
     """
     files = [Path(file.path) for file in tree.files()]
     print(f"decoding {len(files):,} images of {spec.label} (once; cached afterwards)", file=sys.stderr)
-    images = torch.from_numpy(decode_all(files, spec.image_size))
+    images = torch.from_numpy(decode_images(files, spec.image_size))
     counts = [len(members) for members in tree.train + tree.test]
     labels = torch.arange(len(tree.classes)).repeat(2).repeat_interleave(torch.tensor(counts))
     n_train = sum(len(members) for members in tree.train)

@@ -37,7 +37,7 @@ def check_data(sweep: Sweep, datasets: Mapping[str, Dataset]) -> None:
         raise UserError(describe_faults(faults))
 
 
-def check_method(method: Method, data: Dataset, ipc: int, architecture: Architecture) -> None:
+def check_distillation(method: Method, data: Dataset, ipc: int, architecture: Architecture) -> None:
     """Check what a method says of a data set, a budget and a network, without computing anything.
 
     Args:
@@ -141,7 +141,7 @@ def _refused(
         if uses_network and unfit:  # which is a fault already
             continue
         try:
-            check_method(method, data, ipc, architecture)
+            check_distillation(method, data, ipc, architecture)
         except OverBudget as error:
             over[ipc] = error
         except UserError as error:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError
 
 from bench.core.errors import UserError
-from bench.core.io import read_plain
+from bench.core.io import read_plain_file
 from bench.core.words import plain_text
 from bench.planning.yaml_text import parse_yaml
 
@@ -77,7 +77,7 @@ def read_yaml(path: Path) -> Any:
 def read_text(path: Path) -> str:
     """The text of a file that people write. Raises UserError if it is missing, unreadable or too large."""
     try:
-        return read_plain(path, MOST_BYTES).decode()
+        return read_plain_file(path, MOST_BYTES).decode()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except OSError as error:

@@ -41,7 +41,7 @@ from bench.data import decode
 if __name__ == "__main__":
     decode._POOL_FROM = decode._CHUNK = 1
     print("decoding", flush=True)
-    decode.decode_all([Path(sys.argv[1])] * 5000, 8)
+    decode.decode_images([Path(sys.argv[1])] * 5000, 8)
 """
 
 
@@ -95,7 +95,7 @@ def test_a_killed_process_that_decodes_is_told_in_one_line(
     monkeypatch.setattr(decode, "_POOL_FROM", 1)
     monkeypatch.setattr(decode, "_decode_chunk", _die)
     with pytest.raises(UserError, match=r"^a process that decodes images was killed, .* again$"):
-        decode.decode_all([tmp_path / "a.png"] * 5, 8)
+        decode.decode_images([tmp_path / "a.png"] * 5, 8)
 
 
 @pytest.mark.timeout(60)

@@ -10,7 +10,7 @@ from helpers.folders import folder, get, make_tree, paint, png, refused
 from PIL import Image
 
 from bench.data import decode
-from bench.data.decode import decode_all
+from bench.data.decode import decode_images
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +56,7 @@ def test_compressed_colours_are_those_of_pil(tmp_path: Path, ending: str) -> Non
     file = tmp_path / f"a.{ending}"
     Image.fromarray(noise).save(file, format="WEBP" if ending == "webp" else "JPEG")
     with Image.open(file) as opened:
-        assert np.array_equal(decode_all([file], None)[0].transpose(1, 2, 0), np.asarray(opened))
+        assert np.array_equal(decode_images([file], None)[0].transpose(1, 2, 0), np.asarray(opened))
 
 
 # --- 16 bits ----------------------------------------------------------------------------------------
@@ -72,7 +72,7 @@ def test_greys_of_16_bits_are_scaled_to_the_bits_that_the_set_uses(
     ramp = np.linspace(0, largest, 16).astype(np.uint16).reshape(4, 4)
     files = [deep_grey(tmp_path / f"{i}.png", ramp // (2 - i)) for i in range(2)]
     expected = np.stack([ramp // 2, ramp])[:, None] >> (bits - 8)
-    assert np.array_equal(decode_all(files, None), expected)
+    assert np.array_equal(decode_images(files, None), expected)
     said = f"16-bit images hold values to {largest:,}: read as {bits} bits\n"
     assert capsys.readouterr().err == ("" if bits == 16 else said)
 
@@ -80,7 +80,7 @@ def test_greys_of_16_bits_are_scaled_to_the_bits_that_the_set_uses(
 def test_eight_bit_files_beside_16_bit_ones_are_not_scaled(tmp_path: Path) -> None:
     Image.new("L", (4, 4), 200).save(tmp_path / "a.png")
     files = [tmp_path / "a.png", deep_grey(tmp_path / "b.tif", np.full((4, 4), 4000))]
-    assert decode_all(files, None)[:, 0, 0, 0].tolist() == [200, 250]
+    assert decode_images(files, None)[:, 0, 0, 0].tolist() == [200, 250]
 
 
 @pytest.mark.parametrize("kind", ["RGB", "RGBA", "LA", "ppm"])
@@ -90,7 +90,7 @@ def test_colours_of_16_bits_whose_high_byte_is_empty_are_refused(tmp_path: Path,
     refused(folder(root), str(deep), "16 bits a channel", "convert them to 8 bits")
     deep_colours(deep, 0, kind)
     whole = deep_colours(root / "train/dog/whole.png", 0x9ABC, kind)
-    assert decode_all([deep, whole], None)[:, 0, 0, 0].tolist() == [0, 0x9A]
+    assert decode_images([deep, whole], None)[:, 0, 0, 0].tolist() == [0, 0x9A]
 
 
 # --- transparency -----------------------------------------------------------------------------------
@@ -133,7 +133,7 @@ def test_what_is_transparent_is_white(tmp_path: Path, kind: str, key: object, en
     keyed = {} if key is None else {"transparency": key}
     lossless = {"lossless": True} if ending == "webp" else {}
     transparent(kind).save(tmp_path / f"a.{ending}", **keyed, **lossless)
-    image = decode_all([tmp_path / f"a.{ending}"], None)[0]
+    image = decode_images([tmp_path / f"a.{ending}"], None)[0]
     assert np.array_equal(image, np.broadcast_to([255, 255, 0, 0], image.shape))
     assert image.shape[0] == (1 if kind in ("L", "LA") else 3)
 
@@ -142,7 +142,7 @@ def test_opaque_pictures_keep_their_values(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (16, 16, 4), dtype=np.uint8)
     noise[..., 3] = 255
     Image.fromarray(noise).save(tmp_path / "a.png")
-    assert np.array_equal(decode_all([tmp_path / "a.png"], None)[0], noise[..., :3].transpose(2, 0, 1))
+    assert np.array_equal(decode_images([tmp_path / "a.png"], None)[0], noise[..., :3].transpose(2, 0, 1))
 
 
 # --- orientation ------------------------------------------------------------------------------------
@@ -162,7 +162,7 @@ def test_pictures_are_turned_upright(tmp_path: Path, orientation: int, ending: s
     as_held = Image.fromarray(upright).transpose(Image.Transpose[TURNED[orientation]])
     kept = {"lossless": True} if ending == "webp" else {}
     as_held.save(tmp_path / f"a.{ending}", exif=exif, **kept)
-    found = decode_all([tmp_path / f"a.{ending}"], None)[0].transpose(1, 2, 0)
+    found = decode_images([tmp_path / f"a.{ending}"], None)[0].transpose(1, 2, 0)
     assert np.abs(found.astype(int) - upright).max() <= (3 if ending == "jpg" else 0)
 
 
@@ -176,7 +176,7 @@ def test_the_size_is_that_of_the_upright_picture(tmp_path: Path) -> None:
 
 def test_damaged_orientation_is_passed_over(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     Image.new("RGB", (4, 4), (1, 2, 3)).save(tmp_path / "a.png", exif=b"Exif\0\0II*\0\xff\xff\xff\xff\x01")
-    assert decode_all([tmp_path / "a.png"], None)[0, :, 0, 0].tolist() == [1, 2, 3]
+    assert decode_images([tmp_path / "a.png"], None)[0, :, 0, 0].tolist() == [1, 2, 3]
     assert not recwarn.list
 
 

@@ -25,8 +25,9 @@ def _line(cells: list[str]) -> str:
 
 def _excerpt(found: re.Match[str]) -> str:
     path, columns, wanted = found.groups()
-    lines = re.search(r"(?:^\|.*\n)+", (ROOT / path).read_text(), flags=re.M)[0].splitlines()  # type: ignore[index]
-    header, *body = map(_cells, lines)
+    table = re.search(r"(?:^\|.*\n)+", (ROOT / path).read_text(), flags=re.M)
+    assert table is not None, f"{path} has no table"
+    header, *body = map(_cells, table[0].splitlines())
     places = [header.index(name.strip()) for name in columns.split(",")] if columns else range(len(header))
     rows = [row for row in body[1:] if wanted is None or row[0] in wanted.split()]
     chosen = (_line([row[place] for place in places]) for row in (header, body[0], *rows))

@@ -11,7 +11,7 @@ from bench.core.errors import UserError
 from bench.core.networks.architecture import Architecture, parse_architecture
 from bench.core.registry import own_method_names
 from bench.data.dataset import Dataset, Split
-from bench.planning.checks import check_data, check_method
+from bench.planning.checks import check_data, check_distillation
 from bench.planning.sweep import build_method
 
 BATCH_NORM = "convnet-d1-w4-batch"
@@ -195,8 +195,8 @@ def test_more_principal_directions_than_images_are_refused() -> None:
     method = build_method("rtp", {"bases": 12, "init": "pca"})
     network = parse_architecture("convnet-d2-w8")
     with pytest.raises(UserError, match="no 12 principal directions of 10 images"):
-        check_method(method, tail(), 30, network)
-    check_method(build_method("rtp", {"bases": 10, "init": "pca"}), tail(), 30, network)
+        check_distillation(method, tail(), 30, network)
+    check_distillation(build_method("rtp", {"bases": 10, "init": "pca"}), tail(), 30, network)
 
 
 # --- batches of one image -----------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from bench.core.errors import UserError
 from bench.core.paper_constants import plain_name
 from bench.core.words import listed
 from bench.data.dataset import Dataset
-from bench.data.decode import decode_all
+from bench.data.decode import decode_images
 from bench.data.image_files import class_name, list_folder
 from bench.interop.export import folder_name
 from bench.interop.importers.arrays import plain_set
@@ -31,7 +31,7 @@ def read_folder(request: ImportRequest, dataset: Dataset) -> list[Imported]:
         members = sorted(_images(folder), key=_natural)
         files += members
         labels += [c] * len(members)
-    images = torch.from_numpy(decode_all(files, None))
+    images = torch.from_numpy(decode_images(files, None))
     if images.shape[1] == 1 < dataset.image_shape[0]:
         images = images.expand(-1, 3, -1, -1)
     rate = learned_rate(request)

@@ -85,7 +85,7 @@ def finish_import(
     notes: tuple[str, ...] = (),
 ) -> Imported:
     """Check the set and describe it. Raises UserError if it does not decode to images of the data set."""
-    images, _ = decode_all(request.path, distilled)
+    images, _ = decode_within_bounds(request.path, distilled)
     if tuple(images.shape[1:]) != dataset.image_shape:
         raise UserError(
             f"{request.path} decodes to images of {shape_text(images[0])}, those of {dataset.label} are "
@@ -97,7 +97,7 @@ def finish_import(
     return Imported(request.format, distilled, 0, ipc, source, notes=notes)
 
 
-def decode_all(path: Path, distilled: DistilledDataset) -> tuple[Tensor, Tensor]:
+def decode_within_bounds(path: Path, distilled: DistilledDataset) -> tuple[Tensor, Tensor]:
     """Images and targets.
 
     Raises UserError if the tensors of the set do not fit each other, or decode to too much.

@@ -10,7 +10,13 @@ from bench.data.dataset import Dataset
 from bench.interop.importers import pixel_space, safe_load
 from bench.interop.importers.arrays import as_tensor, plain_set
 from bench.interop.importers.contents import image_files, read_contents
-from bench.interop.importers.request import Imported, ImportRequest, decode_all, finish_import, learned_rate
+from bench.interop.importers.request import (
+    Imported,
+    ImportRequest,
+    decode_within_bounds,
+    finish_import,
+    learned_rate,
+)
 
 
 def file_of(path: Path, *names: str) -> Path:
@@ -113,7 +119,7 @@ def read_ddbench(request: ImportRequest, dataset: Dataset) -> list[Imported]:
         )
     path = file_of(request.path, "data.safetensors")
     distilled = load_distilled(path)
-    _, targets = decode_all(path, distilled)
+    _, targets = decode_within_bounds(path, distilled)
     classes = targets.shape[1] if targets.dim() == 2 else int(targets.max()) + 1
     if classes != dataset.n_classes:
         raise UserError(

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from bench.core.io import read_plain
+from bench.core.io import read_plain_file
 from bench.records.schema import load_record
 
 
@@ -34,6 +34,6 @@ def _line(key: str, paths: Sequence[Path]) -> str:
             load_record(path)
         except ValueError:  # not there, or damaged: the report has said so
             continue
-        content = json.loads(read_plain(path), parse_constant=lambda _: None)  # browsers read no NaN
+        content = json.loads(read_plain_file(path), parse_constant=lambda _: None)  # browsers read no NaN
         return json.dumps(content, separators=(",", ":"))
     raise ValueError(f"no record {key}: it was deleted while the page was built")
