@@ -15,7 +15,7 @@ from bench.core.training import BatchOrder, Recipe, batches_per_epoch
 from bench.data.dataset import Dataset
 from bench.evaluation.scoring import EvaluationSetting, train_and_score
 from bench.evaluation.students import TrainingSet, train_students
-from bench.interop.diagnose import _Relabelled
+from bench.interop.diagnose import TrialSetup, _Reread
 from bench.planning.protocols import Protocol, load_protocol
 from bench.testing.contract import tiny_problem
 from methods.blocks.parameterise.hallucinators import Hallucinators
@@ -131,6 +131,7 @@ def test_sets_without_variants_are_unaffected(digits: Dataset) -> None:
 def test_a_set_with_its_classes_renumbered_keeps_its_variants(digits: Dataset) -> None:
     """`verify` scores it under another class order."""
     distilled = hallucinators(digits, 2)
-    again = _Relabelled(distilled, tuple(range(CLASSES))).variants()
+    setup = TrialSetup("as stored", tuple(range(CLASSES)), parse_architecture("mlp"), load_protocol("haba"))
+    again = _Reread(distilled, setup).variants()
     assert again is not None
     assert torch.equal(again, distilled.variants())
