@@ -26,6 +26,7 @@ from helpers.cli import (
     wait_until,
 )
 
+from bench.core.signals import stop_on_signals
 from bench.execution.head import HeadWatch
 from bench.execution.queue import Outcome
 
@@ -66,7 +67,8 @@ def listening() -> Iterator[socket.socket]:
 def test_a_server_that_is_gone_stops_this_process_as_ctrl_c_does() -> None:
     with listening() as server:
         address: tuple[str, int] = server.getsockname()
-        with HeadWatch({"The head": address}) as head:
+        # as every command does: a process that a shell started in the background ignores SIGINT
+        with stop_on_signals(), HeadWatch({"The head": address}) as head:
             assert not head.gone()
             server.close()
             with pytest.raises(KeyboardInterrupt):
