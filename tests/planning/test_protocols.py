@@ -65,10 +65,11 @@ def test_a_variant_changes_what_it_names_and_nothing_else() -> None:
 
 
 def test_a_job_s_identity_has_every_option() -> None:
-    """Also those at their default: so a new default in the code is a new key."""
+    """Also those at their default, so that a new default in the code is a new key; but for later fields."""
     dumped = load_protocol("quick").model_dump(mode="json", exclude={"about"})
     assert set(dumped) == set(Protocol.model_fields) - {"about"}
-    assert set(dumped["recipe"]) == {field.name for field in dataclasses.fields(Recipe)}
+    later = {"optimiser", "schedule"}
+    assert set(dumped["recipe"]) == {field.name for field in dataclasses.fields(Recipe)} - later
 
 
 @pytest.mark.parametrize(
