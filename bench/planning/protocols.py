@@ -1,23 +1,51 @@
 """Protocols: how a distilled set is scored, from the files of configs/protocols."""
 
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from bench.core.errors import UserError
+from bench.core.networks.architecture import parse_architecture
 from bench.core.registry import choose
 from bench.core.strict import Distinct, Strict
 from bench.core.training import Recipe
 from bench.planning.yaml_schema import CONFIGS, Positive, describe_faults, list_faults, read_yaml
 
+LabelKind = Literal["stored", "hard", "soft", "teacher"]
+
+
+def _network(name: str) -> str:
+    parse_architecture(name)
+    return name
+
+
+def _left_out(default: Any) -> Any:
+    """For a field that came after the first records: not written at its default, so that keys stay."""
+    return lambda value: value == default
+
 
 class TeacherConfig(Strict):
-    """A network of the student's architecture, trained on the real training set; it labels every batch."""
+    """A network trained on the real training set, which labels each batch or, once, each image of a set."""
 
     recipe: Recipe = Field(description="how the teacher is trained")
     temperature: float = Field(default=1.0, gt=0, description="divides the logits of teacher and student")
+    architecture: Annotated[str, AfterValidator(_network)] | None = Field(
+        default=None, exclude_if=_left_out(None), description="of the teacher; by default the students'"
+    )
+    stops: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Distinct] = Field(
+        default=(),
+        exclude_if=_left_out(()),
+        description="for `labels: soft`: fractions of the teacher's training, after one of which it labels; "
+        "by default its end",
+    )
+    temperatures: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Distinct] = Field(
+        default=(),
+        exclude_if=_left_out(()),
+        description="for `labels: soft`: what may divide the logits of its labels; by default `temperature`",
+    )
 
 
 class Protocol(Strict):
@@ -27,12 +55,13 @@ class Protocol(Strict):
     version: Positive = Field(description="raised when the numbers may change; part of every record")
     about: str = Field(description="what it is, in one line")
     recipe: Recipe = Field(description="how each student is trained")
-    labels: Literal["stored", "hard", "teacher"] = Field(
+    labels: LabelKind = Field(
         default="stored",
-        description="what students learn: the set's own labels, the class alone, or a teacher's predictions",
+        description="what students learn: the set's own labels; the class alone; `soft`, a teacher's "
+        "probabilities for each image, given once and stored; or `teacher`, those for each augmented batch",
     )
     teacher: TeacherConfig | None = Field(
-        default=None, description="for `labels: teacher` only, which needs it"
+        default=None, description="for `labels: soft` and `labels: teacher` only, which need it"
     )
     learned_lr: bool = Field(
         default=False,
@@ -45,13 +74,29 @@ class Protocol(Strict):
 
     @model_validator(mode="after")
     def _check(self) -> "Protocol":
-        if (self.labels == "teacher") == (self.teacher is None):
-            raise UserError("teacher: `labels: teacher` needs it, and nothing else may have it")
+        if (self.labels in ("soft", "teacher")) == (self.teacher is None):
+            raise UserError(
+                "teacher: `labels: soft` and `labels: teacher` need it, and nothing else may have it"
+            )
         if self.rates and self.recipe.lr not in self.rates:
             raise UserError("rates: must contain recipe.lr, which is taken if several are equally good")
         if self.rates and self.learned_lr:
             raise UserError("rates and learned_lr: give one of them")
         return self
+
+    @property
+    def label_candidates(self) -> list[tuple[float, float]]:
+        """(stop, temperature) of the soft labels of which a hold-out chooses; empty for other labels."""
+        if self.labels != "soft" or self.teacher is None:
+            return []
+        taught = self.teacher
+        return list(product(taught.stops or (1.0,), taught.temperatures or (taught.temperature,)))
+
+    @property
+    def trials(self) -> int:
+        """With how many settings students are trained on a hold-out, to choose among them."""
+        labels = len(self.label_candidates)
+        return len(self.rates) + (labels if labels > 1 else 0)
 
 
 def protocol_names() -> list[str]:

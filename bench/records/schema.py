@@ -37,6 +37,9 @@ class Storage(_Part):
     )  # of the whitening, which belongs to the data and not to the budget
     # of the network that labels what students are trained on, no part of the budget; 0: the protocol has none
     teacher_bytes: Whole = Field(ge=0)
+    # of labels, counted in floats and bytes: learned with the set, or given to it by the protocol's teacher;
+    # None: an earlier ddbench did not count them apart
+    label_floats: Whole | None = Field(default=None, ge=0)
 
 
 class Cost(_Part):
@@ -60,6 +63,16 @@ class Cost(_Part):
     cold: list[Phase]  # phases whose process had run no job before
 
 
+class SoftLabels(_Part):
+    """Which labels a teacher gave the images of a set, once."""
+
+    stop: float = Field(gt=0, le=1)  # fraction of the teacher's training after which it gave them
+    temperature: float = Field(gt=0)
+    holdout_scores: (
+        dict[str, float] | None
+    )  # "stop/temperature" -> accuracy on a hold-out of the training set
+
+
 class StudentTraining(_Part):
     """How the students were trained, with all choices resolved."""
 
@@ -67,11 +80,12 @@ class StudentTraining(_Part):
     lr: float = Field(gt=0)
     lr_from: LrFrom  # where lr comes from; artifact: the set stores it
     holdout_scores: dict[str, float] | None  # learning rate -> accuracy on a hold-out of the training set
-    labels: Literal["stored", "hard", "teacher"]
+    labels: Literal["stored", "hard", "soft", "teacher"]
     soft: bool  # the labels were probabilities
     augment: str
     cutmix: float
     preprocess: str  # normalise or zca
+    soft_labels: SoftLabels | None = None  # of `labels: soft`
 
 
 class CurvePoint(_Part):

@@ -1,4 +1,4 @@
-"""Shuffled patches and resized crops: against plain slices, torchvision, and the law that they are drawn by."""
+"""Shuffled patches and resized crops: against plain slices, torchvision, and the law of the draws."""
 
 import itertools
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from bench.core import random
 from bench.core.augment import dsa
-from bench.core.augment.tiles import TILE_OPERATIONS, Tiles, draw_tiles
+from bench.core.augment.tiles import TILE_OPERATIONS, Tiles, draw_tiles, resolve_tiles
 from bench.core.errors import UserError
 
 WHOLE_IMAGE = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
@@ -91,4 +91,14 @@ def test_tiles_are_a_stage_of_their_own() -> None:
         dsa.parse_strategy("tiles2_flip")
     with pytest.raises(UserError, match="no augmentation named 'tiles9'"):
         dsa.parse_strategy("tiles9")
-    assert list(TILE_OPERATIONS.values()) == [2, 3, 4, 5]
+    assert list(TILE_OPERATIONS.values()) == [1, 2, 3, 4, 5]
+
+
+def test_a_set_says_how_many_tiles_its_images_show() -> None:
+    assert resolve_tiles("tiles+flip", 2) == "tiles2+flip"
+    assert resolve_tiles("tiles+flip", 1) == "flip"
+    assert resolve_tiles("tiles", 1) == "none"
+    for untouched in ("none", "color_crop", "tiles3"):
+        assert resolve_tiles(untouched, 2) == untouched
+    x = images(3)
+    torch.testing.assert_close(dsa.apply(x, dsa.draw("tiles", 3, random.generator(0))), x)

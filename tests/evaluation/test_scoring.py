@@ -17,6 +17,7 @@ from bench.core.preprocess import Preprocess
 from bench.core.training import Recipe, accuracy, train
 from bench.data.dataset import Dataset, Split
 from bench.evaluation import scoring
+from bench.evaluation.labels import Seeing
 from bench.evaluation.metrics import score_students
 from bench.evaluation.scoring import EvaluationSetting, learning_rate, rates_on_holdout, train_and_score
 from bench.evaluation.students import train_students
@@ -115,9 +116,9 @@ def test_no_image_is_both_learned_and_judged() -> None:
 def test_a_teacher_sees_its_own_normalisation(digits: Dataset) -> None:
     own, given = Preprocess((0.5,), (0.25,)), Preprocess((0.1,), (0.7,))
     x = torch.rand(3, 1, 8, 8)
-    seen = scoring._Seeing(torch.nn.Identity(), own, given)(given(x))
+    seen = Seeing(torch.nn.Identity(), own, given)(given(x))
     torch.testing.assert_close(seen, own(x))
-    assert scoring._Seeing(torch.nn.Identity(), own, own)(x) is x
+    assert Seeing(torch.nn.Identity(), own, own)(x) is x
 
 
 def test_the_curve_is_told_after_the_training(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:

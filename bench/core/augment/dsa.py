@@ -3,7 +3,7 @@
 A strategy consists of stages. `+` joins stages, which are applied one after the other; `_` separates the
 operations of a stage, one of which is drawn. So `color_crop_flip` applies one of three (as DSA does), and
 `color+crop+cutout` applies all three (as IDC does). `augmix`, the policies `autoaugment` and `randaugment`
-(bench.core.augment.policies) and `tiles2` to `tiles5` (bench.core.augment.tiles) are whole stages.
+(bench.core.augment.policies) and `tiles`, `tiles2` to `tiles5` (bench.core.augment.tiles) are whole stages.
 
 A `Draw` holds the operations and their parameters for each group of images. With groups of one image, each
 image is augmented independently, as in ordinary training. With one group per class, used for both the real

@@ -1,7 +1,7 @@
 """What students see of images that hold several crops: patches shuffled, then a random resized crop.
 
-As in RDED's evaluation (Sun et al., CVPR 2024; validation/main.py of the authors' code). There crops have whole
-pixels and are resized with antialiasing; here they are sampled bilinearly where they lie.
+As in RDED's evaluation (Sun et al., CVPR 2024; validation/main.py of the authors' code). There crops have
+whole pixels and are resized with antialiasing; here they are sampled bilinearly where they lie.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,8 @@ from torch import Tensor
 
 RATIO = (3 / 4, 4 / 3)  # of a crop's width to its height
 TRIES = 10  # to draw a crop that fits; then it is the whole image, as in torchvision
-TILE_OPERATIONS = {f"tiles{factor}": factor for factor in range(2, 6)}
+TILES = "tiles"  # as many as the images of a set show; see `resolve_tiles`
+TILE_OPERATIONS = {TILES: 1} | {f"{TILES}{factor}": factor for factor in range(2, 6)}
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,13 @@ def _resized_crop(images: Tensor, boxes: Tensor) -> Tensor:
     ]
     grid = F.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def resolve_tiles(strategy: str, factor: int) -> str:
+    """The strategy with `tiles` as what it is for images of factor x factor tiles; without it for 1."""
+    stages = [stage for stage in strategy.split("+") if stage != TILES or factor > 1]
+    named = [f"{TILES}{factor}" if stage == TILES else stage for stage in stages]
+    return "+".join(named) or "none"
 
 
 def draw_tiles(operation: str, groups: int, generator: torch.Generator) -> Tiles:
