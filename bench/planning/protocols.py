@@ -1,6 +1,6 @@
 """Protocols: how a distilled set is scored, from the files of configs/protocols."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -154,6 +154,29 @@ def _varied(content: dict[str, Any], stem: str, variant: str, changes: dict[str,
     if variant and "about" in content:
         varied["about"] = f"{content['about']}; {variant}"
     return {"name": f"{stem}.{variant}" if variant else stem, **varied}
+
+
+def in_regimes(name: str, labels: Sequence[LabelKind]) -> list[str]:
+    """The protocols that score a set with each of these labels instead of a protocol's own.
+
+    Args:
+        name: FILE or FILE.VARIANT.
+        labels: what students are to learn.
+
+    Returns:
+        Names: that of the protocol for its own labels, NAME.LABELS for others.
+
+    Raises:
+        UserError: the file has no such variant, or it has other labels.
+    """
+    found = []
+    for protocol in load_protocols(name):
+        for kind in labels:
+            named = protocol.name if protocol.labels == kind else f"{protocol.name}.{kind}"
+            if named not in protocol_names() or load_protocol(named).labels != kind:
+                raise UserError(f"labels: protocol {protocol.name} has no variant for `{kind}`")
+            found.append(named)
+    return found
 
 
 def load_protocol(name: str, *, taught: bool = True) -> Protocol:

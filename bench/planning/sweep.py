@@ -28,7 +28,7 @@ from bench.core.registry import choose, did_you_mean, method_class, method_names
 from bench.core.strict import Distinct, Strict, check_distinct, faults_error, valid_name
 from bench.data.spec import DatasetSpec
 from bench.planning.presets import preset
-from bench.planning.protocols import protocol_names
+from bench.planning.protocols import LabelKind, in_regimes, protocol_names
 from bench.planning.yaml_schema import Positive, describe_faults, list_faults, read_yaml
 
 
@@ -175,6 +175,11 @@ class EvaluateConfig(Strict):
         min_length=1,
         description="a protocol of configs/protocols, or a list",
     )
+    labels: Annotated[tuple[LabelKind, ...], BeforeValidator(_as_list), Distinct] = Field(
+        default=(),
+        description="score under each protocol with each of these labels, `NAME.LABELS` of its file, in the "
+        "place of its own; by default with its own",
+    )
     curve: Annotated[tuple[Fraction, ...], Distinct] = Field(
         default=(),
         description="fractions of the training at which accuracy is recorded too",
@@ -230,6 +235,15 @@ class Sweep(Strict):
         if evaluate.architectures or "distill" not in info.data:
             return evaluate
         return evaluate.model_copy(update={"architectures": info.data["distill"].architectures})
+
+    @field_validator("evaluate")
+    @classmethod
+    def _in_regimes(cls, evaluate: EvaluateConfig) -> EvaluateConfig:
+        """Each label regime is a protocol of its own, by the name of the variant."""
+        if not evaluate.labels:
+            return evaluate
+        names = [named for name in evaluate.protocol for named in in_regimes(name, evaluate.labels)]
+        return evaluate.model_copy(update={"protocol": tuple(check_distinct(names)), "labels": ()})
 
 
 def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
