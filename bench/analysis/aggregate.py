@@ -19,7 +19,10 @@ from bench.records.columns import MEASURED_COLUMNS, SECONDS, Floats
 from bench.records.naming import CELL
 
 SORT: Final = ["dataset", "protocol", "distill_arch", "eval_arch", "ipc"]
-STORED: Final = ["stored_floats", "stored_bytes", "stored_bytes_uint8", "teacher_bytes", "ipc_equivalent"]
+STORED: Final = [
+    *("stored_floats", "stored_bytes", "stored_bytes_uint8", "label_floats", "teacher_bytes"),
+    "ipc_equivalent",
+]
 SPREAD: Final = ("mean", "std", "ci_low", "ci_high")
 COLD_PHASES: Final = {name: name.removesuffix("_s") for name in SECONDS} | {"bookkeeping_s": "distill"}
 
@@ -82,10 +85,10 @@ def summary_frame(frame: pd.DataFrame) -> pd.DataFrame:
         A row per cell, the best of each data set, protocol, architectures and ipc first. `accuracy_mean`,
         `accuracy_std`, `accuracy_ci_low`, `accuracy_ci_high`: fractions. `n_seeds`, and `n_students` of each.
         `competes`, `rank`, `rank_to`, `best` and `least_difference`: see `best.rank_cells`. Storage in
-        floats, bytes and the equivalent in ipc; bytes of the teacher; bytes of peak memory. `diverged`:
-        students of all seeds with predictions that are not finite. Seconds: means over seeds, as
-        `warm_seconds` gives them. `cold`: the phases of which no seed was warm, as text. `exclusive`: every
-        job had its device to itself; only then are its seconds comparable.
+        floats, those of labels among them, bytes and the equivalent in ipc; bytes of the teacher; bytes of
+        peak memory. `diverged`: students of all seeds with predictions that are not finite. Seconds: means
+        over seeds, as `warm_seconds` gives them. `cold`: the phases of which no seed was warm, as text.
+        `exclusive`: every job had its device to itself; only then are its seconds comparable.
     """
     rows = warm_seconds(deduplicate(frame))
     cells = grouped(rows, CELL)

@@ -26,7 +26,7 @@ from bench.data.cache import prepare_dataset, read_dataset
 from bench.data.dataset import Dataset
 from bench.data.spec import DatasetSpec, preset_name, read_entry
 from bench.evaluation.metrics import Scores
-from bench.evaluation.scoring import EvaluationSetting, rates_on_holdout, resolve_protocol, train_and_score
+from bench.evaluation.scoring import EvaluationSetting, resolve_protocol, train_and_score, tune_on_holdout
 from bench.evaluation.storage import measure_storage
 from bench.execution.jobs import make_problem
 from bench.execution.progress import show_steps
@@ -190,10 +190,10 @@ def evaluate(
     teacher = _prepared[str(where), needed["teacher"]] if needed else None
     setting = EvaluationSetting(data, network, chosen, students, seed, where, teacher)
     given = distilled.to(where)
-    tuned = rates_on_holdout(given, setting, HOLDOUT) if chosen.rates else None
+    tuned = tune_on_holdout(given, setting, HOLDOUT) if chosen.trials else None
     with timing.measure(where) as measured:
         result = train_and_score(given, setting, tuned)
-    stored = measure_storage(given, data, ipc=None)
+    stored = measure_storage(given, data, ipc=None, labels=chosen.labels)
     return Evaluation(
         accuracies=result.scores.accuracies,
         metrics=result.scores,

@@ -34,6 +34,8 @@ class DistilledDataset(nn.Module):
         preprocess: how pixels become what networks see; test images get the same treatment.
     """
 
+    tiles: int = 1  # decoded images show tiles x tiles crops, which protocols may shuffle
+
     def __init__(self, preprocess: Preprocess) -> None:
         super().__init__()
         self.preprocess = preprocess

@@ -1,7 +1,8 @@
 """Training of one network, and its accuracy."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,10 @@ from bench.core.preprocess import Preprocess
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class Recipe:
-    """How a network is trained: SGD with momentum and a stepwise learning rate, for `steps` or `epochs`."""
+    """How a network is trained: optimiser, schedule of the learning rate, augmentation, `steps` or `epochs`.
+
+    The fields after `cutmix` came later: at their default they are left out of what is written, and of keys.
+    """
 
     batch_size: Annotated[
         int, Gt(0), Field(description="images per step; one image left over joins the step before")
@@ -40,10 +44,28 @@ class Recipe:
     cutmix: Annotated[
         float, Ge(0), Le(1), Field(description="probability that a batch is mixed by CutMix")
     ] = 0.0
+    optimiser: Annotated[
+        Literal["sgd", "adamw"],
+        Field(
+            exclude_if=lambda value: value == "sgd",
+            description="SGD; or AdamW, whose first beta is `momentum` (the second is 0.999) and whose decay "
+            "leaves out biases and norms",
+        ),
+    ] = "sgd"
+    schedule: Annotated[
+        Literal["steps", "cosine", "half_cosine"],
+        Field(
+            exclude_if=lambda value: value == "steps",
+            description="of the learning rate: `milestones`; or a cosine that ends at 0; or its first half, "
+            "which ends at half the rate",
+        ),
+    ] = "steps"
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("give steps or epochs, and not both")
+        if self.milestones and self.schedule != "steps":
+            raise ValueError(f"milestones: not with `schedule: {self.schedule}`")
         dsa.parse_strategy(self.augment, policies=True)
 
     def n_steps(self, n_images: int) -> int:
@@ -56,8 +78,38 @@ class Recipe:
         """The steps, out of `steps`, after which the learning rate is multiplied by gamma."""
         return [round(m * steps) for m in self.milestones]
 
+    def rate_factor(self, step: int, steps: int) -> float:
+        """By what the learning rate is multiplied after `step` of `steps` optimiser steps."""
+        if self.schedule == "steps":
+            return self.gamma ** sum(drop <= step for drop in self.drops(steps))
+        periods = 1 if self.schedule == "cosine" else 2
+        return 0.5 * (1 + math.cos(math.pi * step / (periods * steps)))
+
 
 RECIPE = TypeAdapter(Recipe)
+ADAMW_BETA2, ADAMW_EPS = 0.999, 1e-8
+
+
+def build_optimiser(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """The optimiser of a recipe, for all weights of a network."""
+    weights = list(net.parameters())
+    if recipe.optimiser == "sgd":
+        return torch.optim.SGD(
+            weights, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+        )
+    groups = [
+        {"params": [w for w in weights if w.dim() > 1], "weight_decay": recipe.weight_decay},
+        {"params": [w for w in weights if w.dim() <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=recipe.lr, betas=(recipe.momentum, ADAMW_BETA2), eps=ADAMW_EPS)
+
+
+def _build_schedule(
+    optimiser: torch.optim.Optimizer, recipe: Recipe, steps: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    if recipe.schedule == "steps":
+        return torch.optim.lr_scheduler.MultiStepLR(optimiser, recipe.drops(steps), recipe.gamma)
+    return torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: recipe.rate_factor(step, steps))
 
 
 def leaves_one(n: int, size: int) -> bool:
@@ -258,10 +310,8 @@ def training(
     n = len(images if variants is None else variants)
     check_batches(net, n, recipe.batch_size)
     steps = recipe.n_steps(n)
-    optimiser = torch.optim.SGD(
-        net.parameters(), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
-    )
-    schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, recipe.drops(steps), recipe.gamma)
+    optimiser = build_optimiser(net, recipe)
+    schedule = _build_schedule(optimiser, recipe, steps)
     net.train()
     order = BatchOrder(n, recipe.batch_size, generator, images.device, variants)
     read = preprocess if images.dtype == torch.uint8 else None

@@ -1,27 +1,35 @@
-"""Train students on what a set decodes to, score them, and choose a learning rate on a hold-out."""
+"""Train students on what a set decodes to, score them, and choose rates and soft labels on a hold-out."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench.core import counting, random
+from bench.core.augment.tiles import resolve_tiles
 from bench.core.distilled import DistilledDataset
-from bench.core.networks.architecture import Architecture
+from bench.core.networks.architecture import Architecture, parse_architecture
 from bench.core.networks.base import Network
 from bench.core.paper_constants import paper_normalisation
 from bench.core.preprocess import NORMALISE, PAPER, Preprocess, Zca
+from bench.core.teachers import soft_labels, teacher_state
 from bench.data.dataset import Dataset, Split
 from bench.data.holdout import held_out
 from bench.data.spec import preset_name
+from bench.evaluation.labels import (
+    LabelChoice,
+    Seeing,
+    Tensors,
+    label_candidates,
+    label_choice,
+    label_scores,
+)
 from bench.evaluation.metrics import Scores, score_students
 from bench.evaluation.storage import images_per_class
 from bench.evaluation.students import TrainingSet, train_students
 from bench.planning.protocols import Protocol
-from bench.records.schema import CurvePoint, LrFrom, StudentTraining
-
-Tensors = Mapping[str, Tensor]
+from bench.records.schema import CurvePoint, LrFrom, SoftLabels, StudentTraining
 
 
 @dataclass(frozen=True)
@@ -34,7 +42,7 @@ class EvaluationSetting:
     students: int
     seed: int
     device: torch.device
-    teacher: Tensors | None = None  # state of the network that labels, if the protocol has one
+    teacher: Tensors | None = None  # of the network that labels, if the protocol has one; see core.teachers
 
     def __post_init__(self) -> None:
         assert not self.protocol.rules, "whoever plans an evaluation resolves the protocol's rules"
@@ -42,24 +50,39 @@ class EvaluationSetting:
     def build(self, generator: torch.Generator) -> Network:
         return self.architecture.build(self.data.image_shape, self.data.n_classes, generator)
 
-    def training_set(self, distilled: DistilledDataset) -> TrainingSet:
-        """What students are trained on, with the labels that the protocol asks for; decoded once."""
+    def training_set(self, distilled: DistilledDataset, choice: LabelChoice | None = None) -> TrainingSet:
+        """What students are trained on, with the labels that the protocol asks for; decoded once.
+
+        `choice`: which soft labels, for a protocol that has them; by default the first candidate.
+        """
+        protocol = self.protocol
         with torch.no_grad():  # and detached: a set of plain pixels decodes to its own parameter
             images, targets = (t.detach().contiguous() for t in distilled.decode())
-        if self.protocol.labels != "stored" and targets.ndim == 2:
+        if protocol.labels != "stored" and targets.ndim == 2:
             targets = targets.argmax(1)
-        variants = distilled.variants() if self.protocol.epoch_over == "items" else None
-        training_set = TrainingSet(
-            images, targets, self.protocol.recipe, distilled.preprocess, variants=variants
-        )
-        if self.protocol.teacher is None:
+        recipe = replace(protocol.recipe, augment=resolve_tiles(protocol.recipe.augment, distilled.tiles))
+        variants = distilled.variants() if protocol.epoch_over == "items" else None
+        training_set = TrainingSet(images, targets, recipe, distilled.preprocess, variants=variants)
+        if protocol.labels == "soft":
+            chosen = choice or label_candidates(protocol)[0]
+            teacher = self._teacher(distilled, chosen.stop)
+            return replace(training_set, targets=soft_labels(teacher, images, chosen.temperature))
+        if protocol.teacher is None:
             return training_set
+        return replace(
+            training_set, teacher=self._teacher(distilled), temperature=protocol.teacher.temperature
+        )
+
+    def _teacher(self, distilled: DistilledDataset, stop: float = 1.0) -> Seeing:
+        """The network that labels what the students of a set see, as it was at a stop of its training."""
         assert self.teacher is not None, "the plan gives the teacher"
-        net = self.build(random.generator(0, "teacher"))
-        net.load_state_dict(dict(self.teacher))
-        seeing = _Seeing(net, Preprocess(self.data.mean, self.data.std), distilled.preprocess)
-        teacher = seeing.to(self.device).eval().requires_grad_(False)
-        return replace(training_set, teacher=teacher, temperature=self.protocol.teacher.temperature)
+        assert self.protocol.teacher is not None
+        name = self.protocol.teacher.architecture
+        architecture = self.architecture if name is None else parse_architecture(name)
+        net = architecture.build(self.data.image_shape, self.data.n_classes, random.generator(0, "teacher"))
+        net.load_state_dict(teacher_state(self.teacher, stop))
+        seeing = Seeing(net, Preprocess(self.data.mean, self.data.std), distilled.preprocess)
+        return seeing.to(self.device).eval().requires_grad_(False)
 
 
 def resolve_protocol(
@@ -77,17 +100,6 @@ def _named(preprocess: Preprocess, data: Dataset) -> str:
     own = Preprocess(data.mean, data.std)
     published = paper_normalisation((data.label, data.name), data.image_shape[0])
     return PAPER if preprocess == published != own else NORMALISE
-
-
-class _Seeing(nn.Module):
-    """A network that was trained on other normalised images than the students get."""
-
-    def __init__(self, net: nn.Module, own: Preprocess, given: Preprocess) -> None:
-        super().__init__()
-        self.net, self.own, self.given = net, own, given
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.net(images if self.own == self.given else self.own(self.given.invert(images)))
 
 
 @dataclass(frozen=True)
@@ -108,9 +120,11 @@ def train_and_score(
     """Train the students and read the test split once, after the last step.
 
     Each student has its own initialisation, data order and augmentation draws. `tuned` is what
-    `rates_on_holdout` found; the points of the curve are weights kept during the training.
+    `tune_on_holdout` found; the points of the curve are weights kept during the training.
     """
-    training_set, protocol, seed = setting.training_set(distilled), setting.protocol, setting.seed
+    protocol, seed = setting.protocol, setting.seed
+    choice = label_choice(protocol, tuned)
+    training_set = setting.training_set(distilled, choice)
     lr, lr_from, on_holdout = learning_rate(distilled, protocol, tuned)
     steps = training_set.n_steps
     marks = {max(1, round(f * steps)): f for f in sorted(curve, reverse=True)}
@@ -141,8 +155,15 @@ def train_and_score(
         augment=training_set.recipe.augment,
         cutmix=training_set.recipe.cutmix,
         preprocess=_named(distilled.preprocess, setting.data),
+        soft_labels=None if choice is None else _told(choice, label_scores(protocol, tuned)),
     )
     return EvaluationResult(scores[steps], points, training)
+
+
+def _told(choice: LabelChoice, scores: Mapping[LabelChoice, float]) -> SoftLabels:
+    """What a record says of the soft labels."""
+    told = {str(candidate): score for candidate, score in scores.items()} or None
+    return SoftLabels(stop=choice.stop, temperature=choice.temperature, holdout_scores=told)
 
 
 def _announce(training_set: TrainingSet, students: int, then: int) -> None:
@@ -172,7 +193,7 @@ def learning_rate(
     distilled: DistilledDataset, protocol: Protocol, tuned: Tensors | None
 ) -> tuple[float, LrFrom, dict[str, float] | None]:
     """The learning rate, where it comes from, and what each rate scored where one was chosen."""
-    if tuned is not None:
+    if tuned is not None and "rates" in tuned:
         means = dict(zip(tuned["rates"].tolist(), tuned["accuracies"].mean(1).tolist(), strict=True))
         best = max(means, key=lambda rate: (means[rate], rate == protocol.recipe.lr))
         return best, "holdout", {f"{rate:g}": mean for rate, mean in means.items()}
@@ -182,20 +203,57 @@ def learning_rate(
     return protocol.recipe.lr, "protocol", None
 
 
-def rates_on_holdout(
+def tune_on_holdout(
     distilled: DistilledDataset, setting: EvaluationSetting, fraction: float
 ) -> dict[str, Tensor]:
-    """Accuracies [R,S] of students trained at each rate [R], on a hold-out of the training set.
+    """What the protocol's soft labels score on a hold-out, then its rates with the best of them.
 
-    The hold-out is the same for all methods. A distillation may have used its images, so the figures flatter;
-    they only choose. No image is both trained on as it is and scored: see `_apart`.
+    Returns:
+        {"label_accuracies": [C,S] of S students with each candidate}, where there are several; and what
+        `rates_on_holdout` finds, where there are rates.
     """
-    train, rates, n = setting.data.train, setting.protocol.rates, setting.students
+    protocol, candidates, found = setting.protocol, label_candidates(setting.protocol), dict[str, Tensor]()
+    if len(candidates) > 1:
+        counting.announce_rounds(len(candidates))
+        each = [
+            _on_holdout(distilled, setting, fraction, (protocol.recipe.lr,), choice) for choice in candidates
+        ]
+        found["label_accuracies"] = torch.cat(each)
+    if protocol.rates:
+        found |= rates_on_holdout(distilled, setting, fraction, label_choice(protocol, found))
+    return found
+
+
+def rates_on_holdout(
+    distilled: DistilledDataset,
+    setting: EvaluationSetting,
+    fraction: float,
+    choice: LabelChoice | None = None,
+) -> dict[str, Tensor]:
+    """Accuracies [R,S] of students trained at each rate [R], on a hold-out of the training set."""
+    rates = setting.protocol.rates
+    accuracies = _on_holdout(distilled, setting, fraction, rates, choice)
+    return {"rates": torch.tensor(rates, dtype=torch.float64), "accuracies": accuracies}
+
+
+def _on_holdout(
+    distilled: DistilledDataset,
+    setting: EvaluationSetting,
+    fraction: float,
+    rates: Sequence[float],
+    choice: LabelChoice | None,
+) -> Tensor:
+    """Accuracies [R,S] of students at each rate, on a hold-out of the training set.
+
+    The hold-out is the same for all methods. A distillation may have used its images, and a teacher has, so
+    the figures flatter; they only choose. No image is both trained on as it is and scored: see `_apart`.
+    """
+    train, n = setting.data.train, setting.students
     _, held = held_out(
         train.labels, setting.data.n_classes, fraction, random.generator(0, "holdout", "rates")
     )
     judges = Split(train.images[held], train.labels[held])
-    training_set = setting.training_set(distilled)
+    training_set = setting.training_set(distilled, choice)
     learn, score = _apart(distilled.preprocess.invert(training_set.images), judges.images)
     training_set = replace(
         training_set, images=training_set.images[learn], targets=training_set.targets[learn]
@@ -217,8 +275,7 @@ def rates_on_holdout(
     scores = score_students(
         students.logits, judges.images, judges.labels, distilled.preprocess, setting.data.n_classes
     )
-    accuracies = torch.tensor(scores.accuracies, dtype=torch.float64).view(len(rates), n)
-    return {"rates": torch.tensor(rates, dtype=torch.float64), "accuracies": accuracies}
+    return torch.tensor(scores.accuracies, dtype=torch.float64).view(len(rates), n)
 
 
 def _apart(learned: Tensor, held: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,10 +4,12 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from bench.core.distilled import DistilledDataset, stored_floats
 from bench.core.errors import UserError
+from bench.core.teachers import teacher_state
 from bench.data.dataset import Dataset
 from bench.records.schema import Storage
 
@@ -18,13 +20,21 @@ NOT_PIXELS = {"label_logits", *LEARNED_NUMBERS}  # stored tensors that images ar
 HEADER_BYTES, HEADER_BYTES_PER_CLASS, HEADER_PART = 2048, 8, 1 / 64
 
 
+LABELS = "label_logits"  # the stored tensor of labels that were learned with a set
+
+
 def measure_storage(
-    distilled: DistilledDataset, data: Dataset, ipc: int | None, teacher: Mapping[str, Tensor] | None = None
+    distilled: DistilledDataset,
+    data: Dataset,
+    ipc: int | None,
+    teacher: Mapping[str, Tensor] | None = None,
+    labels: str = "stored",
 ) -> Storage:
     """What the artifact takes, in floats, bytes and images per class.
 
     The learned step size and momentum (0-dim) count, but do not break the budget: pixels alone fill it, and a
-    whole image per class would have to go for one number.
+    whole image per class would have to go for one number. Neither do soft labels that the protocol's teacher
+    gives to every set alike: they count, and the budget is for what the method stores.
 
     Args:
         distilled: the set.
@@ -32,20 +42,26 @@ def measure_storage(
         ipc: the budget; None: it has none.
         teacher: state of the network that labels what students are trained on, if there is one. Its bytes
             are a figure of their own, and no part of the budget.
+        labels: of the protocol. With "soft" each image has a probability vector, and the teacher is not
+            needed.
     """
     c, h, w = data.image_shape
     per_ipc = data.n_classes * c * h * w
     state = distilled.state_dict()
     free = sum(stored_floats(t) for name, t in state.items() if name in LEARNED_NUMBERS and t.dim() == 0)
+    learned = stored_floats(state[LABELS]) if LABELS in state else 0
+    given = _n_images(distilled) * data.n_classes if labels == "soft" else 0
+    single = distilled.bytes_uint8
     return Storage(
-        floats=distilled.n_stored,
-        bytes=4 * distilled.n_stored,
-        bytes_uint8=distilled.bytes_uint8,
-        ipc_equivalent=distilled.n_stored / per_ipc,
+        floats=distilled.n_stored + given,
+        bytes=4 * (distilled.n_stored + given),
+        bytes_uint8=None if single is None else single + 4 * given,
+        ipc_equivalent=(distilled.n_stored + given) / per_ipc,
         transform_floats=distilled.transform_floats,
         within_budget=ipc is not None and distilled.n_stored - free <= ipc * per_ipc,
         exempt=ipc is None,
-        teacher_bytes=weight_bytes(teacher or {}),
+        teacher_bytes=0 if labels == "soft" else weight_bytes(teacher_state(teacher or {})),
+        label_floats=learned + given,
     )
 
 
@@ -53,6 +69,11 @@ def images_per_class(distilled: DistilledDataset, data: Dataset) -> int:
     """How many images have as many numbers as a class stores, without labels; rounded up."""
     stored = sum(t.numel() for name, t in distilled.state_dict().items() if name not in NOT_PIXELS)
     return math.ceil(stored / (data.n_classes * math.prod(data.image_shape)))
+
+
+@torch.no_grad()
+def _n_images(distilled: DistilledDataset) -> int:
+    return len(distilled.decode()[0])
 
 
 def weight_bytes(state: Mapping[str, Tensor]) -> int:

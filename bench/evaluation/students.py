@@ -17,7 +17,16 @@ from bench.core.augment.cutmix import CutMix
 from bench.core.errors import UserError
 from bench.core.networks.base import Network
 from bench.core.preprocess import Preprocess
-from bench.core.training import BatchOrder, Recipe, check_batches, maybe_cutmix, teacher_loss, training
+from bench.core.training import (
+    ADAMW_BETA2,
+    ADAMW_EPS,
+    BatchOrder,
+    Recipe,
+    check_batches,
+    maybe_cutmix,
+    teacher_loss,
+    training,
+)
 
 CPU = torch.device("cpu")
 # where training together was measured to pay on one core (a student's multiply-adds: one batch, forward)
@@ -86,19 +95,21 @@ class StackedStudents:
         self._weights, self._buffers = stack_module_state([net.train() for net in nets])
         self._learned = [w for w in self._weights.values() if w.requires_grad]
         self._velocity = [torch.zeros_like(w) for w in self._learned]
+        adaptive = self._learned if training_set.recipe.optimiser == "adamw" else ()
+        self._squares = [torch.zeros_like(w) for w in adaptive]
         n, size = training_set.epoch_size, training_set.recipe.batch_size
         self._orders = [BatchOrder(n, size, one, CPU, training_set.variants) for one in generators]
 
     def training(self) -> Iterator[int]:
         """Train; yields how many optimiser steps were taken."""
         recipe, steps = self._training_set.recipe, self._training_set.n_steps
-        drops = recipe.drops(steps)
-        rates = None
-        for step in timing.paced(steps):
-            if rates is None or step in drops:
-                rates = self._rates_of(recipe.gamma ** sum(drop <= step for drop in drops))
+        descend = self._descend if recipe.optimiser == "sgd" else self._descend_adaptively
+        factor, rates = 0.0, self._rates_of(0.0)
+        for taken, step in enumerate(timing.paced(steps)):
+            if factor != (now := recipe.rate_factor(step, steps)):
+                factor, rates = now, self._rates_of(now)
             gradients = torch.autograd.grad(self._loss(*self._batch()), self._learned)
-            self._descend(list(gradients), rates)
+            descend(list(gradients), rates, taken + 1)
             counting.count_steps(len(self._nets))
             yield step + 1
 
@@ -111,17 +122,35 @@ class StackedStudents:
 
     def _rates_of(self, factor: float) -> list[Tensor]:
         """Each student's learning rate, once per weight [S, 1, ...]."""
-        rates = torch.tensor(self._rates, dtype=torch.float64) * factor
-        return [rates.to(w).view(-1, *[1] * (w.dim() - 1)) for w in self._learned]
+        rates = (torch.tensor(self._rates, dtype=torch.float64) * factor).to(self._learned[0])
+        return [rates.view(-1, *[1] * (w.dim() - 1)) for w in self._learned]
 
     @torch.no_grad()
-    def _descend(self, gradients: list[Tensor], rates: list[Tensor]) -> None:
+    def _descend(self, gradients: list[Tensor], rates: list[Tensor], _: int) -> None:
         """The step of torch.optim.SGD: v <- momentum v + grad + decay w, w <- w - rate v."""
         recipe = self._training_set.recipe
         torch._foreach_mul_(self._velocity, recipe.momentum)
         torch._foreach_add_(self._velocity, gradients)
         torch._foreach_add_(self._velocity, self._learned, alpha=recipe.weight_decay)
         torch._foreach_addcmul_(self._learned, self._velocity, rates, value=-1)
+
+    @torch.no_grad()
+    def _descend_adaptively(self, gradients: list[Tensor], rates: list[Tensor], step: int) -> None:
+        """The step of torch.optim.AdamW, from 1; weights of one axis are biases and norms, without decay."""
+        recipe = self._training_set.recipe
+        one, two = recipe.momentum, ADAMW_BETA2
+        torch._foreach_lerp_(self._velocity, gradients, 1 - one)
+        torch._foreach_mul_(self._squares, two)
+        torch._foreach_addcmul_(self._squares, gradients, gradients, value=1 - two)
+        scales = torch._foreach_sqrt(self._squares)
+        torch._foreach_div_(scales, (1 - two**step) ** 0.5)
+        torch._foreach_add_(scales, ADAMW_EPS)
+        torch._foreach_div_(scales, -1 / (1 - one**step))
+        for weight, rate in zip(self._learned, rates, strict=True):
+            if weight.dim() > 2:  # the first axis is that of the students
+                weight.mul_(1 - rate * recipe.weight_decay)
+        moves = torch._foreach_div(self._velocity, scales)
+        torch._foreach_addcmul_(self._learned, moves, rates)
 
     def _batch(self) -> tuple[Tensor, Tensor, list[CutMix | None]]:
         """The next images [S B,C,H,W], augmented, their targets, and each student's CutMix."""

@@ -13,7 +13,8 @@ from bench.core.distilled import DistilledDataset, load_distilled
 from bench.core.networks.architecture import parse_architecture
 from bench.core.registry import method_package
 from bench.data.dataset import Dataset
-from bench.evaluation.scoring import EvaluationSetting, Tensors, rates_on_holdout, rehearse, train_and_score
+from bench.evaluation.labels import Tensors
+from bench.evaluation.scoring import EvaluationSetting, rehearse, train_and_score, tune_on_holdout
 from bench.evaluation.storage import check_header, measure_storage
 from bench.execution.store import WEIGHTS, Store
 from bench.planning.graph import recorded_hyperparameters
@@ -80,7 +81,7 @@ def evaluate_artifact(
             else None,
         ),
         training=result.training,
-        storage=measure_storage(distilled, data, method["ipc"], setting.teacher),
+        storage=measure_storage(distilled, data, method["ipc"], setting.teacher, setting.protocol.labels),
         cost=_cost(costs, measured, setting.device, where),
         versions=where["versions"] | method_package(method["method"]),
     )
@@ -150,11 +151,11 @@ def _progress(
 def tune_rate(
     store: Store, inputs: Mapping[str, str], identity: dict[str, Any], data: Dataset, where: dict[str, Any]
 ) -> tuple[dict[str, Tensor], timing.Measured]:
-    """What each learning rate of the protocol scores on a hold-out of the training set, and what it takes."""
+    """What the rates and soft labels of the protocol score on a hold-out of the training set; the costs."""
     distilled, setting = _load_setting(store, inputs, identity, data, where)
-    _rehearse_once(distilled, setting, setting.students * len(setting.protocol.rates))
+    _rehearse_once(distilled, setting, setting.students * max(1, len(setting.protocol.rates)))
     with timing.measure(setting.device) as measured:
-        tensors = rates_on_holdout(distilled, setting, identity["fraction"])
+        tensors = tune_on_holdout(distilled, setting, identity["fraction"])
     return tensors, measured
 
 

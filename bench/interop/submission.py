@@ -5,7 +5,7 @@ import os
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from statistics import mean, stdev
@@ -20,6 +20,7 @@ from bench.core.distilled import load_distilled
 from bench.core.errors import UserError, first_line
 from bench.core.networks.architecture import parse_architecture
 from bench.core.registry import method_names
+from bench.core.teachers import teacher_state
 from bench.data.cache import prepare_dataset, read_dataset
 from bench.data.dataset import Dataset
 from bench.data.spec import DatasetSpec
@@ -28,6 +29,7 @@ from bench.evaluation.storage import check_header, measure_storage, weight_bytes
 from bench.execution.provenance import method_packages
 from bench.execution.store import WEIGHTS, Store
 from bench.interop.external import stored_cell
+from bench.interop.recorded_choices import as_chosen, otherwise
 from bench.planning.graph import (
     EvaluationSpec,
     Job,
@@ -42,7 +44,7 @@ from bench.planning.yaml_schema import list_faults
 from bench.records.columns import Row, record_frame
 from bench.records.naming import CELL
 from bench.records.reader import PARQUET, read_records
-from bench.records.schema import EXTERNAL_HYPERPARAMETERS, Record, StudentTraining
+from bench.records.schema import EXTERNAL_HYPERPARAMETERS, Record
 from bench.records.to_sweep import (
     dataset_entry,
     is_external,
@@ -154,8 +156,9 @@ class Submission:
             check_header(path, distilled, record.n_classes)
         except UserError as error:
             return str(error)
-        counted = measure_storage(distilled, self._data(record), record.ipc)
-        of_the_set = [name for name in type(counted).model_fields if name != "teacher_bytes"]
+        counted = measure_storage(distilled, self._data(record), record.ipc, labels=record.training.labels)
+        untold = {"label_floats"} if record.storage.label_floats is None else set()
+        of_the_set = [name for name in type(counted).model_fields if name not in {"teacher_bytes", *untold}]
         names = [n for n in of_the_set if getattr(counted, n) != getattr(record.storage, n)]
         told = (f"{n} {getattr(record.storage, n)}, counted {getattr(counted, n)}" for n in names)
         return f"storage: {'; '.join(told)}" if names else None
@@ -258,7 +261,7 @@ class Submission:
             except UserError as error:
                 failures.append(f"{record.key}: {error}")
                 continue
-            if told := _otherwise(record, result.training):
+            if told := otherwise(record, result.training):
                 failures.append(f"{record.key}: {'; '.join(told)}")
                 continue
             again = result.scores.accuracies
@@ -283,7 +286,8 @@ class Submission:
             if state is not None:
                 raise UserError(f"artifacts/{key}, the teacher, is not there: contribute it too")
             teacher = load_file(self._store.artifact(key) / WEIGHTS)
-        if record.storage.teacher_bytes != (counted := weight_bytes(teacher or {})):
+        needed = {} if record.training.labels == "soft" else teacher_state(teacher or {})
+        if record.storage.teacher_bytes != (counted := weight_bytes(needed)):
             raise UserError(f"storage: teacher_bytes {record.storage.teacher_bytes}, counted {counted}")
         torch.set_num_threads(min(record.cost.cpus or 1, os.cpu_count() or 1))
         on_gpu = record.cost.gpus > 0 and torch.cuda.is_available()
@@ -291,7 +295,7 @@ class Submission:
         setting = EvaluationSetting(
             data=self._data(record),
             architecture=parse_architecture(record.eval_arch),
-            protocol=_at_rate(Protocol(about="", **job.identity["protocol"]), record),
+            protocol=as_chosen(Protocol(about="", **job.identity["protocol"]), record),
             students=len(record.accuracies),
             seed=record.seed,
             device=device,
@@ -309,22 +313,6 @@ def _unlike(record: Record, job: Job) -> list[str]:
         "protocol_version": (record.protocol_version, job.identity["protocol"]["version"]),
     }
     return [name for name, (recorded, planned) in said.items() if recorded != planned]
-
-
-def _at_rate(protocol: Protocol, record: Record) -> Protocol:
-    """The protocol with the chosen learning rate. Raises UserError if that is not one of its rates."""
-    if not protocol.rates:
-        return protocol
-    lr, scores = record.training.lr, record.training.holdout_scores or {}
-    if lr not in protocol.rates or scores.get(f"{lr:g}") != max(scores.values(), default=None):
-        raise UserError(f"training.lr {lr:g} is not the one of {protocol.name}'s rates that scored best")
-    return protocol.model_copy(update={"recipe": replace(protocol.recipe, lr=lr), "rates": ()})
-
-
-def _otherwise(record: Record, again: StudentTraining) -> list[str]:
-    """Where the record differs from how the students were trained; how a rate was chosen is not checked."""
-    said, found = (t.model_dump(exclude={"lr_from", "holdout_scores"}) for t in (record.training, again))
-    return [f"training.{n} {said[n]}, measured {found[n]}" for n in said if said[n] != found[n]]
 
 
 def tolerance(again: Sequence[float], n_test: int) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 from bench.core.loop import SNAPSHOT_FRACTIONS
 from bench.core.words import duration
 from bench.planning.graph import Job
+from bench.planning.protocols import Protocol
 from bench.records.schema import Record
 
 # hyper-parameters that say how many steps a loop takes: the first of these sets that is there
@@ -109,9 +110,10 @@ def sort_of(job: Job, jobs: Mapping[str, Job]) -> Sort:
     method = jobs[job.inputs["artifact"]].identity
     if job.kind == "evaluate":
         return evaluate_sort(job.identity, method, bool(job.identity.get("snapshots")))
-    trained = evaluate_sort(job.identity, method, snapshots=False)  # at each rate
+    trained = evaluate_sort(job.identity, method, snapshots=False)  # at each rate, with each of the labels
+    trials = Protocol(about="", **job.identity["protocol"]).trials
     own = tuple(("tune", *group[1:]) for group in trained.groups)
-    return Sort((*own, *trained.groups), trained.size * len(job.identity["protocol"]["rates"]))
+    return Sort((*own, *trained.groups), trained.size * trials)
 
 
 class Estimator:

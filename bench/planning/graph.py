@@ -8,10 +8,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import TypeAdapter
+from pydantic.dataclasses import is_pydantic_dataclass
+
 from bench.core.augment import cutmix, dsa
 from bench.core.errors import UserError
 from bench.core.method import ARCHITECTURE, IPC, SEED, Method, Prerequisite, hyperparameters
-from bench.core.networks.architecture import Architecture
+from bench.core.networks.architecture import Architecture, parse_architecture
 from bench.core.paper_constants import require_paper_normalisation, whitening_eps
 from bench.core.preprocess import NORMALISE, PAPER, WHITENINGS
 from bench.core.registry import block_class
@@ -283,13 +286,22 @@ def _whitening(jobs: dict[str, Job], cell: Cell) -> dict[str, str]:
     return _prepare(jobs, needed, dataclasses.replace(cell, preprocess=NORMALISE))
 
 
+def _written(prepare: Prerequisite) -> dict[str, Any]:
+    """The values of a prerequisite; a model leaves out what came after the first keys, at its default."""
+    values = dataclasses.asdict(prepare)
+    if not is_pydantic_dataclass(type(prepare)):
+        return values
+    kept = TypeAdapter(type(prepare)).dump_python(prepare).keys()
+    return {name: value for name, value in values.items() if name in kept}
+
+
 def _prepare_job(prepare: Prerequisite, cell: Cell, inputs: dict[str, str]) -> Job:
     axes = cell.axes(prepare.depends_on)
     identity = {
         "dataset": cell.data.fingerprint,
         "block": type(prepare).__name__,
         "version": prepare.version,
-        "values": dataclasses.asdict(prepare),
+        "values": _written(prepare),
         **axes,
     }
     label = f"{prepare} {cell.data.label} {_describe(axes)}"
@@ -300,20 +312,21 @@ def _prepare_job(prepare: Prerequisite, cell: Cell, inputs: dict[str, str]) -> J
 def plan_evaluations(
     jobs: dict[str, Job], spec: EvaluationSpec, cells: Sequence[Cell], sets: Sequence[Job]
 ) -> None:
-    """Plan the evaluations of one method's sets, with the teacher and the choice of a learning rate.
+    """Plan the evaluations of one method's sets, with the teacher and what a hold-out chooses.
 
     Args:
         jobs: to which the planned jobs are added.
         spec: how the sets are scored.
-        cells: that differ in their seed only. The learning rate is chosen on the set of the first one.
+        cells: that differ in their seed only. Rate and soft labels are chosen on the set of the first one.
         sets: the distillation job of each cell.
     """
     spec = spec.resolved(cells[0], sets[0].identity["ipc"])
     shared = plan_teacher(jobs, spec, cells[0])
     n_images = cells[0].sizes(frozenset({IPC} if sets[0].identity["ipc"] else ()))[-1]
-    if spec.protocol.rates:
+    if spec.protocol.trials:
         identity = spec.identity(cells[0], n_images) | {"fraction": HOLDOUT}
-        label = f"learning rate of {sets[0].label} on {spec.student.label}"
+        chosen = "learning rate" if spec.protocol.rates else "soft labels"
+        label = f"{chosen} of {sets[0].label} on {spec.student.label}"
         tune = make_job("tune", label, identity, {"artifact": sets[0].key, **shared})
         jobs[tune.key] = tune
         shared["rate"] = tune.key
@@ -327,8 +340,10 @@ def plan_evaluations(
 
 
 def plan_teacher(jobs: dict[str, Job], spec: EvaluationSpec, cell: Cell) -> dict[str, str]:
-    """{"teacher": key} for a protocol with a teacher, a network of the student's architecture; else empty."""
+    """{"teacher": key} for a protocol with a teacher; else empty."""
     if spec.protocol.teacher is None:
         return {}
-    teacher = block_class("Teacher")(**dataclasses.asdict(spec.protocol.teacher.recipe))
-    return _prepare(jobs, {"teacher": teacher}, dataclasses.replace(cell, architecture=spec.student))
+    taught = spec.protocol.teacher
+    teacher = block_class("Teacher")(**dataclasses.asdict(taught.recipe), stops=taught.stops)
+    network = spec.student if taught.architecture is None else parse_architecture(taught.architecture)
+    return _prepare(jobs, {"teacher": teacher}, dataclasses.replace(cell, architecture=network))

@@ -1,6 +1,7 @@
 """Protocols: how a distilled set is scored, from the files of configs/protocols."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,12 +21,7 @@ from bench.core.strict import Distinct, Strict
 from bench.core.training import RECIPE, Recipe
 from bench.planning.yaml_schema import CONFIGS, Positive, describe_faults, list_faults, read_yaml
 
-
-class TeacherConfig(Strict):
-    """A network of the student's architecture, trained on the real training set; it labels every batch."""
-
-    recipe: Recipe = Field(description="how the teacher is trained")
-    temperature: float = Field(default=1.0, gt=0, description="divides the logits of teacher and student")
+LabelKind = Literal["stored", "hard", "soft", "teacher"]
 
 
 def _network(name: str) -> str:
@@ -34,6 +30,32 @@ def _network(name: str) -> str:
 
 
 NetworkName = Annotated[str, AfterValidator(_network)]
+
+
+def _left_out(default: Any) -> Any:
+    """For a field that came after the first records: not written at its default, so that keys stay."""
+    return lambda value: value == default
+
+
+class TeacherConfig(Strict):
+    """A network trained on the real training set, which labels each batch or, once, each image of a set."""
+
+    recipe: Recipe = Field(description="how the teacher is trained")
+    temperature: float = Field(default=1.0, gt=0, description="divides the logits of teacher and student")
+    architecture: NetworkName | None = Field(
+        default=None, exclude_if=_left_out(None), description="of the teacher; by default the students'"
+    )
+    stops: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Distinct] = Field(
+        default=(),
+        exclude_if=_left_out(()),
+        description="for `labels: soft`: fractions of the teacher's training, after one of which it labels; "
+        "by default its end",
+    )
+    temperatures: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Distinct] = Field(
+        default=(),
+        exclude_if=_left_out(()),
+        description="for `labels: soft`: what may divide the logits of its labels; by default `temperature`",
+    )
 
 
 class Rule(Strict):
@@ -81,12 +103,13 @@ class Protocol(Strict):
     version: Positive = Field(description="raised when the numbers may change; part of every record")
     about: str = Field(description="what it is, in one line")
     recipe: Recipe = Field(description="how each student is trained")
-    labels: Literal["stored", "hard", "teacher"] = Field(
+    labels: LabelKind = Field(
         default="stored",
-        description="what students learn: the set's own labels, the class alone, or a teacher's predictions",
+        description="what students learn: the set's own labels; the class alone; `soft`, a teacher's "
+        "probabilities for each image, given once and stored; or `teacher`, those for each augmented batch",
     )
     teacher: TeacherConfig | None = Field(
-        default=None, description="for `labels: teacher` only, which needs it"
+        default=None, description="for `labels: soft` and `labels: teacher` only, which need it"
     )
     learned_lr: bool = Field(
         default=False,
@@ -109,8 +132,10 @@ class Protocol(Strict):
 
     @model_validator(mode="after")
     def _check(self) -> "Protocol":
-        if (self.labels == "teacher") == (self.teacher is None):
-            raise UserError("teacher: `labels: teacher` needs it, and nothing else may have it")
+        if (self.labels in ("soft", "teacher")) == (self.teacher is None):
+            raise UserError(
+                "teacher: `labels: soft` and `labels: teacher` need it, and nothing else may have it"
+            )
         if self.rates and self.recipe.lr not in self.rates:
             raise UserError("rates: must contain recipe.lr, which is taken if several are equally good")
         if self.rates and self.learned_lr:
@@ -151,6 +176,20 @@ class Protocol(Strict):
         """Without what protocols of earlier versions did not have, where it changes nothing: keys stay."""
         unused = {"epoch_over": self.epoch_over == "images", "rules": not self.rules}
         return {name: value for name, value in write(self).items() if not unused.get(name)}
+
+    @property
+    def label_candidates(self) -> list[tuple[float, float]]:
+        """(stop, temperature) of the soft labels of which a hold-out chooses; empty for other labels."""
+        if self.labels != "soft" or self.teacher is None:
+            return []
+        taught = self.teacher
+        return list(product(taught.stops or (1.0,), taught.temperatures or (taught.temperature,)))
+
+    @property
+    def trials(self) -> int:
+        """With how many settings students are trained on a hold-out, to choose among them."""
+        labels = len(self.label_candidates)
+        return len(self.rates) + (labels if labels > 1 else 0)
 
 
 def protocol_names() -> list[str]:
@@ -208,6 +247,29 @@ def _varied(content: dict[str, Any], stem: str, variant: str, changes: dict[str,
     if variant and "about" in content:
         varied["about"] = f"{content['about']}; {variant}"
     return {"name": f"{stem}.{variant}" if variant else stem, **varied}
+
+
+def in_regimes(name: str, labels: Sequence[LabelKind]) -> list[str]:
+    """The protocols that score a set with each of these labels instead of a protocol's own.
+
+    Args:
+        name: FILE or FILE.VARIANT.
+        labels: what students are to learn.
+
+    Returns:
+        Names: that of the protocol for its own labels, NAME.LABELS for others.
+
+    Raises:
+        UserError: the file has no such variant, or it has other labels.
+    """
+    found = []
+    for protocol in load_protocols(name):
+        for kind in labels:
+            named = protocol.name if protocol.labels == kind else f"{protocol.name}.{kind}"
+            if named not in protocol_names() or load_protocol(named).labels != kind:
+                raise UserError(f"labels: protocol {protocol.name} has no variant for `{kind}`")
+            found.append(named)
+    return found
 
 
 def load_protocol(name: str, *, taught: bool = True) -> Protocol:

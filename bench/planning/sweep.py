@@ -29,7 +29,7 @@ from bench.core.words import LONGEST_NAME, check_printable
 from bench.data.spec import DatasetSpec
 from bench.planning.overrides import set_keys
 from bench.planning.presets import preset
-from bench.planning.protocols import protocol_names
+from bench.planning.protocols import LabelKind, in_regimes, protocol_names
 from bench.planning.yaml_schema import Positive, describe_faults, list_faults, read_yaml
 
 
@@ -194,6 +194,11 @@ class EvaluateConfig(Strict):
         min_length=1,
         description="a protocol of configs/protocols, or a list",
     )
+    labels: Annotated[tuple[LabelKind, ...], BeforeValidator(_as_list), Distinct] = Field(
+        default=(),
+        description="score under each protocol with each of these labels, `NAME.LABELS` of its file, in the "
+        "place of its own; by default with its own",
+    )
     curve: Annotated[tuple[Fraction, ...], Distinct] = Field(
         default=(),
         description="fractions of the training at which accuracy is recorded too",
@@ -252,6 +257,15 @@ class Sweep(Strict):
         if evaluate.architectures or "distill" not in info.data:
             return evaluate
         return evaluate.model_copy(update={"architectures": info.data["distill"].architectures})
+
+    @field_validator("evaluate")
+    @classmethod
+    def _in_regimes(cls, evaluate: EvaluateConfig) -> EvaluateConfig:
+        """Each label regime is a protocol of its own, by the name of the variant."""
+        if not evaluate.labels:
+            return evaluate
+        names = [named for name in evaluate.protocol for named in in_regimes(name, evaluate.labels)]
+        return evaluate.model_copy(update={"protocol": tuple(check_distinct(names)), "labels": ()})
 
     @model_validator(mode="after")
     def _plannable(self) -> "Sweep":

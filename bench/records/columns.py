@@ -149,6 +149,7 @@ COLUMNS: dict[str, RecordColumn] = {
     "stored_floats": RecordColumn(WHOLE, "storage.floats"),
     "stored_bytes": RecordColumn(WHOLE, "storage.bytes"),
     "stored_bytes_uint8": RecordColumn(WHOLE, "storage.bytes_uint8"),
+    "label_floats": RecordColumn(WHOLE, "storage.label_floats"),
     "teacher_bytes": RecordColumn(WHOLE, "storage.teacher_bytes"),
     "ipc_equivalent": RecordColumn(REAL, "storage.ipc_equivalent"),
     "within_budget": RecordColumn(YES, "storage.within_budget"),

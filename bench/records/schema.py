@@ -44,6 +44,9 @@ class Storage(_Part):
     transform_floats: Count = 0  # of the whitening, which belongs to the data and not to the budget
     # of the network that labels what students are trained on, no part of the budget; 0: the protocol has none
     teacher_bytes: Count
+    # of labels, counted in floats and bytes: learned with the set, or given to it by the protocol's teacher;
+    # None: an earlier ddbench did not count them apart
+    label_floats: Count | None = None
 
 
 class Cost(_Part):
@@ -67,6 +70,15 @@ class Cost(_Part):
     cold: list[Phase]  # phases whose process had run no job before
 
 
+class SoftLabels(_Part):
+    """Which labels a teacher gave the images of a set, once."""
+
+    stop: float = Field(gt=0, le=1)  # fraction of the teacher's training after which it gave them
+    temperature: float = Field(gt=0)
+    # "stop/temperature" -> accuracy on a hold-out of the training set
+    holdout_scores: dict[Name, Fraction] | None
+
+
 class StudentTraining(_Part):
     """How the students were trained, with all choices resolved."""
 
@@ -74,11 +86,12 @@ class StudentTraining(_Part):
     lr: Real = Field(gt=0)
     lr_from: LrFrom  # where lr comes from; artifact: the set stores it
     holdout_scores: dict[Name, Fraction] | None  # learning rate -> accuracy on a hold-out of the training set
-    labels: Literal["stored", "hard", "teacher"]
+    labels: Literal["stored", "hard", "soft", "teacher"]
     soft: bool  # the labels were probabilities
     augment: Name
     cutmix: Real
     preprocess: Name  # normalise, paper, or zca (KIND)
+    soft_labels: SoftLabels | None = None  # of `labels: soft`
 
 
 class CurvePoint(_Part):

@@ -77,19 +77,20 @@ def test_a_set_can_be_kept_and_shown(tmp_path: Path) -> None:
     assert "two of each" in [text.get_text() for text in figure.axes[0].texts]
 
 
-@pytest.mark.parametrize("protocol", ["standard.teacher", "standard"])
+@pytest.mark.parametrize(("labels", "floats"), [("stored", 640), ("teacher", 640), ("soft", 740)])
 def test_protocols_with_a_teacher_and_with_a_choice_of_rates(
-    protocol: str, tmp_path: Path, write_protocol: Any
+    labels: str, floats: int, tmp_path: Path, write_protocol: Any
 ) -> None:
-    recipe = {"batch_size": 20, "lr": 0.03, "steps": 5}
-    teacher = {"labels": "teacher", "teacher": {"recipe": recipe}}
-    write_protocol("mine", **(teacher if protocol.endswith("teacher") else {"rates": [0.03, 0.1]}))
+    teacher = {"recipe": {"batch_size": 20, "lr": 0.03, "steps": 5}, "stops": [0.5, 1.0]}
+    taught = {"labels": labels, "teacher": teacher}
+    write_protocol("mine", **({"rates": [0.03, 0.1]} if labels == "stored" else taught))
     data = dd.load_dataset("digits")
     found = dd.evaluate(
         dd.distill("random_real", data, ipc=1), data, protocol="mine", architecture="mlp", students=2
     )
     assert len(found.accuracies) == 2
     assert found.lr in (0.03, 0.1)
+    assert found.stored_floats == floats
     assert repr(found).startswith(f"<Evaluation {100 * found.accuracy:.1f} % ± ")
 
 

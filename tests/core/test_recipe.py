@@ -38,6 +38,9 @@ CPU = torch.device("cpu")
         ({"steps": 1, "milestones": [0.0]}, "milestones"),
         ({"steps": 1, "gamma": 0.0}, "gamma"),
         ({"steps": 1, "nesterov": True}, "nesterov"),
+        ({"steps": 1, "optimiser": "adam"}, "optimiser"),
+        ({"steps": 1, "schedule": "cosin"}, "schedule"),
+        ({"steps": 1, "schedule": "cosine", "milestones": [0.5]}, "milestones: not with `schedule: cosine`"),
     ],
 )
 def test_bad_recipes_are_refused(values: dict[str, Any], word: str) -> None:
@@ -91,13 +94,34 @@ def test_a_stopped_batch_order_goes_on(n: int, size: int, taken: int) -> None:
 
 
 def test_a_recipe_is_written_with_every_field() -> None:
-    """Records are found by a hash of what a recipe is written as: a new default is a new key."""
+    """Records are found by a hash of what a recipe is written as: a new default is a new key.
+
+    What came after the first records is left out where it changes nothing.
+    """
     written = {"augment": "none", "batch_size": 50, "cutmix": 0.0, "epochs": None, "gamma": 0.1, "lr": 0.03}
     written |= {"milestones": [0.5], "momentum": 0.9, "steps": 150, "weight_decay": 0.0005}
     assert load_protocol("quick").model_dump(mode="json")["recipe"] == written
     for protocol in (p for name in protocol_names() for p in load_protocols(name)):
         recipe = protocol.recipe
         assert RECIPE.validate_python(RECIPE.dump_python(recipe, mode="json")) == recipe
+
+
+def test_a_later_field_is_written_where_it_changes_something() -> None:
+    later = {"optimiser": "adamw", "schedule": "half_cosine"}
+    plain = {"batch_size": 8, "lr": 0.1, "steps": 1}
+    written = RECIPE.dump_python(RECIPE.validate_python(plain | later), mode="json")
+    assert written.items() >= later.items()
+    assert RECIPE.dump_python(RECIPE.validate_python(plain), mode="json").keys() == written.keys() - later
+
+
+def test_the_rate_falls_by_the_schedule() -> None:
+    def factors(**schedule: Any) -> list[float]:
+        recipe = Recipe(batch_size=8, lr=0.1, steps=4, **schedule)
+        return [recipe.rate_factor(step, 4) for step in range(5)]
+
+    assert factors(milestones=(0.5, 0.75), gamma=0.5) == [1, 1, 0.5, 0.25, 0.25]
+    assert factors(schedule="cosine") == pytest.approx([1, 0.5 + 0.5**1.5, 0.5, 0.5 - 0.5**1.5, 0])
+    assert factors(schedule="half_cosine")[::2] == pytest.approx([1, 0.5 + 0.5**1.5, 0.5])
 
 
 def test_the_protocol_of_idc() -> None:

@@ -1,6 +1,8 @@
 """Training: SGD against a loop by hand, and draws from one generator alone."""
 
+import math
 from itertools import islice
+from typing import Any
 
 import pytest
 import torch
@@ -137,6 +139,40 @@ def test_train_is_sgd_with_momentum(milestones: tuple[float, ...], rates: list[f
     torch.testing.assert_close(weights(net), weights(expected), rtol=0, atol=1e-12)
 
 
+def adamw_by_hand(
+    net: nn.Module, x: Tensor, y: Tensor, recipe: Recipe, rates: list[float], g: torch.Generator
+) -> None:
+    """Loshchilov & Hutter, 2019, algorithm 2; weights of one axis do not decay."""
+    parameters = list(net.parameters())
+    first, second = ([torch.zeros_like(p) for p in parameters] for _ in range(2))
+    order = BatchOrder(len(x), recipe.batch_size, g, CPU)
+    for t, rate in enumerate(rates, start=1):
+        index = next(order)
+        dsa.draw(recipe.augment, len(index), g)
+        gradients = torch.autograd.grad(F.cross_entropy(net(x[index]), y[index]), parameters)
+        with torch.no_grad():
+            for p, m, v, grad in zip(parameters, first, second, gradients, strict=True):
+                m.mul_(recipe.momentum).add_((1 - recipe.momentum) * grad)
+                v.mul_(0.999).add_(0.001 * grad**2)
+                decay = recipe.weight_decay if p.dim() > 1 else 0.0
+                step = m / (1 - recipe.momentum**t) / ((v / (1 - 0.999**t)).sqrt() + 1e-8)
+                p.sub_(rate * (step + decay * p))
+
+
+@pytest.mark.parametrize("momentum", [0.9, 0.5])
+@pytest.mark.parametrize(("schedule", "periods"), [("cosine", 1), ("half_cosine", 2)])
+def test_train_is_adamw_with_a_cosine(schedule: Any, periods: int, momentum: float) -> None:
+    recipe = Recipe(
+        batch_size=25, lr=0.1, momentum=momentum, weight_decay=0.3, steps=8, optimiser="adamw",
+        schedule=schedule,
+    )  # fmt: skip
+    rates = [0.1 * 0.5 * (1 + math.cos(math.pi * e / (periods * 8))) for e in range(8)]
+    (x, y), net, expected = blobs(), linear(), linear()
+    train(net, x, y, recipe, random.generator(7))
+    adamw_by_hand(expected, x, y, recipe, rates, random.generator(7))
+    torch.testing.assert_close(weights(net), weights(expected), rtol=0, atol=1e-12)
+
+
 def as_records_were_made(
     net: nn.Module, x: Tensor, y: Tensor, recipe: Recipe, steps: int, g: torch.Generator
 ) -> None:
@@ -198,6 +234,22 @@ def test_the_gradient_of_a_teacher_in_closed_form(temperature: float) -> None:
     p, q = ((z / temperature).softmax(1) for z in (teacher(x), logits))
     torch.testing.assert_close(gradient, temperature * (q - p) / 12, rtol=0, atol=1e-12)
     assert all(w.grad is None for w in teacher.parameters())
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0, 20.0])
+def test_the_loss_of_a_teacher_is_the_divergence_from_it(temperature: float) -> None:
+    """T^2 sum_k p log(p / q), the mean over the batch, up to the entropy of p, which no student moves."""
+    x, teacher, students = blobs(12)[0], linear(1), [linear(seed) for seed in (2, 3)]
+    p = (teacher(x) / temperature).exp()
+    p = p / p.sum(1, keepdim=True)
+    found, direct = [], []
+    for student in students:
+        q = (student(x) / temperature).exp()
+        q = q / q.sum(1, keepdim=True)
+        direct.append(temperature**2 * (p * (p / q).log()).sum(1).mean())
+        found.append(teacher_loss(student(x), x, teacher, temperature))
+    entropy = -(temperature**2) * (p * p.log()).sum(1).mean()
+    torch.testing.assert_close(torch.stack(found) - entropy, torch.stack(direct), rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("cutmix", [0.0, 1.0])

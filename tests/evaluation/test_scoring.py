@@ -9,38 +9,20 @@ import pytest
 import torch
 from conftest import WriteProtocol
 from helpers.cli import ONE_METHOD, Ended, ddbench, run_inline, stable_records, sweep_file
+from helpers.evaluation import FAST, pixels, protocol, setting
 from safetensors.torch import load_file
 
 from bench.core import random
 from bench.core.networks.architecture import parse_architecture
 from bench.core.preprocess import Preprocess
-from bench.core.training import Recipe, accuracy, train
+from bench.core.training import accuracy, train
 from bench.data.dataset import Dataset, Split
 from bench.evaluation import scoring
+from bench.evaluation.labels import Seeing
 from bench.evaluation.metrics import score_students
-from bench.evaluation.scoring import EvaluationSetting, learning_rate, rates_on_holdout, train_and_score
+from bench.evaluation.scoring import learning_rate, rates_on_holdout, train_and_score
 from bench.evaluation.students import train_students
-from bench.planning.protocols import Protocol, load_protocol
-from methods.blocks.parameterise.pixels import Pixels
-
-FAST = Recipe(batch_size=20, lr=0.05, steps=12)
-
-
-def protocol(**changes: Any) -> Protocol:
-    return Protocol(name="mine", version=1, about="of this file", **{"recipe": FAST, **changes})
-
-
-def pixels(digits: Dataset, per_class: int = 2, **learned: torch.Tensor) -> Pixels:
-    """The first training images of each class, as a distilled set."""
-    members = torch.cat([(digits.train.labels == c).nonzero()[:per_class, 0] for c in range(10)])
-    preprocess = Preprocess(digits.mean, digits.std)
-    return Pixels(preprocess(digits.train.images[members]), [per_class] * 10, preprocess, **learned)
-
-
-def setting(digits: Dataset, wanted: Protocol, students: int = 2, **changes: Any) -> EvaluationSetting:
-    return EvaluationSetting(
-        digits, parse_architecture("mlp"), wanted, students, 0, torch.device("cpu"), **changes
-    )
+from bench.planning.protocols import load_protocol
 
 
 def test_students_are_those_of_plain_training(digits: Dataset) -> None:
@@ -115,9 +97,9 @@ def test_no_image_is_both_learned_and_judged() -> None:
 def test_a_teacher_sees_its_own_normalisation(digits: Dataset) -> None:
     own, given = Preprocess((0.5,), (0.25,)), Preprocess((0.1,), (0.7,))
     x = torch.rand(3, 1, 8, 8)
-    seen = scoring._Seeing(torch.nn.Identity(), own, given)(given(x))
+    seen = Seeing(torch.nn.Identity(), own, given)(given(x))
     torch.testing.assert_close(seen, own(x))
-    assert scoring._Seeing(torch.nn.Identity(), own, own)(x) is x
+    assert Seeing(torch.nn.Identity(), own, own)(x) is x
 
 
 def test_the_curve_is_told_after_the_training(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:

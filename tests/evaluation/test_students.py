@@ -137,6 +137,18 @@ def test_batches_that_a_network_cannot_take_are_refused() -> None:
             train_students(builder("convnet-d2-w4-batch"), what, orders(2))
 
 
+@pytest.mark.parametrize("schedule", ["steps", "cosine", "half_cosine"])
+def test_adamw_with_any_schedule(schedule: Any) -> None:
+    drops = {} if schedule == "steps" else {"milestones": ()}
+    what = training_set(optimiser="adamw", schedule=schedule, augment="flip", **drops)
+    rates = [0.01, 0.1, 0.3]
+    # without a norm: a bias before one has no gradient, and AdamW would turn its rounding into steps
+    for name in ("convnet-d2-w4-none", "mlp-w4"):
+        agree(last(what, name=name, together=True, rates=rates), last(what, name=name, rates=rates))
+    sgd = training_set(schedule=schedule, augment="flip", **drops)
+    agree(last(sgd, name="mlp-w4", together=True, rates=rates), last(sgd, name="mlp-w4", rates=rates))
+
+
 def test_the_draws_leave_the_generators_alike() -> None:
     what, states = training_set(augment=DSA, cutmix=0.5), []
     for together in (False, True):

@@ -24,6 +24,7 @@ COLUMNS = [
     "stored_floats",
     "stored_bytes",
     "stored_bytes_uint8",
+    "label_floats",
     "teacher_bytes",
     "ipc_equivalent",
     "within_budget",

@@ -11,6 +11,7 @@ from test_graph import QUICK, dataset, sweep
 from bench.execution.session import Session
 from bench.planning.estimate import Estimate, Estimator, Source, loop_steps
 from bench.planning.graph import Job, make_job, plan_sweep
+from bench.planning.protocols import TeacherConfig
 from bench.planning.size import paper_sized, smaller_setting
 from bench.records.schema import Record
 
@@ -177,7 +178,7 @@ def test_an_evaluation_costs_by_student_and_set() -> None:
 
 
 def test_a_choice_of_rates_costs_an_evaluation_at_each() -> None:
-    protocol = QUICK.model_copy(update={"rates": (0.01, 0.1, 1.0)})
+    protocol = QUICK.model_copy(update={"rates": (0.03, 0.1, 1.0)})
     jobs = plan_sweep(sweep(methods=[DM], seeds=[0, 1]), {"digits": dataset()}, [protocol])
     costs, tune = Estimator(jobs), one(jobs, "tune")
     costs.learn_record(recorded("dm", jobs, cost={"evaluate_s": 5.0}))
@@ -185,6 +186,16 @@ def test_a_choice_of_rates_costs_an_evaluation_at_each() -> None:
     costs.learn_job(tune, 12.0, Source.RUN)
     assert costs.seconds(tune) == 12.0
     assert costs.seconds(one(jobs, "evaluate")) == 10.0  # which says nothing of evaluations
+
+
+def test_a_choice_of_labels_costs_an_evaluation_with_each() -> None:
+    taught = TeacherConfig(recipe=QUICK.recipe, stops=(0.5, 1.0), temperatures=(1.0, 2.0, 4.0))
+    changes = {"labels": "soft", "teacher": taught, "rates": (0.03, 0.1)}
+    protocol = QUICK.model_copy(update=changes)
+    jobs = plan_sweep(sweep(methods=[DM]), {"digits": dataset()}, [protocol])
+    costs, tune = Estimator(jobs), one(jobs, "tune")
+    costs.learn_record(recorded("dm", jobs, cost={"evaluate_s": 5.0}))
+    assert costs.seconds(tune) == 2 * 5.0 * (2 * 3 + 2)  # two students; stops x temperatures, then rates
 
 
 def test_a_profile_prices_what_it_is_of() -> None:

@@ -18,7 +18,7 @@ from bench.core.training import Recipe
 from bench.data.dataset import Dataset
 from bench.planning import graph
 from bench.planning.graph import Job, make_job, plan_sweep
-from bench.planning.protocols import load_protocol, load_protocols
+from bench.planning.protocols import TeacherConfig, load_protocol, load_protocols
 from bench.planning.sweep import load_sweep
 from methods.dm import DM
 
@@ -221,6 +221,42 @@ def test_a_younger_hyper_parameter_moves_no_key_at_its_default(method: str) -> N
     (other,) = keys("distill", repeating := planned(sweep(methods=[{"name": method, "repeat": True}])))
     assert other not in plain
     assert repeating[other].identity["hyperparameters"]["repeat"] is True
+
+
+def test_keys_of_a_teacher_are_those_of_the_first_records() -> None:
+    """What teachers and recipes may have since then is in no key where it changes nothing."""
+    recipe = Recipe(batch_size=50, lr=0.05, epochs=1, milestones=(0.5,))
+    taught = {"labels": "teacher", "teacher": TeacherConfig(recipe=recipe, temperature=2.0)}
+    found = {job.kind: key for key, job in planned(protocol=QUICK.model_copy(update=taught)).items()}
+    assert (found["prepare"], found["evaluate"]) == ("8244bfa43ebe8944", "8b7621a387747e4e")
+
+
+def test_one_teacher_serves_all_sets_and_both_of_its_regimes() -> None:
+    chosen = sweep(
+        methods=["dm", "random_real"], ipc=[1, 2], seeds=[0, 1], labels=["hard", "soft", "teacher"]
+    )
+    assert chosen.evaluate.protocol == ("quick.hard", "quick.soft", "quick.teacher")
+    jobs = plan_sweep(chosen, {"digits": dataset()}, [load_protocol(n) for n in chosen.evaluate.protocol])
+    assert Counter(job.kind for job in jobs.values()) == {
+        "prepare": 1, "distill": 8, "tune": 4, "evaluate": 24
+    }  # fmt: skip
+    (teacher,) = keys("prepare", jobs)
+    for job in jobs.values():
+        if job.kind in ("tune", "evaluate"):
+            asked = job.identity["protocol"]["labels"]
+            assert job.inputs.get("teacher") == (None if asked == "hard" else teacher)
+            assert ("rate" in job.inputs) == (job.kind == "evaluate" and asked == "soft")
+
+
+def test_a_teacher_may_have_another_network() -> None:
+    soft = load_protocol("quick.soft")
+    assert soft.teacher is not None
+    other = soft.teacher.model_copy(update={"architecture": "mlp-w8"})
+    jobs = planned(protocol=soft.model_copy(update={"teacher": other}))
+    networks = {job.kind: job.identity["architecture"] for job in jobs.values()}
+    assert networks == {
+        "prepare": "mlp-w8", "distill": "convnet-d2-w8", "tune": "convnet-d2-w8", "evaluate": "convnet-d2-w8"
+    }  # fmt: skip
 
 
 def test_a_number_that_is_not_finite_has_no_key() -> None:

@@ -10,7 +10,14 @@ import yaml
 from bench.core.errors import UserError
 from bench.core.training import Recipe
 from bench.planning import protocols
-from bench.planning.protocols import Protocol, load_protocol, load_protocols, protocol_names
+from bench.planning.protocols import (
+    LabelKind,
+    Protocol,
+    in_regimes,
+    load_protocol,
+    load_protocols,
+    protocol_names,
+)
 from bench.planning.yaml_schema import CONFIGS
 
 QUICK: dict[str, Any] = yaml.safe_load((CONFIGS / "protocols/quick.yaml").read_text())
@@ -64,11 +71,43 @@ def test_a_variant_changes_what_it_names_and_nothing_else() -> None:
     assert teacher.recipe == standard.recipe
 
 
+@pytest.mark.parametrize("name", ["standard", "quick", "decoupled"])
+def test_regimes_are_variants_that_differ_in_their_labels_only(name: str) -> None:
+    kinds: list[LabelKind] = ["stored", "hard", "soft", "teacher"]
+    found = [load_protocol(named) for named in in_regimes(name, kinds)]
+    assert [p.labels for p in found] == kinds
+    assert len({(p.recipe, p.rates, p.version) for p in found}) == 1
+    assert found[2].teacher == found[3].teacher, "one training serves both"
+    assert [p.trials - len(p.rates) for p in found] == [0, 0, len(found[2].label_candidates), 0]
+    base = load_protocol(name)
+    assert in_regimes(name, [base.labels]) == [name]
+
+
+def test_a_protocol_without_a_regime_says_so() -> None:
+    with pytest.raises(UserError, match="labels: protocol dc300 has no variant for `soft`"):
+        in_regimes("dc300", ["stored", "soft"])
+    with pytest.raises(UserError, match=r"labels: protocol dc_bench\.none has no variant for `stored`"):
+        in_regimes("dc_bench", ["hard", "stored"])
+
+
+def test_students_of_decoupled_sets_train_as_rded_s() -> None:
+    decoupled = load_protocol("decoupled")
+    recipe, teacher = decoupled.recipe, decoupled.teacher
+    assert (recipe.optimiser, recipe.lr, recipe.momentum, recipe.weight_decay) == ("adamw", 1e-3, 0.9, 0.01)
+    assert (recipe.augment, recipe.cutmix, recipe.steps) == ("tiles+flip", 1.0, 1000)
+    assert recipe.rate_factor(0, 300) == 1
+    assert recipe.rate_factor(300, 300) == pytest.approx(0.5)
+    assert teacher is not None
+    assert teacher.temperature == 20
+    assert (teacher.recipe.lr, teacher.recipe.epochs, teacher.recipe.schedule) == (0.1, 200, "cosine")
+
+
 def test_a_job_s_identity_has_every_option() -> None:
-    """Also those at their default: so a new default in the code is a new key."""
+    """Also those at their default, so that a new default in the code is a new key; but for later fields."""
     dumped = load_protocol("quick").model_dump(mode="json", exclude={"about"})
     assert set(dumped) == set(Protocol.model_fields) - {"about", "epoch_over", "rules"}
-    assert set(dumped["recipe"]) == {field.name for field in dataclasses.fields(Recipe)}
+    later = {"optimiser", "schedule"}
+    assert set(dumped["recipe"]) == {field.name for field in dataclasses.fields(Recipe)} - later
 
 
 def test_an_option_of_later_versions_is_in_the_identity_where_it_changes_something() -> None:
@@ -84,9 +123,16 @@ def test_an_option_of_later_versions_is_in_the_identity_where_it_changes_somethi
         ({"recipe": {**QUICK["recipe"], "epochs": 3}}, "give steps or epochs"),
         ({"recipe": 7}, "a protocol is a mapping"),
         ({"recipe": {}}, "recipe"),
-        ({"labels": "soft"}, "labels: "),
-        ({"labels": "teacher"}, "teacher: `labels: teacher` needs it"),
-        ({"teacher": {"recipe": QUICK["recipe"]}}, "teacher: `labels: teacher` needs it"),
+        ({"labels": "softer"}, "labels: "),
+        ({"labels": "soft"}, "teacher: `labels: soft` and `labels: teacher` need it"),
+        ({"teacher": {"recipe": QUICK["recipe"], "stops": [1.5]}, "labels": "soft"}, "teacher.stops"),
+        ({"teacher": {"recipe": QUICK["recipe"], "temperatures": [0]}, "labels": "soft"}, "temperatures"),
+        (
+            {"teacher": {"recipe": QUICK["recipe"], "architecture": "resnet19"}, "labels": "teacher"},
+            "did you mean resnet18?",
+        ),
+        ({"labels": "teacher"}, "teacher: `labels: soft` and `labels: teacher` need it"),
+        ({"teacher": {"recipe": QUICK["recipe"]}}, "teacher: `labels: soft` and `labels: teacher` need it"),
         ({"rates": [0.1]}, "rates: must contain recipe.lr"),
         ({"rates": [0.03, 0.03]}, "rates: 0.03 is given twice"),
         ({"rates": [0.03], "learned_lr": True}, "give one of them"),

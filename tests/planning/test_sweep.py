@@ -86,7 +86,11 @@ def test_defaults(file: Path) -> None:
         (
             "evaluate.studens",
             1,
-            ["evaluate", "did you mean students?", "architectures, curve, protocol, snapshots, students"],
+            [
+                "evaluate",
+                "did you mean students?",
+                "architectures, curve, labels, protocol, snapshots, ",
+            ],
         ),
         ("resources.gpu", 1, ["resources", "did you mean gpus?", "cpus, gpus"]),
         ("datasets.0", {"name": "digits", "sise": 8}, ["datasets.0", "sise"]),

@@ -191,20 +191,21 @@ def test_seconds_on_a_shared_device_are_noted() -> None:
 
 
 def test_costs_that_no_row_has_get_no_column() -> None:
-    rare = {"teacher KiB", "teacher s", "bookkeeping s", "tune s", "diverged"}
+    rare = {"labels KiB", "teacher KiB", "teacher s", "bookkeeping s", "tune s", "diverged"}
     elsewhere = make(cost={"distill_s": None, "bookkeeping_s": None})
     for record in (make(), elsewhere):
         (table,) = _comparisons([record])
         assert not rare & {column.header for column in table.columns}
     spent = {"teacher_s": 1.0, "bookkeeping_s": 2.0, "tune_s": 4.0}
     full = make("dc", cost=spent, metrics=measured(calibration_errors=[None], diverged=1))
-    taught = full.storage.model_copy(update={"teacher_bytes": 2048})
+    taught = full.storage.model_copy(update={"teacher_bytes": 2048, "label_floats": 256})
     (table,) = _comparisons([elsewhere, full.model_copy(update={"storage": taught})])
     shown = {
         column.header: [row[i].text for row in table.groups[0]] for i, column in enumerate(table.columns)
     }
     assert shown["method"] == ["dc", "dm"]
     assert {name: shown[name] for name in rare} == {
+        "labels KiB": ["1.0", "—"],
         "teacher KiB": ["2.0", "0"],
         "teacher s": ["1.0", "0"],
         "bookkeeping s": ["2.0", "—"],

@@ -70,11 +70,12 @@ def measured(jobs: dict[str, Job], digits: Dataset, costs: Estimator) -> tuple[l
     return told, problems
 
 
+@pytest.mark.parametrize("labels", ["teacher", "soft"])
 def test_one_of_each_group_is_measured_and_prices_all(
-    tmp_path: Path, digits: Dataset, write_protocol: WriteProtocol
+    tmp_path: Path, digits: Dataset, write_protocol: WriteProtocol, labels: str
 ) -> None:
-    teacher = {"recipe": {"batch_size": 50, "lr": 0.05, "steps": 100_000}, "temperature": 2.0}
-    write_protocol("taught", labels="teacher", teacher=teacher, rates=[0.03])
+    teacher = {"recipe": {"batch_size": 50, "lr": 0.05, "steps": 100_000}, "stops": [0.5, 1.0]}
+    write_protocol("taught", labels=labels, teacher=teacher, rates=[0.03])
     methods = [
         {"name": "herding", "network_steps": 100_000},
         {"name": "dm", "steps": 100_000, "batch_real": 8},

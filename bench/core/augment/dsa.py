@@ -3,8 +3,9 @@
 A strategy consists of stages. `+` joins stages, which are applied one after the other; `_` separates the
 operations of a stage, one of which is drawn. So `color_crop_flip` applies one of three (as DSA does), and
 `color+crop+cutout` applies all three (as IDC does). `dc-crop`, `dc-scale`, `dc-rotate` and `dc-noise` are
-the operations with which DC trains students (bench.core.augment.dc_operations). `augmix` and the policies
-`autoaugment` and `randaugment` (bench.core.augment.policies) are whole stages.
+the operations with which DC trains students (bench.core.augment.dc_operations). `augmix`, the policies
+`autoaugment` and `randaugment` (bench.core.augment.policies) and `tiles`, `tiles2` to `tiles5`
+(bench.core.augment.tiles) are whole stages.
 
 A `Draw` holds the operations and their parameters for each group of images. With groups of one image, each
 image is augmented independently, as in ordinary training. With one group per class, used for both the real
@@ -24,6 +25,7 @@ from bench.core import timing
 from bench.core.augment.dc_operations import DC_CONSTANTS, DC_OPERATIONS
 from bench.core.augment.geometry import shift, turn, warp
 from bench.core.augment.policies import POLICY_OPERATIONS, Policy, dispatch, draw_policy, policy_constants
+from bench.core.augment.tiles import RATIO, TILE_OPERATIONS, TRIES, Tiles, draw_tiles
 from bench.core.errors import UserError
 from bench.core.preprocess import Preprocess
 from bench.core.registry import choose
@@ -105,7 +107,7 @@ OPS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     **DC_OPERATIONS,
 }
 _FUNCTIONS = {"none": lambda x, _: x, **OPS}
-WHOLE = (AUGMIX, *POLICY_OPERATIONS)  # each is a whole stage
+WHOLE = (AUGMIX, *POLICY_OPERATIONS, *TILE_OPERATIONS)  # each is a whole stage
 
 
 @functools.cache
@@ -160,6 +162,7 @@ def constants(strategy: str) -> dict[str, Any]:
     if AUGMIX in operations:
         found[AUGMIX] = {"chains": CHAINS, "depth": DEPTH}
         operations |= set(CHAIN_OPS)
+    found |= {op: {"ratio": RATIO, "tries": TRIES} for op in operations & TILE_OPERATIONS.keys()}
     return found | {op: _CONSTANTS[op] for op in operations & _CONSTANTS.keys()}
 
 
@@ -222,7 +225,7 @@ class Draw:
     """
 
     groups: int
-    stages: tuple[Pick | Mix | Policy, ...]
+    stages: tuple[Pick | Mix | Policy | Tiles, ...]
 
 
 @timing.charged("augment")
@@ -261,7 +264,7 @@ def _joined(parts: Sequence[Any]) -> Any:
     first = parts[0]
     if isinstance(first, Tensor):
         return torch.cat(tuple(parts))
-    if isinstance(first, Pick | Mix | Policy):
+    if isinstance(first, Pick | Mix | Policy | Tiles):
         return type(first)(*map(_joined, zip(*(vars(part).values() for part in parts), strict=True)))
     if isinstance(first, tuple):
         return tuple(map(_joined, zip(*parts, strict=True)))
@@ -270,7 +273,9 @@ def _joined(parts: Sequence[Any]) -> Any:
     return first
 
 
-def _stage(ops: tuple[str, ...], groups: int, generator: torch.Generator) -> Pick | Mix | Policy:
+def _stage(ops: tuple[str, ...], groups: int, generator: torch.Generator) -> Pick | Mix | Policy | Tiles:
+    if ops[0] in TILE_OPERATIONS:
+        return draw_tiles(ops[0], groups, generator)
     if ops[0] in POLICY_OPERATIONS:
         return draw_policy(ops[0], groups, generator)
     return _mix(groups, generator) if ops[0] == AUGMIX else _pick(ops, groups, generator)

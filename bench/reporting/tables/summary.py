@@ -75,6 +75,7 @@ COST_CELLS: list[CostCell] = [
         lambda e: short_number(max(e.values("ipc_equivalent"))).removesuffix(".0"),
     ),
     (TableColumn("stored KiB", rank=5), lambda e: short_number(max(e.values("stored_bytes")) / 1024)),
+    (TableColumn("labels KiB", rank=12), lambda e: short_number(max(e.values("label_floats")) * 4 / 1024)),
     (TableColumn("teacher KiB", rank=11), lambda e: short_number(max(e.values("teacher_bytes")) / 1024)),
     (TableColumn("prepare s", rank=2), _seconds("prepare_s")),
     (TableColumn("teacher s", rank=8), _seconds("teacher_s")),
@@ -87,6 +88,7 @@ COST_CELLS: list[CostCell] = [
 ]
 # left out where no row has any
 RARE = {
+    "labels KiB": "label_floats",
     **{"teacher KiB": "teacher_bytes", "teacher s": "teacher_s", "bookkeeping s": "bookkeeping_s"},
     **{"tune s": "tune_s", "diverged": "diverged"},
 }
