@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from methods.blocks.dynamics import Dynamics
 from methods.blocks.experts import ExpertEpoch, Experts
 from methods.blocks.network_pools import Embedding, Fresh, TrainedOnReal, TrainedOnSynthetic
 from methods.blocks.objectives import distribution_matching, gradient_matching
@@ -34,6 +35,7 @@ BLOCK_CHOICES: dict[str, dict[str, Any]] = {
         "experts": Experts,
     },
     "prerequisite": {
+        "Dynamics": Dynamics,
         "Embedding": Embedding,
         "ExpertEpoch": ExpertEpoch,
         "Teacher": Teacher,

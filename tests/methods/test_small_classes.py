@@ -15,7 +15,8 @@ from bench.core.networks.architecture import parse_architecture
 from bench.core.registry import own_method_names
 
 MEMBERS, LEAST, IPC_ASKED = 12, 2, 5
-DISTINCT = ("class_mean", "herding", "k_center", "k_means", "random_real")
+SCORES = ("aum", "el2n", "forgetting", "uncertainty")
+DISTINCT = ("class_mean", "herding", "k_center", "k_means", "random_real", *SCORES)
 
 
 def tail(method: Any, architecture: str = "convnet-d1-w4", ipc: int = IPC_ASKED) -> Problem:

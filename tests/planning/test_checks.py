@@ -58,7 +58,8 @@ def test_a_class_without_images_is_refused_by_name() -> None:
 
 # --- classes smaller than the budget ------------------------------------------------------------------------
 
-DISTINCT = ("class_mean", "herding", "k_center", "k_means", "random_real")
+SCORES = ("aum", "el2n", "forgetting", "uncertainty")
+DISTINCT = ("class_mean", "herding", "k_center", "k_means", "random_real", *SCORES)
 
 
 @pytest.mark.parametrize("method", own_method_names())
