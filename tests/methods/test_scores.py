@@ -14,6 +14,7 @@ from methods.aum import AUM, area_under_margin
 from methods.blocks.scores import select_by_score
 from methods.el2n import EL2N
 from methods.forgetting import Forgetting, forgetting_events
+from methods.grad_norm import GradNorm
 from methods.uncertainty import Uncertainty, uncertainty
 
 TRUE = torch.tensor([[0.2, 0.9, 0.6], [0.7, 0.8, 0.1], [0.3, 0.9, 0.2], [0.8, 0.9, 0.4]], dtype=torch.float64)
@@ -134,3 +135,23 @@ def test_fifty_thousand_images_are_ranked_at_once() -> None:
     given = dataclasses.replace(problem(50), images=images, labels=torch.arange(n) % 10, n_classes=10)
     hardness = torch.rand(n, generator=given.rng("of the test"))
     assert len(select_by_score(given, hardness, "median").images) == 500
+
+
+def test_grad_norm_is_the_mean_over_networks_after_the_last_epoch() -> None:
+    """The epochs before it would take others."""
+    n = torch.arange(18.0)
+    given = problem(
+        1,
+        **{
+            "dynamics/0": {"gradient": torch.stack([-9 * n, n])},
+            "dynamics/1": {"gradient": torch.stack([-9 * n, 3 * (n - 12.2).abs()])},
+        },
+    )
+    mean = (n + 3 * (n - 12.2).abs()) / 2
+    for pick, best in (("easiest", min), ("hardest", max)):
+        chosen = taken(GradNorm(members=2, pick=pick).distill(given))
+        assert chosen == [[best(range(c, 18, 3), key=lambda i: float(mean[i]))] for c in range(3)]
+
+
+def test_grad_norm_asks_for_different_networks() -> None:
+    assert len(set(GradNorm(members=3).requires().values())) == 3

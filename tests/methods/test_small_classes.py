@@ -15,7 +15,7 @@ from bench.core.networks.architecture import parse_architecture
 from bench.core.registry import own_method_names
 
 MEMBERS, LEAST, IPC_ASKED = 12, 2, 5
-SCORES = ("aum", "el2n", "forgetting", "uncertainty")
+SCORES = ("aum", "ccs", "el2n", "forgetting", "grad_norm", "uncertainty")
 DISTINCT = ("class_mean", "herding", "k_center", "k_means", "random_real", *SCORES)
 
 

@@ -58,7 +58,7 @@ def test_a_class_without_images_is_refused_by_name() -> None:
 
 # --- classes smaller than the budget ------------------------------------------------------------------------
 
-SCORES = ("aum", "el2n", "forgetting", "uncertainty")
+SCORES = ("aum", "ccs", "el2n", "forgetting", "grad_norm", "uncertainty")
 DISTINCT = ("class_mean", "herding", "k_center", "k_means", "random_real", *SCORES)
 
 
