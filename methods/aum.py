@@ -9,20 +9,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from methods.blocks.dynamics import area_under_margin
 from methods.blocks.scores import ScoreCoreset
-
-
-def area_under_margin(true: Tensor, other: Tensor) -> Tensor:
-    """The sum over the epochs of p_y - max over j != y of p_j.
-
-    Args:
-        true: probability of the true class after each epoch, [epochs,N].
-        other: the largest probability of another class, [epochs,N].
-
-    Returns:
-        [N]; the lowest are hard, or mislabelled.
-    """
-    return (true - other).sum(0)
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,8 @@ from torch import Tensor
 from bench.core.distilled import DistilledDataset
 from bench.core.method import ARCHITECTURE, IPC, SEED, Prerequisite, Problem
 from bench.core.sampling import ClassIndex
-from methods.aum import area_under_margin
 from methods.blocks.coresets import check_enough, take
-from methods.blocks.dynamics import Dynamics
+from methods.blocks.dynamics import Dynamics, area_under_margin
 
 
 def share(budgets: Tensor, sizes: Tensor) -> Tensor:

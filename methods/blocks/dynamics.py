@@ -98,3 +98,16 @@ def answers(probabilities: Tensor, features: Tensor, labels: Tensor) -> dict[str
         # the gradient is (p - y) x (features, 1): the norm of an outer product is that of its factors
         "gradient": error * (features.square().sum(1) + 1).sqrt(),
     }
+
+
+def area_under_margin(true: Tensor, other: Tensor) -> Tensor:
+    """The sum over the epochs of p_y - max over j != y of p_j.
+
+    Args:
+        true: probability of the true class after each epoch, [epochs,N].
+        other: the largest probability of another class, [epochs,N].
+
+    Returns:
+        [N]; the lowest are hard, or mislabelled.
+    """
+    return (true - other).sum(0)

@@ -10,7 +10,8 @@ from helpers.method import problem_for, small
 from torch import Tensor
 
 from bench.core.method import Problem
-from methods.aum import AUM, area_under_margin
+from methods.aum import AUM
+from methods.blocks.dynamics import area_under_margin
 from methods.blocks.scores import select_by_score
 from methods.el2n import EL2N
 from methods.forgetting import Forgetting, forgetting_events
