@@ -10,6 +10,7 @@ from methods.blocks.parameterise.hallucinators import Hallucinators
 from methods.blocks.parameterise.linear_bases import LinearBases
 from methods.blocks.parameterise.multi_formation import MultiFormation
 from methods.blocks.parameterise.pixels import Pixels
+from methods.blocks.parameterise.weighted_pixels import WeightedPixels
 from methods.blocks.teacher import Teacher
 from methods.blocks.trajectory import TrajectoryMatching
 from methods.blocks.unrolled import Unrolled
@@ -42,4 +43,8 @@ BLOCK_CHOICES: dict[str, dict[str, Any]] = {
         "Whitening": Whitening,
     },
 }
-BLOCKS = (*BLOCK_CHOICES["parameterisation"].values(), *BLOCK_CHOICES["prerequisite"].values())
+BLOCKS = (
+    *BLOCK_CHOICES["parameterisation"].values(),
+    WeightedPixels,  # chosen, and not learned: `compose` cannot start from it
+    *BLOCK_CHOICES["prerequisite"].values(),
+)

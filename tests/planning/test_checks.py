@@ -58,8 +58,17 @@ def test_a_class_without_images_is_refused_by_name() -> None:
 
 # --- classes smaller than the budget ------------------------------------------------------------------------
 
-SCORES = ("aum", "ccs", "el2n", "forgetting", "grad_norm", "uncertainty")
-DISTINCT = ("class_mean", "herding", "k_center", "k_means", "random_real", *SCORES)
+DYNAMICS = (
+    "aum",
+    "ccs",
+    "el2n",
+    "facility_location",
+    "forgetting",
+    "grad_match",
+    "grad_norm",
+    "uncertainty",
+)
+DISTINCT = ("class_mean", "herding", "k_center", "k_means", "random_real", *DYNAMICS)
 
 
 @pytest.mark.parametrize("method", own_method_names())
