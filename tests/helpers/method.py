@@ -28,6 +28,7 @@ SMALL = {  # whichever of these a method has
         "network_steps": 10,
         "network_epochs": 2,
         "members": 2,
+        "epoch": 2,
         "batch_real": 16,
     },
     **{"net_images": 64, "net_epochs": 1, "experts": 2, "start_epochs": 2, "expert_epochs": 1},

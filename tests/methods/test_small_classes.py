@@ -24,6 +24,7 @@ DYNAMICS = (
     "forgetting",
     "grad_match",
     "grad_norm",
+    "label_only",
     "uncertainty",
 )
 DISTINCT = ("class_mean", "herding", "k_center", "k_means", "random_real", *DYNAMICS)
