@@ -63,7 +63,8 @@ class FacilityLocation(WeightedCoreset):
     def choose(self, gradients: LastGradients, k: int) -> tuple[Tensor, Tensor]:
         """Lazy greedy on similarity = the largest distance - distance; each image joins its nearest."""
         distance = distances(gradients)
-        similarity = distance.max() - distance
+        largest = distance.max()
+        similarity = distance.neg_().add_(largest)
         chosen = facility_location(similarity, k)
         return chosen, similarity[:, chosen].argmax(1).bincount(minlength=k).to(similarity.dtype)
 

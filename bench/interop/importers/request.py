@@ -15,7 +15,8 @@ from bench.core.preprocess import Preprocess
 from bench.core.registry import block_choices
 from bench.data.dataset import Dataset
 
-NOT_PIXELS = {"label_logits", "inner_lr", "inner_momentum"}  # stored tensors that images are not made of
+# stored tensors that images are not made of
+NOT_PIXELS = {"label_logits", "weights", "inner_lr", "inner_momentum"}
 
 
 @dataclass(frozen=True)
