@@ -20,9 +20,13 @@ def distances(gradients: LastGradients) -> Tensor:
     """Euclidean distances between all gradients, float32 [n,n]: the largest class decides how much memory."""
     squares = gradients.error.square().sum(1) * gradients.inputs.square().sum(1)
     found = torch.empty(len(squares), len(squares), device=squares.device)
-    for rows in torch.arange(len(squares), device=squares.device).split(ROWS):
-        squared = squares[rows, None] + squares - 2 * gradients.products(rows).T
-        found[rows] = squared.clamp_(min=0).sqrt_().to(found.dtype)
+    for first in range(0, len(squares), ROWS):  # the half below the diagonal, and its mirror image
+        rest = LastGradients(gradients.error[first:], gradients.inputs[first:])
+        some = squares[first : first + ROWS]
+        products = rest.products(torch.arange(len(some), device=some.device))
+        below = (squares[first:, None] + some - 2 * products).clamp_(min=0).sqrt_().to(found.dtype)
+        found[first:, first : first + ROWS] = below
+        found[first : first + ROWS, first:] = below.T
     return found.fill_diagonal_(0)
 
 

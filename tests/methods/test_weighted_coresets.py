@@ -40,7 +40,11 @@ def test_the_factors_are_those_of_the_gradient_in_the_last_layer() -> None:
         torch.testing.assert_close(own, torch.cat([weight, bias[:, None]], 1), rtol=1e-12, atol=1e-14)
 
 
-def test_products_and_distances_are_those_of_the_gradients() -> None:
+@pytest.mark.parametrize("rows", [4, 1000])
+def test_products_and_distances_are_those_of_the_gradients(
+    rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("methods.facility_location.ROWS", rows)
     factors = gradients(9)
     whole, some = formed(factors), torch.tensor([4, 0])
     torch.testing.assert_close(factors.products(some), whole @ whole[some].T, rtol=1e-12, atol=1e-14)
