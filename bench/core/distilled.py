@@ -52,7 +52,7 @@ class DistilledDataset(nn.Module):
 
         Returns:
             Images as networks see them (normalised or whitened) float [n,C,H,W], and their targets: classes
-            int64 [n], or probabilities [n,K].
+            int64 [n], or probabilities [n,K], times the weight of each image where images have weights.
         """
         raise NotImplementedError
 

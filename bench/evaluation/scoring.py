@@ -151,13 +151,18 @@ def train_and_score(
         lr_from=lr_from,
         holdout_scores=on_holdout,
         labels=protocol.labels,
-        soft=training_set.teacher is not None or training_set.targets.ndim == 2,
+        soft=training_set.teacher is not None or is_soft(training_set.targets),
         augment=training_set.recipe.augment,
         cutmix=training_set.recipe.cutmix,
         preprocess=_named(distilled.preprocess, setting.data),
         soft_labels=None if choice is None else _told(choice, label_scores(protocol, tuned)),
     )
     return EvaluationResult(scores[steps], points, training)
+
+
+def is_soft(targets: Tensor) -> bool:
+    """Whether some target says more than a class and the weight of its image."""
+    return targets.ndim == 2 and bool(((targets != 0).sum(1) > 1).any())
 
 
 def _told(choice: LabelChoice, scores: Mapping[LabelChoice, float]) -> SoftLabels:

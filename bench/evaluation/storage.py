@@ -15,7 +15,7 @@ from bench.records.schema import Storage
 
 # 0-dim tensors that do not break the budget: the learned step of an inner loop
 LEARNED_NUMBERS = frozenset({"inner_lr", "inner_momentum"})
-NOT_PIXELS = {"label_logits", *LEARNED_NUMBERS}  # stored tensors that images are not made of
+NOT_PIXELS = {"label_logits", "weights", *LEARNED_NUMBERS}  # stored tensors that images are not made of
 # what a file may hold beside what is counted: bytes, and bytes a class, and a part of what is counted
 HEADER_BYTES, HEADER_BYTES_PER_CLASS, HEADER_PART = 2048, 8, 1 / 64
 

@@ -33,8 +33,9 @@ ENDINGS = {"dc": ".pt", "safetensors": ".safetensors"}  # of those that are one 
 def export_set(distilled: DistilledDataset, classes: Sequence[str], target: Path, format: str) -> list[Path]:
     """Write the decoded set, completely or not at all.
 
-    Tensors are images float32 [N,C,H,W] as networks see them, labels int64 [N] or probabilities [N,K], and
-    the preprocessing that test images need. PNG files undo the preprocessing and round to 8 bits.
+    Tensors are images float32 [N,C,H,W] as networks see them, labels int64 [N] or probabilities [N,K] (times
+    weights, if images have them), and the preprocessing that test images need. PNG files undo the
+    preprocessing and round to 8 bits.
 
     Args:
         distilled: the set.
@@ -47,7 +48,7 @@ def export_set(distilled: DistilledDataset, classes: Sequence[str], target: Path
 
     Raises:
         UserError: the format is unknown, the target has the wrong ending or exists already, or the labels are
-            soft and the format is a folder of images.
+            soft or weighted and the format is a folder of images.
     """
     choose("export format", format, EXPORT_FORMATS)
     ending = ENDINGS.get(format, target.suffix)
@@ -70,7 +71,9 @@ def export_set(distilled: DistilledDataset, classes: Sequence[str], target: Path
         parts = {f"{name}.pt": value for name, value in {**tensors, "preprocess": transform}.items()}
         return _folder(target, parts, lambda path, value: _save_torch(value, path))
     if labels.dim() == 2:
-        raise UserError("a folder of images holds no soft labels: export as plain, dc or safetensors")
+        raise UserError(
+            "a folder of images holds no soft labels or weights: export as plain, dc or safetensors"
+        )
     pixels = distilled.preprocess.invert(images).clamp(0, 1).mul(255).round().byte()
     return _folder(target, _pictures(pixels, labels, classes), _save_picture)
 

@@ -104,13 +104,22 @@ def check_declaration(method: Method) -> None:
         assert set(prepare.requires().values()) <= set(required), f"what {prepare} stands on is charged too"
 
 
+def own_classes(distilled: DistilledDataset) -> Tensor:
+    """The class that each decoded image belongs to, int64 [n], whatever its target says."""
+    targets = distilled.decode()[1]
+    if targets.ndim == 1:
+        return targets
+    labels = getattr(distilled, "labels", None)  # of sets that are ordered by class
+    return labels if isinstance(labels, Tensor) else targets.argmax(1)
+
+
 def check_budget(method: Method, ipc: int) -> None:
     """A set of finite float32 images, as many of each class, that fits `ipc` images per class."""
     data = digits()
     problem = tiny_problem(method, data, ipc=ipc)
     distilled = method.distill(problem)
-    images, targets = distilled.decode()
-    labels = targets if targets.ndim == 1 else targets.argmax(1)
+    images, _ = distilled.decode()
+    labels = own_classes(distilled)
     assert images.shape == (len(labels), *data.image_shape), f"decodes to {tuple(images.shape)}"
     assert images.dtype == torch.float32, f"decodes to {images.dtype}"
     assert torch.isfinite(images).all(), "decodes to values that are not finite"

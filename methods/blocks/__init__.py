@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from methods.blocks.dynamics import Dynamics
 from methods.blocks.experts import ExpertEpoch, Experts
 from methods.blocks.network_pools import Embedding, Fresh, TrainedOnReal, TrainedOnSynthetic
 from methods.blocks.objectives import distribution_matching, gradient_matching
@@ -9,6 +10,7 @@ from methods.blocks.parameterise.hallucinators import Hallucinators
 from methods.blocks.parameterise.linear_bases import LinearBases
 from methods.blocks.parameterise.multi_formation import MultiFormation
 from methods.blocks.parameterise.pixels import Pixels
+from methods.blocks.parameterise.weighted_pixels import WeightedPixels
 from methods.blocks.teacher import Teacher
 from methods.blocks.trajectory import TrajectoryMatching
 from methods.blocks.unrolled import Unrolled
@@ -34,10 +36,15 @@ BLOCK_CHOICES: dict[str, dict[str, Any]] = {
         "experts": Experts,
     },
     "prerequisite": {
+        "Dynamics": Dynamics,
         "Embedding": Embedding,
         "ExpertEpoch": ExpertEpoch,
         "Teacher": Teacher,
         "Whitening": Whitening,
     },
 }
-BLOCKS = (*BLOCK_CHOICES["parameterisation"].values(), *BLOCK_CHOICES["prerequisite"].values())
+BLOCKS = (
+    *BLOCK_CHOICES["parameterisation"].values(),
+    WeightedPixels,  # chosen, and not learned: `compose` cannot start from it
+    *BLOCK_CHOICES["prerequisite"].values(),
+)

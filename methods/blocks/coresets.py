@@ -16,6 +16,20 @@ def real_images(problem: Problem, chosen: list[Tensor]) -> Pixels:
     return Pixels(problem.images[torch.cat(chosen)], [len(c) for c in chosen], problem.preprocess)
 
 
+def take(problem: Problem, order: Tensor, starts: Tensor, sizes: Tensor) -> Pixels:
+    """`ipc` training images of each class from a list of all classes' choices.
+
+    Args:
+        problem: the training set.
+        order: positions of training images, class after class, int64 [n].
+        starts: where the choices of each class start in `order`, int64 [K].
+        sizes: how many each class has, at least 1; one of fewer than `ipc` repeats them, int64 [K].
+    """
+    place = torch.arange(problem.ipc, device=order.device)
+    chosen = order[starts[:, None] + place % sizes[:, None]]
+    return real_images(problem, list(chosen))
+
+
 def check_enough(problem: Problem, repeat: bool) -> None:
     """Check that every class has `ipc` different images, unless a smaller one may repeat its own.
 

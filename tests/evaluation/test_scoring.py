@@ -23,6 +23,7 @@ from bench.evaluation.metrics import score_students
 from bench.evaluation.scoring import learning_rate, rates_on_holdout, train_and_score
 from bench.evaluation.students import train_students
 from bench.planning.protocols import load_protocol
+from methods.blocks.parameterise.weighted_pixels import WeightedPixels
 
 
 def test_students_are_those_of_plain_training(digits: Dataset) -> None:
@@ -34,6 +35,19 @@ def test_students_are_those_of_plain_training(digits: Dataset) -> None:
         net = parse_architecture("mlp").build(digits.image_shape, 10, init)
         train(net, images, targets, FAST, order)
         assert value == accuracy(net, digits.test.images, digits.test.labels, distilled.preprocess)
+
+
+def test_weights_are_no_soft_labels_and_hard_labels_leave_them_out(digits: Dataset) -> None:
+    plain = pixels(digits)
+    weighted = WeightedPixels(
+        plain.images.detach(), torch.linspace(0.5, 1.5, 20), plain.counts, plain.preprocess
+    )
+    stored, hard = (
+        train_and_score(weighted, setting(digits, protocol(labels=k))) for k in ("stored", "hard")
+    )
+    alike = train_and_score(plain, setting(digits, protocol()))
+    assert not stored.training.soft
+    assert hard.scores.accuracies == alike.scores.accuracies != stored.scores.accuracies
 
 
 def test_hard_labels_replace_what_is_stored(digits: Dataset) -> None:

@@ -24,6 +24,7 @@ from bench.execution import jobs, step_reports
 from bench.execution.session import Session
 from bench.execution.step_reports import reporting
 from bench.planning.protocols import Protocol
+from methods.blocks.dynamics import Dynamics
 from methods.blocks.experts import ExpertEpoch
 from methods.blocks.network_pools import Embedding
 from methods.blocks.parameterise.pixels import Pixels
@@ -114,6 +115,7 @@ def assert_told(counter: WorkCounter, steps: int) -> None:
     ("block", "steps"),
     [
         (Embedding(steps=3), 3),
+        (Dynamics(epochs=2, batch_size=500), 2 * 3),
         (Teacher(batch_size=500, lr=0.1, epochs=2), 2 * 3),
         (ExpertEpoch(block=0, size=2, epoch=1, lr=0.1, batch_size=500), 2 * 3),
         # 1437 images are 718 and 719

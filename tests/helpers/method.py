@@ -21,7 +21,16 @@ from helpers import parameterise as parameterise_tools
 from methods.blocks.experts import Experts
 
 SMALL = {  # whichever of these a method has
-    **{"steps": 3, "iterations": 2, "inner_steps": 2, "network_steps": 10, "batch_real": 16},
+    **{
+        "steps": 3,
+        "iterations": 2,
+        "inner_steps": 2,
+        "network_steps": 10,
+        "network_epochs": 2,
+        "members": 2,
+        "epoch": 2,
+        "batch_real": 16,
+    },
     **{"net_images": 64, "net_epochs": 1, "experts": 2, "start_epochs": 2, "expert_epochs": 1},
     **{"unroll": 3, "window": 2, "batch_per_class": 4, "bases": 4, "hallucinators": 2},
 }

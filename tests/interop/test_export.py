@@ -19,6 +19,7 @@ from bench.interop.importers.request import ImportRequest
 from methods.blocks.parameterise.linear_bases import LinearBases
 from methods.blocks.parameterise.multi_formation import MultiFormation
 from methods.blocks.parameterise.pixels import Pixels
+from methods.blocks.parameterise.weighted_pixels import WeightedPixels
 
 STATS = Preprocess((0.4, 0.5, 0.6), (0.25, 0.25, 0.25))
 TENSORS = ("dc", "plain", "safetensors")
@@ -160,9 +161,20 @@ def test_what_is_there_stays(tmp_path: Path, format: str) -> None:
 def test_what_cannot_be_exported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no export format named 'png'"):
         export_set(pixels(), ("a", "b", "c"), tmp_path / "x", "png")
-    with pytest.raises(UserError, match="holds no soft labels"):
-        export_set(pixels(label_logits=noise(K, K)), ("a", "b", "c"), tmp_path / "x", "folder")
+    weighted = WeightedPixels(pixels().images.detach(), torch.rand(K * PER) + 1, [PER] * K, STATS)
+    for distilled in (pixels(label_logits=noise(K, K)), weighted):
+        with pytest.raises(UserError, match="holds no soft labels or weights"):
+            export_set(distilled, ("a", "b", "c"), tmp_path / "x", "folder")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_weights_of_an_artifact_are_no_images(tmp_path: Path) -> None:
+    weights = torch.linspace(0.5, 1.5, K * PER)
+    weighted = WeightedPixels(pixels().images.detach(), weights, [PER] * K, STATS)
+    weighted.save(tmp_path / "data.safetensors")
+    found = only(tmp_path / "data.safetensors", dataset())
+    assert found.ipc == PER
+    assert torch.equal(decoded(found)[1].sum(1), weights)
 
 
 def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

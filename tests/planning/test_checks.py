@@ -58,7 +58,18 @@ def test_a_class_without_images_is_refused_by_name() -> None:
 
 # --- classes smaller than the budget ------------------------------------------------------------------------
 
-DISTINCT = ("class_mean", "herding", "k_center", "k_means", "random_real")
+DYNAMICS = (
+    "aum",
+    "ccs",
+    "el2n",
+    "facility_location",
+    "forgetting",
+    "grad_match",
+    "grad_norm",
+    "label_only",
+    "uncertainty",
+)
+DISTINCT = ("class_mean", "herding", "k_center", "k_means", "random_real", *DYNAMICS)
 
 
 @pytest.mark.parametrize("method", own_method_names())

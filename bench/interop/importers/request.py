@@ -20,7 +20,6 @@ from bench.evaluation.storage import images_per_class
 # What a set decodes to takes at most so many times what is stored, or so many bytes: a few coefficients of
 # bases that all classes share stand for a whole image.
 MOST_GROWTH, SMALL = 256, 2**30
-NOT_PIXELS = {"label_logits", "inner_lr", "inner_momentum"}  # stored tensors that images are not made of
 
 
 @dataclass(frozen=True)
