@@ -32,6 +32,7 @@ from methods.blocks.parameterise.hallucinators import Hallucinators
 from methods.blocks.parameterise.linear_bases import LinearBases
 from methods.blocks.parameterise.multi_formation import MultiFormation
 from methods.blocks.parameterise.pixels import Pixels
+from methods.blocks.parameterise.tiles import Tiles
 from methods.blocks.trajectory import TrajectoryMatching
 from methods.blocks.unroll_windows import Unroll
 from methods.blocks.unrolled import Unrolled
@@ -52,7 +53,9 @@ class Compose:
     paper: ClassVar[str] = "ddbench: a parameterisation and an objective of different papers"
     depends_on: ClassVar[frozenset[str]] = frozenset({IPC, ARCHITECTURE, SEED})
 
-    parameterisation: Literal["pixels", "multi_formation", "linear_bases", "hallucinators"] = "pixels"
+    parameterisation: Literal["pixels", "multi_formation", "linear_bases", "hallucinators", "tiles"] = (
+        "pixels"
+    )
     objective: Literal["gradient_matching", "distribution_matching", "trajectory_matching", "unrolled"] = (
         "distribution_matching"
     )
@@ -60,7 +63,7 @@ class Compose:
     steps: Annotated[int, Gt(0)] = 1000
     lr: Annotated[float, Gt(0)] = 0.01  # of Adam
     labels: Literal["hard", "class", "image"] = "hard"
-    factor: Annotated[int, Gt(0)] = 2  # multi_formation
+    factor: Annotated[int, Gt(0)] = 2  # multi_formation and tiles
     bases: Annotated[int, Gt(0)] = 16  # linear_bases
     downsample: Annotated[int, Gt(0)] = 2
     hallucinators: Annotated[int, Gt(0)] = 5
@@ -143,6 +146,7 @@ class Compose:
             "multi_formation": (MultiFormation, {"factor": self.factor}, {"init": "mix"}),
             "linear_bases": (LinearBases, memory, dict[str, str]()),
             "hallucinators": (Hallucinators, maps, {"init": "real"}),
+            "tiles": (Tiles, {"factor": self.factor}, {"init": "real"}),
         }[self.parameterisation]
 
     def _pool(self, problem: Problem) -> Pool:

@@ -9,7 +9,8 @@ from methods.blocks.parameterise.hallucinators import Hallucinators
 from methods.blocks.parameterise.linear_bases import LinearBases
 from methods.blocks.parameterise.multi_formation import MultiFormation
 from methods.blocks.parameterise.pixels import Pixels
-from methods.blocks.teacher import Teacher
+from methods.blocks.parameterise.tiles import Tiles
+from methods.blocks.teacher import NamedTeacher, Teacher
 from methods.blocks.trajectory import TrajectoryMatching
 from methods.blocks.unrolled import Unrolled
 from methods.blocks.whitening import Whitening
@@ -20,6 +21,7 @@ BLOCK_CHOICES: dict[str, dict[str, Any]] = {
         "multi_formation": MultiFormation,
         "linear_bases": LinearBases,
         "hallucinators": Hallucinators,
+        "tiles": Tiles,
     },
     "objective": {
         "gradient_matching": gradient_matching,
@@ -36,6 +38,7 @@ BLOCK_CHOICES: dict[str, dict[str, Any]] = {
     "prerequisite": {
         "Embedding": Embedding,
         "ExpertEpoch": ExpertEpoch,
+        "NamedTeacher": NamedTeacher,
         "Teacher": Teacher,
         "Whitening": Whitening,
     },
