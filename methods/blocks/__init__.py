@@ -3,8 +3,8 @@
 from typing import Any
 
 from methods.blocks.experts import ExpertEpoch, Experts
-from methods.blocks.network_pools import Embedding, Fresh, TrainedOnReal, TrainedOnSynthetic
-from methods.blocks.objectives import distribution_matching, gradient_matching
+from methods.blocks.network_pools import Embedding, Fixed, Fresh, TrainedOnReal, TrainedOnSynthetic
+from methods.blocks.objectives import batch_norm_statistics, distribution_matching, gradient_matching
 from methods.blocks.parameterise.hallucinators import Hallucinators
 from methods.blocks.parameterise.linear_bases import LinearBases
 from methods.blocks.parameterise.multi_formation import MultiFormation
@@ -28,12 +28,14 @@ BLOCK_CHOICES: dict[str, dict[str, Any]] = {
         "distribution_matching": distribution_matching,
         "trajectory_matching": TrajectoryMatching,
         "unrolled": Unrolled,
+        "batch_norm_statistics": batch_norm_statistics,
     },
     "pool": {
         "fresh": Fresh,
         "trained_on_real": TrainedOnReal,
         "trained_on_synthetic": TrainedOnSynthetic,
         "experts": Experts,
+        "teacher": Fixed,
     },
     "prerequisite": {
         "Embedding": Embedding,

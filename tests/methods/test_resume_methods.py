@@ -25,7 +25,10 @@ FORMS: list[tuple[str, dict[str, Any]]] = [
     ("rtp", {"momentum_lr": 1e-2, "segment": 2}),
     ("rtp", {"window": "random", "window_length": 2, "inner": "adam", "labels": "joint"}),
     ("rtp", {"memory": False, "labels": "image", "window": "end", "window_length": 2}),
-    *(("compose", {"objective": o}) for o in ("gradient_matching", "trajectory_matching", "unrolled")),
+    *(
+        ("compose", {"objective": o})
+        for o in ("gradient_matching", "trajectory_matching", "unrolled", "batch_norm_statistics")
+    ),
     ("compose", {"pool": "trained_on_synthetic", "stretch": 3, "parameterisation": "multi_formation"}),
     ("compose", {"pool": "experts", "parameterisation": "linear_bases"}),
 ]

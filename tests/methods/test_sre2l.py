@@ -174,5 +174,5 @@ def test_soft_labels_are_the_teachers_and_count() -> None:
 
 @pytest.mark.parametrize("teacher", ["convnet-d1-w4", "mlp"])
 def test_a_teacher_without_batch_norm_is_refused(teacher: str) -> None:
-    with pytest.raises(UserError, match=f"^teacher: {teacher} has no batch norm: take one with"):
+    with pytest.raises(UserError, match=rf"^teacher: {teacher} has no batch norm: take one with"):
         sre2l(teacher=teacher).check(problem_for())
