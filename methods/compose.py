@@ -7,10 +7,11 @@ images where the parameterisation has one. We know of no publication that compar
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector
@@ -20,18 +21,22 @@ from bench.core.augment import dsa
 from bench.core.distilled import DistilledDataset
 from bench.core.errors import UserError
 from bench.core.loop import Stateful
-from bench.core.method import ARCHITECTURE, IPC, SEED, Prerequisite, Problem
+from bench.core.method import ARCHITECTURE, IPC, SEED, YOUNG, Prerequisite, Problem
+from bench.core.networks.architecture import parse_architecture
+from bench.core.training import has_batch_norm
 from methods.blocks.class_gradients import check_matchable
 from methods.blocks.experts import Experts, trajectories
 from methods.blocks.hypergradient import SGD, Hypergradient, State, check_differentiable
 from methods.blocks.matching_batches import MatchingBatches
-from methods.blocks.network_pools import Fresh, Pool, PoolRecipe, TrainedOnReal, TrainedOnSynthetic
-from methods.blocks.objectives import distribution_matching, gradient_matching
+from methods.blocks.network_pools import Fixed, Fresh, Pool, PoolRecipe, TrainedOnReal, TrainedOnSynthetic
+from methods.blocks.objectives import batch_norm_statistics, distribution_matching, gradient_matching
 from methods.blocks.parameterise.base import Balanced
 from methods.blocks.parameterise.hallucinators import Hallucinators
 from methods.blocks.parameterise.linear_bases import LinearBases
 from methods.blocks.parameterise.multi_formation import MultiFormation
 from methods.blocks.parameterise.pixels import Pixels
+from methods.blocks.parameterise.tiles import Tiles
+from methods.blocks.teacher import NamedTeacher
 from methods.blocks.trajectory import TrajectoryMatching
 from methods.blocks.unroll_windows import Unroll
 from methods.blocks.unrolled import Unrolled
@@ -41,7 +46,9 @@ OWN_POOL = {  # the pool of the paper that an objective comes from
     "distribution_matching": "fresh",
     "trajectory_matching": "experts",
     "unrolled": "fresh",
+    "batch_norm_statistics": "teacher",
 }
+R_BN = 0.01  # weight of the statistics beside the teacher's cross-entropy, as in SRe2L
 
 
 @dataclass(frozen=True)
@@ -52,15 +59,21 @@ class Compose:
     paper: ClassVar[str] = "ddbench: a parameterisation and an objective of different papers"
     depends_on: ClassVar[frozenset[str]] = frozenset({IPC, ARCHITECTURE, SEED})
 
-    parameterisation: Literal["pixels", "multi_formation", "linear_bases", "hallucinators"] = "pixels"
-    objective: Literal["gradient_matching", "distribution_matching", "trajectory_matching", "unrolled"] = (
-        "distribution_matching"
+    parameterisation: Literal["pixels", "multi_formation", "linear_bases", "hallucinators", "tiles"] = (
+        "pixels"
     )
-    pool: Literal["own", "fresh", "trained_on_real", "trained_on_synthetic", "experts"] = "own"
+    objective: Literal[
+        "gradient_matching",
+        "distribution_matching",
+        "trajectory_matching",
+        "unrolled",
+        "batch_norm_statistics",
+    ] = "distribution_matching"
+    pool: Literal["own", "fresh", "trained_on_real", "trained_on_synthetic", "experts", "teacher"] = "own"
     steps: Annotated[int, Gt(0)] = 1000
     lr: Annotated[float, Gt(0)] = 0.01  # of Adam
     labels: Literal["hard", "class", "image"] = "hard"
-    factor: Annotated[int, Gt(0)] = 2  # multi_formation
+    factor: Annotated[int, Gt(0)] = 2  # multi_formation and tiles
     bases: Annotated[int, Gt(0)] = 16  # linear_bases
     downsample: Annotated[int, Gt(0)] = 2
     hallucinators: Annotated[int, Gt(0)] = 5
@@ -77,6 +90,9 @@ class Compose:
     start_epochs: Annotated[int, Gt(0)] = 2  # of trajectory matching
     expert_epochs: Annotated[int, Gt(0)] = 1
     experts: Annotated[int, Gt(0)] = 10
+    # of batch_norm_statistics; it trains with net_lr and the augmentation
+    teacher: str = field(default="convnet-batch", metadata=YOUNG)
+    teacher_epochs: Annotated[int, Gt(0)] = field(default=30, metadata=YOUNG)
 
     def __post_init__(self) -> None:
         dsa.parse_strategy(self.augment)
@@ -84,6 +100,12 @@ class Compose:
             raise UserError(
                 f"pool: trajectory_matching follows experts; {self.pool} has none: leave pool out"
             )
+        if (self.objective == "batch_norm_statistics") != (self._pool_name == "teacher"):
+            raise UserError(
+                "pool: batch_norm_statistics needs the teacher's, and no other objective takes it: leave "
+                "pool out"
+            )
+        parse_architecture(self.teacher)
         if self.objective == "distribution_matching" and self.labels != "hard":
             raise UserError("labels: distribution_matching never looks at them: take hard ones")
 
@@ -92,11 +114,23 @@ class Compose:
         return OWN_POOL[self.objective] if self.pool == "own" else self.pool
 
     def requires(self) -> dict[str, Prerequisite]:
-        """With a pool of experts, those experts, for every epoch that a segment can reach."""
+        """A teacher; or with a pool of experts, those experts, for every epoch that a segment can reach."""
+        if self._pool_name == "teacher":
+            return {"teacher": self._teacher}
         if self._pool_name != "experts":
             return {}
         epochs = self.start_epochs - 1 + self.expert_epochs
         return trajectories(self.experts, epochs, lr=self.net_lr, batch_size=256, augment=self.augment)
+
+    @property
+    def _teacher(self) -> NamedTeacher:
+        return NamedTeacher(
+            architecture=self.teacher,
+            epochs=self.teacher_epochs,
+            lr=self.net_lr,
+            batch_size=64,
+            augment=self.augment,
+        )
 
     def check(self, problem: Problem) -> None:
         """A network that the objective takes, and a parameterisation within the budget."""
@@ -105,6 +139,8 @@ class Compose:
             check_matchable(net, problem.image_shape, "kernels")
         if self.objective in ("trajectory_matching", "unrolled") or self._pool_name == "experts":
             check_differentiable(net)
+        if self._pool_name == "teacher" and not has_batch_norm(self._teacher.outline(problem)):
+            raise UserError(f"teacher: {self.teacher} has no batch norm: take one with, as convnet-batch")
         storage, sizes, _ = self._storage
         storage.count(problem, labels=self.labels, **sizes)
 
@@ -143,10 +179,13 @@ class Compose:
             "multi_formation": (MultiFormation, {"factor": self.factor}, {"init": "mix"}),
             "linear_bases": (LinearBases, memory, dict[str, str]()),
             "hallucinators": (Hallucinators, maps, {"init": "real"}),
+            "tiles": (Tiles, {"factor": self.factor}, {"init": "real"}),
         }[self.parameterisation]
 
     def _pool(self, problem: Problem) -> Pool:
         recipe: PoolRecipe = {"lr": self.net_lr, "batch_size": 64, "momentum": 0.9, "augment": self.augment}
+        if self._pool_name == "teacher":
+            return Fixed(self._teacher.trained(problem))
         if self._pool_name == "trained_on_real":
             return TrainedOnReal(problem, "compose", steps=self.net_steps, **recipe)
         if self._pool_name == "trained_on_synthetic":
@@ -166,6 +205,9 @@ class Compose:
             pair, n = pairs.next(synthetic), problem.n_classes
             if self.objective == "gradient_matching":
                 loss = gradient_matching(pool.net, *pair, n, distance="squared", matched="kernels")
+            elif self.objective == "batch_norm_statistics":
+                logits, distance = batch_norm_statistics(pool.net, pair.synthetic, 1)
+                loss = F.cross_entropy(logits, pair.targets) + R_BN * distance.sum()
             else:
                 with torch.no_grad(), timing.part("real gradient"):
                     real = pool.net.embed(pair.real)

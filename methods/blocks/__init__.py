@@ -4,14 +4,15 @@ from typing import Any
 
 from methods.blocks.dynamics import Dynamics
 from methods.blocks.experts import ExpertEpoch, Experts
-from methods.blocks.network_pools import Embedding, Fresh, TrainedOnReal, TrainedOnSynthetic
-from methods.blocks.objectives import distribution_matching, gradient_matching
+from methods.blocks.network_pools import Embedding, Fixed, Fresh, TrainedOnReal, TrainedOnSynthetic
+from methods.blocks.objectives import batch_norm_statistics, distribution_matching, gradient_matching
 from methods.blocks.parameterise.hallucinators import Hallucinators
 from methods.blocks.parameterise.linear_bases import LinearBases
 from methods.blocks.parameterise.multi_formation import MultiFormation
 from methods.blocks.parameterise.pixels import Pixels
+from methods.blocks.parameterise.tiles import Tiles
 from methods.blocks.parameterise.weighted_pixels import WeightedPixels
-from methods.blocks.teacher import Teacher
+from methods.blocks.teacher import NamedTeacher, Teacher
 from methods.blocks.trajectory import TrajectoryMatching
 from methods.blocks.unrolled import Unrolled
 from methods.blocks.whitening import Whitening
@@ -22,23 +23,27 @@ BLOCK_CHOICES: dict[str, dict[str, Any]] = {
         "multi_formation": MultiFormation,
         "linear_bases": LinearBases,
         "hallucinators": Hallucinators,
+        "tiles": Tiles,
     },
     "objective": {
         "gradient_matching": gradient_matching,
         "distribution_matching": distribution_matching,
         "trajectory_matching": TrajectoryMatching,
         "unrolled": Unrolled,
+        "batch_norm_statistics": batch_norm_statistics,
     },
     "pool": {
         "fresh": Fresh,
         "trained_on_real": TrainedOnReal,
         "trained_on_synthetic": TrainedOnSynthetic,
         "experts": Experts,
+        "teacher": Fixed,
     },
     "prerequisite": {
         "Dynamics": Dynamics,
         "Embedding": Embedding,
         "ExpertEpoch": ExpertEpoch,
+        "NamedTeacher": NamedTeacher,
         "Teacher": Teacher,
         "Whitening": Whitening,
     },

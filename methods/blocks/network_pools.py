@@ -112,6 +112,35 @@ class Fresh:
         self._generator.set_state(state["generator"].cpu())
 
 
+class Fixed:
+    """One network for all matchings, such as a trained teacher; it never changes.
+
+    Args:
+        net: the network.
+    """
+
+    def __init__(self, net: Network) -> None:
+        self._net = net
+
+    @property
+    def net(self) -> Network:
+        """The network."""
+        return self._net
+
+    def restart(self) -> None:
+        """Do nothing: there is one network."""
+
+    def advance(self, synthetic: DistilledDataset, followed: bool = True) -> None:
+        """Do nothing: it is not trained."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: the network is given."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Do nothing."""
+
+
 class _Trained:
     """What both trained pools share: a student, and the draws of its start, augmentation and order."""
 

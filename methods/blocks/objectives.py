@@ -1,6 +1,6 @@
 """What is matched. An objective takes networks and batches, however the batches were produced."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -113,3 +113,43 @@ def trajectory_distance(end: Tensor, start: Tensor, target: Tensor) -> Tensor:
         Cazenavette et al., CVPR 2022, eq. 2.
     """
     return (end - target).square().sum() / (start - target).square().sum()
+
+
+@timing.charged("synthetic gradient")
+def batch_norm_statistics(
+    net: nn.Module, images: Tensor, batches: int, first: float = 10.0
+) -> tuple[Tensor, Tensor]:
+    """Distance of the statistics of each batch, before every batch norm, to those that the network keeps.
+
+    A layer's distance is |var - running var| + |mean - running mean|, of vectors over its channels, with the
+    variance divided by the number of values. The network must be in evaluation mode, so that the images of a
+    batch do not change each other's features, and several batches can go through it together.
+
+    Args:
+        net: the network, with batch norms.
+        images: [batches*B,C,H,W], batch after batch.
+        batches: how many.
+        first: weight of the first layer; the others have 1.
+
+    Returns:
+        The logits [batches*B,K], and the distance of each batch, summed over layers, [batches].
+
+    References:
+        Yin et al., DeepInversion, CVPR 2020, eq. 4; Yin et al., SRe2L, NeurIPS 2023, eq. 8.
+    """
+    distances: list[Tensor] = []
+
+    def read(layer: Any, given: tuple[Tensor, ...]) -> None:
+        x = given[0].unflatten(0, (batches, -1)).transpose(1, 2).flatten(2)  # batches,channels,values
+        var, mean = torch.var_mean(x, 2, correction=0)
+        gaps = torch.stack([layer.running_var - var, layer.running_mean - mean])
+        distances.append(torch.linalg.vector_norm(gaps, dim=2).sum(0))
+
+    norms = [module for module in net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    hooks = [layer.register_forward_pre_hook(read) for layer in norms]
+    try:
+        logits = net(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return logits, first * distances[0] + torch.stack(distances).sum(0) - distances[0]

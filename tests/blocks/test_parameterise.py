@@ -23,6 +23,7 @@ from methods.blocks.parameterise.hallucinators import Hallucinators
 from methods.blocks.parameterise.linear_bases import LinearBases
 from methods.blocks.parameterise.multi_formation import MultiFormation
 from methods.blocks.parameterise.pixels import Pixels
+from methods.blocks.parameterise.tiles import Tiles
 
 SMALL: dict[str, tuple[type[Balanced], dict[str, Any]]] = {
     "pixels": (Pixels, {}),
@@ -34,6 +35,8 @@ SMALL: dict[str, tuple[type[Balanced], dict[str, Any]]] = {
     "learned queries": (LinearBases, {"bases": 3, "queries": "learned", "query_dim": 2}),
     "centroid queries": (LinearBases, {"bases": 3, "queries": "centroid", "query_dim": 2, "init": "pca"}),
     "hallucinators": (Hallucinators, {"hallucinators": 2}),
+    "tiles": (Tiles, {"factor": 2}),
+    "enlarged tiles": (Tiles, {"factor": 3, "decoder": "enlarged"}),
     "grey": (Hallucinators, {"hallucinators": 2, "basis_channels": 1, "kernel": 1}),
 }
 LABELS = [(name, labels) for name in SMALL for labels in ("hard", "class", "image")]
@@ -128,7 +131,7 @@ def test_words_that_are_not_known(name: str) -> None:
         cls.start(problem_of(), random.generator(0), **(options | {"init": "kmeans"}))
 
 
-@pytest.mark.parametrize("name", ["pixels", "uniform", "learnable", "hallucinators", "grey"])
+@pytest.mark.parametrize("name", ["pixels", "uniform", "learnable", "hallucinators", "grey", "tiles"])
 def test_what_does_not_fit_is_refused_in_one_line(name: str) -> None:
     with pytest.raises(UserError) as caught:
         start(name, make(side=4, n_classes=30, ipc=1, members=1), "image")

@@ -235,7 +235,7 @@ def test_what_is_not_an_artifact(tmp_path: Path) -> None:
 def test_no_block_is_renamed() -> None:
     """Artifacts name their parameterisation, and job keys their prerequisites: another name loses them."""
     saved = {"Hallucinators", "LinearBases", "MultiFormation", "Pixels"}
-    keyed = {"Embedding", "ExpertEpoch", "Teacher", "Whitening"}
+    keyed = {"Embedding", "ExpertEpoch", "NamedTeacher", "Teacher", "Whitening"}
     assert saved | keyed <= registered_blocks().keys()
 
 

@@ -33,13 +33,16 @@ SMALL = {  # whichever of these a method has
     },
     **{"net_images": 64, "net_epochs": 1, "experts": 2, "start_epochs": 2, "expert_epochs": 1},
     **{"unroll": 3, "window": 2, "batch_per_class": 4, "bases": 4, "hallucinators": 2},
+    **{"teacher": "convnet-d1-w4-batch", "teacher_epochs": 1},
 }
 
 
 def small(name: str, **values: Any) -> Method:
     """The method at its smallest; a `window` that is a name, and not a number, keeps its default."""
     takes = {f.name: type(f.default) for f in dataclasses.fields(method_class(name))}
-    return build_method(name, {key: value for key, value in SMALL.items() if takes.get(key) is int} | values)
+    return build_method(
+        name, {key: value for key, value in SMALL.items() if takes.get(key) is type(value)} | values
+    )
 
 
 class Exact(Preprocess):

@@ -1,5 +1,6 @@
 """Any parameterisation with any objective, at equal storage."""
 
+import dataclasses
 import itertools
 from typing import Any, get_args, get_type_hints
 
@@ -20,7 +21,13 @@ def choices(field: str) -> tuple[str, ...]:
 
 PARAMETERISATIONS, OBJECTIVES = choices("parameterisation"), choices("objective")
 POOLS = tuple(pool for pool in choices("pool") if pool != "own")
-NETWORK_POOLS = [(o, pool) for o in OBJECTIVES for pool in POOLS if o != "trajectory_matching"]
+TAUGHT = "batch_norm_statistics"
+NETWORK_POOLS = [
+    (o, pool)
+    for o in OBJECTIVES
+    for pool in POOLS
+    if o not in ("trajectory_matching", TAUGHT) and pool != "teacher"
+]
 LIGHT = {"steps": 2, "net_steps": 1, "stretch": 2, "batch_real": 8, "batch_synthetic": 8}
 
 
@@ -31,7 +38,10 @@ def composed(**values: Any) -> Compose:
 @pytest.fixture(scope="module")
 def with_experts() -> Problem:
     """A problem for every pair: also of those that need experts."""
-    return problem_for(composed(objective="trajectory_matching"), ipc=10, members=20)
+    experts, teacher = (
+        problem_for(composed(objective=o), ipc=10, members=20) for o in ("trajectory_matching", TAUGHT)
+    )
+    return dataclasses.replace(experts, prepared={**experts.prepared, **teacher.prepared})
 
 
 @pytest.mark.parametrize(
@@ -100,7 +110,7 @@ def test_the_pool_of_an_objective_is_that_of_its_paper() -> None:
     for objective, pool in OWN_POOL.items():
         own, named = composed(objective=objective), composed(objective=objective, pool=pool)
         assert own.requires() == named.requires()
-        assert bool(own.requires()) == (pool == "experts")
+        assert bool(own.requires()) == (pool in ("experts", "teacher"))
 
 
 def test_an_unroll_may_start_from_experts(with_experts: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,6 +118,23 @@ def test_an_unroll_may_start_from_experts(with_experts: Problem, monkeypatch: py
     composed(objective="unrolled", pool="experts", steps=8).distill(with_experts)
     assert len(read) == 8
     assert len(set(read)) > 1
+
+
+@pytest.mark.parametrize(
+    ("objective", "pool"),
+    [
+        *((TAUGHT, pool) for pool in POOLS if pool != "teacher"),
+        *((o, "teacher") for o in OBJECTIVES if o not in (TAUGHT, "trajectory_matching")),
+    ],
+)
+def test_a_teacher_is_of_its_objective_alone(objective: str, pool: str) -> None:
+    with pytest.raises(UserError, match=r"^pool: batch_norm_statistics needs the teacher's.*leave pool out$"):
+        Compose(objective=objective, pool=pool)
+
+
+def test_a_teacher_without_batch_norm_is_refused(with_experts: Problem) -> None:
+    with pytest.raises(UserError, match=r"^teacher: mlp has no batch norm: take one with"):
+        composed(objective=TAUGHT, teacher="mlp").check(with_experts)
 
 
 @pytest.mark.parametrize("pool", [pool for pool in POOLS if pool != "experts"])

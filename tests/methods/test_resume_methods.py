@@ -10,13 +10,14 @@ from bench.core.method import Method
 
 STEPS = 4
 METHODS = {
-    **{name: {"steps": STEPS} for name in ("dm", "mtt", "tesla", "haba", "bptt", "rat_bptt", "rtp")},
+    **{name: {"steps": STEPS} for name in ("dm", "mtt", "tesla", "haba", "bptt", "rat_bptt", "rtp", "sre2l")},
     **{name: {"iterations": 2, "inner_steps": 2} for name in ("dc", "dsa", "idc")},
 }
 FORMS: list[tuple[str, dict[str, Any]]] = [
     *METHODS.items(),
     ("idc", {"train_on": "synthetic", "labels": "image", "batch_synthetic": 3, "cutmix": 1.0}),
     ("idc", {"pool": 2, "pool_epochs": 1, "early": 1, "decoder": "multi_scale"}),
+    ("sre2l", {"crop": "curriculum", "flip": True, "labels": "teacher-soft"}),
     ("mtt", {"labels": "class", "batch_synthetic": 2}),
     ("haba", {"labels": "image", "batch_synthetic": 2, "hallucinators": 3}),
     ("rat_bptt", {"clip": 0.5}),  # below the running mean: it clips always
@@ -24,7 +25,10 @@ FORMS: list[tuple[str, dict[str, Any]]] = [
     ("rtp", {"momentum_lr": 1e-2, "segment": 2}),
     ("rtp", {"window": "random", "window_length": 2, "inner": "adam", "labels": "joint"}),
     ("rtp", {"memory": False, "labels": "image", "window": "end", "window_length": 2}),
-    *(("compose", {"objective": o}) for o in ("gradient_matching", "trajectory_matching", "unrolled")),
+    *(
+        ("compose", {"objective": o})
+        for o in ("gradient_matching", "trajectory_matching", "unrolled", "batch_norm_statistics")
+    ),
     ("compose", {"pool": "trained_on_synthetic", "stretch": 3, "parameterisation": "multi_formation"}),
     ("compose", {"pool": "experts", "parameterisation": "linear_bases"}),
 ]
