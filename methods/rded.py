@@ -2,14 +2,13 @@
 
 Crops of real images that a trained teacher finds easiest, tiled into the stored images; nothing is optimised.
 The teacher's architecture is a hyper-parameter, so one set serves every architecture of the students. RDED's
-students learn from the teacher's answer to each augmented batch: that regime is a protocol's
-(`standard.teacher`), and so is the shuffle of the tiles. `labels: teacher-soft` stores the teacher's
-probabilities of each image once instead, and they count: K floats an image, so that fewer images fit.
+students learn from the teacher's answer to each augmented batch, whose tiles are shuffled: that is the
+protocol `decoupled`.
 
 Deviations: the teacher sees a crop enlarged to the full side (the authors: padded with zeros; the same for
 factor 1). Where a class needs more crops than it has images, further crops of the same images are taken,
 after the best one of each (the authors: fewer images). Where the factor does not divide the side, the last
-tiles lose their last pixels. The teacher's learning rate falls in two steps.
+tiles lose their last pixels.
 """
 
 from dataclasses import dataclass
@@ -63,7 +62,6 @@ class RDED(Taught):
     crops: Annotated[int, Gt(0)] = 5  # of each of them
     smallest: Annotated[float, Gt(0), Le(1)] = 0.08  # least share of an image's area that a crop takes
     decoder: Literal["stored", "enlarged"] = "stored"
-    labels: Literal["hard", "teacher-soft"] = "hard"
 
     def check(self, problem: Problem) -> None:
         """A teacher that takes the images, and stored images within the budget."""
@@ -86,15 +84,10 @@ class RDED(Taught):
         images = tiled(problem, members.gather(1, chosen).flatten(), crops[where], self.factor)
         stored = (images * 255).round().to(torch.uint8)
         tiles = Tiles(stored, problem.n_classes, self.factor, self.decoder, problem.preprocess)
-        tiles = tiles.to(problem.device)
-        if self.labels != "hard":
-            with torch.no_grad():
-                tiles.learn(label_logits=in_pieces(net, tiles.decode()[0]))
-        return tiles
+        return tiles.to(problem.device)
 
     def _count(self, problem: Problem) -> int:
-        labels = "hard" if self.labels == "hard" else "image"
-        return Tiles.count(problem, factor=self.factor, decoder=self.decoder, labels=labels)
+        return Tiles.count(problem, factor=self.factor, decoder=self.decoder)
 
     @torch.no_grad()
     def _losses(self, problem: Problem, net: Network, members: Tensor, crops: Tensor) -> Tensor:

@@ -5,13 +5,10 @@ that one set serves all architectures of the students. Recover: images that the 
 class, while the statistics of each batch, one image of every class, match those of its batch norms. `crop:
 curriculum` is CDA (Yin & Shen, TMLR 2024), whose smallest crop falls from whole images by a cosine; `init:
 real` is the start of EDC (Shao et al., NeurIPS 2024; on CIFAR with steps 75, lr 0.05). Relabel: the paper
-stores the teacher's answer for every epoch, which is the regime of a protocol (`standard.teacher`); with
-`labels: teacher-soft` the teacher's probabilities of each image are stored once, and they count: K floats
-an image, so that fewer images fit.
+stores the teacher's answer for every epoch, which is the regime of a protocol (`decoupled`).
 
 Deviations: all batches take a step together (the authors: one after the other; no batch sees another, and
-Adam works on each pixel alone, so both do the same). Of EDC, one teacher and its real start only. The
-teacher's learning rate falls in two steps (the authors: cosine).
+Adam works on each pixel alone, so both do the same). Of EDC, one teacher and its real start only.
 """
 
 import math
@@ -27,7 +24,7 @@ from bench.core import timing
 from bench.core.distilled import DistilledDataset
 from bench.core.errors import UserError
 from bench.core.method import IPC, SEED, Problem
-from bench.core.training import has_batch_norm, in_pieces
+from bench.core.training import has_batch_norm
 from methods.blocks.crops import crop_matrices, draw_crops
 from methods.blocks.objectives import batch_norm_statistics
 from methods.blocks.parameterise.pixels import Pixels
@@ -62,24 +59,18 @@ class SRe2L(Taught):
     smallest: Annotated[float, Gt(0), Le(1)] = 0.08  # least share of an image's area that a crop takes
     flip: bool = False
     roll: Annotated[int, Ge(0)] = 4  # pixels, at most, in either direction
-    labels: Literal["hard", "teacher-soft"] = "hard"
 
     def check(self, problem: Problem) -> None:
         """A teacher with batch norm that takes the images, and images within the budget."""
         if not has_batch_norm(self.named_teacher.outline(problem)):
             raise UserError(f"teacher: {self.teacher} has no batch norm: take one with, as convnet-batch")
-        Pixels.count(problem, self._kind)
-
-    @property
-    def _kind(self) -> str:
-        return "hard" if self.labels == "hard" else "image"
 
     def distill(self, problem: Problem) -> DistilledDataset:
-        """Recover images by the teacher's statistics, and relabel them: Yin et al. (2023), section 3."""
+        """Recover images by the teacher's statistics: Yin et al. (2023), section 3."""
         self.check(problem)
         net, n_classes = self.named_teacher.trained(problem), problem.n_classes
-        n = Pixels.count(problem, self._kind)
-        start = Pixels.start(problem, problem.rng("sre2l", "init"), init=self.init, labels=self._kind)
+        n = Pixels.count(problem, "hard")
+        start = Pixels.start(problem, problem.rng("sre2l", "init"), init=self.init)
         synthetic = Pixels(start.images.detach(), [n] * n_classes, problem.preprocess)
         batches = torch.arange(n * n_classes, device=problem.device).view(n_classes, n).T  # one of each class
         optimiser = torch.optim.Adam(synthetic.parameters(), lr=self.lr, betas=(0.5, 0.9))
@@ -103,9 +94,6 @@ class SRe2L(Taught):
                 seen = problem.preprocess.invert(synthetic.images).clamp_(0, 1)
                 synthetic.images.copy_(problem.preprocess(seen))
             steps.loss(torch.stack(losses).sum() / n)
-        if self.labels != "hard":
-            with torch.no_grad():
-                synthetic.learn(label_logits=in_pieces(net, synthetic.decode()[0]))
         return synthetic
 
     def _view(self, images: Tensor, batches: int, step: int, draws: torch.Generator) -> Tensor:

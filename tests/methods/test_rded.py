@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.core import random
-from bench.core.errors import OverBudget, UserError
+from bench.core.augment.tiles import resolve_tiles
+from bench.core.errors import UserError
 from bench.core.method import Problem
 from bench.core.sampling import ClassIndex
 from bench.planning.sweep import build_method
@@ -100,22 +101,11 @@ def test_both_decoders_store_the_same(decoder: str, shown: int) -> None:
         )
 
 
-@pytest.mark.parametrize("decoder", ["stored", "enlarged"])
-def test_soft_labels_are_the_teachers_and_count(decoder: str) -> None:
-    method = rded(labels="teacher-soft", decoder=decoder, factor=2)
-    problem = problem_of(method, ipc=3)
-    stored = method.distill(problem)
-    images, targets = stored.decode()
-    net = method.named_teacher.trained(problem)
-    torch.testing.assert_close(targets, net(images).softmax(1), rtol=0, atol=1e-6)
-    assert len(images) == 3 * (2 if decoder == "stored" else 8)  # one stored image a class makes room
-    assert stored.n_stored == 3 * 2 * 3 * 8 * 8 + len(images) * 3 <= problem.budget
-
-
-def test_soft_labels_do_not_fit_where_one_image_is_all_there_is() -> None:
-    method = rded(labels="teacher-soft")
-    with pytest.raises(OverBudget, match=r"raise ipc above 1, or take hard labels$"):
-        method.check(problem_of(method, ipc=1))
+@pytest.mark.parametrize(("decoder", "shuffled"), [("stored", "tiles2+flip"), ("enlarged", "flip")])
+def test_protocols_may_shuffle_the_tiles_that_students_see(decoder: str, shuffled: str) -> None:
+    method = rded(decoder=decoder, factor=2)
+    stored = method.distill(problem_of(method, ipc=1))
+    assert resolve_tiles("tiles+flip", stored.tiles) == shuffled
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ FORMS: list[tuple[str, dict[str, Any]]] = [
     *METHODS.items(),
     ("idc", {"train_on": "synthetic", "labels": "image", "batch_synthetic": 3, "cutmix": 1.0}),
     ("idc", {"pool": 2, "pool_epochs": 1, "early": 1, "decoder": "multi_scale"}),
-    ("sre2l", {"crop": "curriculum", "flip": True, "labels": "teacher-soft"}),
+    ("sre2l", {"crop": "curriculum", "flip": True}),
     ("mtt", {"labels": "class", "batch_synthetic": 2}),
     ("haba", {"labels": "image", "batch_synthetic": 2, "hallucinators": 3}),
     ("rat_bptt", {"clip": 0.5}),  # below the running mean: it clips always

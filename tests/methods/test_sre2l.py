@@ -1,6 +1,5 @@
 """SRe2L: batch-norm statistics against a slow formula, its views, and batches that do not see each other."""
 
-import dataclasses
 import math
 from typing import Any
 
@@ -11,7 +10,7 @@ from helpers.parameterise import noise
 from torch import Tensor, nn
 
 from bench.core import random
-from bench.core.errors import OverBudget, UserError
+from bench.core.errors import UserError
 from bench.core.method import Problem
 from bench.core.networks.architecture import parse_architecture
 from methods import sre2l as module
@@ -158,18 +157,6 @@ def test_rows_are_rolled_as_torch_does_it() -> None:
 
 def test_a_cosine_falls_from_one_to_zero() -> None:
     assert [cosine(step, 4) for step in (0, 2, 4)] == pytest.approx([1, 0.5, 0])
-
-
-def test_soft_labels_are_the_teachers_and_count() -> None:
-    method = sre2l(labels="teacher-soft")
-    problem = problem_of(method, ipc=3)
-    stored = method.distill(problem)
-    images, targets = stored.decode()
-    net = method.named_teacher.trained(problem)
-    torch.testing.assert_close(targets, net(images).softmax(1), rtol=0, atol=1e-6)
-    assert stored.n_stored == 6 * 3 * 8 * 8 + 6 * 3  # one image a class makes room for the labels
-    with pytest.raises(OverBudget, match=r"raise ipc above 1, or take hard labels$"):
-        method.check(dataclasses.replace(problem, ipc=1))
 
 
 @pytest.mark.parametrize("teacher", ["convnet-d1-w4", "mlp"])

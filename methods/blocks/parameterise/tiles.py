@@ -30,7 +30,7 @@ class Tiles(Balanced):
     Either way of decoding stores the same: `ipc` images a class. What students see differs:
 
     - stored: the n stored images of a class as they are, as in RDED: a student sees f^2 crops at once, each
-      at 1/f of its side. To shuffle the tiles anew for every batch is a matter of the protocol.
+      at 1/f of its side. A protocol may shuffle the tiles anew for every batch (`decoupled` does).
     - enlarged: each tile up-sampled to a full image, n * f^2 images a class, which is IDC's decoding: tile
       (i, j) of stored image m is image (i * f + j) * n + m of the class.
 
@@ -64,6 +64,7 @@ class Tiles(Balanced):
         else:
             self.learn(images=images)
         self.factor, self.decoder = factor, decoder
+        self.tiles = factor if decoder == "stored" else 1
 
     @staticmethod
     def count(problem: Problem, *, factor: int = 1, decoder: str = "stored", labels: str = "hard") -> int:
