@@ -213,7 +213,9 @@ def draw_augmentation(
     return dsa.draw(strategy, shape[0], generator), maybe_cutmix(shape, cutmix, generator)
 
 
-def teacher_loss(logits: Tensor, images: Tensor, teacher: nn.Module, temperature: float) -> Tensor:
+def teacher_loss(
+    logits: Tensor, images: Tensor, teacher: nn.Module, temperature: float, weights: Tensor | None = None
+) -> Tensor:
     """Distillation loss T^2 CE(logits / T, softmax(teacher(images) / T)), the mean over the batch.
 
     Args:
@@ -221,6 +223,7 @@ def teacher_loss(logits: Tensor, images: Tensor, teacher: nn.Module, temperature
         images: the batch [N,C,H,W], as the student saw it.
         teacher: the network that gives the targets; no gradient flows into it.
         temperature: T.
+        weights: by which the loss of each image is multiplied [N]; by default 1.
 
     Returns:
         The loss, 0-dim.
@@ -230,6 +233,8 @@ def teacher_loss(logits: Tensor, images: Tensor, teacher: nn.Module, temperature
     """
     with torch.no_grad():
         probabilities = (teacher(images) / temperature).softmax(1)
+        if weights is not None:  # cross-entropy is linear in its targets
+            probabilities = probabilities * weights[:, None]
     return temperature**2 * F.cross_entropy(logits / temperature, probabilities)
 
 
@@ -254,7 +259,8 @@ def augmented_loss(
         cutmix: the probability of CutMix; 0 draws nothing for it.
         generator: a CPU generator for all draws, so that nothing waits for the device.
         preprocess: how the images were normalised; needed by augmentation policies, which work on pixels.
-        teacher: a network whose probabilities for the augmented batch take the place of `targets`.
+        teacher: a network whose probabilities for the augmented batch take the place of `targets`. Of
+            targets [N,K] the sums stay, as weights of the images.
         temperature: of the teacher's loss, see `teacher_loss`.
 
     Returns:
@@ -268,7 +274,11 @@ def augmented_loss(
     x = x if drawn is None else apply_cutmix(x, drawn)
     logits = net(x)
     if teacher is not None:
-        return teacher_loss(logits, x, teacher, temperature)
+        weights = targets.sum(1) if targets.ndim == 2 else None
+        if weights is not None and drawn is not None:
+            partner = drawn.partner.to(targets.device, non_blocking=True)
+            weights = drawn.weight * weights + (1 - drawn.weight) * weights[partner]
+        return teacher_loss(logits, x, teacher, temperature, weights)
     own = F.cross_entropy(logits, targets)
     if drawn is None:
         return own

@@ -53,20 +53,23 @@ class EvaluationSetting:
     def training_set(self, distilled: DistilledDataset, choice: LabelChoice | None = None) -> TrainingSet:
         """What students are trained on, with the labels that the protocol asks for; decoded once.
 
+        Weights of images are no labels: they count under all of them.
+
         `choice`: which soft labels, for a protocol that has them; by default the first candidate.
         """
         protocol = self.protocol
         with torch.no_grad():  # and detached: a set of plain pixels decodes to its own parameter
             images, targets = (t.detach().contiguous() for t in distilled.decode())
-        if protocol.labels != "stored" and targets.ndim == 2:
+        if protocol.labels != "stored" and is_soft(targets):
             targets = targets.argmax(1)
+        weights = targets.sum(1, keepdim=True) if targets.ndim == 2 else 1
         recipe = replace(protocol.recipe, augment=resolve_tiles(protocol.recipe.augment, distilled.tiles))
         variants = distilled.variants() if protocol.epoch_over == "items" else None
         training_set = TrainingSet(images, targets, recipe, distilled.preprocess, variants=variants)
         if protocol.labels == "soft":
             chosen = choice or label_candidates(protocol)[0]
             teacher = self._teacher(distilled, chosen.stop)
-            return replace(training_set, targets=soft_labels(teacher, images, chosen.temperature))
+            return replace(training_set, targets=weights * soft_labels(teacher, images, chosen.temperature))
         if protocol.teacher is None:
             return training_set
         return replace(

@@ -174,7 +174,10 @@ class StackedStudents:
             x, partner, weight = _cutmix(x, boxes)
         logits = self._logits(x.unflatten(0, (count, -1))).flatten(0, 1)
         if training_set.teacher is not None:
-            return count * teacher_loss(logits, x, training_set.teacher, training_set.temperature)
+            weights = targets.sum(1) if targets.ndim == 2 else None
+            if weights is not None and mixed:
+                weights = weight * weights + (1 - weight) * weights[partner]
+            return count * teacher_loss(logits, x, training_set.teacher, training_set.temperature, weights)
         if not mixed:
             return count * F.cross_entropy(logits, targets)
         own, pasted = (F.cross_entropy(logits, t, reduction="none") for t in (targets, targets[partner]))

@@ -27,6 +27,7 @@ from bench.planning.protocols import TeacherConfig
 from bench.records.schema import Record, dump_record
 from methods.blocks.parameterise.multi_formation import MultiFormation
 from methods.blocks.parameterise.pixels import Pixels
+from methods.blocks.parameterise.weighted_pixels import WeightedPixels
 from methods.blocks.teacher import Teacher
 
 TEACHER = Recipe(batch_size=50, lr=0.05, steps=12)
@@ -86,6 +87,13 @@ def test_soft_labels_are_the_teacher_s_on_the_decoded_images(
     torch.testing.assert_close(found.targets.double(), expected.detach(), rtol=0, atol=1e-6)
     assert found.teacher is None, "nobody asks it again"
     assert not found.targets.requires_grad
+
+
+def test_weights_of_images_multiply_what_a_teacher_says(teacher: dict[str, Tensor], digits: Dataset) -> None:
+    plain, weights = pixels(digits), torch.linspace(0.5, 1.5, 20)
+    weighted = WeightedPixels(plain.images.detach(), weights, plain.counts, plain.preprocess)
+    one, two = (setting(digits, soft(), teacher=teacher).training_set(s) for s in (plain, weighted))
+    torch.testing.assert_close(two.targets, one.targets * weights[:, None])
 
 
 @pytest.mark.parametrize("kind", ["other", "zca"])

@@ -37,7 +37,7 @@ def test_students_are_those_of_plain_training(digits: Dataset) -> None:
         assert value == accuracy(net, digits.test.images, digits.test.labels, distilled.preprocess)
 
 
-def test_weights_are_no_soft_labels_and_hard_labels_leave_them_out(digits: Dataset) -> None:
+def test_weights_are_no_soft_labels_and_count_under_hard_ones(digits: Dataset) -> None:
     plain = pixels(digits)
     weighted = WeightedPixels(
         plain.images.detach(), torch.linspace(0.5, 1.5, 20), plain.counts, plain.preprocess
@@ -47,7 +47,7 @@ def test_weights_are_no_soft_labels_and_hard_labels_leave_them_out(digits: Datas
     )
     alike = train_and_score(plain, setting(digits, protocol()))
     assert not stored.training.soft
-    assert hard.scores.accuracies == alike.scores.accuracies != stored.scores.accuracies
+    assert hard.scores.accuracies == stored.scores.accuracies != alike.scores.accuracies
 
 
 def test_hard_labels_replace_what_is_stored(digits: Dataset) -> None:

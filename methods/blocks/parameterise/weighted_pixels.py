@@ -13,8 +13,8 @@ class WeightedPixels(Pixels):
     """Plain images, class after class, each with a weight, which is stored.
 
     The targets are onehot x weight. Cross-entropy is linear in its targets, so that the loss of a batch is
-    the mean of weight x cross-entropy wherever it is computed; the mean weight should be 1. Where only
-    classes are read of the targets, weights do not count.
+    the mean of weight x cross-entropy wherever it is computed; the mean weight should be 1. Weights count
+    under all labels that a protocol gives the images.
 
     Args:
         images: as in `Pixels`.
