@@ -27,6 +27,7 @@ class LabelOnly:
     paper: ClassVar[str] = "Qin, Deng & Alvarez-Melis, A Label is Worth a Thousand Images, NeurIPS 2024"
     depends_on: ClassVar[frozenset[str]] = frozenset({IPC, ARCHITECTURE, SEED})
     fit_budget: ClassVar[bool] = False
+    labels: ClassVar[str] = "image"
 
     epoch: Annotated[int, Gt(0)] = 20  # after which the teacher labels; tune it for each ipc
     repeat: bool = False  # images of a class of fewer than ipc

@@ -128,6 +128,11 @@ class Method(Protocol):
         ...
 
 
+def learns_labels(method: Method) -> bool:
+    """Whether its sets store soft labels: `labels` of such a method is not "hard"."""
+    return getattr(method, "labels", "hard") != "hard"
+
+
 def hyperparameters(method: Method) -> dict[str, Any]:
     """A method's hyper-parameters as keys and records hold them, without `YOUNG` ones at their default."""
     young = {f.name: f.default for f in fields(method) if "young" in f.metadata}

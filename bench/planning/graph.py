@@ -13,7 +13,7 @@ from pydantic.dataclasses import is_pydantic_dataclass
 
 from bench.core.augment import cutmix, dsa
 from bench.core.errors import UserError
-from bench.core.method import ARCHITECTURE, IPC, SEED, Method, Prerequisite, hyperparameters
+from bench.core.method import ARCHITECTURE, IPC, SEED, Method, Prerequisite, hyperparameters, learns_labels
 from bench.core.networks.architecture import Architecture, parse_architecture
 from bench.core.paper_constants import require_paper_normalisation, whitening_eps
 from bench.core.preprocess import NORMALISE, PAPER, WHITENINGS
@@ -21,7 +21,7 @@ from bench.core.registry import block_class
 from bench.core.training import leaves_one
 from bench.data.dataset import Dataset
 from bench.data.spec import preset_name
-from bench.planning.protocols import Protocol
+from bench.planning.protocols import Protocol, without_regime
 from bench.planning.sweep import Sweep
 from bench.records.schema import ANY_ARCHITECTURE
 
@@ -202,9 +202,21 @@ def plan_sweep(
                         for cell in cells
                     ]
                     sets = [plan_distillation(jobs, entry.name, method, cell) for cell in distilled_on]
-                    for evaluation in evaluations:
+                    for evaluation in _that_differ(evaluations, method):
                         plan_evaluations(jobs, evaluation, cells, sets)
     return jobs
+
+
+def _that_differ(evaluations: Sequence[EvaluationSpec], method: Method) -> list[EvaluationSpec]:
+    """Without those for stored labels where hard ones are asked for too, and the method stores no others."""
+    hard = {without_regime(e.protocol.name) for e in evaluations if e.protocol.labels == "hard"}
+    return [
+        e
+        for e in evaluations
+        if learns_labels(method)
+        or e.protocol.labels != "stored"
+        or without_regime(e.protocol.name) not in hard
+    ]
 
 
 def _factor(method: Method) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -247,6 +247,12 @@ def _varied(content: dict[str, Any], stem: str, variant: str, changes: dict[str,
     if variant and "about" in content:
         varied["about"] = f"{content['about']}; {variant}"
     return {"name": f"{stem}.{variant}" if variant else stem, **varied}
+
+
+def without_regime(name: str) -> str:
+    """What the protocols that differ in their labels only have in common: `standard` of `standard.soft`."""
+    stem, _, last = name.rpartition(".")
+    return stem if stem and last in get_args(LabelKind) else name
 
 
 def in_regimes(name: str, labels: Sequence[LabelKind]) -> list[str]:

@@ -197,7 +197,8 @@ class EvaluateConfig(Strict):
     labels: Annotated[tuple[LabelKind, ...], BeforeValidator(_as_list), Distinct] = Field(
         default=(),
         description="score under each protocol with each of these labels, `NAME.LABELS` of its file, in the "
-        "place of its own; by default with its own",
+        "place of its own; by default with its own. With hard and stored, stored ones are for sets that have "
+        "other labels than hard ones",
     )
     curve: Annotated[tuple[Fraction, ...], Distinct] = Field(
         default=(),

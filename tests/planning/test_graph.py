@@ -248,6 +248,26 @@ def test_one_teacher_serves_all_sets_and_both_of_its_regimes() -> None:
             assert ("rate" in job.inputs) == (job.kind == "evaluate" and asked == "soft")
 
 
+def test_stored_labels_are_asked_for_once_where_they_are_hard() -> None:
+    """Plain images under `hard` and under `stored` are the same training."""
+    methods = ["random_real", "label_only", "rtp", {"name": "rtp", "labels": "class"}]
+    chosen = sweep(methods=methods, labels=["stored", "hard"])
+    jobs = plan_sweep(chosen, {"digits": dataset()}, [load_protocol(n) for n in chosen.evaluate.protocol])
+    asked = Counter(
+        (job.label.split()[0], jobs[job.inputs["artifact"]].identity["hyperparameters"].get("labels"), labels)
+        for job in jobs.values()
+        if job.kind == "evaluate" and (labels := job.identity["protocol"]["labels"])
+    )
+    assert asked == {
+        ("random_real", None, "hard"): 1,
+        ("label_only", None, "hard"): 1,
+        ("label_only", None, "stored"): 1,
+        ("rtp", "hard", "hard"): 1,
+        ("rtp", "class", "hard"): 1,
+        ("rtp", "class", "stored"): 1,
+    }
+
+
 def test_a_teacher_may_have_another_network() -> None:
     soft = load_protocol("quick.soft")
     assert soft.teacher is not None
