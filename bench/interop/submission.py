@@ -156,7 +156,9 @@ class Submission:
             check_header(path, distilled, record.n_classes)
         except UserError as error:
             return str(error)
-        counted = measure_storage(distilled, self._data(record), record.ipc, labels=record.training.labels)
+        counted = measure_storage(
+            distilled, self._data(record), record.ipc, given=record.training.soft_labels
+        )
         untold = {"label_floats"} if record.storage.label_floats is None else set()
         of_the_set = [name for name in type(counted).model_fields if name not in {"teacher_bytes", *untold}]
         names = [n for n in of_the_set if getattr(counted, n) != getattr(record.storage, n)]

@@ -22,6 +22,7 @@ from bench.core.training import RECIPE, Recipe
 from bench.planning.yaml_schema import CONFIGS, Positive, describe_faults, list_faults, read_yaml
 
 LabelKind = Literal["stored", "hard", "soft", "teacher"]
+Precision = Literal["fp32", "fp16"]
 
 
 def _network(name: str) -> str:
@@ -55,6 +56,11 @@ class TeacherConfig(Strict):
         default=(),
         exclude_if=_left_out(()),
         description="for `labels: soft`: what may divide the logits of its labels; by default `temperature`",
+    )
+    stored_as: Precision = Field(
+        default="fp32",
+        exclude_if=_left_out("fp32"),
+        description="for `labels: soft`: the precision of the labels, which students get rounded to it",
     )
 
 
@@ -176,6 +182,11 @@ class Protocol(Strict):
         """Without what protocols of earlier versions did not have, where it changes nothing: keys stay."""
         unused = {"epoch_over": self.epoch_over == "images", "rules": not self.rules}
         return {name: value for name, value in write(self).items() if not unused.get(name)}
+
+    @property
+    def stored_as(self) -> Precision:
+        """The precision of the soft labels that its teacher gives."""
+        return "fp32" if self.teacher is None else self.teacher.stored_as
 
     @property
     def label_candidates(self) -> list[tuple[float, float]]:

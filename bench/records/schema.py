@@ -35,7 +35,7 @@ class Storage(_Part):
     """The size of the distilled set: all that is stored, except labels that are implied by position."""
 
     floats: Count
-    bytes: Count  # floats at fp32
+    bytes: Count  # floats at fp32, but for soft labels at fp16
     # of images that are kept, and were scored, at one byte a value; None: they are floats
     bytes_uint8: Count | None = None
     ipc_equivalent: Amount  # floats / (classes x C x H x W)
@@ -75,6 +75,7 @@ class SoftLabels(_Part):
 
     stop: float = Field(gt=0, le=1)  # fraction of the teacher's training after which it gave them
     temperature: float = Field(gt=0)
+    stored_as: Literal["fp32", "fp16"] = "fp32"
     # "stop/temperature" -> accuracy on a hold-out of the training set
     holdout_scores: dict[Name, Fraction] | None
 
