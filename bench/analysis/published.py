@@ -67,7 +67,7 @@ EVALUATIONS: Final = {
     "RDED": PublishedEvaluation(
         ("decoupled",),
         "RDED's, 300 epochs under an online teacher",
-        f"{_BEST}, in batches of 10 to 100 images",
+        _BEST,
     ),
     "SRe2L": PublishedEvaluation(("decoupled",), "SRe2L's, under a teacher's labels of every epoch", _BEST),
     "DATM": PublishedEvaluation((), "MTT's with the learned soft labels and ZCA", _BEST),
