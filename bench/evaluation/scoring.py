@@ -29,7 +29,7 @@ from bench.evaluation.metrics import Scores, score_students
 from bench.evaluation.storage import images_per_class
 from bench.evaluation.students import TrainingSet, train_students
 from bench.planning.protocols import Protocol
-from bench.records.schema import CurvePoint, LrFrom, SoftLabels, StudentTraining
+from bench.records.schema import CurvePoint, GivenTeacher, LrFrom, SoftLabels, StudentTraining
 
 
 @dataclass(frozen=True)
@@ -161,6 +161,7 @@ def train_and_score(
         cutmix=training_set.recipe.cutmix,
         preprocess=_named(distilled.preprocess, setting.data),
         soft_labels=None if choice is None else _told(choice, protocol, tuned),
+        given_teacher=_given_teacher(protocol),
     )
     return EvaluationResult(scores[steps], points, training)
 
@@ -168,6 +169,13 @@ def train_and_score(
 def is_soft(targets: Tensor) -> bool:
     """Whether some target says more than a class and the weight of its image."""
     return targets.ndim == 2 and bool(((targets != 0).sum(1) > 1).any())
+
+
+def _given_teacher(protocol: Protocol) -> GivenTeacher | None:
+    taught = protocol.teacher
+    if taught is None or taught.weights is None or taught.architecture is None:
+        return None
+    return GivenTeacher(architecture=taught.architecture, weights=taught.weights)
 
 
 def _told(choice: LabelChoice, protocol: Protocol, tuned: Tensors | None) -> SoftLabels:

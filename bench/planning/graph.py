@@ -362,6 +362,9 @@ def plan_teacher(jobs: dict[str, Job], spec: EvaluationSpec, cell: Cell) -> dict
     if spec.protocol.teacher is None:
         return {}
     taught = spec.protocol.teacher
-    teacher = block_class("Teacher")(**dataclasses.asdict(taught.recipe), stops=taught.stops)
+    if taught.recipe is None:
+        teacher: Prerequisite = block_class("GivenTeacher")(taught.weights)
+    else:
+        teacher = block_class("Teacher")(**dataclasses.asdict(taught.recipe), stops=taught.stops)
     network = spec.student if taught.architecture is None else parse_architecture(taught.architecture)
     return _prepare(jobs, {"teacher": teacher}, dataclasses.replace(cell, architecture=network))

@@ -70,6 +70,13 @@ class Cost(_Part):
     cold: list[Phase]  # phases whose process had run no job before
 
 
+class GivenTeacher(_Part):
+    """A teacher that was trained elsewhere."""
+
+    architecture: Name
+    weights: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
+
+
 class SoftLabels(_Part):
     """Which labels a teacher gave the images of a set, once."""
 
@@ -93,6 +100,7 @@ class StudentTraining(_Part):
     cutmix: Real
     preprocess: Name  # normalise, paper, or zca (KIND)
     soft_labels: SoftLabels | None = None  # of `labels: soft`
+    given_teacher: GivenTeacher | None = None  # None: the protocol's own, or none
 
 
 class CurvePoint(_Part):
