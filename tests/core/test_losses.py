@@ -74,6 +74,19 @@ def test_recipes_without_it_are_written_as_before() -> None:
     assert told["loss"] == "squared_error"
 
 
+def test_a_teacher_learns_probabilities() -> None:
+    taught = load_protocol("quick.soft").model_dump()
+    taught["teacher"]["recipe"]["loss"] = "squared_error"
+    with pytest.raises(ValueError, match=r"teacher\.recipe\.loss: its answers are taken for log"):
+        Protocol.model_validate(taught)
+
+
+def test_students_may_learn_soft_labels_by_squared_error() -> None:
+    taught = load_protocol("quick.soft").model_dump()
+    taught["recipe"]["loss"] = "squared_error"
+    assert Protocol.model_validate(taught).recipe.loss == "squared_error"
+
+
 def test_an_online_teacher_has_a_loss_of_its_own() -> None:
     taught = load_protocol("quick.teacher").model_dump()
     taught["recipe"]["loss"] = "squared_error"
