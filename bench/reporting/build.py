@@ -25,7 +25,7 @@ from bench.reporting.tables.equal_storage import equal_storage_section
 from bench.reporting.tables.experts import with_expert_note
 from bench.reporting.tables.metrics import metrics_section
 from bench.reporting.tables.published import published_section
-from bench.reporting.tables.real_or_distilled import real_or_distilled_section
+from bench.reporting.tables.real_or_distilled import real_or_distilled_section, verdicts_section
 from bench.reporting.tables.standings import pairs_section, standings_section
 from bench.reporting.tables.summary import summary_section
 
@@ -34,6 +34,7 @@ MOST_PRINTED_ROWS = 2000  # in a terminal
 SECTIONS: tuple[MakeSection, ...] = (
     summary_section,
     equal_storage_section,
+    verdicts_section,
     real_or_distilled_section,
     cross_architecture_section,
     composition_section,
@@ -53,6 +54,7 @@ SECTIONS: tuple[MakeSection, ...] = (
 TABLES = [
     "summary",
     "equal_storage",
+    "verdicts",
     "real_or_distilled",
     "cross_architecture",
     "composition",

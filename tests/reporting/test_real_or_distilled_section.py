@@ -10,7 +10,7 @@ from bench.records.columns import record_frame
 from bench.records.schema import Record
 from bench.reporting.plots.real_or_distilled import draw_regimes
 from bench.reporting.sections import RecordsView, Section
-from bench.reporting.tables.real_or_distilled import real_or_distilled_section
+from bench.reporting.tables.real_or_distilled import real_or_distilled_section, verdicts_section
 from bench.reporting.tables.table import Comparison
 
 MEANS = {"random_real": 0.5, "herding": 0.6, "dm": 0.7, "mtt": 0.55, "rded": 0.6}
@@ -28,7 +28,10 @@ def lines(table: Comparison) -> list[list[str]]:
 
 def test_a_verdict_for_each_regime_and_a_line_for_each_set() -> None:
     own = regime_records({"label_only": 0.58}, regimes=("stored", "hard"), within_budget=False)
-    verdicts, sets = section([*regime_records(MEANS), *own]).comparisons
+    records = [*regime_records(MEANS), *own]
+    told_first = verdicts_section(RecordsView(record_frame(records), ()))
+    assert told_first is not None
+    (verdicts,), (sets,) = told_first.comparisons, section(records).comparisons
     told = "distilled better: dm +10.0 over herding"
     assert lines(verdicts) == [["1", "digits", "short", "convnet", told, told, told]]
     assert [column.header for column in sets.columns] == [
@@ -46,7 +49,8 @@ def test_a_verdict_for_each_regime_and_a_line_for_each_set() -> None:
 
 def test_other_reports_have_no_such_section() -> None:
     for records in ([make("dm"), make("random_real")], regime_records({"random_real": 0.5, "herding": 0.6})):
-        assert real_or_distilled_section(RecordsView(record_frame(records), ())) is None
+        view = RecordsView(record_frame(records), ())
+        assert real_or_distilled_section(view) is verdicts_section(view) is None
 
 
 def test_the_figure_has_a_panel_for_each_regime_and_a_dot_for_each_set() -> None:

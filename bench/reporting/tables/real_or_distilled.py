@@ -41,16 +41,28 @@ SIZES = (
 )
 
 
-def real_or_distilled_section(view: RecordsView) -> Section | None:
-    """Where several label regimes were asked for: a table of verdicts, and one of sets for each network."""
-    sets = sets_by_regime(view.flat, view.summary)
-    if sets.empty or not sets["verdict"].ne("").any():
+def verdicts_section(view: RecordsView) -> Section | None:
+    """Where several label regimes were asked for: a verdict for each data set, network, ipc and regime."""
+    sets = _with_verdicts(view)
+    if sets is None:
         return None
-    comparisons = [_verdicts(sets), *(_sets(title, part) for title, part in _networks(sets))]
-    plots = {
-        stem: draw for title, part in _networks(sets) for stem, draw in regime_plots(title, part).items()
-    }
-    return Section("real_or_distilled", sets, comparisons, plots, printed=True)
+    rows = _verdict_rows(sets)
+    return Section("verdicts", pd.DataFrame(rows), [_verdicts(_regimes(sets), rows)], printed=True)
+
+
+def real_or_distilled_section(view: RecordsView) -> Section | None:
+    """The sets behind the verdicts: a table and a figure for each data set, protocol and network."""
+    sets = _with_verdicts(view)
+    if sets is None:
+        return None
+    parts = list(_networks(sets))
+    plots = {stem: draw for title, part in parts for stem, draw in regime_plots(title, part).items()}
+    return Section("real_or_distilled", sets, [_sets(title, part) for title, part in parts], plots)
+
+
+def _with_verdicts(view: RecordsView) -> pd.DataFrame | None:
+    sets = sets_by_regime(view.flat, view.summary)
+    return None if sets.empty or not sets["verdict"].ne("").any() else sets
 
 
 def _networks(sets: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -66,22 +78,23 @@ def _regimes(sets: pd.DataFrame) -> list[str]:
 # --- verdicts -----------------------------------------------------------------------------------------------
 
 
-def _verdicts(sets: pd.DataFrame) -> Comparison:
+def _verdict_rows(sets: pd.DataFrame) -> list[Row]:
     """A row for each data set, protocol, network and ipc; a verdict for each regime."""
-    regimes = [labels for labels in _regimes(sets) if labels != "stored"]
     rows: list[Row] = []
     for (dataset, protocol, arch, ipc), part in sets.groupby(["dataset", "protocol", "eval_arch", "ipc"]):
-        row: Row = {"dataset": dataset, "protocol": protocol, "arch": arch, "ipc": ipc}
-        rows.append(row | {labels: _verdict(part[part["labels"] == labels]) for labels in regimes})
+        row: Row = {"dataset": dataset, "protocol": protocol, "eval_arch": arch, "ipc": ipc}
+        rows.append(row | {labels: _verdict(rest) for labels, rest in part.groupby("labels")})
+    return rows
 
+
+def _verdicts(regimes: list[str], rows: list[Row]) -> Comparison:
     def read(name: str) -> Reader:
-        return lambda row: TableCell(str(row[name]))
+        return lambda row: TableCell(str(row.get(name, MISSING)))
 
-    columns = [
-        (TableColumn(name, left=True), read(name)) for name in ("dataset", "protocol", "arch", *regimes)
-    ]
-    title = "Distilled or well-chosen real images"
-    return table_by_ipc(title, columns, rows, [VERDICT])
+    named = {"dataset": "dataset", "protocol": "protocol", "eval_arch": "network"}
+    named |= {labels: f"{labels} labels" for labels in regimes if labels != "stored"}
+    columns = [(TableColumn(header, left=True), read(name)) for name, header in named.items()]
+    return table_by_ipc("Distilled or well-chosen real images", columns, rows, [VERDICT])
 
 
 def _verdict(part: pd.DataFrame) -> str:
