@@ -19,7 +19,7 @@ from bench.evaluation.storage import check_header, measure_storage
 from bench.execution.store import WEIGHTS, Store
 from bench.planning.graph import recorded_hyperparameters
 from bench.planning.protocols import Protocol
-from bench.records.schema import Cost, Metrics, Record, Snapshot
+from bench.records.schema import Cost, Metrics, Operations, Record, Snapshot
 
 
 def evaluate_artifact(
@@ -82,7 +82,7 @@ def evaluate_artifact(
         ),
         training=result.training,
         storage=measure_storage(distilled, data, method["ipc"], setting.teacher, setting.protocol.labels),
-        cost=_cost(costs, measured, setting.device, where),
+        cost=_cost(costs, measured, setting.device, where, identity.get("budget")),
         versions=where["versions"] | method_package(method["method"]),
     )
 
@@ -92,6 +92,7 @@ def _cost(
     measured: timing.Measured,
     device: torch.device,
     where: Mapping[str, Any],
+    budget: float | None,
 ) -> Cost:
     """What the inputs had cost, by role, and the evaluation's own seconds and memory."""
     made, teacher, rate = spent["artifact"], spent.get("teacher"), spent.get("rate")
@@ -119,7 +120,16 @@ def _cost(
         exclusive=where["exclusive"] and all(cost["exclusive"] for cost in spent.values()),
         warm=where["warm"],
         cold=cold if where["warm"] else [*cold, "evaluate"],
+        operations=_operations(made, budget),
     )
+
+
+def _operations(made: Mapping[str, Any], budget: float | None) -> Operations | None:
+    """What a set took; None where not all of it was counted, as in sets from elsewhere."""
+    prepare, distill = made.get("prepare_operations"), made.get("distill_operations")
+    if prepare is None or distill is None:
+        return None
+    return Operations(prepare=prepare, distill=distill, budget=budget)
 
 
 def _progress(

@@ -65,6 +65,12 @@ def loop_steps(values: Mapping[str, Any]) -> int:
     return steps
 
 
+def network_steps(values: Mapping[str, Any]) -> int:
+    """How many steps of the loop one network takes, before the next one begins; 0 where nothing says."""
+    names = step_counts(values)
+    return int(values[names[1]]) if len(names) > 1 else 0
+
+
 def _but_steps(values: Mapping[str, Any]) -> str:
     names = step_counts(values)
     return json.dumps({k: v for k, v in values.items() if k not in names}, sort_keys=True)

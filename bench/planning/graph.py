@@ -12,13 +12,13 @@ from pydantic import TypeAdapter
 from pydantic.dataclasses import is_pydantic_dataclass
 
 from bench.core.augment import cutmix, dsa
+from bench.core.batches import leaves_one
 from bench.core.errors import UserError
 from bench.core.method import ARCHITECTURE, IPC, SEED, Method, Prerequisite, hyperparameters, learns_labels
 from bench.core.networks.architecture import Architecture, parse_architecture
 from bench.core.paper_constants import require_paper_normalisation, whitening_eps
 from bench.core.preprocess import NORMALISE, PAPER, WHITENINGS
 from bench.core.registry import block_class
-from bench.core.training import leaves_one
 from bench.data.dataset import Dataset
 from bench.data.spec import preset_name
 from bench.planning.protocols import Protocol, without_regime

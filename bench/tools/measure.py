@@ -43,7 +43,7 @@ class TwoSteps:
     def through(self, operation: Operation, arguments: tuple[object, ...], result: object) -> None:
         pass
 
-    def paced(self, n: int) -> Iterator[int]:
+    def paced(self, n: int, share: float) -> Iterator[int]:
         yield from range(min(n, 1))
         if n > 1:
             timing.synchronize(self.device)
