@@ -184,9 +184,9 @@ class Steps:
         self._first, self._begin = self._done, time.perf_counter()
         looked = kept = self._begin
         for step in range(self._first, self.total):
-            counts = operations is not None and operations.begin_step()
+            counts = operations is not None and operations.begin_step(step)
             if operations and operations.cut and not counts:
-                break
+                continue
             yield step
             if operations and counts:
                 operations.end_step()

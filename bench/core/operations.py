@@ -43,8 +43,9 @@ class JobOperations:
     """Counts the operations of a job while it runs; what it leaves out runs as fast as without.
 
     Of a training inside the job the first step is counted, and stands for the others in proportion to their
-    images. Of a distillation the first steps are: two where they are equal, else 16 and their mean; or all
-    that one network takes, as the next network begins again. What comes before and after is counted.
+    images. Of a distillation the first steps are: two where they are equal, else 16 and their mean. Where
+    networks take turns, it is the first, the second and the last step of a network, whose others are like
+    the second. What comes before and after the steps is counted.
 
     Args:
         period: steps under one network; 0 where that says nothing.
@@ -78,8 +79,11 @@ class JobOperations:
 
     @property
     def step(self) -> float:
-        """Operations of a step of the loop, the mean of those counted; 0 without a loop."""
-        return sum(self.steps) / len(self.steps) if self.steps else 0.0
+        """Operations of a step of the loop, the mean; 0 without a loop."""
+        counted, period = self.steps, min(self._period, self.total)
+        if len(counted) < 2 or period <= 3:
+            return sum(counted) / max(1, len(counted))
+        return (counted[0] + (period - 2) * counted[1] + counted[-1]) / period
 
     @property
     def sum(self) -> float:
@@ -93,11 +97,14 @@ class JobOperations:
         self.total, self.steps = total, counted
         self._switch(False)
 
-    def begin_step(self) -> bool:
+    def begin_step(self, step: int) -> bool:
         """Begin a step; whether it is counted. It must be ended with `end_step` then."""
-        n = len(self.steps)
-        varied = not self._period and n < MOST and len(set(self.steps)) > 1
-        if n >= (self._period or FEWEST) and not varied:
+        if self._period:
+            counts = step < self._period and step in (0, 1, self._period - 1)
+        else:
+            n = len(self.steps)
+            counts = n < FEWEST or (n < MOST and len(set(self.steps)) > 1)
+        if not counts:
             return False
         self._switch(True)
         self._begin = self._so_far

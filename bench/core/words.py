@@ -55,6 +55,16 @@ def true_minus(text: str) -> str:
     return re.sub(r"(?<![\w.])-(?=\d)", "\N{MINUS SIGN}", text)
 
 
+FLOP_UNITS = {f"{prefix}FLOP": 1000.0**i for i, prefix in enumerate(("", "K", "M", "G", "T", "P", "E", "Z"))}
+
+
+def flop(operations: float) -> str:
+    """Floating-point operations with three digits: `0 FLOP`, `12.5 GFLOP`, `200 TFLOP`."""
+    rounded = float(f"{operations:.3g}")
+    name, unit = max((u, n) for n, u in FLOP_UNITS.items() if u <= max(1.0, rounded))[::-1]
+    return f"{rounded / unit:.4g} {name}"
+
+
 def duration(seconds: float) -> str:
     """`45 s`, `12 min`, `3.4 h`."""
     if seconds < 100:

@@ -38,7 +38,7 @@ def evaluate_artifact(
         inputs: keys by role: artifact, and rate and teacher where the protocol has them.
         identity: what the key of the evaluation hashes.
         data: the data set.
-        where: device, cpus, gpus, exclusive, warm, label of the data set, versions.
+        where: device, cpus, gpus, exclusive, warm, budget, label of the data set, versions.
     """
     meta = store.meta(inputs["artifact"])
     method = meta["identity"]
@@ -82,7 +82,7 @@ def evaluate_artifact(
         ),
         training=result.training,
         storage=measure_storage(distilled, data, method["ipc"], setting.teacher, setting.protocol.labels),
-        cost=_cost(costs, measured, setting.device, where, identity.get("budget")),
+        cost=_cost(costs, measured, setting.device, where),
         versions=where["versions"] | method_package(method["method"]),
     )
 
@@ -92,7 +92,6 @@ def _cost(
     measured: timing.Measured,
     device: torch.device,
     where: Mapping[str, Any],
-    budget: float | None,
 ) -> Cost:
     """What the inputs had cost, by role, and the evaluation's own seconds and memory."""
     made, teacher, rate = spent["artifact"], spent.get("teacher"), spent.get("rate")
@@ -120,7 +119,7 @@ def _cost(
         exclusive=where["exclusive"] and all(cost["exclusive"] for cost in spent.values()),
         warm=where["warm"],
         cold=cold if where["warm"] else [*cold, "evaluate"],
-        operations=_operations(made, budget),
+        operations=_operations(made, where.get("budget")),
     )
 
 

@@ -51,6 +51,7 @@ class JobContext:
     exclusive: bool
     commit: str  # of the checkout that the run was started from
     operations: dict[str, float] = field(default_factory=dict)  # by key of a job, where a plan counted them
+    budget: float | None = None  # operations that the sweep lets a distillation spend; None: any amount
 
 
 @functools.lru_cache(maxsize=4)
@@ -290,6 +291,7 @@ def _where(job: Job, store: Store, context: JobContext, device: torch.device) ->
         "gpus": context.gpus,
         "exclusive": context.exclusive,
         "warm": _jobs_run > 0,
+        "budget": context.budget,
         "versions": _versions(job, store, context, device),
     }
 

@@ -27,6 +27,7 @@ from bench.core.registry import choose, did_you_mean, method_class, method_names
 from bench.core.strict import Distinct, Strict, check_distinct, faults_error, valid_name
 from bench.core.words import LONGEST_NAME, check_printable
 from bench.data.spec import DatasetSpec
+from bench.planning.budget import Budget
 from bench.planning.overrides import set_keys
 from bench.planning.presets import preset
 from bench.planning.protocols import LabelKind, in_regimes, protocol_names
@@ -244,6 +245,9 @@ class Sweep(Strict):
         default=EvaluateConfig(), validate_default=True, description="how the sets are scored"
     )
     resources: Resources = Field(default=Resources(), description="what each job gets")
+    budget: Budget | None = Field(
+        default=None, description="what each distillation may spend; by default any amount"
+    )
 
     @field_validator("datasets")
     @classmethod

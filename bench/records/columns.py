@@ -25,6 +25,7 @@ COST_COLUMNS = [
     "prerequisites_s",
     "prepare_operations",
     "distill_operations",
+    "compute_budget",
     "peak_memory_bytes",
     "device",
     "cpus",

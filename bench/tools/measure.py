@@ -20,12 +20,13 @@ from bench.data.dataset import Dataset
 from bench.evaluation.metrics import score_students
 from bench.evaluation.scoring import EvaluationSetting
 from bench.evaluation.students import train_students
+from bench.execution.budget import STAND_INS, like
 from bench.execution.warm_up import warm_up
 from bench.planning.estimate import SETS, Estimator, Source
 from bench.planning.graph import Job
 from bench.planning.protocols import Protocol
 from bench.planning.sweep import Resources, build_method
-from bench.tools.profile.prepare import STAND_INS, PrerequisiteMaker, like
+from bench.tools.profile.prepare import PrerequisiteMaker
 from bench.tools.profile.profiled_loop import ProfiledLoop
 
 SCORED = 500  # images at most, in the place of the test images

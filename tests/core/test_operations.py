@@ -137,6 +137,9 @@ class Empty(DistilledDataset):
         ([2] * 100, 0, 2),
         ([1, 2] * 50, 0, MOST),
         ([5, 2, 2] * 20, 3, 3),  # each network is trained before its first step
+        ([5, *[2] * 18, 1] * 4, 20, 3),  # and takes no step after its last one
+        ([5, 2] * 20, 2, 2),
+        ([3] * 20, 1, 1),
         ([5, 2], 3, 2),
     ],
 )
