@@ -2,6 +2,10 @@
 
 Algorithm 1, for a fixed number of images. Deviations: the gradients are those of a trained network, once (the
 paper: anew as the training on the coreset goes on); and those of `methods.blocks.weighted`.
+
+The greedy is ours. apricot-select (0.6.1, of February 2021, the last release) picks the same 50 of 5,000
+images in the same order in 3.2 times the time (one core, its lazy optimiser), and needs numba; submodlib has
+no package.
 """
 
 from dataclasses import dataclass

@@ -64,6 +64,15 @@ EVALUATIONS: Final = {
     "TESLA": PublishedEvaluation(("mtt",), "MTT's, 1000 epochs at the learned step size", _BEST),
     "HaBa": PublishedEvaluation(("haba",), "HaBa's, 1001 epochs over the bases", _BEST),
     "RTP-memory": PublishedEvaluation(("rtp",), "RTP's, 300 epochs at a constant rate"),
+    "RDED": PublishedEvaluation(
+        ("decoupled",),
+        "RDED's, 300 epochs under an online teacher",
+        _BEST,
+    ),
+    "SRe2L": PublishedEvaluation(("decoupled",), "SRe2L's, under a teacher's labels of every epoch", _BEST),
+    "DATM": PublishedEvaluation((), "MTT's with the learned soft labels and ZCA", _BEST),
+    "FRePo": PublishedEvaluation((), "FRePo's, squared error to its learned labels"),
+    "IDM": PublishedEvaluation((), "IDM's, 1000 epochs with augmentation and CutMix", _BEST),
 }
 DC_BENCH: Final = {
     "best over augmentations": PublishedEvaluation((), "DC-BENCH's, the best of several augmentations"),

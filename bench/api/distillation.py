@@ -193,7 +193,7 @@ def evaluate(
     tuned = tune_on_holdout(given, setting, HOLDOUT) if chosen.trials else None
     with timing.measure(where) as measured:
         result = train_and_score(given, setting, tuned)
-    stored = measure_storage(given, data, ipc=None, labels=chosen.labels)
+    stored = measure_storage(given, data, ipc=None, given=result.training.soft_labels)
     return Evaluation(
         accuracies=result.scores.accuracies,
         metrics=result.scores,

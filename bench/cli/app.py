@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from bench.cli import artifacts, compare, init, interop, listing, profile, report, submit, sweeps
+from bench.cli import artifacts, compare, init, interop, listing, profile, report, submit, sweeps, teacher
 from bench.cli.console import out
 from bench.core.errors import UserError
 from bench.core.signals import stop_on_signals
@@ -90,6 +90,12 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str, str], ...] = (
     ("import", interop.import_command, OTHERS, "ddbench import images_best.pt --dataset digits --lr 0.02"),
     ("export", interop.export_command, OTHERS, "ddbench export results/birds 1f3a --to birds.pt"),
     ("verify", interop.verify_command, OTHERS, "ddbench verify data.pt --dataset digits --expect 0.675"),
+    (
+        "teacher",
+        teacher.teacher_command,
+        OTHERS,
+        "ddbench teacher net.pth --dataset digits",
+    ),
     ("submit-check", submit.submit_check_command, OTHERS, "ddbench submit-check results/birds"),
     ("list", listing.list_command, EXTEND, "ddbench list methods"),
     ("profile", profile.profile_command, EXTEND, "ddbench profile dm --dataset digits --ipc 10"),

@@ -1,6 +1,6 @@
 """Train students on what a set decodes to, score them, and choose rates and soft labels on a hold-out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -29,7 +29,7 @@ from bench.evaluation.metrics import Scores, score_students
 from bench.evaluation.storage import images_per_class
 from bench.evaluation.students import TrainingSet, train_students
 from bench.planning.protocols import Protocol
-from bench.records.schema import CurvePoint, LrFrom, SoftLabels, StudentTraining
+from bench.records.schema import CurvePoint, GivenTeacher, LrFrom, SoftLabels, StudentTraining
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,9 @@ class EvaluationSetting:
         if protocol.labels == "soft":
             chosen = choice or label_candidates(protocol)[0]
             teacher = self._teacher(distilled, chosen.stop)
-            return replace(training_set, targets=weights * soft_labels(teacher, images, chosen.temperature))
+            given = soft_labels(teacher, images, chosen.temperature)
+            rounded = given.half().to(given) if protocol.stored_as == "fp16" else given
+            return replace(training_set, targets=weights * rounded)
         if protocol.teacher is None:
             return training_set
         return replace(
@@ -158,7 +160,8 @@ def train_and_score(
         augment=training_set.recipe.augment,
         cutmix=training_set.recipe.cutmix,
         preprocess=_named(distilled.preprocess, setting.data),
-        soft_labels=None if choice is None else _told(choice, label_scores(protocol, tuned)),
+        soft_labels=None if choice is None else _told(choice, protocol, tuned),
+        given_teacher=_given_teacher(protocol),
     )
     return EvaluationResult(scores[steps], points, training)
 
@@ -168,10 +171,22 @@ def is_soft(targets: Tensor) -> bool:
     return targets.ndim == 2 and bool(((targets != 0).sum(1) > 1).any())
 
 
-def _told(choice: LabelChoice, scores: Mapping[LabelChoice, float]) -> SoftLabels:
+def _given_teacher(protocol: Protocol) -> GivenTeacher | None:
+    taught = protocol.teacher
+    if taught is None or taught.weights is None or taught.architecture is None:
+        return None
+    return GivenTeacher(architecture=taught.architecture, weights=taught.weights)
+
+
+def _told(choice: LabelChoice, protocol: Protocol, tuned: Tensors | None) -> SoftLabels:
     """What a record says of the soft labels."""
-    told = {str(candidate): score for candidate, score in scores.items()} or None
-    return SoftLabels(stop=choice.stop, temperature=choice.temperature, holdout_scores=told)
+    told = {str(candidate): score for candidate, score in label_scores(protocol, tuned).items()} or None
+    return SoftLabels(
+        stop=choice.stop,
+        temperature=choice.temperature,
+        stored_as=protocol.stored_as,
+        holdout_scores=told,
+    )
 
 
 def _announce(training_set: TrainingSet, students: int, then: int) -> None:

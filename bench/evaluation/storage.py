@@ -11,7 +11,7 @@ from bench.core.distilled import DistilledDataset, stored_floats
 from bench.core.errors import UserError
 from bench.core.teachers import teacher_state
 from bench.data.dataset import Dataset
-from bench.records.schema import Storage
+from bench.records.schema import SoftLabels, Storage
 
 # 0-dim tensors that do not break the budget: the learned step of an inner loop
 LEARNED_NUMBERS = frozenset({"inner_lr", "inner_momentum"})
@@ -28,7 +28,7 @@ def measure_storage(
     data: Dataset,
     ipc: int | None,
     teacher: Mapping[str, Tensor] | None = None,
-    labels: str = "stored",
+    given: SoftLabels | None = None,
 ) -> Storage:
     """What the artifact takes, in floats, bytes and images per class.
 
@@ -42,7 +42,7 @@ def measure_storage(
         ipc: the budget; None: it has none.
         teacher: state of the network that labels what students are trained on, if there is one. Its bytes
             are a figure of their own, and no part of the budget.
-        labels: of the protocol. With "soft" each image has a probability vector, and the teacher is not
+        given: the soft labels of the protocol, a probability vector an image, with which the teacher is not
             needed.
     """
     c, h, w = data.image_shape
@@ -50,18 +50,19 @@ def measure_storage(
     state = distilled.state_dict()
     free = sum(stored_floats(t) for name, t in state.items() if name in LEARNED_NUMBERS and t.dim() == 0)
     learned = stored_floats(state[LABELS]) if LABELS in state else 0
-    given = _n_images(distilled) * data.n_classes if labels == "soft" else 0
+    more = 0 if given is None else _n_images(distilled) * data.n_classes
+    more_bytes = more * (2 if given is not None and given.stored_as == "fp16" else 4)
     single = distilled.bytes_uint8
     return Storage(
-        floats=distilled.n_stored + given,
-        bytes=4 * (distilled.n_stored + given),
-        bytes_uint8=None if single is None else single + 4 * given,
-        ipc_equivalent=(distilled.n_stored + given) / per_ipc,
+        floats=distilled.n_stored + more,
+        bytes=4 * distilled.n_stored + more_bytes,
+        bytes_uint8=None if single is None else single + more_bytes,
+        ipc_equivalent=(distilled.n_stored + more) / per_ipc,
         transform_floats=distilled.transform_floats,
         within_budget=ipc is not None and distilled.n_stored - free <= ipc * per_ipc,
         exempt=ipc is None,
-        teacher_bytes=0 if labels == "soft" else weight_bytes(teacher_state(teacher or {})),
-        label_floats=learned + given,
+        teacher_bytes=0 if given is not None else weight_bytes(teacher_state(teacher or {})),
+        label_floats=learned + more,
     )
 
 

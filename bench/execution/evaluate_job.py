@@ -81,7 +81,7 @@ def evaluate_artifact(
             else None,
         ),
         training=result.training,
-        storage=measure_storage(distilled, data, method["ipc"], setting.teacher, setting.protocol.labels),
+        storage=measure_storage(distilled, data, method["ipc"], setting.teacher, result.training.soft_labels),
         cost=_cost(costs, measured, setting.device, where),
         versions=where["versions"] | method_package(method["method"]),
     )

@@ -24,6 +24,7 @@ from bench.core.networks.base import Network
 from bench.core.operations import JobOperations
 from bench.core.preprocess import Preprocess, Zca, restore_preprocess
 from bench.core.registry import block_class, method_package
+from bench.core.teacher_file import TeacherFile
 from bench.data.cache import prepare_dataset, read_dataset
 from bench.data.dataset import Dataset, Split
 from bench.data.spec import DatasetSpec
@@ -37,6 +38,8 @@ from bench.planning.estimate import network_steps
 from bench.planning.graph import Job
 from bench.planning.sweep import build_method
 from bench.records.schema import ANY_ARCHITECTURE, dump_record
+
+ELSEWHERE = "elsewhere"  # the device of what was not made here
 
 
 @dataclass(frozen=True)
@@ -209,6 +212,14 @@ def _run_prepare(job: Job, store: Store, context: JobContext, device: torch.devi
     store.publish(
         job.key, _meta(job, store, context, device, cost), lambda folder: save_file(tensors, folder / WEIGHTS)
     )
+
+
+def publish_teacher(job: Job, store: Store, context: JobContext, teacher: TeacherFile) -> None:
+    """Publish a teacher that was trained elsewhere as what its job makes."""
+    cost = {"prepare_s": teacher.seconds, "peak_memory": {"prepare": 0}}
+    meta = _meta(job, store, context, torch.device("cpu"), cost)
+    meta["cost"] |= {"device": ELSEWHERE, "warm": True}
+    store.publish(job.key, meta, lambda folder: save_file(dict(teacher.state), folder / WEIGHTS))
 
 
 def _checkpoint(job: Job, store: Store) -> Path:

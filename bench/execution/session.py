@@ -14,13 +14,14 @@ from rich.console import Console
 
 from bench.core.errors import UserError
 from bench.core.signals import stop_on_signals
+from bench.core.teacher_file import read_teacher
 from bench.core.words import count, duration
 from bench.data.cache import prepare_dataset, read_dataset
 from bench.data.dataset import Dataset
 from bench.data.spec import DatasetSpec
 from bench.execution.budget import ComputeBudget
 from bench.execution.inline import run_inline
-from bench.execution.jobs import JobContext
+from bench.execution.jobs import JobContext, publish_teacher
 from bench.execution.past_costs import device_of, learn_costs
 from bench.execution.progress import Progress
 from bench.execution.provenance import planned_sources, same_sources, source_commit
@@ -29,7 +30,6 @@ from bench.execution.store import Store
 from bench.planning.checks import check_data
 from bench.planning.estimate import Estimator
 from bench.planning.graph import Job, plan_sweep
-from bench.planning.protocols import load_protocols
 from bench.planning.size import LONG_S, paper_sized, smaller_setting, without_presets
 from bench.planning.sweep import Resources, Sweep, load_sweep
 
@@ -55,7 +55,7 @@ class Session:
     ) -> "Session":
         """Read and check everything before anything starts. Raises UserError."""
         sweep = load_sweep(path, overrides)
-        chosen = [p for name in sweep.evaluate.protocol for p in load_protocols(name)]
+        chosen = sweep.protocols
         try:
             check_resources(sweep.resources, on_cluster)
             paths = {spec.label: prepare_dataset(spec) for spec in sweep.datasets}
@@ -265,6 +265,7 @@ class Session:
         for line in [*self.sources_summary(), *self._within()]:
             console.print(line, highlight=False, markup=False, soft_wrap=True)
         self._mend(console)
+        self._keep_given_teacher()
         chosen = dict(list(self.todo.items())[:limit])
         done = {key for key in self.jobs if key not in self.todo}
         if not chosen:
@@ -309,6 +310,17 @@ class Session:
         if len(self.todo) < before:
             taken = count(before - len(self.todo), "finished job")
             console.print(f"{taken} taken over from neighbouring folders", highlight=False)
+
+    def _keep_given_teacher(self) -> None:
+        """Put the teacher that the sweep names by file where jobs look for it."""
+        given = None if self.sweep is None else self.sweep.evaluate.teacher
+        if given is None or given.file is None:
+            return
+        context, teacher = self._context(slots=1), read_teacher(Path(given.file))
+        for key in [key for key, job in self.todo.items() if job.identity.get("block") == "GivenTeacher"]:
+            publish_teacher(self.jobs[key], self.store, context, teacher)
+            self.states[key] = None
+        self.__dict__.pop("todo", None)
 
     def _context(self, slots: int) -> JobContext:
         needs = self.resources

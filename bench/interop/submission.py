@@ -38,7 +38,7 @@ from bench.planning.graph import (
     plan_sweep,
     recorded_hyperparameters,
 )
-from bench.planning.protocols import Protocol, load_protocol, load_protocols
+from bench.planning.protocols import Protocol, load_protocol
 from bench.planning.sweep import Sweep
 from bench.planning.yaml_schema import list_faults
 from bench.records.columns import Row, record_frame
@@ -156,7 +156,9 @@ class Submission:
             check_header(path, distilled, record.n_classes)
         except UserError as error:
             return str(error)
-        counted = measure_storage(distilled, self._data(record), record.ipc, labels=record.training.labels)
+        counted = measure_storage(
+            distilled, self._data(record), record.ipc, given=record.training.soft_labels
+        )
         untold = {"label_floats"} if record.storage.label_floats is None else set()
         of_the_set = [name for name in type(counted).model_fields if name not in {"teacher_bytes", *untold}]
         names = [n for n in of_the_set if getattr(counted, n) != getattr(record.storage, n)]
@@ -232,8 +234,7 @@ class Submission:
             return self._plan_foreign(records, found)
         entry = dataset_entry(first.dataset, meta.get("dataset_spec"))
         sweep = Sweep.model_validate(sweep_of(rows, entry))
-        chosen = [protocol for name in sweep.evaluate.protocol for protocol in load_protocols(name)]
-        return plan_sweep(sweep, {spec.label: found for spec in sweep.datasets}, chosen)
+        return plan_sweep(sweep, {spec.label: found for spec in sweep.datasets}, sweep.protocols)
 
     def _plan_foreign(self, records: Sequence[Record], found: Dataset) -> dict[str, Job]:
         """The jobs for sets from elsewhere, which are only evaluated."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
+from pathlib import Path
 
 import torch
 
@@ -10,10 +11,10 @@ from bench.core.method import ARCHITECTURE, Method, Problem
 from bench.core.networks.architecture import Architecture
 from bench.core.networks.base import Network, Shape
 from bench.core.preprocess import Preprocess
+from bench.core.teacher_file import read_teacher
 from bench.core.training import check_batches
 from bench.data.dataset import Dataset
 from bench.data.spec import DatasetSpec, preset_name
-from bench.planning.protocols import load_protocols
 from bench.planning.sweep import MethodEntry, Sweep
 from bench.planning.yaml_schema import describe_faults
 
@@ -33,6 +34,7 @@ def check_data(sweep: Sweep, datasets: Mapping[str, Dataset]) -> None:
     if not faults:
         unfit = dict(_unfit(sweep, datasets))
         faults = [*_refusals(sweep, datasets, unfit), *unfit.values(), *_batch_faults(sweep, datasets, unfit)]
+        faults += _given_teacher_faults(sweep, datasets)
     if faults:
         raise UserError(describe_faults(faults))
 
@@ -150,15 +152,28 @@ def _refused(
         yield uses_network, str(over[max(over)])
 
 
+def _given_teacher_faults(sweep: Sweep, datasets: Mapping[str, Dataset]) -> Iterator[str]:
+    """Data sets that the teacher which the sweep names by file was not trained for."""
+    given = sweep.evaluate.teacher
+    if given is None or given.file is None:
+        return
+    teacher = read_teacher(Path(given.file))
+    for label, data in datasets.items():
+        try:
+            teacher.check(data.image_shape, data.n_classes)
+        except UserError as error:
+            yield f"evaluate.teacher: {error} ({label})"
+
+
 def _batch_faults(
     sweep: Sweep, datasets: Mapping[str, Dataset], unfit: Mapping[tuple[str, str, str], str]
 ) -> Iterator[str]:
     """Students and teachers that a protocol's batches do not suit; only batches of one image do not."""
-    protocols = [protocol for name in sweep.evaluate.protocol for protocol in load_protocols(name)]
+    protocols = sweep.protocols
     for label, data in datasets.items():
         for protocol in protocols:
             trained = [(protocol.recipe, min(sweep.ipc) * data.n_classes)]
-            if protocol.teacher is not None:
+            if protocol.teacher is not None and protocol.teacher.recipe is not None:
                 trained.append((protocol.teacher.recipe, len(data.train.labels)))
             smallest = min(min(recipe.batch_size, n) for recipe, n in trained)
             for architecture in sweep.evaluate.architectures if smallest == 1 else ():

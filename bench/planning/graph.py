@@ -138,6 +138,12 @@ class EvaluationSpec:
     curve: tuple[float, ...] = ()  # fractions of the training at which accuracy is recorded too
     snapshots: bool = False  # also score the set as it was during the distillation
 
+    @property
+    def label(self) -> str:
+        """The students, and their labels where the protocol is one of several label regimes."""
+        regime = without_regime(self.protocol.name) != self.protocol.name
+        return f"{self.student.label}, {self.protocol.labels} labels" if regime else self.student.label
+
     def identity(self, cell: Cell, n_images: int) -> dict[str, Any]:
         """What affects the accuracies of a cell's set, of about `n_images`."""
         identity = {
@@ -346,12 +352,12 @@ def plan_evaluations(
     if spec.protocol.trials:
         identity = spec.identity(cells[0], n_images) | {"fraction": HOLDOUT}
         chosen = "learning rate" if spec.protocol.rates else "soft labels"
-        label = f"{chosen} of {sets[0].label} on {spec.student.label}"
+        label = f"{chosen} of {sets[0].label} on {spec.label}"
         tune = make_job("tune", label, identity, {"artifact": sets[0].key, **shared})
         jobs[tune.key] = tune
         shared["rate"] = tune.key
     for cell, distill in zip(cells, sets, strict=True):
-        label = f"{distill.label} on {spec.student.label}"
+        label = f"{distill.label} on {spec.label}"
         if distill.identity["seed"] != cell.seed:
             label += f" (students {cell.seed})"
         identity = spec.identity(cell, n_images) | spec.extras()
@@ -364,6 +370,9 @@ def plan_teacher(jobs: dict[str, Job], spec: EvaluationSpec, cell: Cell) -> dict
     if spec.protocol.teacher is None:
         return {}
     taught = spec.protocol.teacher
-    teacher = block_class("Teacher")(**dataclasses.asdict(taught.recipe), stops=taught.stops)
+    if taught.recipe is None:
+        teacher: Prerequisite = block_class("GivenTeacher")(taught.weights)
+    else:
+        teacher = block_class("Teacher")(**dataclasses.asdict(taught.recipe), stops=taught.stops)
     network = spec.student if taught.architecture is None else parse_architecture(taught.architecture)
     return _prepare(jobs, {"teacher": teacher}, dataclasses.replace(cell, architecture=network))

@@ -22,6 +22,7 @@ from bench.core.training import RECIPE, Recipe
 from bench.planning.yaml_schema import CONFIGS, Positive, describe_faults, list_faults, read_yaml
 
 LabelKind = Literal["stored", "hard", "soft", "teacher"]
+Precision = Literal["fp32", "fp16"]
 
 
 def _network(name: str) -> str:
@@ -30,6 +31,8 @@ def _network(name: str) -> str:
 
 
 NetworkName = Annotated[str, AfterValidator(_network)]
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
+GIVEN = "@"  # between the name of a protocol and the first digits of a given teacher
 
 
 def _left_out(default: Any) -> Any:
@@ -40,7 +43,15 @@ def _left_out(default: Any) -> Any:
 class TeacherConfig(Strict):
     """A network trained on the real training set, which labels each batch or, once, each image of a set."""
 
-    recipe: Recipe = Field(description="how the teacher is trained")
+    recipe: Recipe | None = Field(
+        default=None, exclude_if=_left_out(None), description="how the teacher is trained"
+    )
+    weights: Digest | None = Field(
+        default=None,
+        exclude_if=_left_out(None),
+        description="of a teacher that was trained elsewhere, in the place of `recipe`: set by "
+        "`evaluate.teacher` of a sweep",
+    )
     temperature: float = Field(default=1.0, gt=0, description="divides the logits of teacher and student")
     architecture: NetworkName | None = Field(
         default=None, exclude_if=_left_out(None), description="of the teacher; by default the students'"
@@ -56,6 +67,19 @@ class TeacherConfig(Strict):
         exclude_if=_left_out(()),
         description="for `labels: soft`: what may divide the logits of its labels; by default `temperature`",
     )
+    stored_as: Precision = Field(
+        default="fp32",
+        exclude_if=_left_out("fp32"),
+        description="for `labels: soft`: the precision of the labels, which students get rounded to it",
+    )
+
+
+class GivenTeacher(Strict):
+    """A teacher that was trained elsewhere, by the digest of its weights."""
+
+    architecture: NetworkName = Field(description="of the teacher")
+    weights: Digest = Field(description="digest of its weights")
+    file: str | None = Field(default=None, description="where they are; only until they are in the results")
 
 
 class Rule(Strict):
@@ -142,9 +166,19 @@ class Protocol(Strict):
             raise UserError("rates and learned_lr: give one of them")
         if self.rates and self.epoch_over != "images":
             raise UserError("rates and epoch_over: items: give one of them")
+        if self.teacher is not None and (self.teacher.recipe is None) == (self.teacher.weights is None):
+            raise UserError("teacher: give its recipe")
         for rule in self.rules:
             self._changed(rule.recipe)
         return self
+
+    def taught_by(self, given: GivenTeacher | None) -> "Protocol":
+        """With a given teacher in the place of its own, if it has one; its name tells them apart."""
+        if given is None or self.teacher is None:
+            return self
+        other = {"recipe": None, "stops": (), "architecture": given.architecture, "weights": given.weights}
+        name = f"{self.name}{GIVEN}{given.weights[:8]}"
+        return self.model_copy(update={"name": name, "teacher": self.teacher.model_copy(update=other)})
 
     def resolve(self, dataset: str, student: Architecture, ipc: int | None, factor: int = 1) -> "Protocol":
         """The protocol with its rules applied, and without them.
@@ -176,6 +210,11 @@ class Protocol(Strict):
         """Without what protocols of earlier versions did not have, where it changes nothing: keys stay."""
         unused = {"epoch_over": self.epoch_over == "images", "rules": not self.rules}
         return {name: value for name, value in write(self).items() if not unused.get(name)}
+
+    @property
+    def stored_as(self) -> Precision:
+        """The precision of the soft labels that its teacher gives."""
+        return "fp32" if self.teacher is None else self.teacher.stored_as
 
     @property
     def label_candidates(self) -> list[tuple[float, float]]:
@@ -251,7 +290,7 @@ def _varied(content: dict[str, Any], stem: str, variant: str, changes: dict[str,
 
 def without_regime(name: str) -> str:
     """What the protocols that differ in their labels only have in common: `standard` of `standard.soft`."""
-    stem, _, last = name.rpartition(".")
+    stem, _, last = name.partition(GIVEN)[0].rpartition(".")
     return stem if stem and last in get_args(LabelKind) else name
 
 

@@ -15,6 +15,7 @@ from pydantic import (
     TypeAdapter,
     ValidationError,
     ValidationInfo,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
@@ -25,12 +26,20 @@ from bench.core.networks.architecture import Architecture, parse_architecture
 from bench.core.preprocess import NORMALISE, PREPROCESSES
 from bench.core.registry import choose, did_you_mean, method_class, method_names
 from bench.core.strict import Distinct, Strict, check_distinct, faults_error, valid_name
+from bench.core.teacher_file import read_teacher
 from bench.core.words import LONGEST_NAME, check_printable
 from bench.data.spec import DatasetSpec
 from bench.planning.budget import Budget
 from bench.planning.overrides import set_keys
 from bench.planning.presets import preset
-from bench.planning.protocols import LabelKind, in_regimes, protocol_names
+from bench.planning.protocols import (
+    GivenTeacher,
+    LabelKind,
+    Protocol,
+    in_regimes,
+    load_protocols,
+    protocol_names,
+)
 from bench.planning.yaml_schema import Positive, describe_faults, list_faults, read_yaml
 
 
@@ -183,6 +192,14 @@ class DistillConfig(Strict):
     )
 
 
+def _read_teacher(value: Any) -> Any:
+    """Of a file what keys need of it."""
+    if not isinstance(value, str):
+        return value
+    found = read_teacher(Path(value))
+    return {"architecture": found.architecture, "weights": found.digest, "file": str(Path(value).resolve())}
+
+
 class EvaluateConfig(Strict):
     """How the sets are scored."""
 
@@ -200,6 +217,13 @@ class EvaluateConfig(Strict):
         description="score under each protocol with each of these labels, `NAME.LABELS` of its file, in the "
         "place of its own; by default with its own. With hard and stored, stored ones are for sets that have "
         "other labels than hard ones",
+    )
+    teacher: Annotated[
+        GivenTeacher | None, BeforeValidator(_read_teacher), WithJsonSchema({"type": "string"})
+    ] = Field(
+        default=None,
+        description="a file that `ddbench teacher` made: the teacher of every protocol that has one, in the "
+        "place of its own",
     )
     curve: Annotated[tuple[Fraction, ...], Distinct] = Field(
         default=(),
@@ -271,6 +295,12 @@ class Sweep(Strict):
             return evaluate
         names = [named for name in evaluate.protocol for named in in_regimes(name, evaluate.labels)]
         return evaluate.model_copy(update={"protocol": tuple(check_distinct(names)), "labels": ()})
+
+    @property
+    def protocols(self) -> list[Protocol]:
+        """Those that score the sets, with the teacher that the sweep gives them."""
+        named = [protocol for name in self.evaluate.protocol for protocol in load_protocols(name)]
+        return [protocol.taught_by(self.evaluate.teacher) for protocol in named]
 
     @model_validator(mode="after")
     def _plannable(self) -> "Sweep":

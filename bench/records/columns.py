@@ -125,6 +125,11 @@ def _versions(records: Sequence[Record]) -> list[str]:
     return [json.dumps(record.versions, sort_keys=True) for record in records]
 
 
+def _given_teacher(records: Sequence[Record]) -> list[str]:
+    given = (record.training.given_teacher for record in records)
+    return ["" if teacher is None else teacher.model_dump_json() for teacher in given]
+
+
 # --- the columns --------------------------------------------------------------------------------------------
 
 TEXT, WHOLE, REAL, YES = pa.string(), pa.int64(), pa.float64(), pa.bool_()
@@ -182,6 +187,7 @@ COLUMNS: dict[str, RecordColumn] = {
     "image_shape": RecordColumn(pa.list_(WHOLE), "image_shape"),
     "n_classes": RecordColumn(WHOLE, "n_classes"),
     "protocol_name": RecordColumn(TEXT, "protocol"),
+    "given_teacher": RecordColumn(TEXT, _given_teacher),
     "parameterisation": RecordColumn(TEXT, _parameterisation),
     "objective": RecordColumn(TEXT, _objective),
     "hyperparameters": RecordColumn(TEXT, _hyperparameters),

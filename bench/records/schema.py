@@ -36,7 +36,7 @@ class Storage(_Part):
     """The size of the distilled set: all that is stored, except labels that are implied by position."""
 
     floats: Count
-    bytes: Count  # floats at fp32
+    bytes: Count  # floats at fp32, but for soft labels at fp16
     # of images that are kept, and were scored, at one byte a value; None: they are floats
     bytes_uint8: Count | None = None
     ipc_equivalent: Amount  # floats / (classes x C x H x W)
@@ -80,11 +80,19 @@ class Cost(_Part):
     operations: Operations | None = None  # None: not counted
 
 
+class GivenTeacher(_Part):
+    """A teacher that was trained elsewhere."""
+
+    architecture: Name
+    weights: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
+
+
 class SoftLabels(_Part):
     """Which labels a teacher gave the images of a set, once."""
 
     stop: float = Field(gt=0, le=1)  # fraction of the teacher's training after which it gave them
     temperature: float = Field(gt=0)
+    stored_as: Literal["fp32", "fp16"] = "fp32"
     # "stop/temperature" -> accuracy on a hold-out of the training set
     holdout_scores: dict[Name, Fraction] | None
 
@@ -102,6 +110,7 @@ class StudentTraining(_Part):
     cutmix: Real
     preprocess: Name  # normalise, paper, or zca (KIND)
     soft_labels: SoftLabels | None = None  # of `labels: soft`
+    given_teacher: GivenTeacher | None = None  # None: the protocol's own, or none
 
 
 class CurvePoint(_Part):

@@ -82,7 +82,8 @@ def sweep_of(rows: Sequence[Row], entry: Mapping[str, Any]) -> dict[str, Any]:
         "evaluate": {
             "architectures": [row["eval_arch"]],
             "students": int(row["students"]),
-            "protocol": row["protocol_name"],
+            "protocol": row["protocol_name"].partition("@")[0],
+            **({"teacher": json.loads(row["given_teacher"])} if row["given_teacher"] else {}),
             **({"curve": curve} if curve else {}),
             **({"snapshots": True} if row["snapshots_wanted"] else {}),
         },

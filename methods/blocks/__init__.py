@@ -12,7 +12,7 @@ from methods.blocks.parameterise.multi_formation import MultiFormation
 from methods.blocks.parameterise.pixels import Pixels
 from methods.blocks.parameterise.tiles import Tiles
 from methods.blocks.parameterise.weighted_pixels import WeightedPixels
-from methods.blocks.teacher import NamedTeacher, Teacher
+from methods.blocks.teacher import GivenTeacher, NamedTeacher, Teacher
 from methods.blocks.trajectory import TrajectoryMatching
 from methods.blocks.unrolled import Unrolled
 from methods.blocks.whitening import Whitening
@@ -43,6 +43,7 @@ BLOCK_CHOICES: dict[str, dict[str, Any]] = {
         "Dynamics": Dynamics,
         "Embedding": Embedding,
         "ExpertEpoch": ExpertEpoch,
+        "GivenTeacher": GivenTeacher,
         "NamedTeacher": NamedTeacher,
         "Teacher": Teacher,
         "Whitening": Whitening,

@@ -1,6 +1,7 @@
 """The batches that are matched: real and synthetic images of each class, with the same augmentation."""
 
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -28,6 +29,22 @@ class MatchingPair(NamedTuple):
     targets: Tensor
 
 
+class RealDraws(Protocol):
+    """What chooses real images, as `ClassSampler` does."""
+
+    def next(self) -> Tensor:
+        """The next indices, int64 [K,B]."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where it is."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where `state_dict()` was taken."""
+        ...
+
+
 class MatchingBatches:
     """Pairs of batches of all classes, with one augmentation per class for its real and synthetic images.
 
@@ -38,6 +55,7 @@ class MatchingBatches:
         strategy: augmentation, see `dsa.parse_strategy`.
         batch_synthetic: the most decoded images per class; if there are more, some are drawn without
             replacement for each pair. By default all.
+        real: chooses the real images, as many as a class has or `batch_real` asks for; by default at random.
 
     References:
         Zhao & Bilen, ICML 2021, section 3.2; Kim et al., ICML 2022, section 4.
@@ -50,11 +68,12 @@ class MatchingBatches:
         batch_real: int,
         strategy: str,
         batch_synthetic: int | None = None,
+        real: RealDraws | None = None,
     ) -> None:
         index = ClassIndex.of(problem.labels, problem.n_classes)
         size = min(batch_real, int(index.counts.min()))
         self._problem, self._strategy, self._most = problem, strategy, batch_synthetic
-        self._real = ClassSampler(index, size, problem.rng(purpose, "real"))
+        self._real: RealDraws = real or ClassSampler(index, size, problem.rng(purpose, "real"))
         self._draws, self._chosen = problem.rng(purpose, "augment"), problem.rng(purpose, "chosen")
         self._labels = torch.arange(problem.n_classes, device=problem.device).repeat_interleave(size)
 

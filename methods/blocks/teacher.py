@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bench.core import counting
 from bench.core.augment import dsa
+from bench.core.errors import UserError
 from bench.core.method import ARCHITECTURE, Prerequisite, Problem
 from bench.core.networks.architecture import parse_architecture
 from bench.core.networks.base import Network
@@ -91,6 +92,31 @@ class NamedTeacher(Teacher):
         net = self.network(problem, problem.rng("teacher", "network"))
         net.load_state_dict(dict(problem.prepared["teacher"]))
         return net.eval().requires_grad_(False)
+
+
+@dataclasses.dataclass(frozen=True)
+class GivenTeacher:
+    """A teacher that was trained elsewhere: a sweep names its file (`evaluate.teacher`).
+
+    Args:
+        weights: digest of its weights.
+    """
+
+    version: ClassVar[int] = 1
+    depends_on: ClassVar[frozenset[str]] = frozenset({ARCHITECTURE})
+
+    weights: str
+
+    def __str__(self) -> str:
+        return f"given teacher {self.weights[:8]}"
+
+    def requires(self) -> dict[str, Prerequisite]:
+        """No prerequisites."""
+        return {}
+
+    def build(self, problem: Problem) -> dict[str, Tensor]:
+        """Nobody can: its weights come with a file. Raises UserError."""
+        raise UserError(f"weights {self.weights} are not here: name the teacher's file in evaluate.teacher")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,7 +24,7 @@ from bench.evaluation.labels import LabelChoice, label_choice
 from bench.evaluation.scoring import rates_on_holdout, train_and_score, tune_on_holdout
 from bench.evaluation.storage import measure_storage, weight_bytes
 from bench.planning.protocols import TeacherConfig
-from bench.records.schema import Record, dump_record
+from bench.records.schema import Record, SoftLabels, dump_record
 from methods.blocks.parameterise.multi_formation import MultiFormation
 from methods.blocks.parameterise.pixels import Pixels
 from methods.blocks.parameterise.weighted_pixels import WeightedPixels
@@ -32,6 +32,11 @@ from methods.blocks.teacher import Teacher
 
 TEACHER = Recipe(batch_size=50, lr=0.05, steps=12)
 STOPS = (0.25, 0.5, 1.0)
+SINGLE = SoftLabels(stop=1.0, temperature=1.0, holdout_scores=None)
+HALF = SINGLE.model_copy(update={"stored_as": "fp16"})
+
+
+HALVED = {"stored_as": "fp16"}
 
 
 def soft(**changes: Any) -> Any:
@@ -89,6 +94,19 @@ def test_soft_labels_are_the_teacher_s_on_the_decoded_images(
     assert not found.targets.requires_grad
 
 
+def test_labels_that_are_stored_at_fp16_are_rounded_to_it(
+    teacher: dict[str, Tensor], digits: Dataset
+) -> None:
+    one, two = (
+        setting(digits, soft(stops=(), temperatures=(), **more), teacher=teacher) for more in ({}, HALVED)
+    )
+    exact, rounded = (exam.training_set(pixels(digits)).targets for exam in (one, two))
+    assert torch.equal(rounded, exact.half().float())
+    assert not torch.equal(rounded, exact)
+    assert train_and_score(pixels(digits), two).training.soft_labels == HALF
+    assert "stored_as" not in one.protocol.model_dump()["teacher"]
+
+
 def test_weights_of_images_multiply_what_a_teacher_says(teacher: dict[str, Tensor], digits: Dataset) -> None:
     plain, weights = pixels(digits), torch.linspace(0.5, 1.5, 20)
     weighted = WeightedPixels(plain.images.detach(), weights, plain.counts, plain.preprocess)
@@ -125,7 +143,7 @@ def test_a_teacher_of_another_network_labels(make_problem: MakeProblem, digits: 
     told = train_and_score(pixels(digits), exam).training
     assert (told.labels, told.soft) == ("soft", True)
     assert told.soft_labels is not None
-    assert told.soft_labels.model_dump() == {"stop": 1.0, "temperature": 1.0, "holdout_scores": None}
+    assert told.soft_labels == SINGLE
 
 
 # --- what counts ------------------------------------------------------------------------------------------
@@ -143,7 +161,10 @@ def test_soft_labels_count_and_do_not_break_the_budget(
     for distilled in (pixels(digits, **own), MultiFormation.start(make_problem(ipc=2), random.generator(0))):
         n = images_of(distilled)
         before = measure_storage(distilled, digits, 2)
-        hard, given = (measure_storage(distilled, digits, 2, teacher, kind) for kind in ("hard", "soft"))
+        hard, given, half = (
+            measure_storage(distilled, digits, 2, teacher, labels) for labels in (None, SINGLE, HALF)
+        )
+        assert half == given.model_copy(update={"bytes": given.bytes - 2 * 10 * n})
         assert given.floats == before.floats + 10 * n
         assert given.bytes == 4 * given.floats
         assert given.label_floats == (before.label_floats or 0) + 10 * n
@@ -153,7 +174,8 @@ def test_soft_labels_count_and_do_not_break_the_budget(
         assert hard == before.model_copy(update={"teacher_bytes": hard.teacher_bytes})
     assert measure_storage(pixels(digits, **own), digits, 2).label_floats == (100 if learned else 0)
     kept = Pixels(digits.train.images[:20], [2] * 10, Preprocess(digits.mean, digits.std))
-    assert measure_storage(kept, digits, 2, teacher, "soft").bytes_uint8 == 20 * 64 + 4 * 20 * 10
+    assert measure_storage(kept, digits, 2, teacher, SINGLE).bytes_uint8 == 20 * 64 + 4 * 20 * 10
+    assert measure_storage(kept, digits, 2, teacher, HALF).bytes_uint8 == 20 * 64 + 2 * 20 * 10
 
 
 # --- the choice -------------------------------------------------------------------------------------------
@@ -205,7 +227,8 @@ def test_tiles_are_shuffled_where_a_set_has_them(digits: Dataset) -> None:
 
 
 def test_regimes_are_cells_of_their_own(tmp_path: Path, write_protocol: WriteProtocol) -> None:
-    taught = {"recipe": {"batch_size": 50, "lr": 0.05, "steps": 8}, "stops": [0.5, 1.0]}
+    recipe = {"batch_size": 50, "lr": 0.05, "steps": 8}
+    taught = {"recipe": recipe, "stops": [0.5, 1.0], "stored_as": "fp16"}
     regimes = {kind: {"labels": kind, "teacher": taught} for kind in ("soft", "teacher")}
     write_protocol("mine", variants={"hard": {"labels": "hard"}, **regimes})
     evaluate = {
@@ -216,11 +239,11 @@ def test_regimes_are_cells_of_their_own(tmp_path: Path, write_protocol: WritePro
     ended = run_inline(sweep, tmp_path / "out")
     assert ended.code == 0, ended.err
     found = {(r["protocol"], r["seed"]): r for r in stable_records(tmp_path / "out").values()}
-    assert len(found) == 8  # two seeds
-    names = {"mine": "stored", "mine.hard": "hard", "mine.soft": "soft", "mine.teacher": "teacher"}
+    assert len(found) == 6  # two seeds; what is stored are hard labels
+    names = {"mine.hard": "hard", "mine.soft": "soft", "mine.teacher": "teacher"}
     assert {r["protocol"]: r["training"]["labels"] for r in found.values()} == names
     assert {name: found[name, 0]["storage"]["label_floats"] for name in names} == {
-        "mine": 0, "mine.hard": 0, "mine.soft": 100, "mine.teacher": 0
+        "mine.hard": 0, "mine.soft": 100, "mine.teacher": 0
     }  # fmt: skip
     assert [name for name in names if found[name, 0]["storage"]["teacher_bytes"]] == ["mine.teacher"]
     choices = [found["mine.soft", seed]["training"]["soft_labels"] for seed in (0, 1)]
@@ -232,7 +255,7 @@ def test_regimes_are_cells_of_their_own(tmp_path: Path, write_protocol: WritePro
     assert "labels KiB" in ended.text
     again = run_inline(sweep, tmp_path / "out")
     assert "Every cell has its record" in again.text
-    checked = ddbench("submit-check", tmp_path / "out", "--sample", 8)
+    checked = ddbench("submit-check", tmp_path / "out", "--sample", 6)
     assert checked.code == 0, checked.out
 
 

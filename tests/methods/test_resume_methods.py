@@ -10,14 +10,18 @@ from bench.core.method import Method
 
 STEPS = 4
 METHODS = {
-    **{name: {"steps": STEPS} for name in ("dm", "mtt", "tesla", "haba", "bptt", "rat_bptt", "rtp", "sre2l")},
-    **{name: {"iterations": 2, "inner_steps": 2} for name in ("dc", "dsa", "idc")},
+    **{
+        name: {"steps": STEPS}
+        for name in ("dm", "mtt", "tesla", "haba", "bptt", "rat_bptt", "rtp", "sre2l", "datadam")
+    },
+    **{name: {"iterations": 2, "inner_steps": 2} for name in ("dc", "dsa", "idc", "dream")},
 }
 FORMS: list[tuple[str, dict[str, Any]]] = [
     *METHODS.items(),
     ("idc", {"train_on": "synthetic", "labels": "image", "batch_synthetic": 3, "cutmix": 1.0}),
     ("idc", {"pool": 2, "pool_epochs": 1, "early": 1, "decoder": "multi_scale"}),
     ("sre2l", {"crop": "curriculum", "flip": True}),
+    ("dream", {"every": 3}),
     ("mtt", {"labels": "class", "batch_synthetic": 2}),
     ("haba", {"labels": "image", "batch_synthetic": 2, "hallucinators": 3}),
     ("rat_bptt", {"clip": 0.5}),  # below the running mean: it clips always

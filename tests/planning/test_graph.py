@@ -240,6 +240,9 @@ def test_one_teacher_serves_all_sets_and_both_of_its_regimes() -> None:
     assert Counter(job.kind for job in jobs.values()) == {
         "prepare": 1, "distill": 8, "tune": 4, "evaluate": 24
     }  # fmt: skip
+    labels = [job.label for job in jobs.values() if job.kind == "evaluate"]
+    assert len(set(labels)) == 24, "progress lines tell the regimes apart"
+    assert "random_real digits ipc 1 seed 0 on convnet-d2-w8, soft labels" in labels
     (teacher,) = keys("prepare", jobs)
     for job in jobs.values():
         if job.kind in ("tune", "evaluate"):
