@@ -44,19 +44,20 @@ class JobOperations:
 
     Of a training inside the job the first step is counted, and stands for the others in proportion to their
     images. Of a distillation the first steps are: two where they are equal, else 16 and their mean. Where
-    networks take turns, it is the first, the second and the last step of a network, whose others are like
-    the second. What comes before and after the steps is counted.
+    networks take turns, it is the first step of a network, the last one, and some between them that stand for
+    the others. What comes before and after the steps is counted.
 
     Args:
         period: steps under one network; 0 where that says nothing.
+        stride: how many steps after the first one stand for the others of a network.
         cut: leave out the steps that are not counted: the job is run for its count alone.
     """
 
-    def __init__(self, period: int = 0, cut: bool = False) -> None:
+    def __init__(self, period: int = 0, stride: int = 1, cut: bool = False) -> None:
         self.cut = cut
         self.steps: list[float] = []  # operations of the steps that were counted
         self.total = 0  # steps of the loop
-        self._period, self._counter = period, OperationCounter()
+        self._period, self._stride, self._counter = period, stride, OperationCounter()
         self._running = self._on = False
         self._projected = self._in_steps = self._begin = 0.0
 
@@ -81,9 +82,10 @@ class JobOperations:
     def step(self) -> float:
         """Operations of a step of the loop, the mean; 0 without a loop."""
         counted, period = self.steps, min(self._period, self.total)
-        if len(counted) < 2 or period <= 3:
+        if len(counted) < 3 or len(counted) >= period:
             return sum(counted) / max(1, len(counted))
-        return (counted[0] + (period - 2) * counted[1] + counted[-1]) / period
+        between = counted[1:-1]
+        return (counted[0] + (period - 2) * sum(between) / len(between) + counted[-1]) / period
 
     @property
     def sum(self) -> float:
@@ -100,7 +102,8 @@ class JobOperations:
     def begin_step(self, step: int) -> bool:
         """Begin a step; whether it is counted. It must be ended with `end_step` then."""
         if self._period:
-            counts = step < self._period and step in (0, 1, self._period - 1)
+            counts = step <= self._stride or step == self._period - 1
+            counts = counts and step < self._period
         else:
             n = len(self.steps)
             counts = n < FEWEST or (n < MOST and len(set(self.steps)) > 1)

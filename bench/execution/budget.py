@@ -5,7 +5,7 @@ import functools
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from bench.data.cache import cache_dir
 from bench.data.dataset import Dataset
 from bench.execution.jobs import make_problem
 from bench.execution.provenance import job_sources
-from bench.planning.estimate import loop_steps, network_steps, step_counts
+from bench.planning.estimate import loop_steps, repetition, step_counts
 from bench.planning.graph import Cell, Job, plan_distillation
 from bench.planning.sweep import MethodEntry, build_method
 
@@ -131,7 +131,7 @@ class JobCounter:
         values = job.identity["hyperparameters"]
         method, found = (
             build_method(job.identity["method"], values),
-            JobOperations(network_steps(values), cut=True),
+            JobOperations(*repetition(values), cut=True),
         )
         problem = dataclasses.replace(self._problem(job), loop=Loop(operations=found))
         with found.running():
@@ -178,10 +178,17 @@ class ComputeBudget:
         limit: floating-point operations of a distillation with its prerequisites.
         datasets: of the sweep, by label.
         device: where jobs are run to be counted.
+        tell: hears the label of what is counted.
     """
 
-    def __init__(self, limit: float, datasets: Mapping[str, Dataset], device: torch.device) -> None:
-        self.limit = limit
+    def __init__(
+        self,
+        limit: float,
+        datasets: Mapping[str, Dataset],
+        device: torch.device,
+        tell: Callable[[str], None] = lambda label: None,
+    ) -> None:
+        self.limit, self._tell = limit, tell
         # by key, for people: a distillation and how many steps it takes, or why it takes none
         self.steps: dict[str, str] = {}
         self.left_out: dict[str, str] = {}
@@ -196,6 +203,7 @@ class ComputeBudget:
         counter = self._counters[cell.data.fingerprint]
         first = dataclasses.replace(cell, seed=0)  # all seeds get the same steps
         job = plan_distillation(counter.jobs, entry.name, method, first)
+        self._tell(job.label)
         counted, values = counter.counted(job.key), vars(method)
         if not counted.step:
             return method

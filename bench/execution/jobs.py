@@ -34,7 +34,7 @@ from bench.execution.provenance import SOURCES, job_sources, versions
 from bench.execution.step_reports import reporting
 from bench.execution.store import WEIGHTS, Store
 from bench.execution.warm_up import warm_up, warm_up_for
-from bench.planning.estimate import network_steps
+from bench.planning.estimate import repetition
 from bench.planning.graph import Job
 from bench.planning.sweep import build_method
 from bench.records.schema import ANY_ARCHITECTURE, dump_record
@@ -237,7 +237,7 @@ def _run_distill(job: Job, store: Store, context: JobContext, device: torch.devi
     problem = _problem(job, store, context, device)
     method = build_method(job.identity["method"], job.identity["hyperparameters"])
     warm_up_for(method, job.identity, problem)
-    operations = JobOperations(network_steps(job.identity["hyperparameters"]))
+    operations = JobOperations(*repetition(job.identity["hyperparameters"]))
     loop = Loop(folder := _checkpoint(job, store), operations=operations)
     try:
         with timing.measure(device) as measured, operations.running():

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -51,9 +51,15 @@ class Session:
 
     @classmethod
     def open(
-        cls, path: Path, overrides: list[str], out: Path | None, on_cluster: bool, fresh: bool = False
+        cls,
+        path: Path,
+        overrides: list[str],
+        out: Path | None,
+        on_cluster: bool,
+        fresh: bool = False,
+        tell: Callable[[str], None] = lambda label: None,
     ) -> "Session":
-        """Read and check everything before anything starts. Raises UserError."""
+        """Read and check everything before anything starts; `tell` hears what a budget counts. Raises UserError."""
         sweep = load_sweep(path, overrides)
         chosen = sweep.protocols
         try:
@@ -61,7 +67,7 @@ class Session:
             paths = {spec.label: prepare_dataset(spec) for spec in sweep.datasets}
             loaded = {label: read_dataset(p) for label, p in paths.items()}
             check_data(sweep, loaded)
-            budget = compute_budget(sweep, loaded)
+            budget = compute_budget(sweep, loaded, tell)
             jobs = plan_sweep(sweep, loaded, chosen, budget.fit if budget else None)
             if not jobs:  # of a budget
                 raise UserError("; ".join(budget.summary() if budget else []))
@@ -363,12 +369,15 @@ def dataset_place(spec: DatasetSpec, path: Path) -> dict[str, str]:
     return {"label": spec.label, "path": str(path), "spec": spec.model_dump_json()}
 
 
-def compute_budget(sweep: Sweep, datasets: Mapping[str, Dataset]) -> ComputeBudget | None:
+def compute_budget(
+    sweep: Sweep, datasets: Mapping[str, Dataset], tell: Callable[[str], None]
+) -> ComputeBudget | None:
     """What a sweep lets each distillation spend, counted where its jobs run, as far as this machine can."""
     if sweep.budget is None:
         return None
     on_gpu = sweep.resources.gpus and torch.cuda.is_available()
-    return ComputeBudget(sweep.budget.compute, datasets, torch.device("cuda:0" if on_gpu else "cpu"))
+    device = torch.device("cuda:0" if on_gpu else "cpu")
+    return ComputeBudget(sweep.budget.compute, datasets, device, tell)
 
 
 def check_resources(needs: Resources, on_cluster: bool = False) -> None:

@@ -8,7 +8,7 @@ from helpers.method import small
 from bench.core.loop import Loop
 from bench.core.operations import JobOperations, OperationCounter
 from bench.core.registry import method_names
-from bench.planning.estimate import network_steps
+from bench.planning.estimate import repetition
 from bench.testing.contract import tiny_problem
 
 # windows at random places, of which 16 steps give a mean only
@@ -22,7 +22,7 @@ def test_a_few_steps_tell_the_operations_of_all(name: str) -> None:
     with OperationCounter() as whole:
         method.distill(problem)
     for cut in (False, True):
-        found = JobOperations(network_steps(vars(method)), cut)
+        found = JobOperations(*repetition(vars(method)), cut=cut)
         with found.running():
             method.distill(dataclasses.replace(problem, loop=Loop(operations=found)))
         assert found.sum == pytest.approx(whole.flops, rel=1e-9)

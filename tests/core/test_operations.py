@@ -130,23 +130,25 @@ class Empty(DistilledDataset):
 
 @pytest.mark.parametrize("cut", [False, True])
 @pytest.mark.parametrize(
-    ("costs", "period", "counted"),
+    ("costs", "period", "stride", "counted"),
     [
-        ([], 0, 0),
-        ([2], 0, 1),
-        ([2] * 100, 0, 2),
-        ([1, 2] * 50, 0, MOST),
-        ([5, 2, 2] * 20, 3, 3),  # each network is trained before its first step
-        ([5, *[2] * 18, 1] * 4, 20, 3),  # and takes no step after its last one
-        ([5, 2] * 20, 2, 2),
-        ([3] * 20, 1, 1),
-        ([5, 2], 3, 2),
+        ([], 0, 0, 0),
+        ([2], 0, 0, 1),
+        ([2] * 100, 0, 0, 2),
+        ([1, 2] * 50, 0, 0, MOST),
+        ([5, 2, 2] * 20, 3, 1, 3),  # each network is trained before its first step
+        ([5, *[2] * 18, 1] * 4, 20, 1, 3),  # and takes no step after its last one
+        ([9, *[2, 2, 6] * 6, 1] * 4, 20, 3, 5),  # something more every third step
+        ([5, 2] * 20, 2, 1, 2),
+        ([3] * 20, 1, 1, 1),
+        ([7, 2], 20, 20, 2),  # all there is
+        ([7, 2, 2, 2] * 3, 4, 4, 4),
     ],
 )
 def test_some_steps_of_a_distillation_stand_for_all(
-    costs: list[int], period: int, counted: int, cut: bool
+    costs: list[int], period: int, stride: int, counted: int, cut: bool
 ) -> None:
-    found = JobOperations(period, cut=cut)
+    found = JobOperations(period, stride, cut)
     assert loop(found, costs) == (counted if cut else len(costs))
     assert len(found.steps) == counted
     assert found.fixed == 7 * PRODUCT
