@@ -59,7 +59,10 @@ class Session:
         fresh: bool = False,
         tell: Callable[[str], None] = lambda label: None,
     ) -> "Session":
-        """Read and check everything before anything starts; `tell` hears what a budget counts. Raises UserError."""
+        """Read and check everything before anything starts. Raises UserError.
+
+        `tell` hears the label of what a budget counts.
+        """
         sweep = load_sweep(path, overrides)
         chosen = sweep.protocols
         try:
