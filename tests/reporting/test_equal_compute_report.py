@@ -24,8 +24,8 @@ def took(
     cost = {"operations": {"prepare": prepare, "distill": distill, "budget": budget}}
     found, way = [], fields.pop("way", None)
     for seed, off in enumerate((-0.01, 0.0, 0.01)):
-        half = [Snapshot(fraction=0.5, step=5, seconds=0, accuracies=[way + off])] if way else []
-        last = Snapshot(fraction=1, step=10, seconds=0, accuracies=[level + off])
+        half = [Snapshot(fraction=0.5, step=5, seconds=1, accuracies=[way + off])] if way else []
+        last = Snapshot(fraction=1, step=10, seconds=1, accuracies=[level + off])
         metrics = measured(snapshots=[*half, last] if way else None)
         given: dict[str, Any] = {"seed": seed, "cost": cost, "metrics": metrics} | fields
         found.append(make(method, accuracies=(level + off,), **given))
