@@ -21,8 +21,9 @@ from bench.core.preprocess import NORMALISE, PAPER, WHITENINGS
 from bench.core.registry import block_class
 from bench.data.dataset import Dataset
 from bench.data.spec import preset_name
-from bench.planning.protocols import Protocol, without_regime
+from bench.planning.protocols import Protocol
 from bench.planning.sweep import MethodEntry, Sweep
+from bench.records.naming import without_regime
 from bench.records.schema import ANY_ARCHITECTURE
 
 KEY_SCHEMA = 2

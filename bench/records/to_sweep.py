@@ -11,6 +11,7 @@ import yaml
 
 from bench.core.strict import valid_name
 from bench.records.columns import Row
+from bench.records.naming import GIVEN
 from bench.records.schema import ANY_ARCHITECTURE, EXTERNAL_HYPERPARAMETERS
 
 PLACES = ("path", "data_dir")  # keys whose paths differ from machine to machine
@@ -82,7 +83,7 @@ def sweep_of(rows: Sequence[Row], entry: Mapping[str, Any]) -> dict[str, Any]:
         "evaluate": {
             "architectures": [row["eval_arch"]],
             "students": int(row["students"]),
-            "protocol": row["protocol_name"].partition("@")[0],
+            "protocol": row["protocol_name"].partition(GIVEN)[0],
             **({"teacher": json.loads(row["given_teacher"])} if row["given_teacher"] else {}),
             **({"curve": curve} if curve else {}),
             **({"snapshots": True} if row["snapshots_wanted"] else {}),

@@ -27,6 +27,7 @@ from bench.reporting.tables.equal_storage import equal_storage_section
 from bench.reporting.tables.experts import with_expert_note
 from bench.reporting.tables.metrics import metrics_section
 from bench.reporting.tables.published import published_section
+from bench.reporting.tables.real_or_distilled import real_or_distilled_section, verdicts_section
 from bench.reporting.tables.standings import pairs_section, standings_section
 from bench.reporting.tables.summary import summary_section
 
@@ -36,6 +37,8 @@ SECTIONS: tuple[MakeSection, ...] = (
     summary_section,
     equal_storage_section,
     equal_compute_section,
+    verdicts_section,
+    real_or_distilled_section,
     cross_architecture_section,
     composition_section,
     metrics_section,
@@ -59,6 +62,8 @@ TABLES = [
     "equal_compute",
     "compute",
     "performance_profiles",
+    "verdicts",
+    "real_or_distilled",
     "cross_architecture",
     "composition",
     "metrics",
@@ -82,6 +87,7 @@ PLOTS = [
     "curve",
     "progress_steps",
     "progress_seconds",
+    "real_or_distilled_*",
 ]
 PICTURES = "pictures"
 SUFFIXES = {"tables": (".csv", ".md", ".tex"), "plots": tuple(f".{kind}" for kind in style.PLOT_FORMATS)}
