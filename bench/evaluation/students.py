@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench.core import counting, timing
 from bench.core.augment import dsa
 from bench.core.augment.cutmix import CutMix
+from bench.core.batches import BatchOrder
 from bench.core.errors import UserError
 from bench.core.losses import label_loss, teacher_loss
 from bench.core.networks.base import Network
@@ -20,7 +21,6 @@ from bench.core.preprocess import Preprocess
 from bench.core.training import (
     ADAMW_BETA2,
     ADAMW_EPS,
-    BatchOrder,
     Recipe,
     check_batches,
     maybe_cutmix,

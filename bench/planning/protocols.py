@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -20,6 +20,7 @@ from bench.core.registry import choose
 from bench.core.strict import Distinct, Strict
 from bench.core.training import RECIPE, Recipe
 from bench.planning.yaml_schema import CONFIGS, Positive, describe_faults, list_faults, read_yaml
+from bench.records.naming import GIVEN
 
 LabelKind = Literal["stored", "hard", "soft", "teacher"]
 Precision = Literal["fp32", "fp16"]
@@ -32,7 +33,6 @@ def _network(name: str) -> str:
 
 NetworkName = Annotated[str, AfterValidator(_network)]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
-GIVEN = "@"  # between the name of a protocol and the first digits of a given teacher
 
 
 def _left_out(default: Any) -> Any:
@@ -297,12 +297,6 @@ def _varied(content: dict[str, Any], stem: str, variant: str, changes: dict[str,
     if variant and "about" in content:
         varied["about"] = f"{content['about']}; {variant}"
     return {"name": f"{stem}.{variant}" if variant else stem, **varied}
-
-
-def without_regime(name: str) -> str:
-    """What the protocols that differ in their labels only have in common: `standard` of `standard.soft`."""
-    stem, _, last = name.partition(GIVEN)[0].rpartition(".")
-    return stem if stem and last in get_args(LabelKind) else name
 
 
 def in_regimes(name: str, labels: Sequence[LabelKind]) -> list[str]:

@@ -6,6 +6,8 @@ from typing import Any
 
 import pandas as pd
 
+LABELS = ("stored", "hard", "soft", "teacher")  # what students learn, by label regime
+GIVEN = "@"  # between the name of a protocol and the first digits of a given teacher
 CELL = ["method", "dataset", "ipc", "distill_arch", "eval_arch", "protocol"]
 
 
@@ -28,6 +30,13 @@ def labelled(rows: pd.DataFrame) -> pd.DataFrame:
         protocol=[protocol[pair] for pair in protocols],
     )
     return table.assign(method=method_labels(table))
+
+
+def without_regime(protocol: str) -> str:
+    """What protocols that differ in their labels only have in common: `standard` of `standard.soft`."""
+    name, given, teacher = protocol.partition(GIVEN)
+    stem, _, last = name.rpartition(".")
+    return f"{stem if stem and last in LABELS else name}{given}{teacher}"
 
 
 def _pairs(table: pd.DataFrame, one: str, other: str) -> list[tuple[Any, Any]]:

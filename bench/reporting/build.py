@@ -13,6 +13,7 @@ from bench.records.reader import uncollected
 from bench.reporting.images.section import pictures_section
 from bench.reporting.notes import dataset_notes, with_dataset_notes
 from bench.reporting.plots import style
+from bench.reporting.plots.compute import compute_section, profile_section
 from bench.reporting.plots.critical_difference import critical_difference_section
 from bench.reporting.plots.curves import distillation_curve_section, training_curve_section
 from bench.reporting.plots.heatmap import cross_architecture_section
@@ -21,10 +22,12 @@ from bench.reporting.plots.seconds import seconds_section
 from bench.reporting.sections import MakeSection, RecordsView, Section
 from bench.reporting.tables import render
 from bench.reporting.tables.composition import composition_section
+from bench.reporting.tables.equal_compute import equal_compute_section
 from bench.reporting.tables.equal_storage import equal_storage_section
 from bench.reporting.tables.experts import with_expert_note
 from bench.reporting.tables.metrics import metrics_section
 from bench.reporting.tables.published import published_section
+from bench.reporting.tables.real_or_distilled import real_or_distilled_section, verdicts_section
 from bench.reporting.tables.standings import pairs_section, standings_section
 from bench.reporting.tables.summary import summary_section
 
@@ -33,6 +36,9 @@ MOST_PRINTED_ROWS = 2000  # in a terminal
 SECTIONS: tuple[MakeSection, ...] = (
     summary_section,
     equal_storage_section,
+    equal_compute_section,
+    verdicts_section,
+    real_or_distilled_section,
     cross_architecture_section,
     composition_section,
     metrics_section,
@@ -41,6 +47,8 @@ SECTIONS: tuple[MakeSection, ...] = (
     critical_difference_section,
     published_section,
     pareto_section,
+    compute_section,
+    profile_section,
     seconds_section,
     training_curve_section,
     distillation_curve_section,
@@ -51,6 +59,11 @@ SECTIONS: tuple[MakeSection, ...] = (
 TABLES = [
     "summary",
     "equal_storage",
+    "equal_compute",
+    "compute",
+    "performance_profiles",
+    "verdicts",
+    "real_or_distilled",
     "cross_architecture",
     "composition",
     "metrics",
@@ -65,6 +78,8 @@ PLOTS = [
     "accuracy_vs_ipc",
     "accuracy_vs_seconds",
     "accuracy_vs_bytes",
+    "accuracy_vs_operations",
+    "performance_profiles",
     "breakdown",
     "composition",
     "cross_architecture",
@@ -72,6 +87,7 @@ PLOTS = [
     "curve",
     "progress_steps",
     "progress_seconds",
+    "real_or_distilled_*",
 ]
 PICTURES = "pictures"
 SUFFIXES = {"tables": (".csv", ".md", ".tex"), "plots": tuple(f".{kind}" for kind in style.PLOT_FORMATS)}

@@ -76,6 +76,28 @@ def sweep(
     return records
 
 
+def regime_records(
+    means: dict[str, float],
+    regimes: tuple[str, ...] = ("hard", "soft", "teacher"),
+    spread: float = 0.004,
+    **fields: Any,
+) -> list[Record]:
+    """Four seeds of each method under each regime."""
+    return [
+        make(
+            method,
+            accuracies=(mean + spread * (seed - 1.5),),
+            seed=seed,
+            protocol=f"short.{labels}",
+            training=trained(labels=labels),
+            **fields,
+        )
+        for method, mean in means.items()
+        for labels in regimes
+        for seed in range(4)
+    ]
+
+
 def measured(students: int = 1, **changes: Any) -> Metrics:
     """The metrics of a record, as even as its numbers allow; keyword arguments replace any field."""
     values: dict[str, Any] = {"class_accuracies": [[0.5] * 10] * students, "agreement": None, "diverged": 0}

@@ -17,7 +17,6 @@ from bench.planning.protocols import (
     load_protocol,
     load_protocols,
     protocol_names,
-    without_regime,
 )
 from bench.planning.yaml_schema import CONFIGS
 
@@ -82,19 +81,6 @@ def test_regimes_are_variants_that_differ_in_their_labels_only(name: str) -> Non
     assert [p.trials - len(p.rates) for p in found] == [0, 0, len(found[2].label_candidates), 0]
     base = load_protocol(name)
     assert in_regimes(name, [base.labels]) == [name]
-
-
-@pytest.mark.parametrize(
-    ("name", "base"),
-    [
-        ("standard.soft", "standard"),
-        ("standard", "standard"),
-        ("dc_bench.none", "dc_bench.none"),
-        ("soft", "soft"),
-    ],
-)
-def test_protocols_of_all_regimes_have_a_name_in_common(name: str, base: str) -> None:
-    assert without_regime(name) == base
 
 
 def test_a_protocol_without_a_regime_says_so() -> None:

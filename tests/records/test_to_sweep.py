@@ -19,7 +19,7 @@ from bench.planning.graph import Job, plan_sweep, recorded_hyperparameters
 from bench.planning.protocols import load_protocols
 from bench.planning.sweep import Sweep, load_sweep
 from bench.records.columns import Row, record_frame
-from bench.records.naming import CELL
+from bench.records.naming import CELL, without_regime
 from bench.records.reader import read_records
 from bench.records.schema import CurvePoint, Record
 from bench.records.to_sweep import dataset_entry, reproducing_command, rows_by_sweep, sweep_of
@@ -205,3 +205,17 @@ def test_rows_with_other_students_get_sweeps_of_their_own() -> None:
     assert [len(rows) for rows in cells(records)] == [2, 1]
     sweeps = [sweep_of(rows, {"name": "digits"}) for rows in cells(records)]
     assert [(s["evaluate"]["students"], s["distill"]["seeds"]) for s in sweeps] == [(2, [0, 1]), (3, [2])]
+
+
+@pytest.mark.parametrize(
+    ("name", "base"),
+    [
+        ("standard.soft", "standard"),
+        ("standard", "standard"),
+        ("dc_bench.none", "dc_bench.none"),
+        ("soft", "soft"),
+        ("short.teacher@12ab", "short@12ab"),
+    ],
+)
+def test_protocols_of_all_regimes_have_a_name_in_common(name: str, base: str) -> None:
+    assert without_regime(name) == base
