@@ -27,9 +27,11 @@ from bench.core.training import has_batch_norm
 from methods.blocks.class_gradients import check_matchable
 from methods.blocks.experts import Experts, trajectories
 from methods.blocks.hypergradient import SGD, Hypergradient, State, check_differentiable
+from methods.blocks.kernel_regression import kernel_regression
 from methods.blocks.matching_batches import MatchingBatches
 from methods.blocks.network_pools import Fixed, Fresh, Pool, PoolRecipe, TrainedOnReal, TrainedOnSynthetic
 from methods.blocks.objectives import batch_norm_statistics, distribution_matching, gradient_matching
+from methods.blocks.online_pool import Online
 from methods.blocks.parameterise.base import Balanced
 from methods.blocks.parameterise.hallucinators import Hallucinators
 from methods.blocks.parameterise.linear_bases import LinearBases
@@ -47,6 +49,7 @@ OWN_POOL = {  # the pool of the paper that an objective comes from
     "trajectory_matching": "experts",
     "unrolled": "fresh",
     "batch_norm_statistics": "teacher",
+    "kernel_regression": "online",
 }
 R_BN = 0.01  # weight of the statistics beside the teacher's cross-entropy, as in SRe2L
 
@@ -68,8 +71,11 @@ class Compose:
         "trajectory_matching",
         "unrolled",
         "batch_norm_statistics",
+        "kernel_regression",
     ] = "distribution_matching"
-    pool: Literal["own", "fresh", "trained_on_real", "trained_on_synthetic", "experts", "teacher"] = "own"
+    pool: Literal[
+        "own", "fresh", "trained_on_real", "trained_on_synthetic", "experts", "teacher", "online"
+    ] = "own"
     steps: Annotated[int, Gt(0)] = 1000
     lr: Annotated[float, Gt(0)] = 0.01  # of Adam
     labels: Literal["hard", "class", "image"] = "hard"
@@ -190,6 +196,8 @@ class Compose:
             return TrainedOnReal(problem, "compose", steps=self.net_steps, **recipe)
         if self._pool_name == "trained_on_synthetic":
             return TrainedOnSynthetic(problem, "compose", steps=self.net_steps, **recipe)
+        if self._pool_name == "online":
+            return Online(problem, "compose", lr=self.net_lr)
         start = Experts(problem) if self._pool_name == "experts" else None
         return Fresh(problem, problem.rng("compose", "networks"), start)
 
@@ -212,7 +220,11 @@ class Compose:
                 with torch.no_grad(), timing.part("real gradient"):
                     real = pool.net.embed(pair.real)
                 with timing.part("synthetic gradient"):
-                    loss = distribution_matching(real, pool.net.embed(pair.synthetic), n)
+                    features = pool.net.embed(pair.synthetic)
+                if self.objective == "kernel_regression":
+                    loss = kernel_regression(real, pair.real_targets, features, pair.targets, n)
+                else:
+                    loss = distribution_matching(real, features, n)
             loss.backward(inputs=list(synthetic.parameters()))
             return loss.detach()
 

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from typing import Annotated, Literal
 
 import torch
-import torch.nn.functional as F
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import ConfigDict, Field, TypeAdapter
 from pydantic.dataclasses import dataclass
@@ -16,6 +15,7 @@ from bench.core.augment import dsa
 from bench.core.augment.cutmix import CutMix, apply_cutmix, draw_cutmix
 from bench.core.batches import BatchOrder, batch_share, batches_per_epoch
 from bench.core.errors import UserError
+from bench.core.losses import LossKind, label_loss, teacher_loss
 from bench.core.preprocess import Preprocess
 
 
@@ -61,6 +61,14 @@ class Recipe:
             "which ends at half the rate",
         ),
     ] = "steps"
+    loss: Annotated[
+        LossKind,
+        Field(
+            exclude_if=lambda value: value == "cross_entropy",
+            description="cross-entropy; or half of the squared distance between the logits and the labels, "
+            "less 1/K and divided by sqrt(K/10), as in FRePo",
+        ),
+    ] = "cross_entropy"
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.epochs is None):
@@ -147,31 +155,6 @@ def draw_augmentation(
     return dsa.draw(strategy, shape[0], generator), maybe_cutmix(shape, cutmix, generator)
 
 
-def teacher_loss(
-    logits: Tensor, images: Tensor, teacher: nn.Module, temperature: float, weights: Tensor | None = None
-) -> Tensor:
-    """Distillation loss T^2 CE(logits / T, softmax(teacher(images) / T)), the mean over the batch.
-
-    Args:
-        logits: the student's logits [N,K] for the same images.
-        images: the batch [N,C,H,W], as the student saw it.
-        teacher: the network that gives the targets; no gradient flows into it.
-        temperature: T.
-        weights: by which the loss of each image is multiplied [N]; by default 1.
-
-    Returns:
-        The loss, 0-dim.
-
-    References:
-        Hinton et al., Distilling the Knowledge in a Neural Network, 2015, section 2.
-    """
-    with torch.no_grad():
-        probabilities = (teacher(images) / temperature).softmax(1)
-        if weights is not None:  # cross-entropy is linear in its targets
-            probabilities = probabilities * weights[:, None]
-    return temperature**2 * F.cross_entropy(logits / temperature, probabilities)
-
-
 def augmented_loss(
     net: nn.Module,
     images: Tensor,
@@ -182,8 +165,9 @@ def augmented_loss(
     preprocess: Preprocess | None = None,
     teacher: nn.Module | None = None,
     temperature: float = 1.0,
+    loss: LossKind = "cross_entropy",
 ) -> Tensor:
-    """Mean cross-entropy of one training batch, augmented image by image and then mixed by CutMix.
+    """Mean loss of one training batch, augmented image by image and then mixed by CutMix.
 
     Args:
         net: the network.
@@ -196,6 +180,7 @@ def augmented_loss(
         teacher: a network whose probabilities for the augmented batch take the place of `targets`. Of
             targets [N,K] the sums stay, as weights of the images.
         temperature: of the teacher's loss, see `teacher_loss`.
+        loss: without a teacher, see `label_loss`.
 
     Returns:
         The loss, 0-dim.
@@ -213,11 +198,11 @@ def augmented_loss(
             partner = drawn.partner.to(targets.device, non_blocking=True)
             weights = drawn.weight * weights + (1 - drawn.weight) * weights[partner]
         return teacher_loss(logits, x, teacher, temperature, weights)
-    own = F.cross_entropy(logits, targets)
+    own = label_loss(logits, targets, loss)
     if drawn is None:
         return own
     partners = targets[drawn.partner.to(targets.device, non_blocking=True)]
-    return drawn.weight * own + (1 - drawn.weight) * F.cross_entropy(logits, partners)
+    return drawn.weight * own + (1 - drawn.weight) * label_loss(logits, partners, loss)
 
 
 def training(
@@ -273,6 +258,7 @@ def training(
             preprocess=preprocess,
             teacher=teacher,
             temperature=temperature,
+            loss=recipe.loss,
         )
         loss.backward()
         optimiser.step()

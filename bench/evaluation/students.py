@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.utils.flop_counter import FlopCounterMode
@@ -16,6 +15,7 @@ from bench.core.augment import dsa
 from bench.core.augment.cutmix import CutMix
 from bench.core.batches import BatchOrder
 from bench.core.errors import UserError
+from bench.core.losses import label_loss, teacher_loss
 from bench.core.networks.base import Network
 from bench.core.preprocess import Preprocess
 from bench.core.training import (
@@ -24,7 +24,6 @@ from bench.core.training import (
     Recipe,
     check_batches,
     maybe_cutmix,
-    teacher_loss,
     training,
 )
 
@@ -168,7 +167,7 @@ class StackedStudents:
 
     def _loss(self, x: Tensor, targets: Tensor, boxes: list[CutMix | None]) -> Tensor:
         """The sum over the students of the mean loss of their batches."""
-        training_set, count = self._training_set, len(self._nets)
+        training_set, count, kind = self._training_set, len(self._nets), self._training_set.recipe.loss
         mixed = any(boxes)
         if mixed:
             x, partner, weight = _cutmix(x, boxes)
@@ -179,8 +178,8 @@ class StackedStudents:
                 weights = weight * weights + (1 - weight) * weights[partner]
             return count * teacher_loss(logits, x, training_set.teacher, training_set.temperature, weights)
         if not mixed:
-            return count * F.cross_entropy(logits, targets)
-        own, pasted = (F.cross_entropy(logits, t, reduction="none") for t in (targets, targets[partner]))
+            return count * label_loss(logits, targets, kind)
+        own, pasted = (label_loss(logits, t, kind, "none") for t in (targets, targets[partner]))
         return count * (weight * own + (1 - weight) * pasted).mean()
 
     def _logits(self, x: Tensor) -> Tensor:

@@ -160,6 +160,17 @@ class Protocol(Strict):
             raise UserError(
                 "teacher: `labels: soft` and `labels: teacher` need it, and nothing else may have it"
             )
+        if self.labels == "teacher" and self.recipe.loss != "cross_entropy":
+            raise UserError(
+                "recipe.loss: students of an online teacher learn by its distillation loss: leave it out, or "
+                "take other labels"
+            )
+        taught = None if self.teacher is None else self.teacher.recipe
+        if taught is not None and taught.loss != "cross_entropy":
+            raise UserError(
+                "teacher.recipe.loss: its answers are taken for log-probabilities, which squared error "
+                "does not teach: leave it out"
+            )
         if self.rates and self.recipe.lr not in self.rates:
             raise UserError("rates: must contain recipe.lr, which is taken if several are equally good")
         if self.rates and self.learned_lr:

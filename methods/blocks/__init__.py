@@ -4,8 +4,10 @@ from typing import Any
 
 from methods.blocks.dynamics import Dynamics
 from methods.blocks.experts import ExpertEpoch, Experts
+from methods.blocks.kernel_regression import kernel_regression
 from methods.blocks.network_pools import Embedding, Fixed, Fresh, TrainedOnReal, TrainedOnSynthetic
 from methods.blocks.objectives import batch_norm_statistics, distribution_matching, gradient_matching
+from methods.blocks.online_pool import Online
 from methods.blocks.parameterise.hallucinators import Hallucinators
 from methods.blocks.parameterise.linear_bases import LinearBases
 from methods.blocks.parameterise.multi_formation import MultiFormation
@@ -31,6 +33,7 @@ BLOCK_CHOICES: dict[str, dict[str, Any]] = {
         "trajectory_matching": TrajectoryMatching,
         "unrolled": Unrolled,
         "batch_norm_statistics": batch_norm_statistics,
+        "kernel_regression": kernel_regression,
     },
     "pool": {
         "fresh": Fresh,
@@ -38,6 +41,7 @@ BLOCK_CHOICES: dict[str, dict[str, Any]] = {
         "trained_on_synthetic": TrainedOnSynthetic,
         "experts": Experts,
         "teacher": Fixed,
+        "online": Online,
     },
     "prerequisite": {
         "Dynamics": Dynamics,

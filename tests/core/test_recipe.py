@@ -41,6 +41,7 @@ CPU = torch.device("cpu")
         ({"steps": 1, "nesterov": True}, "nesterov"),
         ({"steps": 1, "optimiser": "adam"}, "optimiser"),
         ({"steps": 1, "schedule": "cosin"}, "schedule"),
+        ({"steps": 1, "loss": "mse"}, "loss"),
         ({"steps": 1, "schedule": "cosine", "milestones": [0.5]}, "milestones: not with `schedule: cosine`"),
     ],
 )

@@ -149,6 +149,16 @@ def test_adamw_with_any_schedule(schedule: Any) -> None:
     agree(last(sgd, name="mlp-w4", together=True, rates=rates), last(sgd, name="mlp-w4", rates=rates))
 
 
+@pytest.mark.parametrize("cutmix", [0.0, 0.5])
+@pytest.mark.parametrize("soft", [False, True])
+def test_squared_error(soft: bool, cutmix: float) -> None:
+    what = training_set(soft, loss="squared_error", augment="flip", cutmix=cutmix)
+    taught = last(what, name="mlp-w8", together=True)
+    agree(taught, last(what, name="mlp-w8"))
+    other = replace(what, recipe=replace(what.recipe, loss="cross_entropy"))
+    assert (taught - last(other, name="mlp-w8")).abs().max() > 1e-3
+
+
 def test_the_draws_leave_the_generators_alike() -> None:
     what, states = training_set(augment=DSA, cutmix=0.5), []
     for together in (False, True):

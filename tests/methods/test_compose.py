@@ -12,6 +12,7 @@ from bench.core.errors import UserError
 from bench.core.method import Problem
 from bench.planning.sweep import build_method
 from methods.blocks.network_pools import Fresh, TrainedOnReal, TrainedOnSynthetic
+from methods.blocks.online_pool import Online
 from methods.compose import OWN_POOL, Compose
 
 
@@ -85,9 +86,9 @@ def test_distribution_matching_refuses_labels_that_it_would_never_learn(labels: 
 def test_an_objective_takes_the_networks_of_any_pool(
     objective: str, pool: str, with_experts: Problem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A trained pool keeps a network for a stretch; the others give a new one each step."""
+    """A trained pool keeps a network for a stretch; the others give a new one each step, or draw one."""
     restarts, advances = [], []
-    for cls in (Fresh, TrainedOnReal, TrainedOnSynthetic):
+    for cls in (Fresh, TrainedOnReal, TrainedOnSynthetic, Online):
 
         def restart(self: Any, restart: Any = cls.restart) -> None:
             restarts.append(type(self))
@@ -100,9 +101,10 @@ def test_an_objective_takes_the_networks_of_any_pool(
         monkeypatch.setattr(cls, "restart", restart)
         monkeypatch.setattr(cls, "advance", advance)
     composed(objective=objective, pool=pool, steps=4).distill(with_experts)
-    cls = {"trained_on_real": TrainedOnReal, "trained_on_synthetic": TrainedOnSynthetic}.get(pool, Fresh)
-    assert restarts == [cls] * (4 if cls is Fresh else 2)
-    assert advances == [(cls, followed) for followed in 2 * (cls is not Fresh, False)]
+    trained = {"trained_on_real": TrainedOnReal, "trained_on_synthetic": TrainedOnSynthetic}
+    cls = {**trained, "online": Online}.get(pool, Fresh)
+    assert restarts == [cls] * (2 if pool in trained else 4)
+    assert advances == [(cls, followed) for followed in 2 * (pool in trained, False)]
 
 
 def test_the_pool_of_an_objective_is_that_of_its_paper() -> None:

@@ -12,7 +12,7 @@ STEPS = 4
 METHODS = {
     **{
         name: {"steps": STEPS}
-        for name in ("dm", "mtt", "tesla", "haba", "bptt", "rat_bptt", "rtp", "sre2l", "datadam")
+        for name in ("dm", "mtt", "tesla", "haba", "bptt", "rat_bptt", "rtp", "sre2l", "datadam", "frepo")
     },
     **{name: {"iterations": 2, "inner_steps": 2} for name in ("dc", "dsa", "idc", "dream")},
 }
@@ -22,6 +22,7 @@ FORMS: list[tuple[str, dict[str, Any]]] = [
     ("idc", {"pool": 2, "pool_epochs": 1, "early": 1, "decoder": "multi_scale"}),
     ("sre2l", {"crop": "curriculum", "flip": True}),
     ("dream", {"every": 3}),
+    ("frepo", {"labels": "image", "networks": 2, "max_age": 1, "batch_synthetic": 2, "batch_real": 20}),
     ("mtt", {"labels": "class", "batch_synthetic": 2}),
     ("haba", {"labels": "image", "batch_synthetic": 2, "hallucinators": 3}),
     ("rat_bptt", {"clip": 0.5}),  # below the running mean: it clips always
@@ -31,7 +32,10 @@ FORMS: list[tuple[str, dict[str, Any]]] = [
     ("rtp", {"memory": False, "labels": "image", "window": "end", "window_length": 2}),
     *(
         ("compose", {"objective": o})
-        for o in ("gradient_matching", "trajectory_matching", "unrolled", "batch_norm_statistics")
+        for o in (
+            *("gradient_matching", "trajectory_matching", "unrolled", "batch_norm_statistics"),
+            "kernel_regression",
+        )
     ),
     ("compose", {"pool": "trained_on_synthetic", "stretch": 3, "parameterisation": "multi_formation"}),
     ("compose", {"pool": "experts", "parameterisation": "linear_bases"}),
