@@ -2,8 +2,11 @@
 
 from typing import Any
 
+from methods.blocks.attention import attention_matching
+from methods.blocks.characteristic_function import characteristic_function
 from methods.blocks.dynamics import Dynamics
 from methods.blocks.experts import ExpertEpoch, Experts
+from methods.blocks.interpolated import InitialAndTrained, Interpolated
 from methods.blocks.network_pools import Embedding, Fixed, Fresh, TrainedOnReal, TrainedOnSynthetic
 from methods.blocks.objectives import batch_norm_statistics, distribution_matching, gradient_matching
 from methods.blocks.parameterise.hallucinators import Hallucinators
@@ -31,6 +34,8 @@ BLOCK_CHOICES: dict[str, dict[str, Any]] = {
         "trajectory_matching": TrajectoryMatching,
         "unrolled": Unrolled,
         "batch_norm_statistics": batch_norm_statistics,
+        "attention": attention_matching,
+        "characteristic_function": characteristic_function,
     },
     "pool": {
         "fresh": Fresh,
@@ -38,12 +43,14 @@ BLOCK_CHOICES: dict[str, dict[str, Any]] = {
         "trained_on_synthetic": TrainedOnSynthetic,
         "experts": Experts,
         "teacher": Fixed,
+        "interpolated": Interpolated,
     },
     "prerequisite": {
         "Dynamics": Dynamics,
         "Embedding": Embedding,
         "ExpertEpoch": ExpertEpoch,
         "GivenTeacher": GivenTeacher,
+        "InitialAndTrained": InitialAndTrained,
         "NamedTeacher": NamedTeacher,
         "Teacher": Teacher,
         "Whitening": Whitening,

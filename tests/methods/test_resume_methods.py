@@ -12,7 +12,7 @@ STEPS = 4
 METHODS = {
     **{
         name: {"steps": STEPS}
-        for name in ("dm", "mtt", "tesla", "haba", "bptt", "rat_bptt", "rtp", "sre2l", "datadam")
+        for name in ("dm", "mtt", "tesla", "haba", "bptt", "rat_bptt", "rtp", "sre2l", "datadam", "ncfm")
     },
     **{name: {"iterations": 2, "inner_steps": 2} for name in ("dc", "dsa", "idc", "dream")},
 }
@@ -31,7 +31,14 @@ FORMS: list[tuple[str, dict[str, Any]]] = [
     ("rtp", {"memory": False, "labels": "image", "window": "end", "window_length": 2}),
     *(
         ("compose", {"objective": o})
-        for o in ("gradient_matching", "trajectory_matching", "unrolled", "batch_norm_statistics")
+        for o in (
+            "gradient_matching",
+            "trajectory_matching",
+            "unrolled",
+            "batch_norm_statistics",
+            "attention",
+            "characteristic_function",
+        )
     ),
     ("compose", {"pool": "trained_on_synthetic", "stretch": 3, "parameterisation": "multi_formation"}),
     ("compose", {"pool": "experts", "parameterisation": "linear_bases"}),
