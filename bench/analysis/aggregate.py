@@ -201,6 +201,19 @@ def distillation_course(frame: pd.DataFrame) -> pd.DataFrame:
     return _course(taken, "snapshots", of, ["prepare_s", "distill_s"])
 
 
+def snapshot_course(rows: pd.DataFrame, spent: str) -> pd.DataFrame:
+    """The course of a distillation over what it had spent.
+
+    Args:
+        rows: A row per cell and seed; `snapshots` holds (fraction, step, what was spent, accuracy).
+        spent: A name for that.
+
+    Returns:
+        A row per cell and `fraction`, with accuracy, `step` and the mean of `spent`.
+    """
+    return _course(rows, "snapshots", ["fraction", "step", spent, "accuracy"], [spent])
+
+
 def _course(rows: pd.DataFrame, name: str, of: list[str], averaged: list[str]) -> pd.DataFrame:
     """Summarise a column that holds a list of points per record.
 

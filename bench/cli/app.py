@@ -11,7 +11,19 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from bench.cli import artifacts, compare, init, interop, listing, profile, report, submit, sweeps, teacher
+from bench.cli import (
+    advise,
+    artifacts,
+    compare,
+    init,
+    interop,
+    listing,
+    profile,
+    report,
+    submit,
+    sweeps,
+    teacher,
+)
 from bench.cli.console import out
 from bench.core.errors import UserError
 from bench.core.signals import stop_on_signals
@@ -85,6 +97,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str, str], ...] = (
     ("ls", artifacts.ls_command, LOOK, "ddbench ls results/birds"),
     ("show", artifacts.show_command, LOOK, "ddbench show results/birds 1f3a"),
     ("compare", compare.compare_command, LOOK, "ddbench compare results/old results/new"),
+    ("advise", advise.advise_command, LOOK, "ddbench advise data/birds --ipc 10 --hours 2"),
     ("recall", artifacts.recall_command, LOOK, "ddbench recall results/memory 1f3a --classes 0+2+4,1+3"),
     ("evaluate", interop.evaluate_command, OTHERS, "ddbench evaluate data.pt --dataset digits --factor 2"),
     ("import", interop.import_command, OTHERS, "ddbench import images_best.pt --dataset digits --lr 0.02"),

@@ -30,7 +30,16 @@ def _open(
         load_plugin(path)
     from bench.execution.session import Session
 
-    return Session.open(sweep, overrides or [], out_dir, on_cluster, fresh)
+    status = Console(stderr=True).status("")
+
+    def tell(label: str) -> None:
+        status.update(f"counting the operations of {escape(label)}")
+        status.start()
+
+    try:
+        return Session.open(sweep, overrides or [], out_dir, on_cluster, fresh, tell)
+    finally:
+        status.stop()
 
 
 def run_command(

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -20,6 +20,9 @@ from torch import Tensor
 from bench.core.distilled import DistilledDataset
 from bench.core.io import replacing, temporary
 from bench.core.timing import synchronize
+
+if TYPE_CHECKING:
+    from bench.core.operations import JobOperations
 
 # of the steps, after which a snapshot is taken that may be scored; the artifact itself is the last
 SNAPSHOT_FRACTIONS = (0.1, 0.2, 0.5)
@@ -80,14 +83,17 @@ class Loop:
     What reports, snapshots and checkpoints take is bookkeeping, and no part of the method's seconds.
     """
 
-    def __init__(self, folder: Path | None = None, every_s: float = 30.0) -> None:
+    def __init__(
+        self, folder: Path | None = None, every_s: float = 30.0, operations: "JobOperations | None" = None
+    ) -> None:
         """Without a folder nothing is written; only the losses are checked.
 
         Args:
             folder: where the files go.
             every_s: seconds between two checkpoints.
+            operations: counts those of some steps.
         """
-        self.folder, self.every_s = folder, every_s
+        self.folder, self.every_s, self.operations = folder, every_s, operations
         self.total: int | None = None  # steps, once the method has named them
         # {"step", "fraction", "seconds", "file"} of each snapshot; the file is in `folder`
         self.snapshots: list[dict[str, Any]] = []
@@ -169,15 +175,21 @@ class Steps:
         folder = self.loop.folder
         snapshots = {max(1, round(f * self.total)): f for f in SNAPSHOT_FRACTIONS} if folder else {}
         snapshots.pop(self.total, None)
-        if folder:
-            self._resume(folder)
-            if not self._done and self.total:  # the set to start from: shown, never scored
-                with self.loop.bookkeeping(self._device):
-                    self._snapshot(folder, 0.0)
+        counted = self._resume(folder) if folder else []
+        if operations := self.loop.operations:
+            operations.begin_loop(self.total, counted)
+        if folder and not self._done and self.total:  # the set to start from: shown, never scored
+            with self.loop.bookkeeping(self._device):
+                self._snapshot(folder, 0.0)
         self._first, self._begin = self._done, time.perf_counter()
         looked = kept = self._begin
         for step in range(self._first, self.total):
+            counts = operations is not None and operations.begin_step(step)
+            if operations and operations.cut and not counts:
+                continue
             yield step
+            if operations and counts:
+                operations.end_step()
             self._done = step + 1
             now = time.perf_counter()
             fraction = snapshots.get(self._done)
@@ -192,6 +204,8 @@ class Steps:
                 with self.loop.bookkeeping(self._device):
                     self._keep(folder)
                 kept = time.perf_counter()
+        if operations:
+            operations.end_loop()
 
     def _look(self) -> None:
         """Read the losses noted since the last time and report their mean. Raises Diverged."""
@@ -230,6 +244,7 @@ class Steps:
             "seconds": self.loop.seconds,
             "bookkeeping_s": self.loop.bookkeeping_s,
             "snapshots": self.loop.snapshots,
+            "operations": self.loop.operations.steps if self.loop.operations else [],
             "state": self._state(),
         }
         torch.save(content, buffer)
@@ -237,15 +252,17 @@ class Steps:
         with replacing(folder / CHECKPOINT) as path:
             path.write_bytes(hashlib.sha256(payload).digest() + payload)
 
-    def _resume(self, folder: Path) -> None:
-        """Restore the checkpoint, if there is one that is whole and fits."""
+    def _resume(self, folder: Path) -> list[float]:
+        """Restore the checkpoint, if there is one that is whole and fits; the operations of counted steps."""
         with self.loop.bookkeeping(self._device):
             found = self._restored(folder) if (folder / CHECKPOINT).exists() else None
-        if found is not None:
-            self._done = found["done"]
-            self.loop.snapshots = found["snapshots"]
-            self.loop.earlier_s += found["seconds"] - self.loop.seconds
-            self.loop.earlier_bookkeeping_s = found["bookkeeping_s"]
+        if found is None:
+            return []
+        self._done = found["done"]
+        self.loop.snapshots = found["snapshots"]
+        self.loop.earlier_s += found["seconds"] - self.loop.seconds
+        self.loop.earlier_bookkeeping_s = found["bookkeeping_s"]
+        return list(found.get("operations", []))  # an earlier ddbench counted none
 
     def _restored(self, folder: Path) -> dict[str, Any] | None:
         """The checkpoint, all things set to it; None, and they are as before, where it does not fit."""

@@ -113,8 +113,8 @@ class Watcher(Protocol):
         """Charge backward passes through `result`, computed from `arguments`, to the operation as well."""
         ...
 
-    def paced(self, n: int) -> Iterable[int]:
-        """Step numbers 0 .. n-1, or only some of them, but always n-1."""
+    def paced(self, n: int, share: float) -> Iterable[int]:
+        """Step numbers 0 .. n-1, or only some of them, but always 0 and n-1; `share` as in `timing.paced`."""
         ...
 
 
@@ -157,9 +157,13 @@ def charged(operation: Operation) -> Callable[[Callable[P, R]], Callable[P, R]]:
     return decorate
 
 
-def paced(n: int) -> Iterable[int]:
+def paced(n: int, share: float = 1.0) -> Iterable[int]:
     """The step numbers of a training run inside a step or a prerequisite: range(n), or fewer when profiled.
 
     Once a profile's time is up, its watcher leaves out all steps but the last.
+
+    Args:
+        n: number of steps.
+        share: the mean size of their batches, as a part of the size of the first one.
     """
-    return range(n) if _watcher is None else _watcher.paced(n)
+    return range(n) if _watcher is None else _watcher.paced(n, share)

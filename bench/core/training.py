@@ -1,8 +1,8 @@
 """Training of one network, and its accuracy."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Iterator
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from bench.core import counting, timing
 from bench.core.augment import dsa
 from bench.core.augment.cutmix import CutMix, apply_cutmix, draw_cutmix
+from bench.core.batches import BatchOrder, batch_share, batches_per_epoch
 from bench.core.errors import UserError
 from bench.core.preprocess import Preprocess
 
@@ -110,73 +111,6 @@ def _build_schedule(
     if recipe.schedule == "steps":
         return torch.optim.lr_scheduler.MultiStepLR(optimiser, recipe.drops(steps), recipe.gamma)
     return torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: recipe.rate_factor(step, steps))
-
-
-def leaves_one(n: int, size: int) -> bool:
-    """Whether batches of `size` leave one of n items over, which then joins the batch before it.
-
-    Batch norm has no statistics of a single image. The rule holds for all networks, so that which images
-    come together does not depend on the norm.
-    """
-    return n > size > 1 and n % size == 1
-
-
-def batches_per_epoch(n: int, size: int) -> int:
-    """How many batches of `size` an epoch over n items takes; see `leaves_one`."""
-    return n // size if leaves_one(n, size) else -(-n // size)
-
-
-class BatchOrder(Iterator[Tensor]):
-    """Endless batches of indices, int64 [b]: a new permutation each epoch, whose last batch may be smaller.
-
-    It is larger by one where it would leave a single item over, see `leaves_one`.
-
-    Args:
-        n: number of items.
-        size: items per batch.
-        generator: a CPU generator.
-        device: where the indices go.
-        variants: int64 [n,V]; an item is one of the V of its row, drawn anew in each epoch.
-    """
-
-    def __init__(
-        self,
-        n: int,
-        size: int,
-        generator: torch.Generator,
-        device: torch.device,
-        variants: Tensor | None = None,
-    ) -> None:
-        self._n, self._size, self._generator, self._device = n, size, generator, device
-        self._variants = None if variants is None else variants.to(device)
-        self._permutation = torch.empty(0, dtype=torch.int64, device=device)
-        self._cursor = n  # nothing is left: the first batch shuffles
-
-    def __next__(self) -> Tensor:
-        if self._cursor >= self._n:
-            self._permutation = torch.randperm(self._n, generator=self._generator).to(
-                self._device, non_blocking=True
-            )
-            self._cursor = 0
-        end = self._cursor + self._size
-        if end == self._n - 1 and leaves_one(self._n, self._size):
-            end = self._n
-        batch = self._permutation[self._cursor : end]
-        self._cursor = end
-        if self._variants is None:
-            return batch
-        drawn = torch.randint(self._variants.shape[1], (len(batch),), generator=self._generator)
-        return self._variants[batch, drawn.to(self._device, non_blocking=True)]
-
-    def state_dict(self) -> dict[str, Any]:
-        """The permutation, the position in it, and the generator's state."""
-        state = {"permutation": self._permutation, "cursor": self._cursor}
-        return {**state, "generator": self._generator.get_state()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where `state_dict()` was taken."""
-        self._permutation, self._cursor = state["permutation"].to(self._device), state["cursor"]
-        self._generator.set_state(state["generator"].cpu())
 
 
 def check_batches(net: nn.Module, n: int, size: int) -> None:
@@ -320,12 +254,13 @@ def training(
     n = len(images if variants is None else variants)
     check_batches(net, n, recipe.batch_size)
     steps = recipe.n_steps(n)
+    share = batch_share(n, recipe.batch_size, steps)
     optimiser = build_optimiser(net, recipe)
     schedule = _build_schedule(optimiser, recipe, steps)
     net.train()
     order = BatchOrder(n, recipe.batch_size, generator, images.device, variants)
     read = preprocess if images.dtype == torch.uint8 else None
-    for step, index in zip(timing.paced(steps), order, strict=False):
+    for step, index in zip(timing.paced(steps, share), order, strict=False):
         x = images[index] if read is None else read(images[index])
         optimiser.zero_grad(set_to_none=True)
         loss = augmented_loss(
@@ -383,7 +318,7 @@ def in_pieces(function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     Pieces that a watcher leaves out (see `timing.paced`) get the rows of the first that it does not.
     """
     pieces, found = images.split(piece_size(images.device)), {}
-    for i in timing.paced(len(pieces)):
+    for i in timing.paced(len(pieces), len(images) / (len(pieces) * max(1, len(pieces[0])))):
         found[i] = function(pieces[i])
         counting.count_passes(len(pieces[i]))
     if len(found) < len(pieces):

@@ -55,6 +55,21 @@ def true_minus(text: str) -> str:
     return re.sub(r"(?<![\w.])-(?=\d)", "\N{MINUS SIGN}", text)
 
 
+FLOP_UNITS = {f"{prefix}FLOP": 1000.0**i for i, prefix in enumerate(("", "K", "M", "G", "T", "P", "E", "Z"))}
+
+
+def flop(operations: float) -> str:
+    """Floating-point operations with three digits: `0 FLOP`, `12.5 GFLOP`, `200 TFLOP`."""
+    rounded = float(f"{operations:.3g}")
+    size, name = flop_unit(rounded)
+    return f"{rounded / size:.4g} {name}"
+
+
+def flop_unit(operations: float) -> tuple[float, str]:
+    """The size and the name of the largest unit of which these operations are at least one."""
+    return max((size, name) for name, size in FLOP_UNITS.items() if size <= max(1.0, operations))
+
+
 def duration(seconds: float) -> str:
     """`45 s`, `12 min`, `3.4 h`."""
     if seconds < 100:

@@ -14,13 +14,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench.core import counting, timing
 from bench.core.augment import dsa
 from bench.core.augment.cutmix import CutMix
+from bench.core.batches import BatchOrder
 from bench.core.errors import UserError
 from bench.core.networks.base import Network
 from bench.core.preprocess import Preprocess
 from bench.core.training import (
     ADAMW_BETA2,
     ADAMW_EPS,
-    BatchOrder,
     Recipe,
     check_batches,
     maybe_cutmix,

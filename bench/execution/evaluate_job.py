@@ -19,7 +19,7 @@ from bench.evaluation.storage import check_header, measure_storage
 from bench.execution.store import WEIGHTS, Store
 from bench.planning.graph import recorded_hyperparameters
 from bench.planning.protocols import Protocol
-from bench.records.schema import Cost, Metrics, Record, Snapshot
+from bench.records.schema import Cost, Metrics, Operations, Record, Snapshot
 
 
 def evaluate_artifact(
@@ -38,7 +38,7 @@ def evaluate_artifact(
         inputs: keys by role: artifact, and rate and teacher where the protocol has them.
         identity: what the key of the evaluation hashes.
         data: the data set.
-        where: device, cpus, gpus, exclusive, warm, label of the data set, versions.
+        where: device, cpus, gpus, exclusive, warm, budget, label of the data set, versions.
     """
     meta = store.meta(inputs["artifact"])
     method = meta["identity"]
@@ -119,7 +119,16 @@ def _cost(
         exclusive=where["exclusive"] and all(cost["exclusive"] for cost in spent.values()),
         warm=where["warm"],
         cold=cold if where["warm"] else [*cold, "evaluate"],
+        operations=_operations(made, where.get("budget")),
     )
+
+
+def _operations(made: Mapping[str, Any], budget: float | None) -> Operations | None:
+    """What a set took; None where not all of it was counted, as in sets from elsewhere."""
+    prepare, distill = made.get("prepare_operations"), made.get("distill_operations")
+    if prepare is None or distill is None:
+        return None
+    return Operations(prepare=prepare, distill=distill, budget=budget)
 
 
 def _progress(

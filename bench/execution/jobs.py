@@ -7,7 +7,7 @@ import json
 import shutil
 import time
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from bench.core.loop import Diverged, Loop
 from bench.core.method import Problem
 from bench.core.networks.architecture import parse_architecture
 from bench.core.networks.base import Network
+from bench.core.operations import JobOperations
 from bench.core.preprocess import Preprocess, Zca, restore_preprocess
 from bench.core.registry import block_class, method_package
 from bench.core.teacher_file import TeacherFile
@@ -33,6 +34,7 @@ from bench.execution.provenance import SOURCES, job_sources, versions
 from bench.execution.step_reports import reporting
 from bench.execution.store import WEIGHTS, Store
 from bench.execution.warm_up import warm_up, warm_up_for
+from bench.planning.estimate import repetition
 from bench.planning.graph import Job
 from bench.planning.sweep import build_method
 from bench.records.schema import ANY_ARCHITECTURE, dump_record
@@ -51,6 +53,8 @@ class JobContext:
     gpus: float
     exclusive: bool
     commit: str  # of the checkout that the run was started from
+    operations: dict[str, float] = field(default_factory=dict)  # by key of a job, where a plan counted them
+    budget: float | None = None  # operations that the sweep lets a distillation spend; None: any amount
 
 
 @functools.lru_cache(maxsize=4)
@@ -196,9 +200,14 @@ def _run_prepare(job: Job, store: Store, context: JobContext, device: torch.devi
     problem = _problem(job, store, context, device)
     prepare = block_class(job.identity["block"])(**job.identity["values"])
     warm_up_for(prepare, job.identity, problem)
-    with timing.measure(device) as measured:
+    operations = JobOperations()
+    with timing.measure(device) as measured, operations.running():
         tensors = prepare.build(problem)
-    cost = {"prepare_s": measured.seconds, "peak_memory": {"prepare": measured.peak_bytes}}
+    cost = {
+        "prepare_s": measured.seconds,
+        "prepare_operations": context.operations.get(job.key, operations.sum),
+        "peak_memory": {"prepare": measured.peak_bytes},
+    }
     tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     store.publish(
         job.key, _meta(job, store, context, device, cost), lambda folder: save_file(tensors, folder / WEIGHTS)
@@ -228,9 +237,10 @@ def _run_distill(job: Job, store: Store, context: JobContext, device: torch.devi
     problem = _problem(job, store, context, device)
     method = build_method(job.identity["method"], job.identity["hyperparameters"])
     warm_up_for(method, job.identity, problem)
-    loop = Loop(folder := _checkpoint(job, store))
+    operations = JobOperations(*repetition(job.identity["hyperparameters"]))
+    loop = Loop(folder := _checkpoint(job, store), operations=operations)
     try:
-        with timing.measure(device) as measured:
+        with timing.measure(device) as measured, operations.running():
             distilled = method.distill(dataclasses.replace(problem, loop=loop))
         bad = [name for name, t in distilled.state_dict().items() if not torch.isfinite(t).all()]
         if distilled.preprocess != problem.preprocess:
@@ -246,6 +256,7 @@ def _run_distill(job: Job, store: Store, context: JobContext, device: torch.devi
         **spent,
         "distill_s": seconds,
         "bookkeeping_s": loop.bookkeeping_s,
+        "distill_operations": context.operations.get(job.key, operations.sum),
         "peak_memory": {"distill": measured.peak_bytes, **spent["peak_memory"]},
         "cold": spent["cold"] + ([] if _jobs_run else ["distill"]),
     }
@@ -271,9 +282,13 @@ def _prerequisites(job: Job, store: Store) -> dict[str, Any]:
         name = role.partition("/")[0]
         by_role[name] = by_role.get(name, 0.0) + cost["prepare_s"]
     peaks = [cost["peak_memory"]["prepare"] for cost in costs.values()]
+    operations = [
+        cost.get("prepare_operations") for cost in costs.values()
+    ]  # an earlier ddbench counted none
     return {
         "prepare_s": sum(cost["prepare_s"] for cost in costs.values()),
         "prerequisites_s": by_role,
+        "prepare_operations": None if None in operations else sum(operations),
         "peak_memory": {"prepare": max(peaks)} if peaks else {},
         "cold": [] if all(cost["warm"] for cost in costs.values()) else ["prepare"],
     }
@@ -287,6 +302,7 @@ def _where(job: Job, store: Store, context: JobContext, device: torch.device) ->
         "gpus": context.gpus,
         "exclusive": context.exclusive,
         "warm": _jobs_run > 0,
+        "budget": context.budget,
         "versions": _versions(job, store, context, device),
     }
 

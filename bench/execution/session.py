@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +17,9 @@ from bench.core.signals import stop_on_signals
 from bench.core.teacher_file import read_teacher
 from bench.core.words import count, duration
 from bench.data.cache import prepare_dataset, read_dataset
+from bench.data.dataset import Dataset
 from bench.data.spec import DatasetSpec
+from bench.execution.budget import ComputeBudget
 from bench.execution.inline import run_inline
 from bench.execution.jobs import JobContext, publish_teacher
 from bench.execution.past_costs import device_of, learn_costs
@@ -45,12 +47,22 @@ class Session:
     datasets: dict[str, dict[str, str]]  # as in job.Context
     sweep: Sweep | None = None  # None: sets from elsewhere
     fresh: bool = False  # make again what other sources made
+    budget: ComputeBudget | None = None
 
     @classmethod
     def open(
-        cls, path: Path, overrides: list[str], out: Path | None, on_cluster: bool, fresh: bool = False
+        cls,
+        path: Path,
+        overrides: list[str],
+        out: Path | None,
+        on_cluster: bool,
+        fresh: bool = False,
+        tell: Callable[[str], None] = lambda label: None,
     ) -> "Session":
-        """Read and check everything before anything starts. Raises UserError."""
+        """Read and check everything before anything starts. Raises UserError.
+
+        `tell` hears the label of what a budget counts.
+        """
         sweep = load_sweep(path, overrides)
         chosen = sweep.protocols
         try:
@@ -58,6 +70,10 @@ class Session:
             paths = {spec.label: prepare_dataset(spec) for spec in sweep.datasets}
             loaded = {label: read_dataset(p) for label, p in paths.items()}
             check_data(sweep, loaded)
+            budget = compute_budget(sweep, loaded, tell)
+            jobs = plan_sweep(sweep, loaded, chosen, budget.fit if budget else None)
+            if not jobs:  # of a budget
+                raise UserError("; ".join(budget.summary() if budget else []))
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
         root = (out or Path("results") / sweep.name).resolve()
@@ -65,12 +81,13 @@ class Session:
         siblings = root.parent.glob("*/records") if out is None else []
         return cls(
             resources=sweep.resources,
-            jobs=plan_sweep(sweep, loaded, chosen),
+            jobs=jobs,
             store=Store(root),
             lenders=[Store(p.parent) for p in sorted(siblings) if p.parent != root],
             datasets={loaded[s.label].fingerprint: dataset_place(s, paths[s.label]) for s in sweep.datasets},
             sweep=sweep,
             fresh=fresh,
+            budget=budget,
         )
 
     @contextmanager
@@ -201,8 +218,12 @@ class Session:
         todo = Counter(job.kind for job in self.todo.values())
         counts = ", ".join(f"{n} {kind}" for kind, n in todo.items()) or "nothing"
         lines = [f"{count(len(self.jobs), 'job')} in {self.store.root}; to run: {counts}"]
-        lines += self.sources_summary()
+        lines += [*self.sources_summary(), *self._within()]
         return [*lines, *self._work(), *self._paper_sized()] if self.todo else lines
+
+    def _within(self) -> list[str]:
+        """What the budget pays for, and what it does not."""
+        return self.budget.summary() if self.budget else []
 
     def _work(self) -> list[str]:
         """The sum of the estimates, and the longest job."""
@@ -221,7 +242,7 @@ class Session:
         methods = {job.identity["method"] for job in self.todo.values() if job.kind == "distill"}
         if self.sweep is None:
             return []
-        line = paper_sized(self.sweep, methods)
+        line = None if self.budget else paper_sized(self.sweep, methods)
         return [*([line] if line else []), *without_presets(self.sweep, methods)]
 
     def warnings(self) -> list[str]:
@@ -250,7 +271,7 @@ class Session:
             return Outcome(interrupted=True)
 
     def _run(self, executor: str, address: str | None, limit: int | None, console: Console) -> Outcome:
-        for line in self.sources_summary():
+        for line in [*self.sources_summary(), *self._within()]:
             console.print(line, highlight=False, markup=False, soft_wrap=True)
         self._mend(console)
         self._keep_given_teacher()
@@ -319,6 +340,8 @@ class Session:
             gpus=needs.gpus,
             exclusive=needs.gpus == 1 or slots == 1,
             commit=source_commit(),
+            operations=self.budget.operations(self.jobs) if self.budget else {},
+            budget=self.budget.limit if self.budget else None,
         )
 
     def summary(self, outcome: Outcome, limit: int | None) -> list[str]:
@@ -347,6 +370,17 @@ class Session:
 def dataset_place(spec: DatasetSpec, path: Path) -> dict[str, str]:
     """Where jobs find a data set, or how they make it again: an entry of `Session.datasets`."""
     return {"label": spec.label, "path": str(path), "spec": spec.model_dump_json()}
+
+
+def compute_budget(
+    sweep: Sweep, datasets: Mapping[str, Dataset], tell: Callable[[str], None]
+) -> ComputeBudget | None:
+    """What a sweep lets each distillation spend, counted where its jobs run, as far as this machine can."""
+    if sweep.budget is None:
+        return None
+    on_gpu = sweep.resources.gpus and torch.cuda.is_available()
+    device = torch.device("cuda:0" if on_gpu else "cpu")
+    return ComputeBudget(sweep.budget.compute, datasets, device, tell)
 
 
 def check_resources(needs: Resources, on_cluster: bool = False) -> None:

@@ -65,6 +65,20 @@ def loop_steps(values: Mapping[str, Any]) -> int:
     return steps
 
 
+def repetition(values: Mapping[str, Any]) -> tuple[int, int]:
+    """After how many steps a loop repeats itself, and how soon it does but for the first and last of these.
+
+    DC, DSA and IDC take a new network after `inner_steps`; DREAM new real images after `every`. (0, 0) where
+    nothing says.
+    """
+    names = step_counts(values)
+    network = values[names[1]] if len(names) > 1 else 1
+    every = values["every"] if isinstance(values.get("every"), int) else 1
+    if every > network or network % every:
+        return math.lcm(every, network), math.lcm(every, network)
+    return (network, every) if len(names) > 1 or every > 1 else (0, 0)
+
+
 def _but_steps(values: Mapping[str, Any]) -> str:
     names = step_counts(values)
     return json.dumps({k: v for k, v in values.items() if k not in names}, sort_keys=True)

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,17 +12,17 @@ from pydantic import TypeAdapter
 from pydantic.dataclasses import is_pydantic_dataclass
 
 from bench.core.augment import cutmix, dsa
+from bench.core.batches import leaves_one
 from bench.core.errors import UserError
 from bench.core.method import ARCHITECTURE, IPC, SEED, Method, Prerequisite, hyperparameters, learns_labels
 from bench.core.networks.architecture import Architecture, parse_architecture
 from bench.core.paper_constants import require_paper_normalisation, whitening_eps
 from bench.core.preprocess import NORMALISE, PAPER, WHITENINGS
 from bench.core.registry import block_class
-from bench.core.training import leaves_one
 from bench.data.dataset import Dataset
 from bench.data.spec import preset_name
 from bench.planning.protocols import Protocol
-from bench.planning.sweep import Sweep
+from bench.planning.sweep import MethodEntry, Sweep
 from bench.records.naming import without_regime
 from bench.records.schema import ANY_ARCHITECTURE
 
@@ -167,8 +167,12 @@ class EvaluationSpec:
         return {name: value for name, value in extras.items() if value}
 
 
+# a method with the steps that it takes in a cell, where a budget decides; None: it is left out
+Fit = Callable[[MethodEntry, Method, Cell], Method | None]
+
+
 def plan_sweep(
-    sweep: Sweep, datasets: Mapping[str, Dataset], protocols: Sequence[Protocol]
+    sweep: Sweep, datasets: Mapping[str, Dataset], protocols: Sequence[Protocol], fit: Fit | None = None
 ) -> dict[str, Job]:
     """Plan all jobs of a sweep.
 
@@ -176,6 +180,7 @@ def plan_sweep(
         sweep: the checked sweep file.
         datasets: its data sets by label.
         protocols: those that its `evaluate.protocol` names.
+        fit: of a sweep with a budget.
 
     Returns:
         The jobs by key; a job comes after its inputs.
@@ -195,11 +200,11 @@ def plan_sweep(
         for entry in sweep.methods:
             seeds = sweep.distill.seeds if entry.seeds is None else range(entry.seeds)
             for ipc in sweep.ipc:
-                method = entry.resolve(presets, ipc)
+                chosen = entry.resolve(presets, ipc)
                 preprocess = entry.preprocess(presets, ipc)
                 for architecture in sweep.distill.architectures:
                     cells = [
-                        Cell(datasets[spec.label], ipc, architecture, seed, factor=_factor(method))
+                        Cell(datasets[spec.label], ipc, architecture, seed, factor=_factor(chosen))
                         for seed in seeds
                     ]
                     distilled_on = [
@@ -208,6 +213,9 @@ def plan_sweep(
                         )
                         for cell in cells
                     ]
+                    method = fit(entry, chosen, distilled_on[0]) if fit else chosen
+                    if method is None:
+                        continue
                     sets = [plan_distillation(jobs, entry.name, method, cell) for cell in distilled_on]
                     for evaluation in _that_differ(evaluations, method):
                         plan_evaluations(jobs, evaluation, cells, sets)

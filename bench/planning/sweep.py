@@ -29,6 +29,7 @@ from bench.core.strict import Distinct, Strict, check_distinct, faults_error, va
 from bench.core.teacher_file import read_teacher
 from bench.core.words import LONGEST_NAME, check_printable
 from bench.data.spec import DatasetSpec
+from bench.planning.budget import Budget
 from bench.planning.overrides import set_keys
 from bench.planning.presets import preset
 from bench.planning.protocols import (
@@ -268,6 +269,9 @@ class Sweep(Strict):
         default=EvaluateConfig(), validate_default=True, description="how the sets are scored"
     )
     resources: Resources = Field(default=Resources(), description="what each job gets")
+    budget: Budget | None = Field(
+        default=None, description="what each distillation may spend; by default any amount"
+    )
 
     @field_validator("datasets")
     @classmethod

@@ -23,6 +23,9 @@ SECONDS = ["prepare_s", "teacher_s", "distill_s", "bookkeeping_s", "tune_s", "ev
 COST_COLUMNS = [
     *SECONDS,
     "prerequisites_s",
+    "prepare_operations",
+    "distill_operations",
+    "compute_budget",
     "peak_memory_bytes",
     "device",
     "cpus",
@@ -113,6 +116,11 @@ def _prerequisites(records: Sequence[Record]) -> list[str]:
     return [json.dumps(record.cost.prerequisites_s, sort_keys=True) for record in records]
 
 
+def _operations(name: str) -> Callable[[Sequence[Record]], list[float | None]]:
+    """Read a number of the operations, None where they were not counted."""
+    return lambda records: [getattr(record.cost.operations, name, None) for record in records]
+
+
 def _versions(records: Sequence[Record]) -> list[str]:
     return [json.dumps(record.versions, sort_keys=True) for record in records]
 
@@ -161,6 +169,9 @@ COLUMNS: dict[str, RecordColumn] = {
     "exempt": RecordColumn(YES, "storage.exempt"),
     **{name: RecordColumn(REAL, f"cost.{name}") for name in SECONDS},
     "prerequisites_s": RecordColumn(TEXT, _prerequisites),
+    "prepare_operations": RecordColumn(REAL, _operations("prepare")),
+    "distill_operations": RecordColumn(REAL, _operations("distill")),
+    "compute_budget": RecordColumn(REAL, _operations("budget")),
     "peak_memory_bytes": RecordColumn(WHOLE, "cost.peak_memory_bytes"),
     "device": RecordColumn(TEXT, "cost.device"),
     "cpus": RecordColumn(WHOLE, "cost.cpus"),

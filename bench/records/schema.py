@@ -19,6 +19,7 @@ Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]  # fits into int64, the typ
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Real = Annotated[float, Field(ge=-1e12, le=1e12)]  # sums and squares stay finite
 Amount = Annotated[float, Field(ge=0, le=1e12)]
+Flop = Annotated[float, Field(ge=0, le=1e30)]  # floating-point operations; a multiply-add is two
 Fraction = Annotated[float, Field(ge=0, le=1)]
 # on one line of a table or plot, without signs that turn the direction of writing
 Name = Annotated[str, Field(max_length=255, pattern=r"^[^\p{Cc}\p{Zl}\p{Zp}\u202a-\u202e\u2066-\u2069]*$")]
@@ -49,6 +50,14 @@ class Storage(_Part):
     label_floats: Count | None = None
 
 
+class Operations(_Part):
+    """Floating-point operations of convolutions and matrix products, counted from shapes and not timed."""
+
+    prepare: Flop  # of all prerequisites, charged in full to every record that uses them
+    distill: Flop  # the method's own
+    budget: Flop | None = None  # what the sweep let every distillation spend; None: any amount
+
+
 class Cost(_Part):
     """Measured costs: seconds of wall-clock time, synchronised with the device, and peak memory in bytes."""
 
@@ -68,6 +77,7 @@ class Cost(_Part):
     exclusive: bool  # the job had its device to itself
     warm: bool  # the process of the evaluation had run a job before
     cold: list[Phase]  # phases whose process had run no job before
+    operations: Operations | None = None  # None: not counted
 
 
 class GivenTeacher(_Part):

@@ -103,7 +103,7 @@ def reproducing_command(rows: Sequence[Row], spec: Mapping[str, Any] | None) -> 
     content = sweep_of(rows, entry)
     file = f"{content['name']}.yaml"
     run = f"ddbench run {file}" + "".join(f" --set datasets.0.{k}={ELSEWHERE}" for k in PLACES if k in entry)
-    return "\n".join([f"cat > {file} <<'END'", *_lines(content), "END", fingerprint, run])
+    return "\n".join([f"cat > {file} <<'END'", *sweep_lines(content), "END", fingerprint, run])
 
 
 def _evaluate(row: Row, entry: Mapping[str, Any]) -> str:
@@ -119,7 +119,7 @@ def _evaluate(row: Row, entry: Mapping[str, Any]) -> str:
     return shlex.join(["ddbench", "evaluate", "FILE", *(str(w) for pair in words.items() for w in pair)])
 
 
-def _lines(content: Mapping[str, Any]) -> list[str]:
+def sweep_lines(content: Mapping[str, Any]) -> list[str]:
     """The lines of a sweep file, one for each key."""
     return [f"{key}: {_flow(json.dumps(value))}" for key, value in content.items()]
 

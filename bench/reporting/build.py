@@ -13,6 +13,7 @@ from bench.records.reader import uncollected
 from bench.reporting.images.section import pictures_section
 from bench.reporting.notes import dataset_notes, with_dataset_notes
 from bench.reporting.plots import style
+from bench.reporting.plots.compute import compute_section, profile_section
 from bench.reporting.plots.critical_difference import critical_difference_section
 from bench.reporting.plots.curves import distillation_curve_section, training_curve_section
 from bench.reporting.plots.heatmap import cross_architecture_section
@@ -21,6 +22,7 @@ from bench.reporting.plots.seconds import seconds_section
 from bench.reporting.sections import MakeSection, RecordsView, Section
 from bench.reporting.tables import render
 from bench.reporting.tables.composition import composition_section
+from bench.reporting.tables.equal_compute import equal_compute_section
 from bench.reporting.tables.equal_storage import equal_storage_section
 from bench.reporting.tables.experts import with_expert_note
 from bench.reporting.tables.metrics import metrics_section
@@ -34,6 +36,7 @@ MOST_PRINTED_ROWS = 2000  # in a terminal
 SECTIONS: tuple[MakeSection, ...] = (
     summary_section,
     equal_storage_section,
+    equal_compute_section,
     verdicts_section,
     real_or_distilled_section,
     cross_architecture_section,
@@ -44,6 +47,8 @@ SECTIONS: tuple[MakeSection, ...] = (
     critical_difference_section,
     published_section,
     pareto_section,
+    compute_section,
+    profile_section,
     seconds_section,
     training_curve_section,
     distillation_curve_section,
@@ -54,6 +59,9 @@ SECTIONS: tuple[MakeSection, ...] = (
 TABLES = [
     "summary",
     "equal_storage",
+    "equal_compute",
+    "compute",
+    "performance_profiles",
     "verdicts",
     "real_or_distilled",
     "cross_architecture",
@@ -70,6 +78,8 @@ PLOTS = [
     "accuracy_vs_ipc",
     "accuracy_vs_seconds",
     "accuracy_vs_bytes",
+    "accuracy_vs_operations",
+    "performance_profiles",
     "breakdown",
     "composition",
     "cross_architecture",

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bench.analysis import aggregate, comparison, dd_ranking
+from bench.analysis import aggregate, comparison, compute, dd_ranking
 from bench.reporting.tables.table import Comparison
 
 
@@ -48,6 +48,11 @@ class RecordsView:
     def progress(self) -> pd.DataFrame:
         """Accuracy in the course of the distillation; empty without snapshots."""
         return aggregate.distillation_course(self.flat)
+
+    @cached_property
+    def compute(self) -> pd.DataFrame:
+        """Accuracy against operations (`compute.compute_course`); empty where none were counted."""
+        return compute.compute_course(self.flat)
 
     @cached_property
     def measured(self) -> pd.DataFrame:

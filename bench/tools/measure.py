@@ -20,12 +20,13 @@ from bench.data.dataset import Dataset
 from bench.evaluation.metrics import score_students
 from bench.evaluation.scoring import EvaluationSetting
 from bench.evaluation.students import train_students
+from bench.execution.budget import STAND_INS, like
 from bench.execution.warm_up import warm_up
 from bench.planning.estimate import SETS, Estimator, Source
 from bench.planning.graph import Job
 from bench.planning.protocols import Protocol
 from bench.planning.sweep import Resources, build_method
-from bench.tools.profile.prepare import STAND_INS, PrerequisiteMaker, like
+from bench.tools.profile.prepare import PrerequisiteMaker
 from bench.tools.profile.profiled_loop import ProfiledLoop
 
 SCORED = 500  # images at most, in the place of the test images
@@ -43,7 +44,7 @@ class TwoSteps:
     def through(self, operation: Operation, arguments: tuple[object, ...], result: object) -> None:
         pass
 
-    def paced(self, n: int) -> Iterator[int]:
+    def paced(self, n: int, share: float) -> Iterator[int]:
         yield from range(min(n, 1))
         if n > 1:
             timing.synchronize(self.device)

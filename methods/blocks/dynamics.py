@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from bench.core import counting, timing
+from bench.core.batches import BatchOrder, batch_share
 from bench.core.method import ARCHITECTURE, SEED, Prerequisite, Problem
 from bench.core.networks.base import Network
-from bench.core.training import BatchOrder, Recipe, in_pieces
+from bench.core.training import Recipe, in_pieces
 from methods.blocks.students import InnerStudent
 
 
@@ -58,7 +59,8 @@ class Dynamics:
         steps, kept = recipe.n_steps(n), []
         counting.announce(self.epochs * steps, self.batch_size, n, then=self.epochs * n)
         for _ in range(self.epochs):
-            for _, index in zip(timing.paced(steps), order, strict=False):
+            paced = timing.paced(steps, batch_share(n, self.batch_size, steps))
+            for _, index in zip(paced, order, strict=False):
                 student.step(problem.preprocess(problem.images[index]), problem.labels[index])
                 counting.count_steps()
             features, probabilities = _read(net, problem)

@@ -14,10 +14,11 @@ from torch import Tensor
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from bench.core import counting, random, timing
+from bench.core.batches import BatchOrder, batch_share
 from bench.core.errors import UserError
 from bench.core.method import ARCHITECTURE, Prerequisite, Problem
 from bench.core.networks.base import Network
-from bench.core.training import BatchOrder, Recipe
+from bench.core.training import Recipe
 from methods.blocks.students import InnerStudent
 
 MOST_EPOCHS = 20_000  # of all blocks of a method; each is a job
@@ -108,7 +109,9 @@ class ExpertEpoch:
             student.set_velocity(before["velocity"].to(problem.device, copy=True))
         n = len(problem.images)
         order = BatchOrder(n, self.batch_size, random.generator(self.bank, *purpose, "order"), problem.device)
-        for _, index in zip(timing.paced(self._recipe.n_steps(n)), order, strict=False):
+        steps = self._recipe.n_steps(n)
+        paced = timing.paced(steps, batch_share(n, self.batch_size, steps))
+        for _, index in zip(paced, order, strict=False):
             student.step(problem.preprocess(problem.images[index]), problem.labels[index])
             counting.count_steps()
         weights = parameters_to_vector(net.parameters()).detach()

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from bench.core.augment import dsa
+from bench.core.batches import BatchOrder
 from bench.core.errors import UserError
-from bench.core.training import BatchOrder
 
 
 @dataclass(frozen=True)

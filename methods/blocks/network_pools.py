@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from bench.core import counting, timing
+from bench.core.batches import BatchOrder, batches_per_epoch
 from bench.core.distilled import DistilledDataset
 from bench.core.method import ARCHITECTURE, SEED, Prerequisite, Problem
 from bench.core.networks.base import Network
-from bench.core.training import BatchOrder, Recipe, batches_per_epoch, in_pieces, train
+from bench.core.training import Recipe, in_pieces, train
 from methods.blocks.experts import Experts
 from methods.blocks.students import InnerStudent
 

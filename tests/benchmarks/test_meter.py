@@ -12,7 +12,7 @@ from torch.autograd import grad
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.core import random
-from bench.tools.profile.counters import OperationCounter
+from bench.core.operations import OperationCounter
 
 
 def double_backward() -> None:

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.core.augment import dsa
+from bench.core.batches import batches_per_epoch
 from bench.core.errors import UserError
 from bench.core.random import generator
-from bench.core.training import batches_per_epoch
 from methods.blocks.inner_batches import InnerBatch, balanced_batches, shuffled_batches
 
 

@@ -12,7 +12,8 @@ from pydantic import ValidationError
 
 from bench.core import random
 from bench.core.augment import dsa
-from bench.core.training import RECIPE, BatchOrder, Recipe, batches_per_epoch
+from bench.core.batches import BatchOrder, batches_per_epoch
+from bench.core.training import RECIPE, Recipe
 from bench.planning.protocols import load_protocol, load_protocols, protocol_names
 
 CPU = torch.device("cpu")

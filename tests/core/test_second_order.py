@@ -12,8 +12,8 @@ from torch.func import functional_call
 
 from bench.core.networks.architecture import parse_architecture
 from bench.core.networks.second_order import AvgPool2d, Conv2d, InstanceNorm, ReLU, channels_last, laid_out
+from bench.core.operations import OperationCounter
 from bench.core.random import generator
-from bench.tools.profile.counters import OperationCounter
 
 PAIRS: dict[str, tuple[Callable[[], nn.Module], Callable[[], nn.Module]]] = {
     "conv": (lambda: Conv2d(3, 4, 3, padding=1), lambda: nn.Conv2d(3, 4, 3, padding=1)),

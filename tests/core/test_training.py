@@ -12,18 +12,11 @@ from torch import Tensor, nn
 from bench.core import random
 from bench.core.augment import dsa
 from bench.core.augment.cutmix import apply_cutmix, draw_cutmix
+from bench.core.batches import BatchOrder
 from bench.core.errors import UserError
 from bench.core.networks.architecture import parse_architecture
 from bench.core.preprocess import Preprocess
-from bench.core.training import (
-    BatchOrder,
-    Recipe,
-    accuracy,
-    augmented_loss,
-    teacher_loss,
-    train,
-    training,
-)
+from bench.core.training import Recipe, accuracy, augmented_loss, teacher_loss, train, training
 from bench.data.dataset import Dataset
 
 CPU = torch.device("cpu")

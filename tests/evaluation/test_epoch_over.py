@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.core import random
+from bench.core.batches import BatchOrder, batches_per_epoch
 from bench.core.networks.architecture import parse_architecture
 from bench.core.preprocess import Preprocess
-from bench.core.training import BatchOrder, Recipe, batches_per_epoch
+from bench.core.training import Recipe
 from bench.data.dataset import Dataset
 from bench.evaluation.scoring import EvaluationSetting, train_and_score
 from bench.evaluation.students import TrainingSet, train_students

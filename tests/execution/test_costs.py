@@ -1,5 +1,6 @@
 """What a row costs: every second of every job that it needs stands in its record, and none twice."""
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -192,7 +193,7 @@ def test_bookkeeping_of_a_killed_process_is_in_the_record(
     monkeypatch.setattr(timing, "time", clock)
     monkeypatch.setattr(Steps, "_report", lambda *_: None)
     monkeypatch.setattr(Steps, "_snapshot", lambda *_: None)
-    monkeypatch.setattr(jobs, "Loop", lambda folder: loop.Loop(folder, every_s=0))
+    monkeypatch.setattr(jobs, "Loop", lambda folder, **named: loop.Loop(folder, every_s=0, **named))
     keep, note = Steps._keep, Steps.loss
     kill = iter([False] * 4 + [True] + [False] * 6)
 
@@ -324,3 +325,41 @@ def test_a_set_with_pixels_in_its_config_is_not_published(
     config = Pixels.config
     monkeypatch.setattr(Pixels, "config", lambda self: {**config(self), "pixels": [7] * 32_000})
     assert refused(planned(), context).startswith("the header of data.safetensors takes ")
+
+
+def test_operations_of_a_method_and_of_its_prerequisites_are_in_the_record(
+    planned: Callable[..., list[Job]], context: JobContext, digits: Dataset
+) -> None:
+    """By the formula: an expert's epoch on all images, whose last batch is smaller."""
+    method = {
+        "name": "mtt",
+        "steps": 3,
+        "inner_steps": 2,
+        "experts": 1,
+        "expert_epochs": 1,
+        "start_epochs": 1,
+    }
+    (record,) = run(planned({**method, "expert_batch": 100, "augment": "none"}, seeds=1), context)
+    first, last = 2 * 9 * 4 * 8 * 8, 2 * 4 * 4 * 4 * 10  # of an image: a convolution, the classifier
+    assert record.cost.operations is not None
+    # backward twice of forward; the first layer passes nothing on to the images
+    assert record.cost.operations.prepare == len(digits.train.labels) * (3 * (first + last) - first)
+    # an inner step and the gradient through it: three times as much each, of ten images, once for each step
+    assert record.cost.operations.distill > 3 * 2 * 10 * 3 * (first + last)
+
+
+def test_sets_without_networks_take_no_operations(
+    planned: Callable[..., list[Job]], context: JobContext
+) -> None:
+    (record,) = run(planned(seeds=1), context)
+    assert record.cost.operations is not None
+    assert (record.cost.operations.prepare, record.cost.operations.distill) == (0, 0)
+
+
+def test_the_plans_count_is_the_records(planned: Callable[..., list[Job]], context: JobContext) -> None:
+    """So that a budget is one number, wherever a job runs."""
+    plan = planned({"name": "dm", "steps": 1, "batch_real": 8}, seeds=1)
+    told = dataclasses.replace(context, operations={job.key: 7.0 for job in plan})
+    (record,) = run(plan, told)
+    assert record.cost.operations is not None
+    assert record.cost.operations.distill == 7

@@ -15,7 +15,8 @@ from torch.utils._pytree import tree_leaves
 from bench.core import timing
 from bench.core.distilled import DistilledDataset
 from bench.core.loop import Loop
-from bench.tools.profile.counters import OperationCounter, matrix_rate
+from bench.core.operations import OperationCounter
+from bench.tools.profile.counters import matrix_rate
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 

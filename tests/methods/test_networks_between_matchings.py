@@ -7,7 +7,7 @@ import torch
 from helpers.method import nameless, problem_for, same, small, state
 from torch import Tensor, nn
 
-from bench.tools.profile.counters import OperationCounter
+from bench.core.operations import OperationCounter
 from methods.blocks.network_pools import TrainedOnReal, TrainedOnSynthetic
 from methods.blocks.parameterise.multi_formation import MultiFormation
 from methods.blocks.students import InnerStudent

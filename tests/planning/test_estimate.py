@@ -9,7 +9,7 @@ from helpers.record import make, measured
 from test_graph import QUICK, dataset, sweep
 
 from bench.execution.session import Session
-from bench.planning.estimate import Estimate, Estimator, Source, loop_steps
+from bench.planning.estimate import Estimate, Estimator, Source, loop_steps, repetition
 from bench.planning.graph import Job, make_job, plan_sweep
 from bench.planning.protocols import TeacherConfig
 from bench.planning.size import paper_sized, smaller_setting
@@ -274,3 +274,21 @@ def test_plan_and_run_name_what_is_long_and_what_would_be_shorter(tmp_path: Path
     assert session.warnings() == [
         "at least 2.0 h of work, shared by the workers; for less of it --set methods.dm.steps=3000"
     ]
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        ({"steps": 500}, (0, 0)),
+        ({"steps": 500, "every": 30}, (30, 30)),
+        ({"iterations": 5, "inner_steps": 100}, (100, 1)),
+        ({"iterations": 5, "inner_steps": 100, "every": 10}, (100, 10)),
+        ({"iterations": 5, "inner_steps": 4, "every": 10}, (20, 20)),
+        ({"iterations": 5, "inner_steps": 100, "every": "epoch"}, (100, 1)),
+        ({"factor": 2}, (0, 0)),
+    ],
+)
+def test_a_loop_repeats_itself_after_a_network_or_new_images(
+    values: dict[str, Any], found: tuple[int, int]
+) -> None:
+    assert repetition(values) == found

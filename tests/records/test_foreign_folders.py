@@ -72,6 +72,7 @@ OFF = [float("inf"), float("-inf"), float("nan"), 1e300, -1.0]  # nowhere a numb
 NUMBERS = {
     **{f"cost__{name}": OFF for name in ("prepare_s", "teacher_s", "distill_s", "bookkeeping_s", "tune_s")},
     **{f"cost__{name}": OFF for name in ("evaluate_s", "peak_memory_bytes")},
+    "cost__operations": [{"prepare": 0.0, "distill": value} for value in (*OFF[:3], -1.0)],
     **{name: OFF[:4] for name in ("cost__gpus", "cost__cpus", "training__cutmix", "metrics__agreement")},
     "cost__prerequisites_s": [{"experts": value} for value in OFF],
     "cost__peak_memory": [{"distill": value} for value in OFF[:4]],

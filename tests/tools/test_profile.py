@@ -16,11 +16,11 @@ from rich.console import Console
 
 from bench.core import timing
 from bench.core.errors import UserError
+from bench.core.operations import OperationCounter
 from bench.data.dataset import Dataset
 from bench.execution.store import Store
 from bench.reporting.tables.render import markdown, print_table
 from bench.tools.profile import energy, scaling
-from bench.tools.profile.counters import OperationCounter
 from bench.tools.profile.prepare import STAND_INS, PreparedTensors, PrerequisiteMaker
 from bench.tools.profile.profiled_loop import COUNTED, FEWEST_STEPS, TRACED, ProfiledLoop
 from bench.tools.profile.result import Profile, ProfiledPhase, ProfiledStep

@@ -134,7 +134,7 @@ def _draw_labels(axes: Axes, labels: list[DirectLabel]) -> None:
         )
 
 
-def _draw_beside(axes: Axes, rows: pd.DataFrame, look: dict[str, Look]) -> None:
+def draw_beside(axes: Axes, rows: pd.DataFrame, look: dict[str, Look]) -> None:
     """Draw sets that are quicker than the axis shows in a grey strip at its left end."""
     strip = Rectangle((0, 0), BESIDE, 1, transform=axes.transAxes, facecolor="0.9", linewidth=0, zorder=0.5)
     axes.add_artist(strip)  # not add_patch, which would move the limits
@@ -149,7 +149,7 @@ def _draw_beside(axes: Axes, rows: pd.DataFrame, look: dict[str, Look]) -> None:
             axes.plot([BESIDE / 2], [100 * row["accuracy_mean"]], linestyle="", zorder=3, **at, **style.face)
 
 
-def _draw_front(axes: Axes, best: pd.DataFrame, start: float) -> None:
+def draw_front(axes: Axes, best: pd.DataFrame, start: float) -> None:
     """Draw rings around the points on the front, and steps above all others.
 
     Args:
@@ -244,9 +244,9 @@ def _figure(
             draw_intervals(axes, bars["cost"], bars, style)
             draw_markers(axes, group["cost"], group, style)
         if (quick := rows["cost"] < start).any():
-            _draw_beside(axes, rows[quick], look)
+            draw_beside(axes, rows[quick], look)
         axes.set_ylim(*axes.get_ylim())  # what follows fits in
-        _draw_front(axes, best, start)
+        draw_front(axes, best, start)
         _draw_labels(axes, labels)
 
     distilled = summary.loc[~summary["exempt"], "method"]

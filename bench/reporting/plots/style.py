@@ -298,7 +298,11 @@ def draw_legend(frame: pd.DataFrame, look: dict[str, Look], unmeasured: Collecti
 
 
 def arrange_panels(
-    found: list[Panel], handles: list[Line2D], draw: Callable[[Axes, Panel], None], xlabel: str
+    found: list[Panel],
+    handles: list[Line2D],
+    draw: Callable[[Axes, Panel], None],
+    xlabel: str,
+    ylabel: str = "test accuracy (%)",
 ) -> Figure:
     """Draw panels in a grid, with the legend to the right; a place without a panel stays empty.
 
@@ -309,6 +313,7 @@ def arrange_panels(
         handles: The legend.
         draw: Draws one panel.
         xlabel: Of the figure.
+        ylabel: Of the figure.
 
     Raises:
         TooMuchToDraw: There are more than `MOST_PANELS` panels or `MOST_NAMES` names.
@@ -334,7 +339,7 @@ def arrange_panels(
         draw(axes, panel)
         axes.set_title(panel.title, fontsize="medium")
     figure.supxlabel(xlabel, fontsize="medium")
-    figure.supylabel("test accuracy (%)", fontsize="medium")
+    figure.supylabel(ylabel, fontsize="medium")
     figure.legend(handles=handles, loc="outside right upper", frameon=False)
     return figure
 

@@ -65,25 +65,47 @@ def _left_out(rows: list[Row]) -> list[str]:
     return [f"Left out, with the ipc that it stores: {', '.join(texts)}."] if texts else []
 
 
-def _comparison(dataset: str, protocol: str, rows: list[Row], all_rows: list[Row]) -> Comparison:
+def ranked_table(
+    title: str,
+    place: tuple[str, str],
+    rows: list[Row],
+    costs: list[tuple[TableColumn, Reader]],
+    what: str,
+    notes: list[str],
+) -> Comparison:
+    """A table of methods that compete at equal something, the best of each ipc first.
+
+    Args:
+        title: What is equal.
+        place: Data set and protocol.
+        rows: Of a summary, those that compete.
+        costs: The columns behind the accuracies.
+        what: A sentence that says what competes.
+        notes: The last ones.
+    """
     distilled = distillation_architectures(rows)
     archs = familiar_first({row["eval_arch"] for row in rows}, distilled)
     columns = [
         (TableColumn("rank"), _rank(archs[0])),
         *method_columns(distilled),
         *((TableColumn(arch, left=True, accuracy=True), _accuracy(arch)) for arch in archs),
-        (
-            TableColumn("stored ipc", rank=1),
-            lambda line: TableCell(short_number(line["ipc_equivalent"]).removesuffix(".0")),
-        ),
+        *costs,
     ]
-    notes = [
-        f"Only what fits the budget of its ipc. {ACCURACY} {BOLD}",
-        RANK + (f" On {archs[0]}." if len(archs) > 1 else ""),
-        *_left_out(all_rows),
-    ]
-    title = f"Equal storage: {table_title(dataset, protocol, distilled)}"
-    return table_by_ipc(title, columns, _lines(rows, archs), notes)
+    ranks = RANK + (f" On {archs[0]}." if len(archs) > 1 else "")
+    notes = [f"{what} {ACCURACY} {BOLD}", ranks, *notes]
+    return table_by_ipc(f"{title}: {table_title(*place, distilled)}", columns, _lines(rows, archs), notes)
+
+
+def _stored(line: Row) -> TableCell:
+    return TableCell(short_number(line["ipc_equivalent"]).removesuffix(".0"))
+
+
+STORED: tuple[TableColumn, Reader] = (TableColumn("stored ipc", rank=1), _stored)
+
+
+def _comparison(dataset: str, protocol: str, rows: list[Row], all_rows: list[Row]) -> Comparison:
+    what = "Only what fits the budget of its ipc."
+    return ranked_table("Equal storage", (dataset, protocol), rows, [STORED], what, _left_out(all_rows))
 
 
 def equal_storage_section(view: RecordsView) -> Section | None:

@@ -83,7 +83,7 @@ def _verdict_rows(sets: pd.DataFrame) -> list[Row]:
     rows: list[Row] = []
     for (dataset, protocol, arch, ipc), part in sets.groupby(["dataset", "protocol", "eval_arch", "ipc"]):
         row: Row = {"dataset": dataset, "protocol": protocol, "eval_arch": arch, "ipc": ipc}
-        rows.append(row | {labels: _verdict(rest) for labels, rest in part.groupby("labels")})
+        rows.append(row | {str(labels): _verdict(rest) for labels, rest in part.groupby("labels")})
     return rows
 
 

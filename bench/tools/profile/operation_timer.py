@@ -103,7 +103,7 @@ class OperationTimer:
             del self._stack[self._backward :]
         self._backward = None
 
-    def paced(self, n: int) -> Iterator[int]:
+    def paced(self, n: int, share: float = 1.0) -> Iterator[int]:
         """See `timing.Watcher`."""
         start, step, taken = self._now(), 0, 0
         while step < n:

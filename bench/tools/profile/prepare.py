@@ -16,12 +16,11 @@ from bench.core.method import Problem
 from bench.core.registry import block_class
 from bench.core.timing import Operation
 from bench.data.dataset import Dataset, Split
+from bench.execution.budget import STAND_INS, like
 from bench.execution.jobs import make_problem
 from bench.execution.store import WEIGHTS, Store
 from bench.planning.graph import Job
 from bench.tools.profile.operation_timer import CutTraining, OperationTimer
-
-STAND_INS = 8  # number of different ones, because the epochs of a trajectory must differ
 
 
 @dataclass
@@ -120,15 +119,3 @@ class PrerequisiteMaker:
             made.spent[operation] = made.spent.get(operation, 0) + spent
         kept = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
         return kept, projected_seconds(measured.seconds, timer.loops)
-
-
-def like(tensors: Mapping[str, Tensor], number: int) -> dict[str, Tensor]:
-    """Tensors of the same shapes with nearly the same values; another number, others."""
-    generator = torch.Generator().manual_seed(number)
-
-    def noisy(tensor: Tensor) -> Tensor:
-        if not tensor.is_floating_point():
-            return tensor
-        return tensor + 0.01 * tensor.abs().mean() * torch.randn(tensor.shape, generator=generator)
-
-    return {name: noisy(tensor) for name, tensor in tensors.items()}

@@ -14,9 +14,9 @@ from torch.profiler import ProfilerActivity, record_function
 from bench.core import timing
 from bench.core.distilled import DistilledDataset
 from bench.core.loop import Loop, Stateful, Steps
+from bench.core.operations import OperationCounter
 from bench.core.timing import Operation
 from bench.tools.profile import energy
-from bench.tools.profile.counters import OperationCounter
 from bench.tools.profile.operation_timer import OperationTimer
 
 FEWEST_STEPS = 2  # that are timed, and that are watched
@@ -129,7 +129,7 @@ class _Ranges:
     def through(self, operation: Operation, arguments: tuple[object, ...], result: object) -> None:
         pass
 
-    def paced(self, n: int) -> range:
+    def paced(self, n: int, share: float) -> range:
         return range(n)
 
 
