@@ -15,7 +15,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bench.analysis.best import separate_rows
-from bench.records.naming import without_regime
+from bench.analysis.compute import cell_operations
+from bench.records.naming import CELL, without_regime
 
 Kind = Literal["random", "chosen", "patched", "averaged", "distilled", "noise", "all"]
 KINDS: Final = get_args(Kind)
@@ -50,7 +51,8 @@ def sets_by_regime(flat: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         A row per cell, as in the summary, the best of each place first. `protocol` is what all label regimes
-        have in common, `labels` the regime. `kind`: see `kind_of`. `seconds`: what the set and its labels
+        have in common, `labels` the regime. `operations`: of prerequisites and distillation, NaN where they
+        were not counted. `kind`: see `kind_of`. `seconds`: what the set and its labels
         cost. `equal_storage`: it fits its budget, and has no more labels than as many real images.
         `best_real`: the real set of equal storage with the highest mean; `difference`: to its mean, a
         fraction. `verdict`: better than every real set of equal storage, worse than one of them, or not told
@@ -58,7 +60,9 @@ def sets_by_regime(flat: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
     """
     names = ["protocol", "protocol_name", "labels", "method", "method_name", "dataset", "n_classes"]
     told = flat[names].drop_duplicates(["protocol", "method", "dataset"])
-    rows = summary.merge(told, on=["protocol", "method", "dataset"])
+    rows = summary.merge(cell_operations(flat), on=CELL, how="left").merge(
+        told, on=["protocol", "method", "dataset"]
+    )
     rows["protocol"] = rows["protocol_name"].map(without_regime)
     regimes = rows.groupby(["dataset", "protocol"])["labels"].transform("nunique")
     rows = rows[(regimes > 1) & ~rows["exempt"]]

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from bench.analysis.real_or_distilled import BETTER, REAL, WORSE, best_of, sets_by_regime, verdict_of
+from bench.core.words import flop
 from bench.records.columns import Row
 from bench.records.naming import LABELS
 from bench.reporting.plots.real_or_distilled import regime_plots
@@ -36,8 +37,8 @@ MARKED = (
 )
 SIZES = (
     "KiB: what is stored, at fp32; soft KiB: with a probability vector for each image. s: preparation "
-    "(scores, experts) and distillation; labels s: the teacher and what a hold-out chooses, charged in "
-    "full to each set."
+    "(scores, experts) and distillation; operations: of both, counted from shapes; labels s: the teacher "
+    "and what a hold-out chooses, charged in full to each set."
 )
 
 
@@ -147,6 +148,11 @@ def _spent(*names: str) -> Reader:
     return read
 
 
+def _operations(line: Row) -> TableCell:
+    counted = [row["operations"] for row in line["under"].values() if not pd.isna(row["operations"])]
+    return TableCell(flop(max(counted)) if counted else MISSING)
+
+
 def _sets(title: str, part: pd.DataFrame) -> Comparison:
     """A row for each set; the regimes beside each other."""
     regimes = _regimes(part)
@@ -171,6 +177,7 @@ def _sets(title: str, part: pd.DataFrame) -> Comparison:
             else []
         ),
         (TableColumn("s", rank=1), _spent("prepare_s", "distill_s")),
+        *([(TableColumn("operations", rank=2), _operations)] if part["operations"].notna().any() else []),
         (TableColumn("labels s", rank=2), _spent("teacher_s", "tune_s")),
         (TableColumn("seeds", rank=3), _least("n_seeds")),
     ]
