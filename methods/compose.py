@@ -26,7 +26,7 @@ from bench.core.networks.architecture import parse_architecture
 from bench.core.networks.base import Network
 from bench.core.training import has_batch_norm
 from methods.blocks.attention import attention_matching, check_attention, class_means
-from methods.blocks.characteristic_function import characteristic_function
+from methods.blocks.characteristic_functions import characteristic_function
 from methods.blocks.class_gradients import check_matchable
 from methods.blocks.experts import Experts, trajectories
 from methods.blocks.hypergradient import SGD, Hypergradient, State, check_differentiable

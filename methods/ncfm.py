@@ -24,7 +24,7 @@ from bench.core.augment import dsa
 from bench.core.distilled import DistilledDataset
 from bench.core.method import ARCHITECTURE, IPC, SEED, Prerequisite, Problem
 from bench.core.training import has_batch_norm, in_pieces
-from methods.blocks.characteristic_function import characteristic_function
+from methods.blocks.characteristic_functions import characteristic_function
 from methods.blocks.interpolated import Interpolated, initial_and_trained
 from methods.blocks.matching_batches import MatchingBatches
 from methods.blocks.parameterise.multi_formation import MultiFormation

@@ -3,7 +3,7 @@
 from typing import Any
 
 from methods.blocks.attention import attention_matching
-from methods.blocks.characteristic_function import characteristic_function
+from methods.blocks.characteristic_functions import characteristic_function
 from methods.blocks.dynamics import Dynamics
 from methods.blocks.experts import ExpertEpoch, Experts
 from methods.blocks.interpolated import InitialAndTrained, Interpolated

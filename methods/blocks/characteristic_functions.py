@@ -8,6 +8,7 @@ from bench.core import timing
 
 SCALE = 300.0  # of the loss, as in the authors' code
 LEAST = 1e-12  # of a squared distance: the root has no gradient at 0
+PIECE = 512  # frequencies at a time, so that many real images need little memory
 
 
 @timing.charged("synthetic gradient")
@@ -40,5 +41,10 @@ def characteristic_function(
 
 def _values(features: Tensor, n_classes: int, t: Tensor) -> Tensor:
     """Real and imaginary part of each class's characteristic function at each frequency, [2,K,F]."""
-    angles = (F.normalize(features, dim=1) @ t.T).unflatten(0, (n_classes, -1))
-    return torch.stack([angles.cos().mean(1), angles.sin().mean(1)])
+    directions = F.normalize(features, dim=1)
+
+    def at(some: Tensor) -> Tensor:
+        angles = (directions @ some.T).unflatten(0, (n_classes, -1))
+        return torch.stack([angles.cos().mean(1), angles.sin().mean(1)])
+
+    return torch.cat([at(some) for some in t.split(PIECE)], dim=2)

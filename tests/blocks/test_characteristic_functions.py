@@ -9,7 +9,8 @@ from helpers.parameterise import noise
 from torch import Tensor
 
 from bench.core import random
-from methods.blocks.characteristic_function import characteristic_function
+from methods.blocks import characteristic_functions as module
+from methods.blocks.characteristic_functions import characteristic_function
 
 CLASSES, DIM, FREQUENCIES = 3, 5, 7
 
@@ -42,7 +43,12 @@ def direct(real: Tensor, synthetic: Tensor) -> float:
     return total
 
 
-def test_the_objective_is_the_direct_formula_of_amplitude_and_phase() -> None:
+@pytest.mark.parametrize("piece", [1, 3, 512])
+def test_the_objective_is_the_direct_formula_of_amplitude_and_phase(
+    piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many frequencies are taken at a time."""
+    monkeypatch.setattr(module, "PIECE", piece)
     real, synthetic = noise(12, DIM), noise(6, DIM, seed=1)
     assert float(loss(real, synthetic)) == pytest.approx(direct(real, synthetic), rel=1e-12)
 
