@@ -23,12 +23,16 @@ from bench.core.errors import UserError
 from bench.core.loop import Stateful
 from bench.core.method import ARCHITECTURE, IPC, SEED, YOUNG, Prerequisite, Problem
 from bench.core.networks.architecture import parse_architecture
+from bench.core.networks.base import Network
 from bench.core.training import has_batch_norm
+from methods.blocks.attention import attention_matching, check_attention, class_means
+from methods.blocks.characteristic_functions import characteristic_function
 from methods.blocks.class_gradients import check_matchable
 from methods.blocks.experts import Experts, trajectories
 from methods.blocks.hypergradient import SGD, Hypergradient, State, check_differentiable
+from methods.blocks.interpolated import Interpolated, initial_and_trained
 from methods.blocks.kernel_regression import kernel_regression
-from methods.blocks.matching_batches import MatchingBatches
+from methods.blocks.matching_batches import MatchingBatches, MatchingPair
 from methods.blocks.network_pools import Fixed, Fresh, Pool, PoolRecipe, TrainedOnReal, TrainedOnSynthetic
 from methods.blocks.objectives import batch_norm_statistics, distribution_matching, gradient_matching
 from methods.blocks.online_pool import Online
@@ -50,8 +54,12 @@ OWN_POOL = {  # the pool of the paper that an objective comes from
     "unrolled": "fresh",
     "batch_norm_statistics": "teacher",
     "kernel_regression": "online",
+    "attention": "fresh",
+    "characteristic_function": "interpolated",
 }
+OF_FEATURES = ("distribution_matching", "attention", "characteristic_function")  # no labels enter them
 R_BN = 0.01  # weight of the statistics beside the teacher's cross-entropy, as in SRe2L
+POWER, ATTENTION = 1.0, 100.0  # of the attention, and its weight beside the embeddings, as in DataDAM
 
 
 @dataclass(frozen=True)
@@ -72,9 +80,18 @@ class Compose:
         "unrolled",
         "batch_norm_statistics",
         "kernel_regression",
+        "attention",
+        "characteristic_function",
     ] = "distribution_matching"
     pool: Literal[
-        "own", "fresh", "trained_on_real", "trained_on_synthetic", "experts", "teacher", "online"
+        "own",
+        "fresh",
+        "trained_on_real",
+        "trained_on_synthetic",
+        "experts",
+        "teacher",
+        "online",
+        "interpolated",
     ] = "own"
     steps: Annotated[int, Gt(0)] = 1000
     lr: Annotated[float, Gt(0)] = 0.01  # of Adam
@@ -96,9 +113,10 @@ class Compose:
     start_epochs: Annotated[int, Gt(0)] = 2  # of trajectory matching
     expert_epochs: Annotated[int, Gt(0)] = 1
     experts: Annotated[int, Gt(0)] = 10
-    # of batch_norm_statistics; it trains with net_lr and the augmentation
+    # of batch_norm_statistics; it trains with net_lr and the augmentation, as interpolated networks do
     teacher: str = field(default="convnet-batch", metadata=YOUNG)
-    teacher_epochs: Annotated[int, Gt(0)] = field(default=30, metadata=YOUNG)
+    teacher_epochs: Annotated[int, Gt(0)] = field(default=30, metadata=YOUNG)  # and of those networks
+    frequencies: Annotated[int, Gt(0)] = field(default=4096, metadata=YOUNG)  # of characteristic_function
 
     def __post_init__(self) -> None:
         dsa.parse_strategy(self.augment)
@@ -112,17 +130,21 @@ class Compose:
                 "pool out"
             )
         parse_architecture(self.teacher)
-        if self.objective == "distribution_matching" and self.labels != "hard":
-            raise UserError("labels: distribution_matching never looks at them: take hard ones")
+        if self.objective in OF_FEATURES and self.labels != "hard":
+            raise UserError(f"labels: {self.objective} never looks at them: take hard ones")
 
     @property
     def _pool_name(self) -> str:
         return OWN_POOL[self.objective] if self.pool == "own" else self.pool
 
     def requires(self) -> dict[str, Prerequisite]:
-        """A teacher; or with a pool of experts, those experts, for every epoch that a segment can reach."""
+        """A teacher, networks to interpolate, or experts for every epoch that a segment can reach."""
         if self._pool_name == "teacher":
             return {"teacher": self._teacher}
+        if self._pool_name == "interpolated":
+            return initial_and_trained(
+                self.experts, epochs=self.teacher_epochs, lr=self.net_lr, batch_size=64, augment=self.augment
+            )
         if self._pool_name != "experts":
             return {}
         epochs = self.start_epochs - 1 + self.expert_epochs
@@ -143,6 +165,8 @@ class Compose:
         net = problem.make_net(problem.rng("check"))
         if self.objective == "gradient_matching":
             check_matchable(net, problem.image_shape, "kernels")
+        if self.objective == "attention":
+            check_attention(net, problem.image_shape)
         if self.objective in ("trajectory_matching", "unrolled") or self._pool_name == "experts":
             check_differentiable(net)
         if self._pool_name == "teacher" and not has_batch_norm(self._teacher.outline(problem)):
@@ -154,10 +178,17 @@ class Compose:
         """Take `steps` steps of Adam along the gradient of the objective under the networks of the pool."""
         synthetic, pool = self._start(problem), self._pool(problem)
         optimiser = torch.optim.Adam(synthetic.parameters(), lr=self.lr)
-        objective, draws = self._objective(problem, pool)
+        frequencies = problem.rng("compose", "frequencies")
+        objective, draws = self._objective(problem, pool, frequencies)
         stretch = self.stretch if isinstance(pool, TrainedOnReal | TrainedOnSynthetic) else 1
         steps = problem.loop.steps(
-            self.steps, synthetic, "lr or inner_lr", optimiser=optimiser, pool=pool, draws=draws
+            self.steps,
+            synthetic,
+            "lr or inner_lr",
+            optimiser=optimiser,
+            pool=pool,
+            draws=draws,
+            frequencies=frequencies,
         )
         for step in steps:
             if step % stretch == 0:
@@ -198,10 +229,14 @@ class Compose:
             return TrainedOnSynthetic(problem, "compose", steps=self.net_steps, **recipe)
         if self._pool_name == "online":
             return Online(problem, "compose", lr=self.net_lr)
+        if self._pool_name == "interpolated":
+            return Interpolated(problem, problem.rng("compose", "networks"))
         start = Experts(problem) if self._pool_name == "experts" else None
         return Fresh(problem, problem.rng("compose", "networks"), start)
 
-    def _objective(self, problem: Problem, pool: Pool) -> tuple[Callable[[Balanced], Tensor], Stateful]:
+    def _objective(
+        self, problem: Problem, pool: Pool, frequencies: torch.Generator
+    ) -> tuple[Callable[[Balanced], Tensor], Stateful]:
         """The loss of a step, which accumulates gradients in the set, and the state of its draws."""
         if self.objective == "trajectory_matching":
             return self._trajectories(problem)
@@ -216,19 +251,34 @@ class Compose:
             elif self.objective == "batch_norm_statistics":
                 logits, distance = batch_norm_statistics(pool.net, pair.synthetic, 1)
                 loss = F.cross_entropy(logits, pair.targets) + R_BN * distance.sum()
-            else:
+            elif self.objective == "kernel_regression":
                 with torch.no_grad(), timing.part("real gradient"):
                     real = pool.net.embed(pair.real)
                 with timing.part("synthetic gradient"):
                     features = pool.net.embed(pair.synthetic)
-                if self.objective == "kernel_regression":
-                    loss = kernel_regression(real, pair.real_targets, features, pair.targets, n)
-                else:
-                    loss = distribution_matching(real, features, n)
+                loss = kernel_regression(real, pair.real_targets, features, pair.targets, n)
+            else:
+                loss = self._of_features(pool.net, pair, n, frequencies)
             loss.backward(inputs=list(synthetic.parameters()))
             return loss.detach()
 
         return matching, pairs
+
+    def _of_features(self, net: Network, pair: MatchingPair, n: int, frequencies: torch.Generator) -> Tensor:
+        """The loss of an objective that compares features of real and synthetic images."""
+
+        if self.objective == "attention":
+            with torch.no_grad(), timing.part("real gradient"):
+                means = class_means(net, pair.real, n, POWER)
+            with timing.part("synthetic gradient"):
+                return attention_matching(means, class_means(net, pair.synthetic, n, POWER), ATTENTION)
+        with torch.no_grad(), timing.part("real gradient"):
+            real = net.embed(pair.real)
+        with timing.part("synthetic gradient"):
+            found = net.embed(pair.synthetic)
+            if self.objective == "characteristic_function":
+                return characteristic_function(real, found, n, frequencies, self.frequencies)
+            return distribution_matching(real, found, n)
 
     def _trajectories(self, problem: Problem) -> tuple[Callable[[Balanced], Tensor], Stateful]:
         objective = TrajectoryMatching(problem, "compose", self.start_epochs, self.expert_epochs)

@@ -19,10 +19,11 @@ from annotated_types import Gt
 from torch import Tensor
 
 from bench.core import timing
+from bench.core.batches import BatchOrder
 from bench.core.distilled import DistilledDataset
 from bench.core.method import ARCHITECTURE, IPC, SEED, Prerequisite, Problem
 from bench.core.networks.base import Network
-from bench.core.training import BatchOrder, has_batch_norm, in_pieces
+from bench.core.training import has_batch_norm, in_pieces
 from methods.blocks.kernel_regression import kernel_regression
 from methods.blocks.lamb import Lamb
 from methods.blocks.online_pool import Online

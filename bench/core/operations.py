@@ -12,6 +12,7 @@ from bench.core import timing
 from bench.core.timing import Operation
 
 FEWEST, MOST = 2, 16  # steps of a distillation that are counted: more where the first ones differ
+PART = 20  # but no more than one in so many, as counted steps are slower
 
 
 class OperationCounter(TorchDispatchMode):
@@ -43,9 +44,9 @@ class JobOperations:
     """Counts the operations of a job while it runs; what it leaves out runs as fast as without.
 
     Of a training inside the job the first step is counted, and stands for the others in proportion to their
-    images. Of a distillation the first steps are: two where they are equal, else 16 and their mean. Where
-    networks take turns, it is the first step of a network, the last one, and some between them that stand for
-    the others. What comes before and after the steps is counted.
+    images. Of a distillation the first steps are: two where they are equal, else up to 16. Where networks
+    take turns, it is the first step of a network, the last one, and some between them that stand for the
+    others. What comes before and after the steps is counted.
 
     Args:
         period: steps under one network; 0 where that says nothing.
@@ -106,7 +107,8 @@ class JobOperations:
             counts = counts and step < self._period
         else:
             n = len(self.steps)
-            counts = n < FEWEST or (n < MOST and len(set(self.steps)) > 1)
+            most = MOST if self.cut else min(MOST, self.total // PART)
+            counts = n < FEWEST or (n < most and len(set(self.steps)) > 1)
         if not counts:
             return False
         self._switch(True)

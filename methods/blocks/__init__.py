@@ -2,8 +2,11 @@
 
 from typing import Any
 
+from methods.blocks.attention import attention_matching
+from methods.blocks.characteristic_functions import characteristic_function
 from methods.blocks.dynamics import Dynamics
 from methods.blocks.experts import ExpertEpoch, Experts
+from methods.blocks.interpolated import InitialAndTrained, Interpolated
 from methods.blocks.kernel_regression import kernel_regression
 from methods.blocks.network_pools import Embedding, Fixed, Fresh, TrainedOnReal, TrainedOnSynthetic
 from methods.blocks.objectives import batch_norm_statistics, distribution_matching, gradient_matching
@@ -34,6 +37,8 @@ BLOCK_CHOICES: dict[str, dict[str, Any]] = {
         "unrolled": Unrolled,
         "batch_norm_statistics": batch_norm_statistics,
         "kernel_regression": kernel_regression,
+        "attention": attention_matching,
+        "characteristic_function": characteristic_function,
     },
     "pool": {
         "fresh": Fresh,
@@ -42,12 +47,14 @@ BLOCK_CHOICES: dict[str, dict[str, Any]] = {
         "experts": Experts,
         "teacher": Fixed,
         "online": Online,
+        "interpolated": Interpolated,
     },
     "prerequisite": {
         "Dynamics": Dynamics,
         "Embedding": Embedding,
         "ExpertEpoch": ExpertEpoch,
         "GivenTeacher": GivenTeacher,
+        "InitialAndTrained": InitialAndTrained,
         "NamedTeacher": NamedTeacher,
         "Teacher": Teacher,
         "Whitening": Whitening,

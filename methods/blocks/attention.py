@@ -18,14 +18,14 @@ def check_attention(net: Network, image_shape: Shape) -> None:
     """Check that a network has maps to match. Raises UserError for one without."""
     weight = next(net.parameters())
     images = torch.zeros(2, *image_shape, dtype=weight.dtype, device=weight.device)
-    if len(activation_maps(net, images)[0]) < 1:
-        raise UserError(
-            "attention is of the maps after activation layers, and this network has none: take convnet"
-        )
+    activation_maps(net, images)
 
 
 def activation_maps(net: Network, images: Tensor) -> tuple[list[Tensor], Tensor]:
-    """The maps after every activation layer, [N,C,h,w] each, and the embeddings [N,D] of a forward pass."""
+    """The maps after every activation layer, [N,C,h,w] each, and the embeddings [N,D] of a forward pass.
+
+    Raises UserError for a network without maps.
+    """
     maps: list[Tensor] = []
 
     def keep(_: nn.Module, __: Any, output: Tensor) -> None:
@@ -38,6 +38,10 @@ def activation_maps(net: Network, images: Tensor) -> tuple[list[Tensor], Tensor]
     finally:
         for hook in hooks:
             hook.remove()
+    if not maps:
+        raise UserError(
+            "attention is of the maps after activation layers, and this network has none: take convnet"
+        )
     return maps, embedded
 
 

@@ -135,7 +135,7 @@ class Empty(DistilledDataset):
         ([], 0, 0, 0),
         ([2], 0, 0, 1),
         ([2] * 100, 0, 0, 2),
-        ([1, 2] * 50, 0, 0, MOST),
+        ([1, 2] * 200, 0, 0, MOST),
         ([5, 2, 2] * 20, 3, 1, 3),  # each network is trained before its first step
         ([5, *[2] * 18, 1] * 4, 20, 1, 3),  # and takes no step after its last one
         ([9, *[2, 2, 6] * 6, 1] * 4, 20, 3, 5),  # something more every third step
@@ -153,6 +153,12 @@ def test_some_steps_of_a_distillation_stand_for_all(
     assert len(found.steps) == counted
     assert found.fixed == 7 * PRODUCT
     assert found.sum == pytest.approx((7 + sum(costs)) * PRODUCT)
+
+
+def test_a_short_job_is_not_slowed_by_counting_much_of_it() -> None:
+    assert loop(found := JobOperations(), [1, 2] * 40) == 80
+    assert len(found.steps) == 80 // 20
+    assert found.sum == pytest.approx((7 + 120) * PRODUCT)
 
 
 def test_a_killed_job_counts_as_one_that_was_not(tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ from helpers.method import losses, problem_for, segments_read, small, state
 from bench.core.errors import UserError
 from bench.core.method import Problem
 from bench.planning.sweep import build_method
+from methods.blocks.interpolated import Interpolated
 from methods.blocks.network_pools import Fresh, TrainedOnReal, TrainedOnSynthetic
 from methods.blocks.online_pool import Online
-from methods.compose import OWN_POOL, Compose
+from methods.compose import OF_FEATURES, OWN_POOL, Compose
 
 
 def choices(field: str) -> tuple[str, ...]:
@@ -39,10 +40,12 @@ def composed(**values: Any) -> Compose:
 @pytest.fixture(scope="module")
 def with_experts() -> Problem:
     """A problem for every pair: also of those that need experts."""
-    experts, teacher = (
-        problem_for(composed(objective=o), ipc=10, members=20) for o in ("trajectory_matching", TAUGHT)
+    one, *others = (
+        problem_for(composed(objective=o), ipc=10, members=20)
+        for o in ("trajectory_matching", TAUGHT, "characteristic_function")
     )
-    return dataclasses.replace(experts, prepared={**experts.prepared, **teacher.prepared})
+    prepared = {role: t for problem in (one, *others) for role, t in problem.prepared.items()}
+    return dataclasses.replace(one, prepared=prepared)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +70,7 @@ def test_every_pair_gives_a_balanced_set_within_the_budget(
 
 
 @pytest.mark.parametrize("labels", ["class", "image"])
-@pytest.mark.parametrize("objective", [o for o in OBJECTIVES if o != "distribution_matching"])
+@pytest.mark.parametrize("objective", [o for o in OBJECTIVES if o not in OF_FEATURES])
 def test_labels_are_learned_within_the_budget(objective: str, labels: str, with_experts: Problem) -> None:
     values = {"objective": objective, "labels": labels, "parameterisation": "multi_formation"}
     distilled = composed(**values).distill(with_experts)
@@ -77,9 +80,15 @@ def test_labels_are_learned_within_the_budget(objective: str, labels: str, with_
 
 
 @pytest.mark.parametrize("labels", ["class", "image"])
-def test_distribution_matching_refuses_labels_that_it_would_never_learn(labels: str) -> None:
-    with pytest.raises(UserError, match=r"labels: distribution_matching never looks at them"):
-        composed(objective="distribution_matching", labels=labels)
+@pytest.mark.parametrize("objective", OF_FEATURES)
+def test_labels_that_an_objective_would_never_learn_are_refused(objective: str, labels: str) -> None:
+    with pytest.raises(UserError, match=rf"labels: {objective} never looks at them"):
+        composed(objective=objective, labels=labels)
+
+
+def test_attention_needs_maps() -> None:
+    with pytest.raises(UserError, match="take convnet"):
+        composed(objective="attention").check(problem_for(architecture="mlp"))
 
 
 @pytest.mark.parametrize(("objective", "pool"), NETWORK_POOLS)
@@ -88,7 +97,7 @@ def test_an_objective_takes_the_networks_of_any_pool(
 ) -> None:
     """A trained pool keeps a network for a stretch; the others give a new one each step, or draw one."""
     restarts, advances = [], []
-    for cls in (Fresh, TrainedOnReal, TrainedOnSynthetic, Online):
+    for cls in (Fresh, TrainedOnReal, TrainedOnSynthetic, Online, Interpolated):
 
         def restart(self: Any, restart: Any = cls.restart) -> None:
             restarts.append(type(self))
@@ -102,7 +111,7 @@ def test_an_objective_takes_the_networks_of_any_pool(
         monkeypatch.setattr(cls, "advance", advance)
     composed(objective=objective, pool=pool, steps=4).distill(with_experts)
     trained = {"trained_on_real": TrainedOnReal, "trained_on_synthetic": TrainedOnSynthetic}
-    cls = {**trained, "online": Online}.get(pool, Fresh)
+    cls = {**trained, "online": Online, "interpolated": Interpolated}.get(pool, Fresh)
     assert restarts == [cls] * (2 if pool in trained else 4)
     assert advances == [(cls, followed) for followed in 2 * (pool in trained, False)]
 
@@ -112,7 +121,7 @@ def test_the_pool_of_an_objective_is_that_of_its_paper() -> None:
     for objective, pool in OWN_POOL.items():
         own, named = composed(objective=objective), composed(objective=objective, pool=pool)
         assert own.requires() == named.requires()
-        assert bool(own.requires()) == (pool in ("experts", "teacher"))
+        assert bool(own.requires()) == (pool in ("experts", "teacher", "interpolated"))
 
 
 def test_an_unroll_may_start_from_experts(with_experts: Problem, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,9 @@ STEPS = 4
 METHODS = {
     **{
         name: {"steps": STEPS}
-        for name in ("dm", "mtt", "tesla", "haba", "bptt", "rat_bptt", "rtp", "sre2l", "datadam", "frepo")
+        for name in (
+            *("dm", "mtt", "tesla", "haba", "bptt", "rat_bptt", "rtp", "sre2l", "datadam", "frepo", "ncfm"),
+        )
     },
     **{name: {"iterations": 2, "inner_steps": 2} for name in ("dc", "dsa", "idc", "dream")},
 }
@@ -34,7 +36,7 @@ FORMS: list[tuple[str, dict[str, Any]]] = [
         ("compose", {"objective": o})
         for o in (
             *("gradient_matching", "trajectory_matching", "unrolled", "batch_norm_statistics"),
-            "kernel_regression",
+            *("kernel_regression", "attention", "characteristic_function"),
         )
     ),
     ("compose", {"pool": "trained_on_synthetic", "stretch": 3, "parameterisation": "multi_formation"}),

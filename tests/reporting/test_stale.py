@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from helpers.cli import ddbench
-from helpers.record import make, measured, sweep, write
+from helpers.record import make, measured, sweep, trained, write
 from helpers.report import empty_plots
 
 from bench.records.schema import CurvePoint, Operations, Record, Snapshot
@@ -27,6 +27,8 @@ def everything() -> list[Record]:
         record.model_copy(update={"cost": record.cost.model_copy(update={"operations": spent})})
         for record in sweep(metrics=metrics)
     ]
+    for regime in ("hard", "soft"):
+        found += sweep(methods=("random_real", "dm"), protocol=f"quick.{regime}", training=trained(regime))
     found.append(make("dc", 10, (0.4,), dataset="cifar10"))
     for name in ("pixels", "linear_bases"):
         values = {"parameterisation": name, "objective": "unrolled"}
