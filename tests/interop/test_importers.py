@@ -223,6 +223,7 @@ def test_frepo_labels_are_probabilities_again(tmp_path: Path) -> None:
     images = noise(K * PER, 3, 4, 4)
     label = torch.tensor([[0.5, -0.1, -0.4]] * K * PER)  # plus 1/3: 0.8333, 0.2333, -0.0667
     label = torch.stack([row.roll(c) for row, c in zip(label, LABELS.tolist(), strict=False)])
+    label = label / (K / 10) ** 0.5  # as FRePo scales them
     found = only(archived(tmp_path / "step.npz", image=channels_last(images), label=label))
     assert found.format == "frepo"
     assert isinstance(found.distilled.preprocess, Zca)

@@ -27,14 +27,15 @@ def read_kip(request: ImportRequest, dataset: Dataset) -> list[Imported]:
 def read_frepo(request: ImportRequest, dataset: Dataset) -> list[Imported]:
     """`image` and learned `label` [N,K]; whitened in FRePo's way, except for the MNIST family.
 
-    FRePo's labels are centred: one-hot labels minus 1/K. To make them probabilities, 1/K is added, negative
-    values become 0, and each row is scaled to sum to 1.
+    FRePo's labels are centred and scaled: (one-hot - 1/K) / sqrt(K/10). To make them probabilities, both are
+    undone, negative values become 0, and each row is scaled to sum to 1.
     """
     images, labels = _arrays(request, dataset, "image", "label")
-    lifted = (labels + 1 / dataset.n_classes).clamp_min(0)
+    k = dataset.n_classes
+    lifted = (labels * (k / 10) ** 0.5 + 1 / k).clamp_min(0)
     soft = lifted / lifted.sum(1, keepdim=True).clamp_min(1e-12)
     grey = {plain_name(dataset.label), plain_name(dataset.name)} & NORMALISED_ONLY
-    note = "labels plus 1/K, cut off at 0, scaled to probabilities"
+    note = "labels times sqrt(K/10) plus 1/K, cut off at 0, scaled to probabilities"
     return _set(request, dataset, images, soft, "normalized" if grey else "zca", note)
 
 
