@@ -211,19 +211,27 @@ class Experts:
         sizes = {b: len(problem.prepared[f"experts/{b}/0"]["weights"]) for b in blocks}
         self._rows = [(block, row) for block, size in sizes.items() for row in range(size)]
 
+    @property
+    def last(self) -> int:
+        """The last epoch of their training."""
+        return self._last
+
     def weights(self, expert: int, epoch: int) -> Tensor:
         """A copy of one expert's weights [P] after an epoch, on the problem's device."""
         block, row = self._rows[expert]
         bank = self._problem.prepared[f"experts/{block}/{epoch}"]["weights"]
         return bank[row].to(self._problem.device, copy=True)
 
-    def segment(self, generator: torch.Generator, start_epochs: int, span: int) -> tuple[Tensor, Tensor]:
+    def segment(
+        self, generator: torch.Generator, start_epochs: int, span: int, first: int = 0
+    ) -> tuple[Tensor, Tensor]:
         """Draw a segment of a random expert's trajectory.
 
         Args:
             generator: a CPU generator.
-            start_epochs: the segment starts at an epoch t, uniform over 0 .. start_epochs - 1.
+            start_epochs: the segment starts at an epoch t, uniform over first .. start_epochs - 1.
             span: its length in epochs.
+            first: the earliest start.
 
         Returns:
             The weights theta_t and theta_{t + span}, [P] each.
@@ -236,7 +244,8 @@ class Experts:
                 f"segments of {span} epochs from epochs 0 to {start_epochs - 1} need experts of "
                 f"{start_epochs - 1 + span} epochs, and these have {self._last}: ask trajectories() for more"
             )
-        expert, t = self._draw(generator, len(self._rows)), self._draw(generator, start_epochs)
+        expert = self._draw(generator, len(self._rows))
+        t = first + self._draw(generator, start_epochs - first)
         return self.weights(expert, t), self.weights(expert, t + span)
 
     def network(self, generator: torch.Generator) -> Network:

@@ -47,8 +47,13 @@ class TrajectoryMatching:
         self, problem: Problem, purpose: str, start_epochs: int, span: int, gradient: Gradient = "exact"
     ) -> None:
         self._net = FlatNetwork(problem.make_net(problem.rng(purpose, "network")))
-        self._experts, self._range, self._gradient = Experts(problem), (start_epochs, span), gradient
+        self._experts, self._span, self._gradient = Experts(problem), span, gradient
+        self._starts = (0, start_epochs)
         self._segments, self._order = problem.rng(purpose, "segments"), problem.rng(purpose, "batches")
+
+    def start_between(self, first: int, end: int) -> None:
+        """From now on segments start at an epoch first .. end - 1."""
+        self._starts = (first, end)
 
     def shuffled(self, images: Tensor, size: int, steps: int, strategy: str) -> list[InnerBatch]:
         """Draw the batches of an inner run: chunks of a shuffled list of all images.
@@ -79,7 +84,8 @@ class TrajectoryMatching:
         Returns:
             The loss and its derivatives in images, soft targets and alpha.
         """
-        theta, target = self._experts.segment(self._segments, *self._range)
+        first, end = self._starts
+        theta, target = self._experts.segment(self._segments, end, self._span, first)
         return hypergradient(
             self._net,
             SGD(),

@@ -34,6 +34,7 @@ SMALL = {  # whichever of these a method has
     **{"net_images": 64, "net_epochs": 1, "experts": 2, "start_epochs": 2, "expert_epochs": 1},
     **{"unroll": 3, "window": 2, "batch_per_class": 4, "bases": 4, "hallucinators": 2},
     **{"teacher": "convnet-d1-w4-batch", "teacher_epochs": 1},
+    **{"last_start_epochs": 2, "label_experts": 2},
 }
 
 

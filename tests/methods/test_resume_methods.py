@@ -14,6 +14,7 @@ METHODS = {
         name: {"steps": STEPS}
         for name in (
             *("dm", "mtt", "tesla", "haba", "bptt", "rat_bptt", "rtp", "sre2l", "datadam", "frepo", "ncfm"),
+            "datm",
         )
     },
     **{name: {"iterations": 2, "inner_steps": 2} for name in ("dc", "dsa", "idc", "dream")},
@@ -25,6 +26,7 @@ FORMS: list[tuple[str, dict[str, Any]]] = [
     ("sre2l", {"crop": "curriculum", "flip": True}),
     ("dream", {"every": 3}),
     ("frepo", {"labels": "image", "networks": 2, "max_age": 1, "batch_synthetic": 2, "batch_real": 20}),
+    ("datm", {"labels": "image", "start_epochs": 1, "last_start_epochs": 2, "growth": 3}),
     ("mtt", {"labels": "class", "batch_synthetic": 2}),
     ("haba", {"labels": "image", "batch_synthetic": 2, "hallucinators": 3}),
     ("rat_bptt", {"clip": 0.5}),  # below the running mean: it clips always
