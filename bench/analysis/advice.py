@@ -245,9 +245,14 @@ def _none_in_time(rows: pd.DataFrame, seconds: float) -> str:
         return "all there was distilled elsewhere, at a cost that nobody measured"
     least = known.iloc[0]
     return (
-        f"nothing there was made within {duration(seconds)}: the fastest, {least['method']}, "
-        f"took {duration(least['seconds'])}"
+        f"nothing there was made within {span(seconds)}: the fastest, {least['method']}, "
+        f"took {span(least['seconds'])}"
     )
+
+
+def span(seconds: float) -> str:
+    """A span of time, be it the milliseconds in which real images are chosen."""
+    return duration(seconds) if seconds >= 10 or seconds == 0 else f"{seconds:.2g} s"
 
 
 def _device(rows: pd.DataFrame) -> str:

@@ -62,7 +62,7 @@ def advise_command(
     )
     if not folders:
         raise UserError("no result folders under results/: name them with --results DIR")
-    source = NamedDataset.open(dataset)
+    source = NamedDataset.open(dataset, "DATASET")
     data = source.data
     question = Question(
         label=data.label,
@@ -112,7 +112,7 @@ def _sweep(advice: "Advice", spec: "DatasetSpec", ipc: int) -> list[str]:
 
 def _print_table(advice: "Advice") -> None:
     """What is as good as the best, all of it, and the next best."""
-    from bench.core.words import duration
+    from bench.analysis.advice import span
     from bench.reporting.tables.table import MISSING, frame_rows, percent_cell, short_number
 
     table = Table(box=None, pad_edge=False)
@@ -126,7 +126,7 @@ def _print_table(advice: "Advice") -> None:
             escape(percent_cell(row, "accuracy")),
             str(row["n_seeds"]),
             short_number(row["stored_bytes"] / 1024),
-            MISSING if isnan(row["seconds"]) else duration(row["seconds"]),
+            MISSING if isnan(row["seconds"]) else span(row["seconds"]),
         )
     print_rows(table)
 

@@ -93,6 +93,8 @@ def test_all_phases_but_the_scoring_count_as_cost() -> None:
     assert told(records).advised["seconds"] == 15
     with pytest.raises(NoEvidence, match="within 14 s: the fastest, dm, took 15 s"):
         told(records, seconds=14.0)
+    with pytest.raises(NoEvidence, match=r"within 0\.0014 s: the fastest, dm, took 0\.002 s"):
+        told(seeds("dm", 0.5, 0.002), seconds=0.0014)
 
 
 def test_seconds_taken_beside_other_work_are_said_to_be() -> None:
@@ -244,6 +246,14 @@ def test_why_it_is_advised(tmp_path: Path, records: list[Record], words: str) ->
     folder = write(tmp_path / "out", records)
     ended = ddbench("advise", "digits", "--ipc", 1, "--hours", 1, "--results", folder)
     assert words in ended.text
+
+
+@pytest.mark.parametrize("name", ["nonsense", "{name: digits, path: x}"])
+def test_a_bad_data_set_is_said_to_be_the_argument_that_it_is(tmp_path: Path, name: str) -> None:
+    folder = write(tmp_path / "out", RECORDS)
+    ended = ddbench("advise", name, "--ipc", 1, "--hours", 1, "--results", folder)
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert ended.err.startswith("error: DATASET: ")
 
 
 def test_without_result_folders_it_says_where_to_name_them(
