@@ -1,12 +1,14 @@
 """`ddbench advise`: what was best at that storage and cost on the most similar data."""
 
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
-from bench.cli.console import out, print_rows
+from bench.cli.console import left_out, out, print_rows
 from bench.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -42,20 +44,25 @@ def advise_command(
         str | None, typer.Option(metavar="NAME", help="Of the students (default: where most was scored).")
     ] = None,
 ) -> None:
-    """Name what was best at that storage and cost on the most similar data; exit 1: the records do not "
-    "tell."""
+    """Say what was best at that storage and cost on the most similar data; exit 1: the records do not tell.
+
+    What is not told apart from the best is as good: the cheapest of it is advised. The evidence is one table
+    of one folder; name folders, protocol or architecture to choose another.
+    """
     from bench.analysis.advice import NoEvidence, Question, advise
     from bench.interop.external import NamedDataset
-    from bench.records.merge import merge_folders
+    from bench.records.reader import load_frame
 
     if ipc < 1:
         raise UserError(f"--ipc {ipc}: must be at least 1")
-    if not hours > 0:
-        raise UserError(f"--hours {hours:g}: must be above 0")
-    folders = results or [path.parent for path in sorted(Path("results").glob("*/records"))]
+    if not 0 < hours < float("inf"):
+        raise UserError(f"--hours {hours:g}: must be above 0, and finite")
+    folders = results or list(
+        {path.parent.parent: 0 for path in sorted(Path("results").glob("*/records/*.json"))}
+    )
     if not folders:
         raise UserError("no result folders under results/: name them with --results DIR")
-    source = NamedDataset.open(dataset)
+    source = NamedDataset.open(dataset, "DATASET")
     data = source.data
     question = Question(
         label=data.label,
@@ -67,19 +74,27 @@ def advise_command(
         protocol=protocol,
         architecture=architecture,
     )
-    flat, _ = merge_folders(folders)
+    read = {str(folder): load_frame(folder) for folder in folders}
+    for folder, (_, problems) in read.items():
+        for problem in problems:
+            left_out(f"{folder}/{problem}")
     try:
-        advice = advise(flat, question)
+        advice = advise({folder: flat for folder, (flat, _) in read.items()}, question)
     except NoEvidence as error:
-        out.print(f"The records do not tell: {error}", highlight=False, markup=False, soft_wrap=True)
+        _say(f"The records do not tell: {error}")
         raise typer.Exit(1) from None
-    _print(advice)
-    names = [
-        str(f) for f in folders if any((f / "records" / f"{r['key']}.json").exists() for r in advice.records)
-    ]
-    told = [f"evidence: {', '.join(names)}", *_sweep(advice, source.spec, ipc)]
-    for line in told:
-        out.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+    _print_table(advice)
+    for line in [
+        *advice.notes,
+        *_lines(advice),
+        f"evidence: {advice.folder}",
+        *_sweep(advice, source.spec, ipc),
+    ]:
+        _say(f"  {line}")
+
+
+def _say(line: str) -> None:
+    out.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _sweep(advice: "Advice", spec: "DatasetSpec", ipc: int) -> list[str]:
@@ -89,44 +104,52 @@ def _sweep(advice: "Advice", spec: "DatasetSpec", ipc: int) -> list[str]:
     told = spec.model_dump(mode="json")
     entry = dataset_entry(spec.label, told) | {name: told[name] for name in PLACES if told.get(name)}
     content = sweep_of(advice.records, entry) | {"name": "advised", "ipc": [ipc]}
-    return ["a sweep that makes it:", *(f"  {line}" for line in sweep_lines(content))]
+    return [
+        "`ddbench run advised.yaml` makes it, with this in the file:",
+        *(f"  {line}" for line in sweep_lines(content)),
+    ]
 
 
-def _print(advice: "Advice") -> None:
-    from bench.core.words import duration
-    from bench.reporting.tables.table import frame_rows, percent_cell, short_number
+def _print_table(advice: "Advice") -> None:
+    """What is as good as the best, all of it, and the next best."""
+    from bench.analysis.advice import span
+    from bench.reporting.tables.table import MISSING, frame_rows, percent_cell, short_number
 
     table = Table(box=None, pad_edge=False)
     for name in ("", "method", "accuracy %", "seeds", "KiB", "cost"):
         table.add_column(name, justify="right" if name in ("seeds", "KiB", "cost") else "left", no_wrap=True)
-    for row in frame_rows(advice.rows.head(MOST_SHOWN)):
-        mark = (
-            "advised" if row["advised"] else "as good" if row["equal"] else "too slow" if row["slow"] else ""
-        )
-        size = short_number(row["stored_bytes"] / 1024)
+    alike = int(advice.rows["standing"].isin(["advised", "not told apart"]).sum())
+    for row in frame_rows(advice.rows.head(max(alike, MOST_SHOWN))):
         table.add_row(
-            mark,
-            row["method"],
-            percent_cell(row, "accuracy"),
+            row["standing"],
+            escape(row["method"]),
+            escape(percent_cell(row, "accuracy")),
             str(row["n_seeds"]),
-            size,
-            duration(row["seconds"]),
+            short_number(row["stored_bytes"] / 1024),
+            MISSING if isnan(row["seconds"]) else span(row["seconds"]),
         )
     print_rows(table)
-    for line in [*advice.notes, *_lines(advice)]:
-        out.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _lines(advice: "Advice") -> list[str]:
-    """How the advised method stands to random images, and to the cheapest that is as good."""
-    best, cheap, gain = advice.advised, advice.cheapest, advice.over_random
-    lines = []
-    if gain is not None and best["method_name"] != "random_real":
-        lines.append(f"{best['method']} is {100 * gain:+.1f} points over random real images")
-    if not advice.told:
-        return [*lines, "one seed each, so that nothing can be told apart"]
-    lines.append("as good: not told apart from the advised (one test for all pairs, 5 %)")
-    if cheap["method"] != best["method"]:
-        less = 100 * (cheap["accuracy_mean"] - best["accuracy_mean"])
-        lines.append(f"the cheapest of those: {cheap['method']}, {less:+.1f} points")
-    return lines
+    """Why it is advised, and how it stands to the runner-up and to random real images."""
+    from bench.analysis.advice import ALIKE
+
+    advised, best = advice.advised["method"], advice.best["method"]
+    if (advice.rows["standing"] == ALIKE).any() and advised == best:
+        why = f"advised: {advised}, the best, and the cheapest of what is not told apart from it"
+    elif advised != best:
+        why = f"advised: {advised}, the cheapest of what is not told apart from the best, {best}"
+    else:
+        why = f"advised: {advised}, told apart from all others within the time"
+    lines = [
+        f"{one.first} less {one.second}: {100 * one.points:+.1f} points, "
+        f"{'told apart' if one.told else 'not told apart'}"
+        for one in advice.differences
+    ]
+    if not lines:
+        return [f"advised: {advised}, the only method within the time: there is nothing to compare it with"]
+    if not any(advice.rows["method_name"] == "random_real"):
+        lines.append("random real images were not scored there")
+    test = f"one test for all pairs, 5 %; told from about {100 * advice.least_difference:.1f} points"
+    return [why, *lines, test]

@@ -43,18 +43,18 @@ class NamedDataset:
     data: Dataset
 
     @classmethod
-    def open(cls, text: str) -> "NamedDataset":
+    def open(cls, text: str, argument: str = "--dataset") -> "NamedDataset":
         """Read a name, a folder of images, or an entry of a sweep file: {name: cifar10, data_dir: data}.
 
-        Raises UserError if there is no such data set.
+        Raises UserError, which begins with the argument that gave the text, if there is no such data set.
         """
         try:
             spec = DatasetSpec.model_validate(_entry(text))
             path = prepare_dataset(spec)
         except ValidationError as error:
-            raise UserError(f"--dataset: {describe_faults(list_faults(error))}") from None
+            raise UserError(f"{argument}: {describe_faults(list_faults(error))}") from None
         except UserError as error:
-            raise UserError(f"--dataset: {error}") from None
+            raise UserError(f"{argument}: {error}") from None
         return cls(spec, path, read_dataset(path))
 
 
