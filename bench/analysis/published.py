@@ -56,12 +56,12 @@ class PublishedEvaluation:
 _BEST = "published: the best of many evaluations on the test set"
 EVALUATIONS: Final = {
     "DC": PublishedEvaluation(("dc",), "DC's, 301 epochs without augmentation, on MNIST 1001 with"),
-    "DSA": PublishedEvaluation(("dsa1000",), "DSA's, 1000 epochs with its augmentation"),
-    "DM": PublishedEvaluation(("dsa1000",), "DSA's, 1000 epochs with its augmentation"),
+    "DSA": PublishedEvaluation(("dsa1000",), "DSA's, 1001 epochs with its augmentation"),
+    "DM": PublishedEvaluation(("dsa1000",), "DSA's, 1001 epochs with its augmentation"),
     "IDC": PublishedEvaluation(("idc",), "IDC's, 1000 epochs with augmentation and CutMix"),
     "IDC-I": PublishedEvaluation(("idc",), "IDC's, 1000 epochs with augmentation and CutMix"),
-    "MTT": PublishedEvaluation(("mtt",), "MTT's, 1000 epochs at the learned step size", _BEST),
-    "TESLA": PublishedEvaluation(("mtt",), "MTT's, 1000 epochs at the learned step size", _BEST),
+    "MTT": PublishedEvaluation(("mtt",), "MTT's, 1001 epochs at the learned step size", _BEST),
+    "TESLA": PublishedEvaluation(("mtt",), "MTT's, 1001 epochs at the learned step size", _BEST),
     "HaBa": PublishedEvaluation(("haba",), "HaBa's, 1001 epochs over the bases", _BEST),
     "RTP-memory": PublishedEvaluation(("rtp",), "RTP's, 300 epochs at a constant rate"),
     "RDED": PublishedEvaluation(

@@ -69,12 +69,21 @@ class Recipe:
             "less 1/K and divided by sqrt(K/10), as in FRePo",
         ),
     ] = "cross_entropy"
+    fresh_at_drops: Annotated[
+        bool,
+        Field(
+            exclude_if=lambda value: not value,
+            description="each milestone begins with a new optimiser, whose momentum is empty; SGD only",
+        ),
+    ] = False
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("give steps or epochs, and not both")
         if self.milestones and self.schedule != "steps":
             raise ValueError(f"milestones: not with `schedule: {self.schedule}`")
+        if self.fresh_at_drops and self.optimiser != "sgd":
+            raise ValueError("fresh_at_drops: with `optimiser: sgd` only")
         dsa.parse_strategy(self.augment, policies=True)
 
     def n_steps(self, n_images: int) -> int:
@@ -82,6 +91,10 @@ class Recipe:
         if self.steps is not None:
             return self.steps
         return (self.epochs or 0) * batches_per_epoch(n_images, self.batch_size)
+
+    def fresh(self, steps: int) -> list[int]:
+        """The steps, out of `steps`, after which the momentum is emptied."""
+        return self.drops(steps) if self.fresh_at_drops else []
 
     def drops(self, steps: int) -> list[int]:
         """The steps, out of `steps`, after which the learning rate is multiplied by gamma."""
@@ -241,7 +254,7 @@ def training(
     steps = recipe.n_steps(n)
     share = batch_share(n, recipe.batch_size, steps)
     optimiser = build_optimiser(net, recipe)
-    schedule = _build_schedule(optimiser, recipe, steps)
+    schedule, fresh = _build_schedule(optimiser, recipe, steps), recipe.fresh(steps)
     net.train()
     order = BatchOrder(n, recipe.batch_size, generator, images.device, variants)
     read = preprocess if images.dtype == torch.uint8 else None
@@ -263,6 +276,8 @@ def training(
         loss.backward()
         optimiser.step()
         schedule.step()
+        if step + 1 in fresh:
+            optimiser.state.clear()
         counting.count_steps()
         yield step + 1
 

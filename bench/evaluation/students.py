@@ -103,8 +103,10 @@ class StackedStudents:
         """Train; yields how many optimiser steps were taken."""
         recipe, steps = self._training_set.recipe, self._training_set.n_steps
         descend = self._descend if recipe.optimiser == "sgd" else self._descend_adaptively
-        factor, rates = 0.0, self._rates_of(0.0)
+        factor, rates, fresh = 0.0, self._rates_of(0.0), recipe.fresh(steps)
         for taken, step in enumerate(timing.paced(steps)):
+            if step in fresh:
+                torch._foreach_zero_(self._velocity)
             if factor != (now := recipe.rate_factor(step, steps)):
                 factor, rates = now, self._rates_of(now)
             gradients = torch.autograd.grad(self._loss(*self._batch()), self._learned)

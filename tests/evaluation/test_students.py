@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -135,6 +136,41 @@ def test_batches_that_a_network_cannot_take_are_refused() -> None:
     for what, words in ((training_set(batch_size=1), "batch norm"), (training_set(n=0), "no images")):
         with pytest.raises(UserError, match=words):
             train_students(builder("convnet-d2-w4-batch"), what, orders(2))
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_a_drop_may_begin_with_an_empty_momentum(together: bool) -> None:
+    """As the codes of DC, DSA and HaBa, which make a new optimiser: by hand in float64, with two drops."""
+    what = training_set(
+        steps=9, milestones=(1 / 3, 2 / 3), augment="none", batch_size=100, fresh_at_drops=True, cutmix=0.0
+    )
+    what = replace(what, images=what.images.double())
+    recipe = what.recipe
+
+    def build(i: int) -> Any:
+        return builder("mlp-w4")(i).double()
+
+    found = train_students(build, what, orders(2), together=together)[9].nets
+    for i, student in enumerate(found):
+        net, velocity = build(i), None
+        for step in range(9):
+            if step in (3, 6):
+                velocity = None
+            loss = F.cross_entropy(net(what.images), what.targets)
+            gradients = torch.autograd.grad(loss, list(net.parameters()))
+            with torch.no_grad():
+                moved = [
+                    g + recipe.weight_decay * p for p, g in zip(net.parameters(), gradients, strict=True)
+                ]
+                velocity = (
+                    moved
+                    if velocity is None
+                    else [recipe.momentum * v + g for v, g in zip(velocity, moved, strict=True)]
+                )
+                for p, v in zip(net.parameters(), velocity, strict=True):
+                    p -= recipe.lr * recipe.gamma ** (step // 3) * v
+        for p, expected in zip(student.parameters(), net.parameters(), strict=True):
+            torch.testing.assert_close(p, expected, rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize("schedule", ["steps", "cosine", "half_cosine"])
