@@ -72,7 +72,10 @@ def test_a_distillation_goes_on_from_where_it_was_stopped(
     sweep, out = dm_sweep(tmp_path), tmp_path / "out"
     monkeypatch.setenv("PAUSE", str(PAUSE_S))
     with started("run", sweep, "--out", out, "--executor", "inline", path=site) as process:
-        wait_until(lambda: any(read_step_report(p.parent).step > 4 for p in out.rglob(PROGRESS)), 120)
+        wait_until(
+            lambda: any(read_step_report(p.parent).step > 4 for p in out.glob(f"checkpoints/*/{PROGRESS}")),
+            120,
+        )
         stop(process)
         process.wait(60)
     assert [path.name for path in out.rglob(CHECKPOINT)] == [CHECKPOINT]
