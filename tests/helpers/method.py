@@ -35,7 +35,6 @@ SMALL = {  # whichever of these a method has
     **{"unroll": 3, "window": 2, "batch_per_class": 4, "bases": 4, "hallucinators": 2},
     **{"teacher": "convnet-d1-w4-batch", "teacher_epochs": 1},
     **{"last_start_epochs": 2, "label_experts": 2},
-    **{"queue": 2, "net_steps": 1},
 }
 
 

@@ -14,7 +14,7 @@ METHODS = {
         name: {"steps": STEPS}
         for name in (
             *("dm", "mtt", "tesla", "haba", "bptt", "rat_bptt", "rtp", "sre2l", "datadam", "frepo", "ncfm"),
-            *("datm", "idm"),
+            "datm",
         )
     },
     **{name: {"iterations": 2, "inner_steps": 2} for name in ("dc", "dsa", "idc", "dream")},
