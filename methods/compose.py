@@ -34,6 +34,7 @@ from methods.blocks.interpolated import Interpolated, initial_and_trained
 from methods.blocks.kernel_regression import kernel_regression
 from methods.blocks.matching_batches import MatchingBatches, MatchingPair
 from methods.blocks.network_pools import Fixed, Fresh, Pool, PoolRecipe, TrainedOnReal, TrainedOnSynthetic
+from methods.blocks.network_queue import Queue
 from methods.blocks.objectives import batch_norm_statistics, distribution_matching, gradient_matching
 from methods.blocks.online_pool import Online
 from methods.blocks.parameterise.base import Balanced
@@ -92,6 +93,7 @@ class Compose:
         "teacher",
         "online",
         "interpolated",
+        "queue",
     ] = "own"
     steps: Annotated[int, Gt(0)] = 1000
     lr: Annotated[float, Gt(0)] = 0.01  # of Adam
@@ -229,6 +231,10 @@ class Compose:
             return TrainedOnSynthetic(problem, "compose", steps=self.net_steps, **recipe)
         if self._pool_name == "online":
             return Online(problem, "compose", lr=self.net_lr)
+        if self._pool_name == "queue":
+            return Queue(
+                problem, "compose", lr=self.net_lr, batch_size=64, momentum=0.9, steps=self.net_steps
+            )
         if self._pool_name == "interpolated":
             return Interpolated(problem, problem.rng("compose", "networks"))
         start = Experts(problem) if self._pool_name == "experts" else None

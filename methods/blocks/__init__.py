@@ -9,6 +9,7 @@ from methods.blocks.experts import ExpertEpoch, Experts
 from methods.blocks.interpolated import InitialAndTrained, Interpolated
 from methods.blocks.kernel_regression import kernel_regression
 from methods.blocks.network_pools import Embedding, Fixed, Fresh, TrainedOnReal, TrainedOnSynthetic
+from methods.blocks.network_queue import Queue
 from methods.blocks.objectives import batch_norm_statistics, distribution_matching, gradient_matching
 from methods.blocks.online_pool import Online
 from methods.blocks.parameterise.hallucinators import Hallucinators
@@ -48,6 +49,7 @@ BLOCK_CHOICES: dict[str, dict[str, Any]] = {
         "teacher": Fixed,
         "online": Online,
         "interpolated": Interpolated,
+        "queue": Queue,
     },
     "prerequisite": {
         "Dynamics": Dynamics,

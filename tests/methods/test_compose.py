@@ -13,6 +13,7 @@ from bench.core.method import Problem
 from bench.planning.sweep import build_method
 from methods.blocks.interpolated import Interpolated
 from methods.blocks.network_pools import Fresh, TrainedOnReal, TrainedOnSynthetic
+from methods.blocks.network_queue import Queue
 from methods.blocks.online_pool import Online
 from methods.compose import OF_FEATURES, OWN_POOL, Compose
 
@@ -97,7 +98,7 @@ def test_an_objective_takes_the_networks_of_any_pool(
 ) -> None:
     """A trained pool keeps a network for a stretch; the others give a new one each step, or draw one."""
     restarts, advances = [], []
-    for cls in (Fresh, TrainedOnReal, TrainedOnSynthetic, Online, Interpolated):
+    for cls in (Fresh, TrainedOnReal, TrainedOnSynthetic, Online, Interpolated, Queue):
 
         def restart(self: Any, restart: Any = cls.restart) -> None:
             restarts.append(type(self))
@@ -111,7 +112,7 @@ def test_an_objective_takes_the_networks_of_any_pool(
         monkeypatch.setattr(cls, "advance", advance)
     composed(objective=objective, pool=pool, steps=4).distill(with_experts)
     trained = {"trained_on_real": TrainedOnReal, "trained_on_synthetic": TrainedOnSynthetic}
-    cls = {**trained, "online": Online, "interpolated": Interpolated}.get(pool, Fresh)
+    cls = {**trained, "online": Online, "interpolated": Interpolated, "queue": Queue}.get(pool, Fresh)
     assert restarts == [cls] * (2 if pool in trained else 4)
     assert advances == [(cls, followed) for followed in 2 * (pool in trained, False)]
 

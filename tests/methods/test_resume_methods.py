@@ -14,7 +14,7 @@ METHODS = {
         name: {"steps": STEPS}
         for name in (
             *("dm", "mtt", "tesla", "haba", "bptt", "rat_bptt", "rtp", "sre2l", "datadam", "frepo", "ncfm"),
-            "datm",
+            *("datm", "idm"),
         )
     },
     **{name: {"iterations": 2, "inner_steps": 2} for name in ("dc", "dsa", "idc", "dream")},
@@ -27,6 +27,7 @@ FORMS: list[tuple[str, dict[str, Any]]] = [
     ("dream", {"every": 3}),
     ("frepo", {"labels": "image", "networks": 2, "max_age": 1, "batch_synthetic": 2, "batch_real": 20}),
     ("datm", {"labels": "image", "start_epochs": 1, "last_start_epochs": 2, "growth": 3}),
+    ("idm", {"every": 1, "networks": 4, "trained": 3, "net_steps": 2}),  # full from the second step on
     ("mtt", {"labels": "class", "batch_synthetic": 2}),
     ("haba", {"labels": "image", "batch_synthetic": 2, "hallucinators": 3}),
     ("rat_bptt", {"clip": 0.5}),  # below the running mean: it clips always
@@ -42,6 +43,7 @@ FORMS: list[tuple[str, dict[str, Any]]] = [
         )
     ),
     ("compose", {"pool": "trained_on_synthetic", "stretch": 3, "parameterisation": "multi_formation"}),
+    ("compose", {"pool": "queue"}),
     ("compose", {"pool": "experts", "parameterisation": "linear_bases"}),
 ]
 
