@@ -9,7 +9,7 @@ import pandas as pd
 
 from bench.reporting.sections import Section
 
-FOLLOW_EXPERTS = ("haba", "mtt", "tesla")  # and compositions and pools that draw on experts
+FOLLOW_EXPERTS = ("datm", "haba", "mtt", "tesla")  # and compositions and pools that draw on experts
 SHARED_BANK = (
     "{methods}: all seeds share one bank of experts, as in the papers, so an interval leaves out how banks "
     "differ; `distill.experts_per_seed` trains one for each seed."
