@@ -54,7 +54,7 @@ class Queue:
     ) -> None:
         self._problem, self._most, self._every = problem, networks, every
         self._trained, self._steps = trained, steps
-        self._sgd = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
+        self._sgd: dict[str, Any] = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
         self._rng = {name: problem.rng(*purpose, name) for name in ("networks", "drawn", "order")}
         self._order = BatchOrder(len(problem.images), batch_size, self._rng["order"], problem.device)
         self._members = [self._fresh() for _ in range(min(FIRST, networks))]
