@@ -95,7 +95,11 @@ def test_defaults(file: Path) -> None:
         ("resources.gpu", 1, ["resources", "did you mean gpus?", "cpus, gpus"]),
         ("datasets.0", {"name": "digits", "sise": 8}, ["datasets.0", "sise"]),
         # names that are not there
-        ("methods.0", "random_rael", ["methods.0", "did you mean random_real?", "herding, idc, idm, k_center"]),
+        (
+            "methods.0",
+            "random_rael",
+            ["methods.0", "did you mean random_real?", "herding, idc, idm, k_center"],
+        ),
         ("methods.1.name", "dmm", ["methods.1", "did you mean dm?", "random_real"]),
         ("datasets.0", "digit", ["datasets.0", "did you mean digits?", *DATASETS]),
         ("distill.architectures.0", "convent", ["distill.architectures.0", "did you mean convnet?", "mlp"]),
