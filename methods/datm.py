@@ -120,7 +120,7 @@ class DATM:
     def _start(self, problem: Problem) -> Pixels:
         """Real images that experts classify right, with their mean logits."""
         n, k = Pixels.count(problem, self.labels), problem.n_classes
-        right, logits = answers(problem, min(self.label_experts, self.experts))
+        right, logits = expert_answers(problem, min(self.label_experts, self.experts))
         draws = torch.rand(len(right), generator=problem.rng("datm", "init")).to(right.device)
         of_class = problem.labels == torch.arange(k, device=right.device)[:, None]  # [K,N]
         order = (right + draws).masked_fill(~of_class, -1.0).argsort(dim=1, descending=True)
@@ -135,7 +135,7 @@ class DATM:
 
 
 @torch.no_grad()
-def answers(problem: Problem, n: int) -> tuple[Tensor, Tensor]:
+def expert_answers(problem: Problem, n: int) -> tuple[Tensor, Tensor]:
     """What the first n experts answer to all training images at their last epoch.
 
     Returns:

@@ -10,7 +10,6 @@ fewer images fit; where not even one per class would, hard ones are needed. The 
 their first lives are of different lengths.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -23,6 +22,7 @@ from bench.core.batches import BatchOrder
 from bench.core.distilled import DistilledDataset
 from bench.core.method import ARCHITECTURE, IPC, SEED, Prerequisite, Problem
 from bench.core.networks.base import Network
+from bench.core.schedules import cosine
 from bench.core.training import has_batch_norm, in_pieces
 from methods.blocks.kernel_regression import kernel_regression
 from methods.blocks.lamb import Lamb
@@ -79,7 +79,7 @@ class FRePo:
         optimiser = Lamb(synthetic.parameters(), lr=self.lr)
         steps = problem.loop.steps(self.steps, synthetic, "lr", optimiser=optimiser, pool=pool, order=order)
         for step in steps:
-            optimiser.param_groups[0]["lr"] = self.lr * cosine(step, self.steps)
+            optimiser.param_groups[0]["lr"] = self.lr * cosine(step, self.steps, LAST)
             pool.restart()
             index = next(order)
             real = embedded(pool.net, problem.preprocess(problem.images[index]))
@@ -98,11 +98,6 @@ class FRePo:
             pool.advance(synthetic)
             steps.loss(loss)
         return synthetic
-
-
-def cosine(step: int, total: int) -> float:
-    """From 1 at step 0 to LAST at step `total`."""
-    return LAST + (1 - LAST) * (1 + math.cos(math.pi * step / total)) / 2
 
 
 @timing.charged("real gradient")

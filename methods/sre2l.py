@@ -11,7 +11,6 @@ Deviations: all batches take a step together (the authors: one after the other; 
 Adam works on each pixel alone, so both do the same). Of EDC, one teacher and its real start only.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -24,6 +23,7 @@ from bench.core import timing
 from bench.core.distilled import DistilledDataset
 from bench.core.errors import UserError
 from bench.core.method import IPC, SEED, Problem
+from bench.core.schedules import cosine
 from bench.core.training import has_batch_norm
 from methods.blocks.crops import crop_matrices, draw_crops
 from methods.blocks.objectives import batch_norm_statistics
@@ -32,11 +32,6 @@ from methods.blocks.teacher import Taught
 
 TOGETHER = 500  # images that go through the teacher at once, at most, if a batch has no more
 STRETCH = 4 / 3  # largest width / height of a crop
-
-
-def cosine(step: int, total: int) -> float:
-    """From 1 at step 0 to 0 at step `total`."""
-    return (1 + math.cos(math.pi * step / total)) / 2
 
 
 @dataclass(frozen=True)

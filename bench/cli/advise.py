@@ -12,6 +12,8 @@ from bench.cli.console import left_out, out, print_rows
 from bench.core.errors import UserError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from bench.analysis.advice import Advice
     from bench.data.spec import DatasetSpec
 
@@ -51,17 +53,12 @@ def advise_command(
     """
     from bench.analysis.advice import NoEvidence, Question, advise
     from bench.interop.external import NamedDataset
-    from bench.records.reader import load_frame
 
     if ipc < 1:
         raise UserError(f"--ipc {ipc}: must be at least 1")
     if not 0 < hours < float("inf"):
         raise UserError(f"--hours {hours:g}: must be above 0, and finite")
-    folders = results or list(
-        {path.parent.parent: 0 for path in sorted(Path("results").glob("*/records/*.json"))}
-    )
-    if not folders:
-        raise UserError("no result folders under results/: name them with --results DIR")
+    folders = results or _result_folders()
     source = NamedDataset.open(dataset, "DATASET")
     data = source.data
     question = Question(
@@ -74,23 +71,33 @@ def advise_command(
         protocol=protocol,
         architecture=architecture,
     )
-    read = {str(folder): load_frame(folder) for folder in folders}
-    for folder, (_, problems) in read.items():
-        for problem in problems:
-            left_out(f"{folder}/{problem}")
     try:
-        advice = advise({folder: flat for folder, (flat, _) in read.items()}, question)
+        advice = advise({str(folder): _read(folder) for folder in folders}, question)
     except NoEvidence as error:
         _say(f"The records do not tell: {error}")
         raise typer.Exit(1) from None
     _print_table(advice)
-    for line in [
-        *advice.notes,
-        *_lines(advice),
-        f"evidence: {advice.folder}",
-        *_sweep(advice, source.spec, ipc),
-    ]:
+    evidence = f"evidence: {advice.folder}"
+    for line in [*advice.notes, *_lines(advice), evidence, *_sweep(advice, source.spec, ipc)]:
         _say(f"  {line}")
+
+
+def _result_folders() -> list[Path]:
+    """Those under results/ that hold records. Raises UserError where there are none."""
+    found = {path.parent.parent: None for path in sorted(Path("results").glob("*/records/*.json"))}
+    if not found:
+        raise UserError("no result folders under results/: name them with --results DIR")
+    return list(found)
+
+
+def _read(folder: Path) -> "pd.DataFrame":
+    """The records of a folder; a line for each that cannot be used."""
+    from bench.records.reader import load_frame
+
+    frame, problems = load_frame(folder)
+    for problem in problems:
+        left_out(f"{folder}/{problem}")
+    return frame
 
 
 def _say(line: str) -> None:

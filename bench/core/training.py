@@ -1,6 +1,5 @@
 """Training of one network, and its accuracy."""
 
-import math
 from collections.abc import Callable, Iterator
 from typing import Annotated, Literal
 
@@ -17,6 +16,7 @@ from bench.core.batches import BatchOrder, batch_share, batches_per_epoch
 from bench.core.errors import UserError
 from bench.core.losses import LossKind, label_loss, teacher_loss
 from bench.core.preprocess import Preprocess
+from bench.core.schedules import cosine
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
@@ -105,7 +105,7 @@ class Recipe:
         if self.schedule == "steps":
             return self.gamma ** sum(drop <= step for drop in self.drops(steps))
         periods = 1 if self.schedule == "cosine" else 2
-        return 0.5 * (1 + math.cos(math.pi * step / (periods * steps)))
+        return cosine(step, periods * steps)
 
 
 RECIPE = TypeAdapter(Recipe)

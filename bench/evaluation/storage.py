@@ -15,12 +15,10 @@ from bench.records.schema import SoftLabels, Storage
 
 # 0-dim tensors that do not break the budget: the learned step of an inner loop
 LEARNED_NUMBERS = frozenset({"inner_lr", "inner_momentum"})
-NOT_PIXELS = {"label_logits", "weights", *LEARNED_NUMBERS}  # stored tensors that images are not made of
+LABELS = "label_logits"  # the stored tensor of labels that were learned with a set
+NOT_PIXELS = {LABELS, "weights", *LEARNED_NUMBERS}  # stored tensors that images are not made of
 # what a file may hold beside what is counted: bytes, and bytes a class, and a part of what is counted
 HEADER_BYTES, HEADER_BYTES_PER_CLASS, HEADER_PART = 2048, 8, 1 / 64
-
-
-LABELS = "label_logits"  # the stored tensor of labels that were learned with a set
 
 
 def measure_storage(

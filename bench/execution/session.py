@@ -326,7 +326,7 @@ class Session:
         if given is None or given.file is None:
             return
         context, teacher = self._context(slots=1), read_teacher(Path(given.file))
-        for key in [key for key, job in self.todo.items() if job.identity.get("block") == "GivenTeacher"]:
+        for key in [key for key, job in self.todo.items() if job.identity.get("block") == "ImportedTeacher"]:
             publish_teacher(self.jobs[key], self.store, context, teacher)
             self.states[key] = None
         self.__dict__.pop("todo", None)

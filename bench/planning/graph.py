@@ -372,7 +372,7 @@ def plan_teacher(jobs: dict[str, Job], spec: EvaluationSpec, cell: Cell) -> dict
         return {}
     taught = spec.protocol.teacher
     if taught.recipe is None:
-        teacher: Prerequisite = block_class("GivenTeacher")(taught.weights)
+        teacher: Prerequisite = block_class("ImportedTeacher")(taught.weights)
     else:
         teacher = block_class("Teacher")(**dataclasses.asdict(taught.recipe), stops=taught.stops)
     network = spec.student if taught.architecture is None else parse_architecture(taught.architecture)

@@ -74,7 +74,7 @@ class TeacherConfig(Strict):
     )
 
 
-class GivenTeacher(Strict):
+class TeacherEntry(Strict):
     """A teacher that was trained elsewhere, by the digest of its weights."""
 
     architecture: NetworkName = Field(description="of the teacher")
@@ -183,7 +183,7 @@ class Protocol(Strict):
             self._changed(rule.recipe)
         return self
 
-    def taught_by(self, given: GivenTeacher | None) -> "Protocol":
+    def taught_by(self, given: TeacherEntry | None) -> "Protocol":
         """With a given teacher in the place of its own, if it has one; its name tells them apart."""
         if given is None or self.teacher is None:
             return self

@@ -33,9 +33,9 @@ from bench.planning.budget import Budget
 from bench.planning.overrides import set_keys
 from bench.planning.presets import preset
 from bench.planning.protocols import (
-    GivenTeacher,
     LabelKind,
     Protocol,
+    TeacherEntry,
     in_regimes,
     load_protocols,
     protocol_names,
@@ -219,7 +219,7 @@ class EvaluateConfig(Strict):
         "other labels than hard ones",
     )
     teacher: Annotated[
-        GivenTeacher | None, BeforeValidator(_read_teacher), WithJsonSchema({"type": "string"})
+        TeacherEntry | None, BeforeValidator(_read_teacher), WithJsonSchema({"type": "string"})
     ] = Field(
         default=None,
         description="a file that `ddbench teacher` made: the teacher of every protocol that has one, in the "

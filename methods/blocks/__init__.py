@@ -18,7 +18,7 @@ from methods.blocks.parameterise.multi_formation import MultiFormation
 from methods.blocks.parameterise.pixels import Pixels
 from methods.blocks.parameterise.tiles import Tiles
 from methods.blocks.parameterise.weighted_pixels import WeightedPixels
-from methods.blocks.teacher import GivenTeacher, NamedTeacher, Teacher
+from methods.blocks.teacher import ImportedTeacher, NamedTeacher, Teacher
 from methods.blocks.trajectory import TrajectoryMatching
 from methods.blocks.unrolled import Unrolled
 from methods.blocks.whitening import Whitening
@@ -55,7 +55,7 @@ BLOCK_CHOICES: dict[str, dict[str, Any]] = {
         "Dynamics": Dynamics,
         "Embedding": Embedding,
         "ExpertEpoch": ExpertEpoch,
-        "GivenTeacher": GivenTeacher,
+        "ImportedTeacher": ImportedTeacher,
         "InitialAndTrained": InitialAndTrained,
         "NamedTeacher": NamedTeacher,
         "Teacher": Teacher,

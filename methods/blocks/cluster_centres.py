@@ -15,7 +15,7 @@ from bench.core.training import in_pieces
 ROUNDS = 10  # of Lloyd's algorithm
 
 
-def cluster(features: Tensor, there: Tensor, centres: Tensor, rounds: int = ROUNDS) -> Tensor:
+def lloyd(features: Tensor, there: Tensor, centres: Tensor, rounds: int = ROUNDS) -> Tensor:
     """K-means of every class at once: Lloyd's algorithm from given centres.
 
     Args:
@@ -91,7 +91,7 @@ class NearestToCentres:
         absent = torch.arange(keys.shape[1]) >= self._counts[:, None]
         start = keys.masked_fill(absent, 2.0).argsort(1)[:, : self._size].to(problem.device)
         first = features.gather(1, start[..., None].expand(-1, -1, features.shape[2]))
-        centres = cluster(features, self._there, first)
+        centres = lloyd(features, self._there, first)
         distances = torch.cdist(centres, features).masked_fill(~self._there[:, None], torch.inf)
         return self._members.gather(1, distances.argmin(2))
 

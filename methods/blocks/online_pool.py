@@ -11,6 +11,7 @@ from bench.core.distilled import DistilledDataset
 from bench.core.losses import label_loss
 from bench.core.method import Problem
 from bench.core.networks.base import Network
+from methods.blocks.parameterise.base import Balanced
 
 
 class Online:
@@ -94,7 +95,8 @@ class Online:
 
     def _items(self, synthetic: DistilledDataset) -> Tensor | None:
         """The positions of the images of a step; None for all."""
-        n = self._n_classes * int(getattr(synthetic, "per_class"))  # noqa: B009
+        assert isinstance(synthetic, Balanced), "its images are drawn by number"
+        n = self._n_classes * synthetic.per_class
         if n <= self._batch_size:
             return None
         return torch.randperm(n, generator=self._rng["chosen"])[: self._batch_size].to(self._device)

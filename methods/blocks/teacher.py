@@ -95,7 +95,7 @@ class NamedTeacher(Teacher):
 
 
 @dataclasses.dataclass(frozen=True)
-class GivenTeacher:
+class ImportedTeacher:
     """A teacher that was trained elsewhere: a sweep names its file (`evaluate.teacher`).
 
     Args:

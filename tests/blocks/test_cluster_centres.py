@@ -13,7 +13,7 @@ from torch import Tensor
 from bench.core import random
 from bench.core.method import Problem
 from methods import dream
-from methods.blocks.cluster_centres import NearestToCentres, cluster
+from methods.blocks.cluster_centres import NearestToCentres, lloyd
 
 
 def test_all_classes_at_once_are_lloyd_s_algorithm_for_each() -> None:
@@ -21,7 +21,7 @@ def test_all_classes_at_once_are_lloyd_s_algorithm_for_each() -> None:
     there = torch.ones(3, 20, dtype=torch.bool)
     there[1, 15:] = False  # a smaller class, filled up with others
     start = features[:, :4]
-    found = cluster(features, there, start, rounds=50)
+    found = lloyd(features, there, start, rounds=50)
     for c in range(3):
         members = features[c][there[c]].numpy()
         fit = KMeans(4, init=start[c].numpy(), n_init=1, max_iter=50, tol=0, algorithm="lloyd").fit(members)
@@ -30,7 +30,7 @@ def test_all_classes_at_once_are_lloyd_s_algorithm_for_each() -> None:
 
 def test_a_centre_without_images_stays() -> None:
     features = torch.tensor([[[0.0], [1.0]]])
-    found = cluster(features, torch.ones(1, 2, dtype=torch.bool), torch.tensor([[[0.5], [99.0]]]))
+    found = lloyd(features, torch.ones(1, 2, dtype=torch.bool), torch.tensor([[[0.5], [99.0]]]))
     assert found.flatten().tolist() == [0.5, 99.0]
 
 

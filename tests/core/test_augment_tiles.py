@@ -8,7 +8,7 @@ from torch import Tensor
 
 from bench.core import random
 from bench.core.augment import dsa
-from bench.core.augment.tiles import TILE_OPERATIONS, Tiles, draw_tiles, resolve_tiles
+from bench.core.augment.tiles import TILE_OPERATIONS, TileDraw, draw_tiles, resolve_tiles
 from bench.core.errors import UserError
 
 WHOLE_IMAGE = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
@@ -32,7 +32,7 @@ def test_tiles_are_shuffled_as_rows_and_columns(factor: int, side: int) -> None:
     x = images(side=side)
     orders = list(itertools.permutations(range(factor)))
     for rows, columns in itertools.product(orders, orders):
-        drawn = Tiles(factor, torch.tensor([rows]), torch.tensor([columns]), WHOLE_IMAGE)
+        drawn = TileDraw(factor, torch.tensor([rows]), torch.tensor([columns]), WHOLE_IMAGE)
         expected = shuffled_by_hand(x, factor, list(rows), list(columns))
         torch.testing.assert_close(drawn(x), expected, rtol=0, atol=1e-12)
 
@@ -42,7 +42,7 @@ def test_a_crop_is_enlarged_to_the_whole_image() -> None:
     ramp = (torch.arange(8, dtype=torch.float64) + 0.5).expand(1, 1, 8, 8)
     still = torch.arange(2)[None]
     box = torch.tensor([[0.25, 0.5, 0.5, 0.5]], dtype=torch.float64)
-    found = Tiles(2, still, still, box)(ramp)
+    found = TileDraw(2, still, still, box)(ramp)
     expected = 2.0 + 0.5 * (torch.arange(8, dtype=torch.float64) + 0.5)
     torch.testing.assert_close(found, expected.expand(1, 1, 8, 8), rtol=0, atol=1e-12)
 

@@ -16,7 +16,7 @@ from bench.core.errors import UserError
 from bench.core.networks.architecture import parse_architecture
 from bench.core.networks.base import Network
 from bench.core.preprocess import Preprocess
-from bench.core.training import Recipe, train
+from bench.core.training import Recipe, build_optimiser, train
 from bench.evaluation.students import (
     StackedStudents,
     Students,
@@ -140,7 +140,7 @@ def test_batches_that_a_network_cannot_take_are_refused() -> None:
 
 @pytest.mark.parametrize("together", [False, True])
 def test_a_drop_may_begin_with_an_empty_momentum(together: bool) -> None:
-    """As the codes of DC, DSA and HaBa, which make a new optimiser: by hand in float64, with two drops."""
+    """As the codes of DC, DSA and HaBa, which make a new optimiser, in float64 and with two drops."""
     what = training_set(
         steps=9, milestones=(1 / 3, 2 / 3), augment="none", batch_size=100, fresh_at_drops=True, cutmix=0.0
     )
@@ -152,23 +152,14 @@ def test_a_drop_may_begin_with_an_empty_momentum(together: bool) -> None:
 
     found = train_students(build, what, orders(2), together=together)[9].nets
     for i, student in enumerate(found):
-        net, velocity = build(i), None
+        net = build(i)
         for step in range(9):
-            if step in (3, 6):
-                velocity = None
-            loss = F.cross_entropy(net(what.images), what.targets)
-            gradients = torch.autograd.grad(loss, list(net.parameters()))
-            with torch.no_grad():
-                moved = [
-                    g + recipe.weight_decay * p for p, g in zip(net.parameters(), gradients, strict=True)
-                ]
-                velocity = (
-                    moved
-                    if velocity is None
-                    else [recipe.momentum * v + g for v, g in zip(velocity, moved, strict=True)]
-                )
-                for p, v in zip(net.parameters(), velocity, strict=True):
-                    p -= recipe.lr * recipe.gamma ** (step // 3) * v
+            if step % 3 == 0:
+                part = replace(recipe, lr=recipe.lr * recipe.gamma ** (step // 3))
+                sgd = build_optimiser(net, part)
+            sgd.zero_grad()
+            F.cross_entropy(net(what.images), what.targets).backward()
+            sgd.step()
         for p, expected in zip(student.parameters(), net.parameters(), strict=True):
             torch.testing.assert_close(p, expected, rtol=1e-9, atol=1e-11)
 

@@ -126,7 +126,7 @@ def test_a_given_teacher_labels_in_the_place_of_a_protocol_s(
     rows = [row for row in load_frame(out)[0].to_dict("records") if "@" in row["protocol_name"]]
     assert sweep_of(rows[:1], {"name": "digits"})["evaluate"]["teacher"] == wanted
 
-    again = teacher(artifacts(out, "GivenTeacher")[0], "--to", tmp_path / "again.safetensors")
+    again = teacher(artifacts(out, "ImportedTeacher")[0], "--to", tmp_path / "again.safetensors")
     assert again.code == 0, again.err
     assert read_teacher(tmp_path / "again.safetensors").digest == given.digest
 

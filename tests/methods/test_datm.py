@@ -13,7 +13,7 @@ from bench.core.method import Problem
 from methods.blocks.experts import Experts
 from methods.blocks.hypergradient import FlatNetwork
 from methods.blocks.trajectory import TrajectoryMatching
-from methods.datm import answers
+from methods.datm import expert_answers
 
 
 def datm(**values: Any) -> Any:
@@ -68,14 +68,14 @@ def by_hand(problem: Problem, n: int) -> tuple[Tensor, Tensor]:
 
 
 def test_answers_are_the_mean_logits_of_the_experts_that_are_right(problem: Problem) -> None:
-    for found, expected in zip(answers(problem, 2), by_hand(problem, 2), strict=True):
+    for found, expected in zip(expert_answers(problem, 2), by_hand(problem, 2), strict=True):
         torch.testing.assert_close(found, expected.detach(), rtol=1e-5, atol=1e-6)
 
 
 def test_first_images_are_those_that_most_experts_know(problem: Problem) -> None:
     method = datm()
     start = method._start(problem)
-    right, logits = answers(problem, 2)
+    right, logits = expert_answers(problem, 2)
     pixels = problem.preprocess(problem.images).flatten(1)
     for place, image in enumerate(start.images.detach().flatten(1)):
         (index,) = (pixels == image).all(1).nonzero().flatten().tolist()

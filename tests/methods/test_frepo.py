@@ -13,7 +13,7 @@ from bench.core.training import Recipe, train
 from bench.planning.presets import preset
 from bench.planning.sweep import build_method
 from methods.blocks.kernel_regression import kernel_regression
-from methods.frepo import FRePo, cosine
+from methods.frepo import FRePo
 
 
 def test_learned_labels_are_stored_and_count() -> None:
@@ -46,11 +46,6 @@ def test_presets_learn_labels_where_they_fit(dataset: str, ipc: int, labels: str
     assert values.get("preprocess") == ("zca_frepo" if dataset.startswith("cifar") else None)
     own = {name: value for name, value in values.items() if name != "preprocess"}
     assert isinstance(build_method("frepo", own), FRePo)
-
-
-def test_the_rate_falls_to_a_tenth() -> None:
-    assert (cosine(0, 8), cosine(4, 8)) == pytest.approx((1, 0.55))
-    assert cosine(8, 8) == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize("architecture", ["convnet-d1-w4", "convnet-d1-w4-batch"])

@@ -16,7 +16,7 @@ from bench.core.networks.architecture import parse_architecture
 from methods import sre2l as module
 from methods.blocks.crops import cut_crops, draw_crops
 from methods.blocks.objectives import batch_norm_statistics
-from methods.sre2l import cosine, rolled
+from methods.sre2l import rolled
 
 
 def sre2l(**values: Any) -> Any:
@@ -153,10 +153,6 @@ def test_rows_are_rolled_as_torch_does_it() -> None:
     matrices, shifts = noise(3, 5, 4), torch.tensor([-2, 0, 3])
     for found, one, shift in zip(rolled(matrices, shifts), matrices, shifts.tolist(), strict=True):
         assert torch.equal(found, torch.roll(one, shift, 0))
-
-
-def test_a_cosine_falls_from_one_to_zero() -> None:
-    assert [cosine(step, 4) for step in (0, 2, 4)] == pytest.approx([1, 0.5, 0])
 
 
 @pytest.mark.parametrize("teacher", ["convnet-d1-w4", "mlp"])

@@ -25,7 +25,7 @@ from bench.core import timing
 from bench.core.augment.dc_operations import DC_CONSTANTS, DC_OPERATIONS
 from bench.core.augment.geometry import shift, turn, warp
 from bench.core.augment.policies import POLICY_OPERATIONS, Policy, dispatch, draw_policy, policy_constants
-from bench.core.augment.tiles import RATIO, TILE_OPERATIONS, TRIES, Tiles, draw_tiles
+from bench.core.augment.tiles import RATIO, TILE_OPERATIONS, TRIES, TileDraw, draw_tiles
 from bench.core.errors import UserError
 from bench.core.preprocess import Preprocess
 from bench.core.registry import choose
@@ -225,7 +225,7 @@ class Draw:
     """
 
     groups: int
-    stages: tuple[Pick | Mix | Policy | Tiles, ...]
+    stages: tuple[Pick | Mix | Policy | TileDraw, ...]
 
 
 @timing.charged("augment")
@@ -264,7 +264,7 @@ def _joined(parts: Sequence[Any]) -> Any:
     first = parts[0]
     if isinstance(first, Tensor):
         return torch.cat(tuple(parts))
-    if isinstance(first, Pick | Mix | Policy | Tiles):
+    if isinstance(first, Pick | Mix | Policy | TileDraw):
         return type(first)(*map(_joined, zip(*(vars(part).values() for part in parts), strict=True)))
     if isinstance(first, tuple):
         return tuple(map(_joined, zip(*parts, strict=True)))
@@ -273,7 +273,7 @@ def _joined(parts: Sequence[Any]) -> Any:
     return first
 
 
-def _stage(ops: tuple[str, ...], groups: int, generator: torch.Generator) -> Pick | Mix | Policy | Tiles:
+def _stage(ops: tuple[str, ...], groups: int, generator: torch.Generator) -> Pick | Mix | Policy | TileDraw:
     if ops[0] in TILE_OPERATIONS:
         return draw_tiles(ops[0], groups, generator)
     if ops[0] in POLICY_OPERATIONS:

@@ -17,7 +17,7 @@ TILE_OPERATIONS = {TILES: 1} | {f"{TILES}{factor}": factor for factor in range(2
 
 
 @dataclass(frozen=True)
-class Tiles:
+class TileDraw:
     """A stage for images of factor x factor tiles, drawn for each of G groups.
 
     Args:
@@ -76,7 +76,7 @@ def resolve_tiles(strategy: str, factor: int) -> str:
     return "+".join(named) or "none"
 
 
-def draw_tiles(operation: str, groups: int, generator: torch.Generator) -> Tiles:
+def draw_tiles(operation: str, groups: int, generator: torch.Generator) -> TileDraw:
     """Draw a shuffle and a crop of at least 1 / factor of the area for each group."""
     factor = TILE_OPERATIONS[operation]
     rows, columns = (torch.rand(groups, factor, generator=generator).argsort(1) for _ in range(2))
@@ -89,4 +89,4 @@ def draw_tiles(operation: str, groups: int, generator: torch.Generator) -> Tiles
     first = fits.float().argmax(0)  # of several largest the first
     chosen = torch.where(fits.any(0)[:, None], sides[first, torch.arange(groups)], 1.0)
     corner = torch.rand(groups, 2, generator=generator) * (1 - chosen)
-    return Tiles(factor, rows, columns, torch.cat([corner, chosen], 1))
+    return TileDraw(factor, rows, columns, torch.cat([corner, chosen], 1))
