@@ -23,7 +23,7 @@ class OperationCounter(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # untyped in torch
         self.flops = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -157,8 +157,8 @@ class JobOperations:
     def _switch(self, on: bool) -> None:
         """Count, or let everything run as fast as without."""
         if on and not self._on and self._running:
-            self._counter.__enter__()  # type: ignore[no-untyped-call]
+            self._counter.__enter__()  # type: ignore[no-untyped-call]  # untyped in torch
             self._on = True
         elif self._on and not on:
-            self._counter.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+            self._counter.__exit__(None, None, None)  # type: ignore[no-untyped-call]  # untyped in torch
             self._on = False

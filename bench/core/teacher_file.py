@@ -71,7 +71,7 @@ def read_teacher(path: Path) -> TeacherFile:
     try:
         with safe_open(path, framework="pt") as file:
             told = json.loads((file.metadata() or {})[_TOLD])
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         return TeacherFile(str(told["architecture"]), float(told["seconds"]), state)
     except (SafetensorError, KeyError, ValueError, TypeError, RecursionError, OSError):
         raise UserError(

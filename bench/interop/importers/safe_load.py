@@ -102,7 +102,7 @@ def load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     def read() -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, framework="pt") as file:
             metadata = {name: _json(text) for name, text in (file.metadata() or {}).items()}
-            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118 (not a mapping)
 
     tensors, metadata = _read(path, "safetensors file", read)
     return _plain(path, tensors), metadata
