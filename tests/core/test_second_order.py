@@ -11,7 +11,15 @@ from torch.autograd import grad, gradcheck, gradgradcheck
 from torch.func import functional_call
 
 from bench.core.networks.architecture import parse_architecture
-from bench.core.networks.second_order import AvgPool2d, Conv2d, InstanceNorm, ReLU, channels_last, laid_out
+from bench.core.networks.second_order import (
+    LARGE,
+    AvgPool2d,
+    Conv2d,
+    InstanceNorm,
+    ReLU,
+    channels_last,
+    laid_out,
+)
 from bench.core.operations import OperationCounter
 from bench.core.random import generator
 
@@ -120,3 +128,29 @@ def test_a_convolution_computes_only_the_derivatives_that_are_asked_for(leaf: bo
     both = flops(x, conv.weight)
     assert flops(conv.weight) == both / 2
     assert flops(x) == (both if leaf else both / 2)
+
+
+@pytest.mark.parametrize("piece", [2**20, 2**15])
+def test_large_maps_are_pooled_to_the_last_bit_as_by_torch(monkeypatch: Any, piece: int) -> None:
+    """The output and both derivatives; whole and in pieces."""
+    monkeypatch.setattr("bench.core.networks.second_order.PIECE", piece)
+    x = torch.randn(9, 32, 32, 16, generator=generator(0)).requires_grad_()
+    assert x.numel() >= LARGE
+
+    def derivatives(pool: nn.Module) -> list[Tensor]:
+        out = pool(x)
+        (first,) = grad(out.pow(3).sum(), x, create_graph=True)
+        return [out, first, *grad(first.pow(2).sum(), x)]
+
+    for one, two in zip(derivatives(AvgPool2d()), derivatives(nn.AvgPool2d(2)), strict=True):
+        assert torch.equal(one, two)
+
+
+def test_large_maps_are_pooled_under_vmap() -> None:
+    x = torch.randn(3, 2, 32, 64, 64, generator=generator(0))
+    assert x[0].numel() >= LARGE
+
+    def pooled_gradient(pool: nn.Module) -> Tensor:
+        return torch.func.vmap(torch.func.grad(lambda x: pool(x).pow(3).sum()))(x)
+
+    assert torch.equal(pooled_gradient(AvgPool2d()), pooled_gradient(nn.AvgPool2d(2)))
