@@ -10,7 +10,7 @@ quickstart: .venv/installed
 	$(BIN)/ddbench run configs/sweeps/quickstart.yaml --out results/local/quickstart
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

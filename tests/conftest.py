@@ -30,6 +30,14 @@ hypothesis.settings.register_profile("long", deadline=None, max_examples=20_000,
 hypothesis.settings.load_profile("ddbench")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of several workers (`-n 2`) one has all tests that start Ray: two clusters at once are slow."""
+    if config.pluginmanager.hasplugin("xdist"):
+        for item in items:
+            if item.get_closest_marker("ray"):
+                item.add_marker(pytest.mark.xdist_group("ray"))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A data cache of this session's own, here and in subprocesses; and no cluster of someone else's."""
