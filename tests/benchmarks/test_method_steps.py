@@ -139,12 +139,15 @@ STEPS = (
 )
 
 
+def preset_of(method: str, size: Size) -> dict[str, Any]:
+    """Without `preprocess`, which is of the data, and not of the method."""
+    return {k: v for k, v in preset(method, size.dataset, IPC).items() if k != "preprocess"}
+
+
 def configured(step: Step, size: Size) -> tuple[Any, str]:
     """The method with its preset, and in words what it takes less of."""
-    whole = preset(step.method, size.dataset, IPC) | dict(step.options)
-    whole.pop("preprocess", None)  # of the data, not of the method
     make = method_class(step.method)
-    wanted = make(**whole)
+    wanted = make(**preset_of(step.method, size) | dict(step.options))
     cut = dict(step.cut) if size.name == "paper" and ON_CPU else {}
     if step.method == "rat_bptt":  # the plain steps before the window are as many as chance has it: none here
         cut["unroll"] = cut.get("window", wanted.window)
@@ -182,7 +185,7 @@ def repeated(benchmark: Any, function: Callable[[], Any], rounds: int = 1) -> tu
 @pytest.mark.benchmark(timer=inside_steps)
 def test_one_epoch_of_one_expert(benchmark: Any, summary: Summary, size: Size) -> None:
     """The prerequisite of trajectory matching, with the recipe of MTT; of 50,000 images a part at most."""
-    block = method_class("mtt")(**preset("mtt", size.dataset, IPC) | ONE).requires()["experts/0/1"]
+    block = method_class("mtt")(**preset_of("mtt", size) | ONE).requires()["experts/0/1"]
     n = 512 if ON_CPU else 5120
     cut = f"images {n} of 50000" if size.name == "paper" else ""
     size = dataclasses.replace(size, images=size.images[:n], labels=size.labels[:n]) if cut else size
