@@ -1,17 +1,13 @@
 """The command that makes tables, plots and the page."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from bench.cli.console import out, write_report
 from bench.core.errors import UserError
 
-if TYPE_CHECKING:
-    pass
-
-HtmlOption = Annotated[bool, typer.Option("--html", help="Write index.html too: all of it in one page.")]
 FoldersArgument = Annotated[
     list[Path], typer.Argument(metavar="DIR...", help="Result folders.", show_default=False)
 ]
@@ -44,7 +40,7 @@ def _with_records(directories: list[Path]) -> list[Path]:
     """Those that hold records, each once; `results/*` names others too. Raises UserError for no folder."""
     named = list({path.resolve(): path for path in directories}.values())
     for path in named:
-        if not path.is_dir():
+        if not path.exists() or (not path.is_dir() and len(named) == 1):
             raise UserError(f"{path}: no such folder")
     found = [path for path in named if (path / "records").is_dir()]
     for path in named:

@@ -96,14 +96,56 @@ def reproducing_command(rows: Sequence[Row], spec: Mapping[str, Any] | None) -> 
     """The shell commands that make these records again."""
     row = rows[0]
     entry = dataset_entry(row["dataset_name"], spec)
-    printed = " ".join(str(row["dataset_fingerprint"]).split())  # it must not leave the comment's line
-    fingerprint = f"# the data set's fingerprint: {printed}"
     if is_external(row):
-        return "\n".join([fingerprint, _evaluate(row, entry)])
-    content = sweep_of(rows, entry)
-    file = f"{content['name']}.yaml"
+        return "\n".join([_fingerprint(row), _evaluate(row, entry)])
+    return _run(sweep_of(rows, entry), row)
+
+
+def joined_command(parts: Sequence[Sequence[Row]], spec: Mapping[str, Any] | None) -> str:
+    """The shell commands that make the records of several methods again, in as few sweeps as plan just them.
+
+    Args:
+        parts: rows that agree in data set, ipc, network of the students and protocol; each part is one
+            method's as `sweep_of` takes them.
+        spec: of the data set, as its artifacts store it.
+    """
+    entry = dataset_entry(parts[0][0]["dataset_name"], spec)
+    found: dict[str, dict[str, Any]] = {}
+    alone = [reproducing_command(rows, spec) for rows in parts if is_external(rows[0])]
+    # sets of no network go with those of any other
+    ordered = sorted(parts, key=lambda rows: rows[0]["distill_arch"] == ANY_ARCHITECTURE)
+    for rows in (rows for rows in ordered if not is_external(rows[0])):
+        content = sweep_of(rows, entry)
+        (method,), seeds = content["methods"], content["distill"]["seeds"]
+        counted = seeds == list(range(len(seeds)))  # only so can a method have seeds of its own
+        fixed = {**content, "name": "", "methods": [], "resources": {}}
+        fixed["distill"] = content["distill"] | {"seeds": 0 if counted else seeds}
+        keys = [json.dumps(fixed)]
+        if rows[0]["distill_arch"] == ANY_ARCHITECTURE and counted:
+            keys += [key for key in found if _but_network(key) == _but_network(keys[0])]
+        known = next((key for key in keys if key in found), keys[0])
+        sweep = found.setdefault(known, content | {"name": "view", "methods": []})
+        own = {} if seeds == sweep["distill"]["seeds"] else {"seeds": len(seeds)}
+        sweep["methods"].append({**method, **own})
+    names = [f"view-{i}" for i in range(1, 1 + len(found))] if len(found) > 1 else ["view"]
+    contents = zip(found.values(), names, strict=True)
+    return "\n\n".join([*(_run(content | {"name": name}, parts[0][0]) for content, name in contents), *alone])
+
+
+def _but_network(key: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(key)
+    return content | {"distill": {**content["distill"], "architectures": []}}
+
+
+def _fingerprint(row: Row) -> str:
+    printed = " ".join(str(row["dataset_fingerprint"]).split())  # it must not leave the comment's line
+    return f"# the data set's fingerprint: {printed}"
+
+
+def _run(content: Mapping[str, Any], row: Row) -> str:
+    file, (entry,) = f"{content['name']}.yaml", content["datasets"]
     run = f"ddbench run {file}" + "".join(f" --set datasets.0.{k}={ELSEWHERE}" for k in PLACES if k in entry)
-    return "\n".join([f"cat > {file} <<'END'", *sweep_lines(content), "END", fingerprint, run])
+    return "\n".join([f"cat > {file} <<'END'", *sweep_lines(content), "END", _fingerprint(row), run])
 
 
 def _evaluate(row: Row, entry: Mapping[str, Any]) -> str:

@@ -8,9 +8,11 @@ from rich.console import Console
 
 from bench.core.errors import UserError
 from bench.core.io import check_writable, write_atomic
+from bench.core.words import count
 from bench.records.merge import merge_folders
 from bench.records.reader import uncollected
 from bench.reporting.images.section import pictures_section
+from bench.reporting.method_names import method_settings
 from bench.reporting.notes import dataset_notes, with_dataset_notes
 from bench.reporting.plots import style
 from bench.reporting.plots.compute import compute_section, profile_section
@@ -32,6 +34,7 @@ from bench.reporting.tables.standings import pairs_section, standings_section
 from bench.reporting.tables.summary import summary_section
 
 MOST_PRINTED_ROWS = 2000  # in a terminal
+MOST_LINES = 15  # of the overview of several folders
 
 SECTIONS: tuple[MakeSection, ...] = (
     summary_section,
@@ -197,8 +200,30 @@ def _csv(table: pd.DataFrame) -> str:
     return table.assign(**digits).to_csv(index=False, float_format="%.6g", lineterminator="\n")
 
 
+def overview(summary: pd.DataFrame) -> list[str]:
+    """A line for each data set and protocol: how many sets there are, and the best that competes."""
+    lines = []
+    for (dataset, protocol), part in summary.groupby(["dataset", "protocol"]):
+        line = f"{dataset}, protocol {protocol}: {count(len(part), 'row')}"
+        if part["competes"].any():
+            best = part.loc[part["competes"]].sort_values("accuracy_mean", kind="stable").iloc[-1]
+            name = method_settings(best["method"])[0]
+            where = f"at ipc {best['ipc']} on {best['eval_arch']}"
+            line += f", the best {100 * best['accuracy_mean']:.1f} by {name} {where}"
+        lines.append(line)
+    left = len(lines) - MOST_LINES
+    return lines if left <= 0 else [*lines[:MOST_LINES], f"and {left} more"]
+
+
 def print_tables(report: Report, console: Console) -> None:
-    """Print the main tables (`Section.printed`), unless they have more than `MOST_PRINTED_ROWS` rows."""
+    """Print the main tables (`Section.printed`), unless they have more than `MOST_PRINTED_ROWS` rows.
+
+    Of several folders only what they hold is printed, on less than a screen.
+    """
+    if len(report.view.folders) > 1:
+        for line in overview(report.view.summary):
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+        return
     printed = [table for section in report.sections if section.printed for table in section.comparisons]
     rows = sum(len(group) for table in printed for group in table.groups)
     if rows > MOST_PRINTED_ROWS:

@@ -108,11 +108,12 @@ def test_sort(benchmark: BenchmarkFixture, page: "Page") -> None:
 
 
 def test_filter(benchmark: BenchmarkFixture, page: "Page") -> None:
-    select = "document.querySelector('#filter-4')"
+    select = "document.querySelector('#filter-10')"  # evaluated on
 
     def act(i: int) -> tuple[str, str]:
         choose = f"{select}.selectedIndex = {1 + i}; {select}.dispatchEvent(new Event('change'))"
-        return choose, "document.querySelector('#status').textContent === '200 rows'"
+        done = f"document.querySelector('#status').textContent === '40 rows' && location.hash.includes('net-w{i}')"
+        return choose, done
 
     timed(benchmark, page, act, rounds=10)
 

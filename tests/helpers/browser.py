@@ -40,14 +40,15 @@ def chromium() -> Iterator["Browser"]:
 
 
 @contextmanager
-def opened(browser: "Browser", path: Path, **context: Any) -> Iterator["Page"]:
-    """Open a page in its own window; check at the end that it logged nothing and requested nothing."""
+def opened(browser: "Browser", path: Path, address: str = "", **context: Any) -> Iterator["Page"]:
+    """Open a page at an address inside it, `#...`, in its own window; check at the end that it logged "
+    "nothing and requested nothing."""
     window = browser.new_context(**{"viewport": {"width": 1440, "height": 1000}, **context})
     page, logged, requested = window.new_page(), list[str](), list[str]()
     page.on("console", lambda message: logged.append(message.text))
     page.on("pageerror", lambda error: logged.append(str(error)))
     page.on("request", lambda request: requested.append(request.url))
-    page.goto(path.as_uri())
+    page.goto(path.as_uri() + address)
     page.wait_for_selector("#board tbody th")
     try:
         yield page

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 from helpers.browser import chromium, opened
 from helpers.cli import ddbench, run_inline, sweep_file
 from helpers.record import make, sweep, write
@@ -18,22 +19,26 @@ if TYPE_CHECKING:
 HEADERS = [
     "details",
     "method",
-    "ipc",
     "rank",
     "accuracy %",
-    "distilled on",
-    "evaluated on",
-    "dataset",
-    "protocol",
-    "budget",
-    "seeds × students",
-    "stored ipc",
+    "over random",
     "KiB",
+    "seconds",
+    "operations",
+    "seeds × students",
+    "dataset",
+    "ipc",
+    "evaluated on",
+    "protocol",
+    "distilled on",
+    "budget",
+    "stored ipc",
     "prepare s",
     "distill s",
     "evaluate s",
     "peak MiB",
 ]
+EVERY = "#dataset=all&ipc=all&evaluated on=all&protocol=all"
 METHODS = ("full", "random_real", "herding", "dm", "haba")
 
 
@@ -56,18 +61,53 @@ def site(browser: "Browser", tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def page(browser: "Browser", site: Path) -> Iterator["Page"]:
+def first(browser: "Browser", site: Path) -> Iterator["Page"]:
+    """As it opens."""
     with opened(browser, site / "index.html") as found:
         yield found
 
 
+@pytest.fixture
+def page(first: "Page") -> "Page":
+    """All rows, and all columns."""
+    go(first, EVERY + "&columns=" + ",".join(f"%2B{name}" for name in HEADERS[1:]))
+    return first
+
+
+def go(page: "Page", address: str) -> None:
+    page.evaluate("address => { location.hash = address; }", address)
+    page.wait_for_function("decodeURIComponent(location.hash).replaceAll('+', ' ').includes('dataset=')")
+    page.wait_for_timeout(50)
+
+
+def headers(page: "Page") -> list[str]:
+    """Of the columns that are shown; the first has none."""
+    return [
+        text.replace("\n", " ").strip()
+        for text in page.locator("#board thead th .dt-column-title").all_inner_texts()
+    ]
+
+
 def column(page: "Page", name: str) -> list[str]:
     """The texts of a column on the current page of the table, from the top."""
-    return page.locator(f"#board > tbody > tr > :nth-child({1 + HEADERS.index(name)})").all_inner_texts()
+    at = headers(page).index(name)
+    return page.locator(f"#board > tbody > tr > :nth-child({1 + at})").all_inner_texts()
+
+
+def shown(page: "Page") -> dict[str, str]:
+    """What is chosen above the table."""
+    names = ("dataset", "ipc", "evaluated on", "protocol", "method")
+    return {
+        name: filters(page).get_by_label(name, exact=True).input_value().removeprefix("=") for name in names
+    }
+
+
+def filters(page: "Page") -> "Locator":
+    return page.locator(".filters > div")
 
 
 def choose(page: "Page", name: str, value: str) -> None:
-    page.get_by_label(name, exact=True).select_option(label=value)
+    filters(page).get_by_label(name, exact=True).select_option(label=value)
 
 
 def order(page: "Page", name: str) -> "Locator":
@@ -86,8 +126,93 @@ def open_first(page: "Page", search: str) -> "Locator":
     return page.locator(".inside")
 
 
-def test_leaderboard_begins_with_the_best_and_holds_every_row(page: "Page") -> None:
-    assert page.locator("#board thead th").count() == len(HEADERS)
+def test_opens_on_the_best_covered_cell_with_reference_lines_first(first: "Page") -> None:
+    assert shown(first) == {
+        "dataset": "shapes",
+        "ipc": "1",
+        "evaluated on": "convnet",
+        "protocol": "quick",
+        "method": "all",
+    }
+    assert column(first, "method") == ["full †", "random_real", "haba ‡", "dm", "herding"]
+    assert column(first, "rank")[:2] == ["—", "—"]
+    assert not {"dataset", "ipc", "evaluated on", "protocol"} & set(headers(first))
+    same = first.locator("#same").inner_text()
+    for part in ("dataset shapes", "ipc 1", "evaluated on convnet", "protocol quick"):
+        assert part in same
+
+
+def test_the_address_holds_the_view_and_leads_back_to_it(
+    first: "Page", browser: "Browser", site: Path
+) -> None:
+    choose(first, "ipc", "10")
+    order(first, "KiB").click()
+    wait_for_order(first, "KiB", "descending")
+    address = first.evaluate("location.hash")
+    with opened(browser, site / "index.html", address) as again:
+        assert shown(again) == shown(first)
+        assert column(again, "method") == column(first, "method")
+        assert column(again, "method")[:3] == ["full †", "random_real", "haba ‡"]
+
+
+def test_where_nothing_was_measured_the_nearest_cell_is_shown(first: "Page") -> None:
+    """The run has ipc 2 alone, and shapes have none."""
+    choose(first, "dataset", "digits")
+    assert (shown(first)["dataset"], shown(first)["ipc"], column(first, "method")) == ("digits", "2", ["dm"])
+    choose(first, "ipc", "10")
+    assert (shown(first)["dataset"], shown(first)["ipc"]) == ("shapes", "10")
+
+
+def test_a_method_has_all_its_cells_in_one_view(first: "Page") -> None:
+    choose(first, "method", "dm")
+    assert set(column(first, "method")) == {"dm"}
+    assert set(column(first, "dataset")) == {"shapes", "digits"}
+    assert set(column(first, "ipc")) == {"1", "2", "10"}
+    choose(first, "method", "all")
+    assert "dataset" not in headers(first)
+
+
+def test_columns_can_be_chosen(first: "Page") -> None:
+    first.locator(".menu > summary", has_text="Columns").click()
+    first.get_by_label("peak MiB", exact=True).check()
+    first.get_by_label("KiB", exact=True).uncheck()
+    assert "peak MiB" in headers(first)
+    assert "KiB" not in headers(first)
+    assert "columns=" in first.evaluate("location.hash")
+
+
+def test_views_are_copied_as_they_stand(first: "Page", tmp_path: Path) -> None:
+    def copied(kind: str) -> str:
+        first.get_by_role("button", name=f"as {kind}").click()
+        return first.get_by_label(f"This view as {kind}").input_value()
+
+    first.locator(".menu > summary", has_text="Copy").click()
+    names = headers(first)[1:]
+    lines = copied("Markdown").splitlines()
+    assert lines[0] == f"| {' | '.join(names)} |"
+    assert len(lines) == 2 + len(column(first, "method"))
+    assert copied("CSV").splitlines()[0] == ",".join(names)
+    assert "random\\_real" in copied("LaTeX")
+    sweep_text = copied("sweep")
+    (tmp_path / "view.yaml").write_text(sweep_text.split("<<'END'\n")[1].split("\nEND")[0])
+    view = yaml.safe_load((tmp_path / "view.yaml").read_text())
+    assert {entry["name"] for entry in view["methods"]} == {"full", "random_real", "herding", "dm", "haba"}
+    assert (view["ipc"], view["distill"]["seeds"]) == ([1], [0, 1, 2])
+
+
+def test_ticked_rows_are_compared_side_by_side(first: "Page") -> None:
+    first.get_by_role("checkbox", name="Compare dm").check()
+    first.get_by_role("checkbox", name="Compare herding").check()
+    first.locator("#compare-menu > summary").click()
+    first.get_by_role("button", name="Compare the ticked rows").click()
+    first.wait_for_selector("#compared .inside")
+    text = first.locator("#compared").inner_text()
+    assert first.locator("#compared thead th").all_inner_texts() == ["", "dm", "herding"]
+    for part in ("seeds: %", "points over dm", "operations", "images"):
+        assert part in text
+
+
+def test_every_row_is_there(page: "Page") -> None:
     page.get_by_label("entries per page").select_option("100")
     accuracies = [float(text.split()[0]) for text in column(page, "accuracy %")]
     assert accuracies == sorted(accuracies, reverse=True)
@@ -108,24 +233,18 @@ def test_sorts_by_mouse_and_by_keyboard_by_value_not_by_text(page: "Page") -> No
 
 def test_filters_alone_and_together_and_clears(page: "Page") -> None:
     everything = len(column(page, "method"))
-    choose(page, "budget", "‡ over")
-    assert set(column(page, "method")) == {"haba ‡"}
     choose(page, "ipc", "10")
-    assert set(column(page, "ipc")) == {"10"}
+    assert set(column(page, "ipc")) == {"10", "all"}
     choose(page, "evaluated on", "mlp")
-    assert column(page, "evaluated on") == ["mlp"]
+    assert set(column(page, "evaluated on")) == {"mlp"}
+    page.get_by_label("search").fill("haba")
+    assert column(page, "method") == ["haba ‡"]
     assert page.locator("#status").inner_text() == "1 row"
-    page.get_by_role("button", name="Clear").click()
+    page.get_by_role("button", name="Best covered").click()
+    assert shown(page)["evaluated on"] == "convnet"
+    for name in ("dataset", "ipc", "evaluated on", "protocol"):
+        choose(page, name, "all")
     assert len(column(page, "method")) == everything
-    for name, value, shown in (
-        ("budget", "† exempt", {"full †"}),
-        ("distilled on", "–", {"full †", "random_real", "herding"}),
-        ("dataset", "digits", {"dm"}),
-        ("protocol", "quick", {"full †", "random_real", "herding", "dm", "haba ‡"}),
-    ):
-        choose(page, name, value)
-        assert set(column(page, "method")) == shown
-        page.get_by_role("button", name="Clear").click()
 
 
 def test_search_finds_words_and_says_when_there_is_nothing(page: "Page") -> None:
@@ -202,12 +321,21 @@ def test_addresses_lead_nowhere_but_into_the_page(page: "Page") -> None:
     )
     assert all(address.startswith(("#", "data:")) for address in found), found
     for link in page.locator("nav a").all():
-        assert page.locator(f"section{link.get_attribute('href')}").count() == 1
+        section = page.locator(f"section{link.get_attribute('href')}")
+        assert section.count() == 1
+        link.click()
+        if section.locator("details.section").count():
+            assert section.locator("details.section").evaluate("folded => folded.open")
+        page.wait_for_function(
+            "section => Math.abs(section.getBoundingClientRect().top) < 5 || scrollY + innerHeight >= "
+            "document.documentElement.scrollHeight - 5",
+            arg=section.element_handle(),
+        )
 
 
 def test_tables_and_figures_say_what_they_are(page: "Page") -> None:
     for table in page.locator("table.still").all():
-        assert table.locator("caption").inner_text()
+        assert table.locator("caption").text_content()
         assert table.locator("thead th[scope=col]").count() == table.locator("thead th").count()
     figures = page.locator("figure img")
     assert figures.count() >= 2
@@ -216,7 +344,7 @@ def test_tables_and_figures_say_what_they_are(page: "Page") -> None:
 
 
 def test_phone_needs_no_scrolling_sideways(browser: "Browser", site: Path) -> None:
-    with opened(browser, site / "index.html", viewport={"width": 390, "height": 844}) as page:
+    with opened(browser, site / "index.html", EVERY, viewport={"width": 390, "height": 844}) as page:
         open_first(page, "dm digits").wait_for()
         assert page.evaluate("document.documentElement.scrollWidth") == 390
         assert page.locator(".inside pre").bounding_box()["width"] < 390  # type: ignore[index]
@@ -257,9 +385,10 @@ def test_paper_cuts_nothing_off(browser: "Browser", site: Path) -> None:
 def test_axe_finds_no_violation(browser: "Browser", site: Path, scheme: str) -> None:
     """Contrast included."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
-    with opened(browser, site / "index.html", color_scheme=scheme) as page:
+    with opened(browser, site / "index.html", EVERY, color_scheme=scheme) as page:
         open_first(page, "dm digits").wait_for()
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") == GROUND[scheme]
+        page.evaluate("document.querySelectorAll('details').forEach(folded => { folded.open = true; })")
         results = axe.Axe().run(page)
     assert results.violations_count == 0, results.generate_report()
 

@@ -2,12 +2,14 @@
 
 import base64
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from PIL import Image
 
 from bench.reporting.html import leaderboard
 from bench.reporting.html.embedded import pack, record_lines
@@ -27,6 +29,8 @@ from bench.reporting.tables.table import (
 PAGE_FILES = Path(__file__).parent / "assets"
 MOST_TABLE_ROWS = 200  # of a table outside the leaderboard: a page of tens of thousands of cells is slow
 MOST_PICTURES = 200
+SCRIPTS = ("common.js", "details.js", "board.js", "actions.js")  # one after the other in one scope
+PIXELS = 4 / 3  # of a point
 
 Picture = Callable[[str], bytes | None]  # artifact key -> a small PNG, or None
 
@@ -37,6 +41,8 @@ class Figure:
 
     address: str  # a data: URL
     alt: str
+    width: int  # pixels of the page, kept free for it before it is there
+    height: int
 
 
 @dataclass(frozen=True)
@@ -82,14 +88,15 @@ def render_page(view: RecordsView, sections: Sequence[Section], plots: Path, pic
             for section in sections
             if section.comparisons or section.plots or section.pictures
         ],
-        rows=[entry.cells for entry in entries],
+        rows=[[*entry.cells, int(entry.reference)] for entry in entries],
+        views=pack(_lines(map(json.dumps, leaderboard.view_commands(entries, specs)))),
         details=pack(_lines(map(json.dumps, details))),
         records=pack(_lines(record_lines(keys, view.folders))),
         csv=pack(view.summary.to_csv(index=False, float_format="%.6g", lineterminator="\n")),
         pictures=_pictures(entries, picture),
         style=_part("page.css"),
         library=_part("vendor/datatables.min.js"),
-        script=_part("page.js"),
+        script="".join(map(_part, SCRIPTS)),
     )
 
 
@@ -117,7 +124,8 @@ def _counts(view: RecordsView, rows: int) -> list[tuple[str, str]]:
     counted = {
         "records": len(flat),
         "rows": rows,
-        "methods": flat["method"].nunique(),
+        "methods": flat["method_name"].nunique(),
+        "settings": flat["method"].nunique(),
         "data sets": flat["dataset"].nunique(),
         "protocols": flat["protocol"].nunique(),
         "networks": flat["eval_arch"].nunique(),
@@ -130,8 +138,11 @@ def _notes(view: RecordsView) -> list[str]:
     notes = [
         ACCURACY,
         RANK,
-        "Rows compare where data set, protocol, network and storage agree.",
-        "Details of a row hold all of its seconds: those of a teacher, bookkeeping and a choice of rate too.",
+        "The bar goes from random images to the whole training set, with the interval on it. over random: "
+        "points.",
+        f"seconds, operations: of a set with its prerequisites and the teacher of its labels; "
+        f"{leaderboard.FRONT}: nothing that competes is better and cheaper.",
+        "Random images and the whole set are reference lines: they stand first, and have no rank here.",
         EXEMPT,
         OVER_BUDGET,
         *dataset_notes(view).values(),
@@ -148,26 +159,31 @@ def _page_section(section: Section, plots: Path) -> PageSection:
     heading = section.stem.replace("_", " ").capitalize()
     where = "the tables of this section have" if section.comparisons else "the records have"
     figures = [
-        Figure(_address(plots, name), f"Plot: {name.replace('_', ' ')}; {where} its numbers.")
+        _figure(_smaller(plots, name), f"Plot: {name.replace('_', ' ')}; {where} its numbers.")
         for name in section.plots
         if (plots / f"{name}.png").exists()  # not where it was too much for a figure
     ]
     figures += [
-        Figure(_data("png", plots / f"{name}.png"), f"Picture: {name.replace('_', ' ')}")
-        for name in section.pictures
+        _figure(plots / f"{name}.png", f"Picture: {name.replace('_', ' ')}") for name in section.pictures
     ]
     return PageSection(f"of-{section.stem}", heading, figures, list(map(_cut, section.comparisons)))
 
 
-def _address(plots: Path, name: str) -> str:
-    """The data URL of the smaller of the two files of a plot."""
-    kinds = {"svg+xml": plots / f"{name}.svg", "png": plots / f"{name}.png"}
-    kind, path = min(kinds.items(), key=lambda item: item[1].stat().st_size)
-    return _data(kind, path)
+def _smaller(plots: Path, name: str) -> Path:
+    """The smaller of the two files of a plot."""
+    return min((plots / f"{name}.{kind}" for kind in ("svg", "png")), key=lambda path: path.stat().st_size)
 
 
-def _data(kind: str, path: Path) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+def _figure(path: Path, alt: str) -> Figure:
+    content = path.read_bytes()
+    if path.suffix == ".png":
+        with Image.open(path) as image:
+            width, height = image.size
+    else:
+        size = dict(re.findall(rb'\b(width|height)="([\d.]+)pt"', content[:2000]))
+        width, height = (round(float(size[side]) * PIXELS) for side in (b"width", b"height"))
+    kind = {".png": "png", ".svg": "svg+xml"}[path.suffix]
+    return Figure(f"data:image/{kind};base64,{base64.b64encode(content).decode()}", alt, width, height)
 
 
 def _cut(table: Comparison) -> Comparison:
