@@ -89,6 +89,7 @@ addEventListener("hashchange", () => {
   if (location.hash.includes("=")) { readAddress(); show(); } else openSection();
 });
 const landing = location.hash;
+board.rows.add(rows);
 readAddress();
 show();
 if (landing && !landing.includes("=")) { history.replaceState(null, "", landing); openSection(); }

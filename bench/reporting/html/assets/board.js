@@ -63,6 +63,7 @@ const columns = head.map((cell, i) => {
     createdCell: (made) => { if (!i) made.scope = "row"; },
     className: numeric ? "number" : "",
     type: numeric ? "num" : "string",
+    visible: !("extra" in cell.dataset),
     orderSequence: numeric ? ["desc", "asc"] : ["asc", "desc"],
     // the library reads text for its search as HTML, so it is escaped like text that is shown
     render: (data, kind) => kind === "display" ? draw(data)
@@ -81,13 +82,12 @@ const opener = {
 const named = (row) => escape([row[METHOD], `ipc ${text(row[IPC])}`, row[columnOf("evaluated on")]].join(", "));
 const pinned = { data: PINNED, visible: false, searchable: false, type: "num" };
 const board = new DataTable("#board", {
-  data: rows,
+  data: [], // the rows come when it is known which are shown, so that they are drawn once
   columns: [opener, ...columns, pinned],
   order: [[columnOf("accuracy %"), "desc"]],
   orderMulti: true,
   autoWidth: false,
   deferRender: true,
-  deferLoading: 0,
   pageLength: 50,
   createdRow: (made, row) => made.classList.toggle("reference", row[PINNED] === 1),
   layout: { topStart: null, topEnd: null, bottomStart: ["info", "pageLength"], bottomEnd: "paging" },
@@ -154,7 +154,7 @@ const arrange = () => {
     const nothing = [...texts].every((one) => one === "—" || one === "–");
     if (constant && !nothing && !("extra" in head[i].dataset)) same.push([name, [...texts][0]]);
     const wanted = state.columns.get(name) ?? (!constant && !nothing && !("extra" in head[i].dataset));
-    board.column(1 + i).visible(wanted, false);
+    if (board.column(1 + i).visible() !== wanted) board.column(1 + i).visible(wanted, false);
     byId(`column-${i}`).checked = wanted;
   }
   board.columns.adjust();
