@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from filelock import FileLock, Timeout
 from rich.console import Console
 
 from bench.core.errors import UserError
@@ -20,6 +19,7 @@ from bench.data.cache import prepare_dataset, read_dataset
 from bench.data.dataset import Dataset
 from bench.data.spec import DatasetSpec
 from bench.execution.budget import ComputeBudget
+from bench.execution.folder_lock import Part, locked
 from bench.execution.inline import run_inline
 from bench.execution.jobs import JobContext, publish_teacher
 from bench.execution.past_costs import device_of, learn_costs
@@ -48,6 +48,7 @@ class Session:
     sweep: Sweep | None = None  # None: sets from elsewhere
     fresh: bool = False  # make again what other sources made
     budget: ComputeBudget | None = None
+    part: Part | None = None  # the jobs are those of a shard
 
     @classmethod
     def open(
@@ -92,30 +93,14 @@ class Session:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep a second run out of this folder. The lock goes with the process, however it ends."""
-        try:
-            self.store.root.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.store.root / ".lock", timeout=0)
-            lock.acquire()
-        except Timeout:
-            raise UserError(
-                f"another ddbench run is at work in {self.store.root}: wait for it, or choose another --out"
-            ) from None
-        except OSError as error:
-            raise UserError(f"--out {self.store.root}: cannot be written: {error.strerror}") from None
-        try:
-            self.store.sweep_up()
-            yield
-        finally:
-            lock.release()
-            self.store.sweep_up()
-            self._remove_if_empty()
-
-    def _remove_if_empty(self) -> None:
-        """A run that could not begin leaves no folder."""
-        if [path.name for path in self.store.root.iterdir()] == [".lock"]:
-            (self.store.root / ".lock").unlink()
-            self.store.root.rmdir()
+        """Keep a second run out of this folder, and sweep up what killed ones left."""
+        with locked(self.store.root, self.part):
+            mine = self.jobs if self.part else None  # others may be at work
+            self.store.sweep_up(mine)
+            try:
+                yield
+            finally:
+                self.store.sweep_up(mine)
 
     @cached_property
     def states(self) -> dict[str, str | None]:
@@ -278,7 +263,8 @@ class Session:
         chosen = dict(list(self.todo.items())[:limit])
         done = {key for key in self.jobs if key not in self.todo}
         if not chosen:
-            console.print(f"Every cell has its record in {self.store.root}.", highlight=False, soft_wrap=True)
+            cells = "Every cell of the shard" if self.part else "Every cell"
+            console.print(f"{cells} has its record in {self.store.root}.", highlight=False, soft_wrap=True)
             return Outcome()
         first = f"{count(len(chosen), 'job')} to run in {self.store.root}"
         console.print(first, highlight=False, soft_wrap=True)
