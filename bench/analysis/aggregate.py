@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bench.analysis.best import rank_cells
+from bench.analysis.devices import device_shares, joined_devices, of_one_device
 from bench.analysis.intervals import mean_interval
 from bench.records.columns import MEASURED_COLUMNS, SECONDS, Floats
 from bench.records.naming import CELL
@@ -68,10 +69,6 @@ def spreads(groups: Any, name: str, least: float = 0.0) -> pd.DataFrame:
     )
 
 
-def _joined(texts: pd.Series) -> str:
-    return "; ".join(sorted(set(texts)))
-
-
 # --- the accuracy -------------------------------------------------------------------------------------------
 
 
@@ -87,10 +84,12 @@ def summary_frame(frame: pd.DataFrame) -> pd.DataFrame:
         `competes`, `rank`, `rank_to`, `best` and `least_difference`: see `best.rank_cells`. Storage in
         floats, those of labels among them, bytes and the equivalent in ipc; bytes of the teacher; bytes of
         peak memory. `diverged`: students of all seeds with predictions that are not finite. Seconds: means
-        over seeds, as `warm_seconds` gives them. `cold`: the phases of which no seed was warm, as text.
+        over seeds, as `warm_seconds` gives them, NaN where the seeds are of several devices. `device`: their
+        name, as `devices.device_shares` gives it. `cold`: the phases of which no seed was warm, as text.
         `exclusive`: every job had its device to itself; only then are its seconds comparable.
     """
     rows = warm_seconds(deduplicate(frame))
+    rows = rows.assign(device=device_shares(rows))
     cells = grouped(rows, CELL)
     table = spreads(cells, "accuracy").assign(
         n_seeds=cells.size(),
@@ -101,7 +100,7 @@ def summary_frame(frame: pd.DataFrame) -> pd.DataFrame:
         exempt=cells["exempt"].all(),
         **{name: cells[name].mean() for name in SECONDS},
         peak_memory_bytes=cells["peak_memory_bytes"].max(),
-        device=cells["device"].agg(_joined),
+        device=cells["device"].agg(joined_devices),
         exclusive=cells["exclusive"].all(),
         cold=cells["cold"].agg(_in_all),
         diverged=cells["diverged"].sum(),
@@ -110,13 +109,16 @@ def summary_frame(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def warm_seconds(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows without the seconds of cold jobs, the first of their process, where the cell has warm ones.
+    """The rows without seconds that no mean may have.
+
+    Those of cold jobs, the first of their process, where the cell has warm ones; those of several devices.
 
     Args:
         rows: A row per cell and seed.
 
     Returns:
-        The rows, with NaN in these seconds. Where all jobs of a cell's phase were cold, theirs stay.
+        The rows, with NaN in these seconds. Where all jobs of a cell's phase were cold, theirs stay. NaN in
+        all seconds of a cell whose seeds are of several devices: their mean would be of none.
     """
     found = {}
     for name, phase in COLD_PHASES.items():
@@ -125,7 +127,9 @@ def warm_seconds(rows: pd.DataFrame) -> pd.DataFrame:
             warm = rows[name].where(~cold)
             known = warm.notna().groupby([rows[key] for key in CELL], dropna=False).transform("any")
             found[name] = warm.where(known, rows[name])
-    return rows.assign(**found)
+    rows = rows.assign(**found)
+    one = of_one_device(rows)
+    return rows if one.all() else rows.assign(**{name: rows[name].where(one) for name in COLD_PHASES})
 
 
 def _in_all(phases: pd.Series) -> str:

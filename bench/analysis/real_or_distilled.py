@@ -69,7 +69,7 @@ def sets_by_regime(flat: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
     kinds = rows["method_name"].map(kind_of)
     most_labels = rows["ipc"].astype(float) * rows["n_classes"] ** 2
     fits = rows["within_budget"] & ~((rows["labels"] == "soft") & (rows["label_floats"] > most_labels))
-    rows = rows.assign(kind=kinds, equal_storage=fits, seconds=rows[list(SPENT)].sum(axis=1))
+    rows = rows.assign(kind=kinds, equal_storage=fits, seconds=rows[list(SPENT)].sum(axis=1, skipna=False))
     rows = rows.drop(columns=["protocol_name", "method_name", "n_classes"])
     found = [_compared(part) for _, part in rows.groupby(PLACE, sort=True)]
     return pd.concat(found, ignore_index=True) if found else rows.assign(verdict="")

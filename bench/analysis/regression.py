@@ -10,6 +10,7 @@ from scipy import stats
 from bench.analysis.aggregate import deduplicate, grouped, warm_seconds
 from bench.analysis.best import SIGNIFICANCE
 from bench.analysis.comparison import holm
+from bench.analysis.devices import device_shares, joined_devices
 from bench.analysis.intervals import EXACT_DIGITS, floored, moderated, t_interval
 from bench.core.errors import UserError
 from bench.records.columns import record_rows, record_table
@@ -80,7 +81,7 @@ def moved_cells(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
         cells. `detectable`: a drop that would be called a regression in four of five cases. `paired`.
         `verdict`: regressed or improved where `p_holm` is under 0.05. `storage`: whether B stores more or
             fewer
-        bytes. Seconds and bytes of both sides.
+        bytes. Seconds, their devices and bytes of both sides.
 
     References:
         Smyth, SAGMB 3, 2004: the moderated t-test.
@@ -104,7 +105,7 @@ def _cells(side: pd.DataFrame) -> pd.DataFrame:
     rows = warm_seconds(deduplicate(side))
     scored = list(zip(rows["seed"], rows["artifact"], rows["accuracy"], strict=True))
     found = (
-        grouped(rows.assign(scored=pd.Series(scored, rows.index)), CELL)
+        grouped(rows.assign(scored=pd.Series(scored, rows.index), device=device_shares(rows)), CELL)
         .agg(
             seeds=("scored", tuple),
             n_seeds=("accuracy", "size"),
@@ -113,6 +114,7 @@ def _cells(side: pd.DataFrame) -> pd.DataFrame:
             stored_bytes=("stored_bytes", "max"),
             exempt=("exempt", "all"),
             within_budget=("within_budget", "all"),
+            device=("device", joined_devices),
         )
         .reset_index()
     )

@@ -87,7 +87,7 @@ def finish_run(session: "Session", outcome: "Outcome", limit: int | None) -> Non
         out.print(text, highlight=False, markup=False, soft_wrap=True)
         raise typer.Exit(1 if outcome.lost else 130)
     failed = bool(outcome.failed)
-    if session.has_records():
+    if session.has_records() and not session.part:  # other shards may be at it too
         try:
             write_report(session.store.root)
         except UserError as error:  # what the jobs did is told all the same

@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # as in cli: torch takes two seconds to import
     from bench.interop.diagnose import Trial, Verdict
     from bench.interop.external import Adopted
     from bench.interop.importers.request import ImportRequest
-    from bench.planning.sweep import Resources
+    from bench.planning.resources import Resources
 
 FileArgument = Annotated[
     Path, typer.Argument(metavar="FILE_OR_DIR", help="The distilled set, as published.", show_default=False)
@@ -68,8 +68,8 @@ def _request(
 
 def _needs(cpus: int, gpus: float) -> "Resources":
     """What a job gets. Raises UserError for what is impossible, or not in this machine."""
-    from bench.execution.session import check_resources
-    from bench.planning.sweep import Resources
+    from bench.execution.machine import check_resources
+    from bench.planning.resources import Resources
 
     if cpus < 1 or not 0 <= gpus <= 1:
         raise UserError(f"--cpus {cpus} --gpus {gpus:g}: at least one thread; no GPU, one or a part")

@@ -27,6 +27,10 @@ SetOption = Annotated[
 FreshOption = Annotated[
     bool, typer.Option("--fresh", help="Make again what is finished, but was made by other sources.")
 ]
+ShardOption = Annotated[
+    str | None,
+    typer.Option("--shard", metavar="I/N", help="Only the jobs of the I-th of N shards, e.g. 2/8."),
+]
 PluginOption = Annotated[
     list[Path] | None,
     typer.Option(

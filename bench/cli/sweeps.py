@@ -9,13 +9,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench.cli.console import finish_run, out, print_rows
-from bench.cli.options import FreshOption, OutOption, PluginOption, SetOption, SweepArgument
+from bench.cli.options import FreshOption, OutOption, PluginOption, SetOption, ShardOption, SweepArgument
 from bench.core.errors import UserError
 from bench.core.registry import load_plugin
-from bench.core.words import duration
+from bench.core.words import count, duration
 
 if TYPE_CHECKING:  # torch takes two seconds to import: only the commands that need it pay
     from bench.execution.session import Session
+    from bench.planning.shards import Shard
 
 
 def _open(
@@ -25,11 +26,17 @@ def _open(
     plugins: list[Path] | None,
     on_cluster: bool = False,
     fresh: bool = False,
+    shard: str | None = None,
+    keep_split: bool = False,
 ) -> "Session":
     for path in plugins or []:
         load_plugin(path)
     from bench.execution.session import Session
+    from bench.planning.shards import parse_shard
 
+    wanted = parse_shard(shard) if shard is not None else None
+    if wanted and fresh:
+        raise UserError("--fresh makes again what other shards may be using: give it without --shard")
     status = Console(stderr=True).status("")
 
     def tell(label: str) -> None:
@@ -37,9 +44,20 @@ def _open(
         status.start()
 
     try:
-        return Session.open(sweep, overrides or [], out_dir, on_cluster, fresh, tell)
+        session = Session.open(sweep, overrides or [], out_dir, on_cluster, fresh, tell)
     finally:
         status.stop()
+    return _take_shard(session, wanted, keep_split) if wanted else session
+
+
+def _take_shard(session: "Session", shard: "Shard", keep_split: bool) -> "Session":
+    """The session of one shard, and a line on it."""
+    from bench.execution.shard_run import take_shard
+
+    taken = take_shard(session, shard, keep_split)
+    told = f"shard {shard}: {len(taken.jobs):,} of {count(len(session.jobs), 'job')}"
+    out.print(told, highlight=False, soft_wrap=True)
+    return taken
 
 
 def run_command(
@@ -53,6 +71,7 @@ def run_command(
         str | None, typer.Option(metavar="ADDR", help="A running Ray cluster (host:port or auto).")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Run at most N jobs.")] = None,
+    shard: ShardOption = None,
     fresh: FreshOption = False,
     plugins: PluginOption = None,
 ) -> None:
@@ -60,7 +79,8 @@ def run_command(
     if address and executor == "inline":
         raise UserError("--address needs --executor ray")
     out.print(f"planning {sweep}", highlight=False, markup=False, soft_wrap=True)
-    session = _open(sweep, out_dir, overrides, plugins, on_cluster=address is not None, fresh=fresh)
+    on_cluster = address is not None
+    session = _open(sweep, out_dir, overrides, plugins, on_cluster, fresh, shard, keep_split=True)
     finish_run(session, session.run(executor, address, limit, out), limit)
 
 
@@ -71,11 +91,12 @@ def plan_command(
     measure: Annotated[
         bool, typer.Option("--measure", help="Time two steps of what no finished job is like.")
     ] = False,
+    shard: ShardOption = None,
     fresh: FreshOption = False,
     plugins: PluginOption = None,
 ) -> None:
     """Print the jobs of a sweep, their keys, what is done and what the rest may cost. Runs nothing."""
-    session = _open(sweep, out_dir, overrides, plugins, fresh=fresh)
+    session = _open(sweep, out_dir, overrides, plugins, fresh=fresh, shard=shard)
     problems = _measure(session) if measure and session.todo else []
     table = Table(box=None, pad_edge=False)
     for name in ("kind", "job", "key", "state", "estimate"):

@@ -19,7 +19,7 @@ from bench.evaluation.storage import check_header, measure_storage
 from bench.execution.store import WEIGHTS, Store
 from bench.planning.graph import recorded_hyperparameters
 from bench.planning.protocols import Protocol
-from bench.records.schema import Cost, Metrics, Operations, Record, Snapshot
+from bench.records.schema import Cost, Metrics, Operations, Phase, Record, Snapshot
 
 
 def evaluate_artifact(
@@ -96,12 +96,17 @@ def _cost(
     """What the inputs had cost, by role, and the evaluation's own seconds and memory."""
     made, teacher, rate = spent["artifact"], spent.get("teacher"), spent.get("rate")
     peaks = {**made["peak_memory"], "evaluate": measured.peak_bytes}
+    here = timing.device_name(device)
+    main = made["device"] or here  # a set from elsewhere has no device of its own
+    devices: dict[Phase, str] = {"prepare": made.get("prepared_on") or main, "evaluate": here}
     cold = [*made["cold"]]
     if teacher is not None:
         peaks["teacher"] = teacher["peak_memory"]["prepare"]
+        devices["teacher"] = teacher["device"]
         cold += [] if teacher["warm"] else ["teacher"]
     if rate is not None:
         peaks |= rate["peak_memory"]
+        devices["tune"] = rate["device"]
         cold += [] if rate["warm"] else ["tune"]
     return Cost(
         prepare_s=made["prepare_s"],
@@ -113,7 +118,8 @@ def _cost(
         evaluate_s=measured.seconds,
         peak_memory_bytes=max(peaks.values()),
         peak_memory=peaks,
-        device=made["device"] or timing.device_name(device),  # a set from elsewhere has no device of its own
+        device=main,
+        devices={phase: name for phase, name in devices.items() if name != main},
         cpus=where["cpus"],
         gpus=where["gpus"],
         exclusive=where["exclusive"] and all(cost["exclusive"] for cost in spent.values()),

@@ -55,6 +55,11 @@ class JobContext:
     commit: str  # of the checkout that the run was started from
     operations: dict[str, float] = field(default_factory=dict)  # by key of a job, where a plan counted them
     budget: float | None = None  # operations that the sweep lets a distillation spend; None: any amount
+    kinds: dict[str, dict[str, Any]] = field(default_factory=dict)  # cpus, gpus, exclusive by kind of job
+
+    def of(self, job: Job) -> "JobContext":
+        """With what a job of this kind gets."""
+        return dataclasses.replace(self, **self.kinds.get(job.kind, {}))
 
 
 @functools.lru_cache(maxsize=4)
@@ -85,6 +90,7 @@ def run_job(job: Job, context: JobContext) -> dict[str, Any]:
     """
     global _jobs_run
     start = time.perf_counter()
+    context = context.of(job)
     store = Store(Path(context.root))
     log = store.log(job.key)
     device = torch.device("cuda:0" if context.gpus else "cpu")
@@ -290,6 +296,7 @@ def _prerequisites(job: Job, store: Store) -> dict[str, Any]:
         "prerequisites_s": by_role,
         "prepare_operations": None if None in operations else sum(operations),
         "peak_memory": {"prepare": max(peaks)} if peaks else {},
+        "prepared_on": "; ".join(sorted({cost["device"] for cost in costs.values()})),
         "cold": [] if all(cost["warm"] for cost in costs.values()) else ["prepare"],
     }
 

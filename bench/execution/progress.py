@@ -4,7 +4,7 @@ import contextlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -14,6 +14,7 @@ from rich.text import Text
 
 from bench.core.loop import StepReport, read_step_report
 from bench.core.words import duration
+from bench.execution.capacity import Limit, least_seconds
 from bench.execution.store import Store
 from bench.planning.estimate import Estimate, Estimator, Source
 from bench.planning.graph import JOB_KINDS
@@ -28,11 +29,20 @@ class Progress:
     """
 
     def __init__(
-        self, costs: Estimator, done: set[str], workers: int, console: Console, store: Store
+        self,
+        costs: Estimator,
+        done: set[str],
+        workers: int,
+        console: Console,
+        store: Store,
+        limits: Sequence[Limit] = (),
     ) -> None:
-        """`costs` knows the plan, and learns from each job that ends well; `done` are keys of it."""
+        """`costs` knows the plan, and learns from each job that ends well; `done` are keys of it.
+
+        `limits`: what bounds the work beside the number of workers, where kinds get different resources.
+        """
         self.costs, self.jobs = costs, costs.jobs
-        self.workers, self.console, self.store = workers, console, store
+        self.workers, self.limits, self.console, self.store = workers, limits, console, store
         self.open = {key: None for key in self.jobs if key not in done}  # inputs first
         self.total = Counter(job.kind for job in self.jobs.values())
         self.done = Counter(self.jobs[key].kind for key in done)
@@ -93,7 +103,7 @@ class Progress:
         now, running = time.monotonic(), dict(self.running)
         taken = {key: now - begin for key, begin in running.items()}
         self.costs.expect({key: _whole(reports[key], taken[key]) for key in reports if key in taken})
-        total, longest, at_least = 0.0, 0.0, False
+        work, longest, at_least = dict.fromkeys(JOB_KINDS, 0.0), 0.0, False
         end: dict[str, float] = {}
         for key in tuple(self.open):
             seconds = reports[key].left_s if key in reports else self.costs.seconds(key)
@@ -103,8 +113,10 @@ class Progress:
                 seconds = max(0.0, seconds - taken[key])
             inputs = self.jobs[key].inputs.values()
             end[key] = seconds + max((end.get(needed, 0.0) for needed in inputs), default=0.0)
-            total, longest = total + seconds, max(longest, end[key])
-        return Estimate(max(total / self.workers, longest), at_least)
+            work[self.jobs[key].kind] += seconds
+            longest = max(longest, end[key])
+        shared = least_seconds(self.limits, work) if self.limits else sum(work.values()) / self.workers
+        return Estimate(max(shared, longest), at_least)
 
     def reports(self) -> dict[str, StepReport]:
         """The latest report of each running job that has written one."""

@@ -2,12 +2,16 @@
 
 import heapq
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from bench.execution.capacity import Limit, least_seconds
 from bench.execution.progress import Progress
 from bench.planning.graph import JOB_KINDS, Job
+from bench.planning.resources import Needs
+
+Rank = tuple[int, float, int]
 
 
 class ReadyQueue:
@@ -18,12 +22,20 @@ class ReadyQueue:
     fill the end.
     """
 
-    def __init__(self, jobs: Mapping[str, Job], done: set[str], chosen: set[str]) -> None:
+    def __init__(
+        self,
+        jobs: Mapping[str, Job],
+        done: set[str],
+        chosen: set[str],
+        needs: Mapping[str, Needs] | None = None,
+    ) -> None:
+        """`needs`: by kind, where only some of the jobs that are ready may be asked for."""
         self.jobs = {key: job for key, job in jobs.items() if key in chosen}
         self.failed: dict[str, str] = {}
         self.users: dict[str, list[str]] = {key: [] for key in jobs}
         self.waits: dict[str, set[str]] = {}
-        self._ready: list[tuple[tuple[int, float, int], str]] = []
+        self._needs = needs or {}
+        self._ready: dict[Needs | None, list[tuple[Rank, str]]] = {}
         self._rank = {key: i for i, key in enumerate(jobs)}
         self.open = set(self.jobs)  # neither done nor failed
         for key, job in self.jobs.items():
@@ -37,16 +49,24 @@ class ReadyQueue:
         """The later kinds first, of distillations the larger budgets."""
         job = self.jobs[key]
         budget = (job.identity.get("ipc") or float("inf")) if job.kind == "distill" else 0
-        heapq.heappush(self._ready, ((-JOB_KINDS.index(job.kind), -budget, self._rank[key]), key))
+        rank = (-JOB_KINDS.index(job.kind), -budget, self._rank[key])
+        heapq.heappush(self._ready.setdefault(self._needs.get(job.kind), []), (rank, key))
 
     @property
     def n_ready(self) -> int:
         """How many jobs `next` would hand out at once."""
-        return len(self._ready)
+        return sum(map(len, self._ready.values()))
 
-    def next(self) -> Job | None:
-        """The next job whose inputs exist; None when there is none at the moment."""
-        return self.jobs[heapq.heappop(self._ready)[1]] if self._ready else None
+    def ready(self) -> dict[Needs | None, int]:
+        """The same by what the jobs get, first what the best one gets."""
+        heaps = sorted((heap[0], needs) for needs, heap in self._ready.items() if heap)
+        return {needs: len(self._ready[needs]) for _, needs in heaps}
+
+    def next(self, needs: Needs | None = None) -> Job | None:
+        """The next job whose inputs exist, of those that get this (None: any); None when there is none."""
+        places = [needs] if needs in self._ready else list(self.ready())
+        heap = self._ready[places[0]] if places else []
+        return self.jobs[heapq.heappop(heap)[1]] if heap else None
 
     def finish(self, key: str, error: str | None) -> list[str]:
         """Note the end of a job; returns the jobs that cannot run because of its failure."""
@@ -78,21 +98,27 @@ class Outcome:
     interrupted: bool = False
     lost: str | None = None  # what of the cluster died, so that the run could not go on
     worker_s: float = 0.0  # seconds of all workers: nodes join and leave
+    limits: list[Limit] = field(default_factory=list)  # now, where kinds of jobs get different resources
+    # the jobs' own seconds by kind
+    work: dict[str, float] = field(default_factory=lambda: dict.fromkeys(JOB_KINDS, 0.0))
     _since: float = 0.0
+    _there: list[float] = field(default_factory=list)  # of each limit, times seconds
 
     def begin(self) -> None:
         """The jobs begin."""
         self._since = time.monotonic()
 
-    def resize(self, workers: int) -> None:
+    def resize(self, workers: int, limits: Sequence[Limit] = ()) -> None:
         """From now on there are so many workers."""
         passed = time.monotonic() - self._since
         self.seconds, self.worker_s = self.seconds + passed, self.worker_s + passed * self.workers
-        self.workers, self._since = workers, time.monotonic()
+        before = self._there or [0.0] * len(self.limits)
+        self._there = [s + passed * limit.there for s, limit in zip(before, self.limits, strict=True)]
+        self.workers, self.limits, self._since = workers, list(limits), time.monotonic()
 
     def end(self) -> None:
         """The jobs have ended."""
-        self.resize(self.workers)
+        self.resize(self.workers, self.limits)
 
     @property
     def mean_workers(self) -> float:
@@ -102,7 +128,15 @@ class Outcome:
     @property
     def overhead(self) -> float:
         """Seconds of all workers over the jobs' own, less one."""
-        return self.worker_s / self.busy - 1 if self.busy else 0.0
+        return self.seconds / self.least - 1 if self.least else 0.0
+
+    @property
+    def least(self) -> float:
+        """The seconds that these jobs would take at best on the workers that there were."""
+        if not self.limits or not self.seconds:
+            return self.busy / self.mean_workers
+        mean = [Limit(of.takes, s / self.seconds) for of, s in zip(self.limits, self._there, strict=True)]
+        return least_seconds(mean, self.work)
 
 
 def finish_job(
@@ -110,6 +144,7 @@ def finish_job(
 ) -> None:
     """Note the end of a job, and of the jobs that cannot run because it failed."""
     outcome.busy += result["seconds"]
+    outcome.work[queue.jobs[key].kind] += result["seconds"]
     outcome.finished += bool(result["ok"])
     progress.finished(key, result["ok"], result["seconds"])
     if not result["ok"]:

@@ -9,9 +9,9 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,16 @@ from bench.core.errors import UserError
 from bench.core.io import temporary
 from bench.core.registry import plugin_environment
 from bench.core.signals import stop_on_signals
-from bench.core.words import count
+from bench.execution.capacity import Capacity, Node
 from bench.execution.head import Address, HeadWatch
 from bench.execution.jobs import JobContext, run_job
 from bench.execution.progress import Progress
 from bench.execution.queue import Outcome, ReadyQueue, finish_job
 from bench.planning.graph import Job
+from bench.planning.resources import Needs
 
 RETRIES = 2  # of a job whose process died
+ACCELERATOR = "accelerator_type:"  # before its name: what Ray calls that resource of a node
 CONNECT_S = 5.0  # to wait for a cluster
 LOOK_S = 3.0  # between two looks at the size of the cluster
 ENVIRONMENT = {  # read by ray when it is imported or started
@@ -74,16 +76,26 @@ def _no_cluster(address: str, error: Exception) -> UserError:
 class Cluster:
     """A cluster that this process has joined."""
 
-    slots: int  # jobs that fit at once
+    capacity: Capacity
     start_s: float
     head: HeadWatch
 
+    @property
+    def slots(self) -> int:
+        """How many jobs fit at once."""
+        return self.capacity.most
+
 
 @contextlib.contextmanager
-def cluster(address: str | None, cpus: int, gpus: float) -> Iterator[Cluster]:
+def cluster(address: str | None, kinds: Mapping[str, Needs]) -> Iterator[Cluster]:
     """Start Ray on this machine, or join the cluster at `address`.
 
-    Raises UserError when no job fits or no cluster answers.
+    Args:
+        address: host:port, or auto; None: this machine.
+        kinds: what the kinds of jobs get that are to run.
+
+    Raises:
+        UserError: no job of a kind fits, or no cluster answers.
     """
     begin = time.monotonic()
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
@@ -97,16 +109,11 @@ def cluster(address: str | None, cpus: int, gpus: float) -> Iterator[Cluster]:
         ray.shutdown()
         raise (_no_cluster(address, error) if address else _no_start(error)) from None
     try:
-        slots = count_slots(cpus, gpus)
-        if slots < 1:
-            there = ray.cluster_resources()
-            have = " and ".join(f"{there.get(k, 0):g} {k}s" for k in ("CPU", "GPU"))
-            raise UserError(
-                f"resources: a job of {cpus} cpus and {gpus:g} gpus does not fit: there are {have}"
-            )
+        capacity = Capacity(seen_nodes(), kinds)
+        capacity.check()
         with HeadWatch(_servers()) as head:
             try:
-                yield Cluster(slots, time.monotonic() - begin, head)
+                yield Cluster(capacity, time.monotonic() - begin, head)
             finally:
                 _leave(head)
     finally:
@@ -133,11 +140,13 @@ def _no_start(error: Exception) -> UserError:
     return UserError(f"Ray does not start here: {why}; or go without it: --executor inline")
 
 
-def count_slots(cpus: int, gpus: float) -> int:
-    """How many jobs fit into the cluster at once, as it is now."""
-    there = ray.cluster_resources()
-    slots = int(there.get("CPU", 0) // cpus)
-    return min(slots, int(there.get("GPU", 0) / gpus + 1e-9)) if gpus else slots
+def seen_nodes() -> tuple[Node, ...]:
+    """The machines of the cluster, as it is now."""
+    nodes = []
+    for has in (node["Resources"] for node in ray.nodes() if node["Alive"]):
+        makes = frozenset(name.removeprefix(ACCELERATOR) for name in has if name.startswith(ACCELERATOR))
+        nodes.append(Node(has.get("CPU", 0.0), int(has.get("GPU", 0)), makes))
+    return tuple(sorted(nodes, key=repr))
 
 
 def _servers() -> dict[str, Address]:
@@ -164,29 +173,49 @@ class JobSearcher(_Unpickled, Searcher):
     """
 
     def __init__(
-        self, queue: ReadyQueue, progress: Progress, outcome: Outcome, folder: Path, head: HeadWatch
+        self,
+        queue: ReadyQueue,
+        progress: Progress,
+        outcome: Outcome,
+        folder: Path,
+        head: HeadWatch,
+        capacity: Capacity,
     ) -> None:
         super().__init__(metric="seconds", mode="min")
         self.queue, self.progress, self.outcome, self.folder = queue, progress, outcome, folder
-        self.head = head
-        self.waiting: set[str] = set()  # trials without a job
+        self.head, self.capacity = head, capacity
+        self.waiting: dict[str, Needs | None] = {}  # trials without a job, and what theirs will get
         self.trials: dict[str, str] = {}  # the key of the job of each other one
 
     def set_search_properties(self, metric: Any, mode: Any, config: Any, **spec: Any) -> bool:
         return True
 
     def suggest(self, trial_id: str) -> Any:
-        if self.queue.n_ready > len(self.waiting):
-            self.waiting.add(trial_id)
-            return {"trial": trial_id}
+        waiting = Counter(self.waiting.values())
+        for needs, n in self.queue.ready().items():
+            if n > waiting[needs] and self._room(needs):
+                self.waiting[trial_id] = needs
+                return {"trial": trial_id, "needs": _bundle(needs)}
         return None if self.queue.open else Searcher.FINISHED
+
+    def _room(self, needs: Needs | None) -> bool:
+        """Whether a trial for such a job may wait.
+
+        Where all jobs get the same, any: the limiter says how many. Else those that fit beside all that run
+        and wait: Tune gives a process that ends a job to the next trial that gets the same, so that
+        others would wait until there is none.
+        """
+        if needs is None or self.capacity.alike:
+            return True
+        running = [self.capacity.kinds[self.queue.jobs[key].kind] for key in self.trials.values()]
+        live = [*running, *(other for other in self.waiting.values() if other)]
+        return not live or self.capacity.fits([*live, needs])
 
     def job(self, trial_id: str) -> Job:
         """The job of a trial; at first the best one that is ready, put where the trial finds it."""
         if trial_id in self.waiting:
-            job = self.queue.next()
+            job = self.queue.next(self.waiting.pop(trial_id))
             assert job is not None, "there are no more trials than jobs"
-            self.waiting.remove(trial_id)
             self.trials[trial_id] = job.key
             (self.folder / trial_id).write_bytes(pickle.dumps(job))
         return self.queue.jobs[self.trials[trial_id]]
@@ -218,9 +247,10 @@ class OldestFirstScheduler(FIFOScheduler):
     first, a prerequisite can wait behind everything that came after it.
     """
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, alike: bool = True) -> None:
+        """`alike`: all jobs get the same; else no more trials wait than fit, and the newest is first."""
         super().__init__()
-        self.slots, self.settled = slots, False
+        self.slots, self.alike, self.settled = slots, alike, False
 
     def choose_trial_to_run(self, tune_controller: Any, **kwargs: Any) -> Any:
         trials = tune_controller.get_trials()
@@ -229,36 +259,39 @@ class OldestFirstScheduler(FIFOScheduler):
             self.settled = True
         elif not pending:  # Tune lets idle processes go
             self.settled = False
-        return (pending[0] if self.settled else pending[-1]) if pending else None
+        return (pending[0] if self.settled and self.alike else pending[-1]) if pending else None
 
 
 class JobCallback(_Unpickled, tune.Callback):
     """Gives trials their jobs, tells which start or are tried again, follows the cluster's size."""
 
     def __init__(
-        self, searcher: JobSearcher, scheduler: OldestFirstScheduler, fitting: Callable[[], int]
+        self, searcher: JobSearcher, scheduler: OldestFirstScheduler, nodes: Callable[[], tuple[Node, ...]]
     ) -> None:
-        """`fitting` says how many jobs fit into the cluster."""
+        """`nodes` says what the cluster has."""
         self.searcher, self.progress, self.scheduler = searcher, searcher.progress, scheduler
-        self.fitting = fitting
+        self.nodes = nodes
         self.limiter = ConcurrencyLimiter(searcher, max_concurrent=2 * scheduler.slots)
         self.looked = time.monotonic()
 
     def on_step_begin(self, iteration: int, trials: Any, **info: Any) -> None:
         if time.monotonic() - self.looked > LOOK_S:
             self.looked = time.monotonic()
-            self.resize(max(1, self.fitting()))
+            self.resize(Capacity(self.nodes(), self.searcher.capacity.kinds))
 
-    def resize(self, slots: int) -> None:
+    def resize(self, capacity: Capacity) -> None:
         """Take note of how many jobs fit now."""
-        before = self.scheduler.slots
-        if slots != before:
-            what = "joined" if slots > before else "left"
-            self.progress.say(f"{count(slots, 'worker')} instead of {before}: a node has {what}")
-            self.scheduler.slots = self.progress.workers = slots
-            self.scheduler.settled = False
-            self.limiter.max_concurrent = 2 * slots
-            self.searcher.outcome.resize(slots)
+        before, slots = self.searcher.capacity, max(1, capacity.most)
+        if before.nodes == capacity.nodes:
+            return
+        self.searcher.capacity, self.progress.limits = capacity, capacity.limits
+        self.searcher.outcome.resize(slots, capacity.limits)
+        self.scheduler.slots = self.progress.workers = slots
+        self.scheduler.settled = False
+        self.limiter.max_concurrent = 2 * slots
+        if str(before) != str(capacity):
+            what = "joined" if capacity.size > before.size else "left"
+            self.progress.say(f"{capacity} instead of {before}: a node has {what}")
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         self.progress.started(self.searcher.job(trial.trial_id).key)  # before its function is called
@@ -281,11 +314,12 @@ def run_trial(config: dict[str, Any], context: dict[str, Any], folder: str) -> N
 
 
 def run_ray(queue: ReadyQueue, context: JobContext, progress: Progress, there: Cluster) -> Outcome:
-    """Run until nothing is left (inside `cluster`): reused actors, one resource shape."""
-    outcome, scheduler = Outcome(there.slots, start=there.start_s), OldestFirstScheduler(there.slots)
+    """Run until nothing is left (inside `cluster`), with reused actors for the jobs that get the same."""
+    outcome = Outcome(there.slots, start=there.start_s, limits=there.capacity.limits)
+    scheduler = OldestFirstScheduler(there.slots, there.capacity.alike)
     scratch = Path(tempfile.mkdtemp(prefix=temporary("tune"), dir=context.root))
     there.head.scratch = scratch
-    searcher = JobSearcher(queue, progress, outcome, scratch, there.head)
+    searcher = JobSearcher(queue, progress, outcome, scratch, there.head, there.capacity)
     tuner = _tuner(searcher, scheduler, context)
     logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # the summary names what failed, and why
     outcome.begin()
@@ -304,12 +338,22 @@ def run_ray(queue: ReadyQueue, context: JobContext, progress: Progress, there: C
     return outcome
 
 
+def _bundle(needs: Needs | None) -> dict[str, float]:
+    """What a trial asks Ray for; of a make of GPU next to nothing, as Ray's own `accelerator_type` does."""
+    assert needs is not None, "the queue knows what jobs get"
+    gpus = {"GPU": needs.gpus} if needs.gpus else {}
+    return {
+        "CPU": needs.cpus,
+        **gpus,
+        **({f"{ACCELERATOR}{needs.accelerator}": 0.001} if needs.accelerator else {}),
+    }
+
+
 def _tuner(searcher: JobSearcher, scheduler: OldestFirstScheduler, context: JobContext) -> tune.Tuner:
-    bundle = {"CPU": context.cpus} | ({"GPU": context.gpus} if context.gpus else {})
-    callback = JobCallback(searcher, scheduler, partial(count_slots, context.cpus, context.gpus))
+    callback = JobCallback(searcher, scheduler, seen_nodes)
     run = tune.with_parameters(run_trial, context=dataclasses.asdict(context), folder=str(searcher.folder))
     return tune.Tuner(
-        tune.with_resources(run, tune.PlacementGroupFactory([bundle])),
+        tune.with_resources(run, lambda config: tune.PlacementGroupFactory([config["needs"]])),
         tune_config=tune.TuneConfig(
             search_alg=callback.limiter,
             scheduler=scheduler,

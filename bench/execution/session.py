@@ -1,15 +1,14 @@
 """One result folder and one sweep: what is planned, what is done, what is missing."""
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from rich.console import Console
 
 from bench.core.errors import UserError
@@ -20,18 +19,22 @@ from bench.data.cache import prepare_dataset, read_dataset
 from bench.data.dataset import Dataset
 from bench.data.spec import DatasetSpec
 from bench.execution.budget import ComputeBudget
+from bench.execution.capacity import Capacity
+from bench.execution.folder_lock import Part, locked
 from bench.execution.inline import run_inline
 from bench.execution.jobs import JobContext, publish_teacher
-from bench.execution.past_costs import device_of, learn_costs
+from bench.execution.machine import check_resources
+from bench.execution.past_costs import devices_of, learn_costs
 from bench.execution.progress import Progress
 from bench.execution.provenance import planned_sources, same_sources, source_commit
 from bench.execution.queue import Outcome, ReadyQueue
 from bench.execution.store import Store
 from bench.planning.checks import check_data
 from bench.planning.estimate import Estimator
-from bench.planning.graph import Job, plan_sweep
+from bench.planning.graph import JOB_KINDS, Job, plan_sweep
+from bench.planning.resources import Resources
 from bench.planning.size import LONG_S, paper_sized, smaller_setting, without_presets
-from bench.planning.sweep import Resources, Sweep, load_sweep
+from bench.planning.sweep import Sweep, load_sweep
 
 OTHER_SOURCES = "made by other sources"  # the state of a finished job that is made again
 
@@ -48,6 +51,7 @@ class Session:
     sweep: Sweep | None = None  # None: sets from elsewhere
     fresh: bool = False  # make again what other sources made
     budget: ComputeBudget | None = None
+    part: Part | None = None  # the jobs are those of a shard
 
     @classmethod
     def open(
@@ -92,30 +96,14 @@ class Session:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep a second run out of this folder. The lock goes with the process, however it ends."""
-        try:
-            self.store.root.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.store.root / ".lock", timeout=0)
-            lock.acquire()
-        except Timeout:
-            raise UserError(
-                f"another ddbench run is at work in {self.store.root}: wait for it, or choose another --out"
-            ) from None
-        except OSError as error:
-            raise UserError(f"--out {self.store.root}: cannot be written: {error.strerror}") from None
-        try:
-            self.store.sweep_up()
-            yield
-        finally:
-            lock.release()
-            self.store.sweep_up()
-            self._remove_if_empty()
-
-    def _remove_if_empty(self) -> None:
-        """A run that could not begin leaves no folder."""
-        if [path.name for path in self.store.root.iterdir()] == [".lock"]:
-            (self.store.root / ".lock").unlink()
-            self.store.root.rmdir()
+        """Keep a second run out of this folder, and sweep up what killed ones left."""
+        with locked(self.store.root, self.part):
+            mine = self.jobs if self.part else None  # others may be at work
+            self.store.sweep_up(mine)
+            try:
+                yield
+            finally:
+                self.store.sweep_up(mine)
 
     @cached_property
     def states(self) -> dict[str, str | None]:
@@ -210,7 +198,7 @@ class Session:
         found = Estimator(self.jobs)
         labels = {fingerprint: place["label"] for fingerprint, place in self.datasets.items()}
         stores, profiles = [self.store, *self.lenders], self.store.root.parent / "profile"
-        learn_costs(found, stores, profiles, labels, device_of(self.resources))
+        learn_costs(found, stores, profiles, labels, devices_of(self.resources))
         return found
 
     def plan_summary(self) -> list[str]:
@@ -278,25 +266,28 @@ class Session:
         chosen = dict(list(self.todo.items())[:limit])
         done = {key for key in self.jobs if key not in self.todo}
         if not chosen:
-            console.print(f"Every cell has its record in {self.store.root}.", highlight=False, soft_wrap=True)
+            cells = "Every cell of the shard" if self.part else "Every cell"
+            console.print(f"{cells} has its record in {self.store.root}.", highlight=False, soft_wrap=True)
             return Outcome()
         first = f"{count(len(chosen), 'job')} to run in {self.store.root}"
         console.print(first, highlight=False, soft_wrap=True)
         for line in self.warnings() if limit is None else []:
             console.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
-        queue = ReadyQueue(self.jobs, done, set(chosen))
         if executor == "inline":
-            context = self._context(slots=1)
+            queue = ReadyQueue(self.jobs, done, set(chosen))
             with Progress(self.costs, done, 1, console, self.store) as progress:
-                return run_inline(queue, context, progress)
+                return run_inline(queue, self._context(), progress)
         from bench.execution.ray_tune import cluster, run_ray  # a second to import, not installed everywhere
 
-        needs = self.resources
-        with cluster(address, needs.cpus, needs.gpus) as there:
-            told = f"{count(there.slots, 'worker')}, started in {there.start_s:.1f} s"
+        kinds = {kind: self.resources.of(kind) for kind in JOB_KINDS if self._has(kind, chosen)}
+        queue = ReadyQueue(self.jobs, done, set(chosen), kinds)
+        with cluster(address, kinds) as there:
+            told = f"{there.capacity}, started in {there.start_s:.1f} s"
             console.print(told, highlight=False)
-            with Progress(self.costs, done, there.slots, console, self.store) as progress:
-                outcome = run_ray(queue, self._context(there.slots), progress, there)
+            with Progress(
+                self.costs, done, there.slots, console, self.store, there.capacity.limits
+            ) as progress:
+                outcome = run_ray(queue, self._context(there.capacity), progress, there)
         for key in chosen.keys() - queue.open - outcome.failed.keys():
             if self.store.state(self.jobs[key].kind, key) is not None:
                 outcome.failed[key] = "finished, but its result is not here: does every node see this folder?"
@@ -325,24 +316,32 @@ class Session:
         given = None if self.sweep is None else self.sweep.evaluate.teacher
         if given is None or given.file is None:
             return
-        context, teacher = self._context(slots=1), read_teacher(Path(given.file))
+        context, teacher = self._context(), read_teacher(Path(given.file))
         for key in [key for key, job in self.todo.items() if job.identity.get("block") == "ImportedTeacher"]:
             publish_teacher(self.jobs[key], self.store, context, teacher)
             self.states[key] = None
         self.__dict__.pop("todo", None)
 
-    def _context(self, slots: int) -> JobContext:
-        needs = self.resources
+    def _context(self, capacity: Capacity | None = None) -> JobContext:
+        """`capacity`: of a cluster; None: one job at a time."""
+        kinds: dict[str, dict[str, Any]] = {}
+        for kind in JOB_KINDS:
+            needs = self.resources.of(kind)
+            alone = capacity is None or capacity.alone(needs)
+            kinds[kind] = {"cpus": needs.cpus, "gpus": needs.gpus, "exclusive": alone}
         return JobContext(
             root=str(self.store.root),
             datasets=self.datasets,
-            cpus=needs.cpus,
-            gpus=needs.gpus,
-            exclusive=needs.gpus == 1 or slots == 1,
+            **kinds["distill"],
             commit=source_commit(),
             operations=self.budget.operations(self.jobs) if self.budget else {},
             budget=self.budget.limit if self.budget else None,
+            kinds=kinds,
         )
+
+    @staticmethod
+    def _has(kind: str, jobs: Mapping[str, Job]) -> bool:
+        return any(job.kind == kind for job in jobs.values())
 
     def summary(self, outcome: Outcome, limit: int | None) -> list[str]:
         """What failed and why, what is left, and the overhead of the sweep over its jobs."""
@@ -358,10 +357,11 @@ class Session:
             mean = outcome.mean_workers
             same = abs(mean - outcome.workers) < 0.005
             workers = count(outcome.workers, "worker") if same else f"{mean:.1f} workers on average"
+            workers = "workers that kinds of jobs share" if outcome.limits else workers
             start = f" (and {outcome.start:.1f} s for Ray to start)" if outcome.start else ""
             lines.append(
                 f"{count(outcome.finished, 'job')} in {outcome.seconds:.1f} s; their own seconds: "
-                f"{outcome.busy:.1f}, on {workers} {outcome.busy / mean:.1f} each: "
+                f"{outcome.busy:.1f}, on {workers} {outcome.least:.1f} each: "
                 f"overhead {outcome.overhead:.1%}{start}"
             )
         return lines
@@ -381,15 +381,3 @@ def compute_budget(
     on_gpu = sweep.resources.gpus and torch.cuda.is_available()
     device = torch.device("cuda:0" if on_gpu else "cpu")
     return ComputeBudget(sweep.budget.compute, datasets, device, tell)
-
-
-def check_resources(needs: Resources, on_cluster: bool = False) -> None:
-    """On this machine only: a cluster says what it has when it is joined. Raises UserError."""
-    if on_cluster:
-        return
-    cores = os.cpu_count() or 1
-    if needs.cpus > cores:
-        raise UserError(f"resources.cpus: {needs.cpus} a job, but this machine has {cores}")
-    if needs.gpus and not torch.cuda.is_available():
-        wanted = f"{needs.gpus:g} a job"
-        raise UserError(f"resources.gpus: {wanted}, but torch finds no GPU here; use gpus: 0")

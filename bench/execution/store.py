@@ -5,7 +5,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -143,23 +143,25 @@ class Store:
             meta = {k: v for k, v in lender.meta(key).items() if k not in ("schema", "files")}
             self.publish(key, meta, lambda folder: _copy_files(lender.artifact(key), folder))
 
-    def sweep_up(self) -> None:
+    def sweep_up(self, keys: Container[str] | None = None) -> None:
         """Remove what killed processes of this machine left half-written, and what is a day old.
 
-        Checkpoints stay, so that their distillations can go on, until their artifacts are there.
+        Checkpoints stay, so that their distillations can go on, until their artifacts are there. `keys`: of
+        the jobs that nobody else runs; None: of all.
         """
         for folder in (self.root, *self.root.glob("*/"), *self.checkpoints.glob("*/")):
             remove_leftovers(folder)
-        self._sweep_up_checkpoints()
-
-    def _sweep_up_checkpoints(self) -> None:
         for path in self.checkpoints.glob("*/"):
-            (path / PROGRESS).unlink(missing_ok=True)  # nothing runs here now
-            if self.artifact(path.name).exists() or not (path / CHECKPOINT).exists():
-                shutil.rmtree(path, ignore_errors=True)
-        for path in (*self.checkpoints.glob("*/"), self.checkpoints):
+            if keys is None or path.name in keys:
+                self._sweep_up_checkpoint(path)
+        if keys is None:
             with contextlib.suppress(OSError):  # not empty, or not there
-                path.rmdir()
+                self.checkpoints.rmdir()
+
+    def _sweep_up_checkpoint(self, path: Path) -> None:
+        (path / PROGRESS).unlink(missing_ok=True)  # nothing runs here now
+        if self.artifact(path.name).exists() or not (path / CHECKPOINT).exists():
+            shutil.rmtree(path, ignore_errors=True)
 
     def find(self, prefix: str) -> str:
         """The full key of an artifact from its first characters. Raises UserError unless one fits."""

@@ -32,7 +32,7 @@ from bench.interop.importers.read import read_set
 from bench.interop.importers.request import ImportRequest
 from bench.planning.graph import HOLDOUT
 from bench.planning.protocols import Protocol, load_protocol
-from bench.planning.sweep import Resources
+from bench.planning.resources import Resources
 
 RATES = (0.001, 0.003, 0.01, 0.03, 0.1)
 DSA_STRATEGY = "color_crop_cutout_flip_scale_rotate"

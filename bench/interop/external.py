@@ -26,7 +26,7 @@ from bench.interop.importers.read import read_set
 from bench.interop.importers.request import Imported, ImportRequest
 from bench.planning.graph import Cell, EvaluationSpec, Job, make_job, plan_evaluations
 from bench.planning.protocols import load_protocols
-from bench.planning.sweep import Resources
+from bench.planning.resources import Resources
 from bench.planning.yaml_schema import describe_faults, list_faults
 from bench.planning.yaml_text import parse_yaml
 from bench.records.schema import ANY_ARCHITECTURE, Record

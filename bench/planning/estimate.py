@@ -186,8 +186,8 @@ class Estimator:
         self._known.add(key)
         self.learn(sort, seconds, Source.FINISHED)
 
-    def learn_record(self, record: Record) -> None:
-        """Note what a record says of its evaluation, its distillation and its prerequisites."""
+    def learn_record(self, record: Record, distilled: bool = True) -> None:
+        """Note what a record says of its evaluation, and of its distillation and prerequisites if wanted."""
         cost, values = record.cost, dict(record.hyperparameters)
         method: dict[str, Any] = {
             "method": record.method,
@@ -206,7 +206,7 @@ class Estimator:
         taken = record.metrics.snapshots
         sets = SETS if taken is None else max(1, len(taken))
         self._learn_evaluation(evaluation, method, cost.evaluate_s, sets, Source.FINISHED)
-        if record.artifact in self._known or cost.distill_s is None:
+        if not distilled or record.artifact in self._known or cost.distill_s is None:
             return
         self._known.add(record.artifact)
         sort = distill_sort(method)

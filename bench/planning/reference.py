@@ -31,6 +31,7 @@ _SECTIONS = {  # of the page, by the name of the model
     "DistillConfig": "distill",
     "EvaluateConfig": "evaluate",
     "Resources": "resources",
+    "KindResources": "kind of job",
     "Budget": "budget",
     "Recipe": "recipe",
     "TeacherConfig": "teacher",

@@ -40,6 +40,7 @@ from bench.planning.protocols import (
     load_protocols,
     protocol_names,
 )
+from bench.planning.resources import Resources
 from bench.planning.yaml_schema import Positive, describe_faults, list_faults, read_yaml
 
 
@@ -233,15 +234,6 @@ class EvaluateConfig(Strict):
         default=False,
         strict=True,
         description="also score the sets as they were at 10, 20, 50 and 100 % of the distillation",
-    )
-
-
-class Resources(Strict):
-    """What each job gets."""
-
-    cpus: Positive = Field(default=1, description="CPU cores for each job")
-    gpus: float = Field(
-        default=0, ge=0, le=1, description="GPUs for each job; a fraction lets several jobs share one"
     )
 
 

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from operator import attrgetter
 from statistics import fmean
@@ -121,6 +121,16 @@ def _operations(name: str) -> Callable[[Sequence[Record]], list[float | None]]:
     return lambda records: [getattr(record.cost.operations, name, None) for record in records]
 
 
+def _device(records: Sequence[Record]) -> list[str]:
+    """The device of the distillation, and in brackets what other phases ran on."""
+    return [_device_text(record.cost.device, record.cost.devices) for record in records]
+
+
+def _device_text(device: str, others: Mapping[Any, str]) -> str:
+    elsewhere = ", ".join(f"{phase} on {name}" for phase, name in sorted(others.items()))
+    return f"{device} ({elsewhere})" if elsewhere else device
+
+
 def _versions(records: Sequence[Record]) -> list[str]:
     return [json.dumps(record.versions, sort_keys=True) for record in records]
 
@@ -173,7 +183,7 @@ COLUMNS: dict[str, RecordColumn] = {
     "distill_operations": RecordColumn(REAL, _operations("distill")),
     "compute_budget": RecordColumn(REAL, _operations("budget")),
     "peak_memory_bytes": RecordColumn(WHOLE, "cost.peak_memory_bytes"),
-    "device": RecordColumn(TEXT, "cost.device"),
+    "device": RecordColumn(TEXT, _device),
     "cpus": RecordColumn(WHOLE, "cost.cpus"),
     "gpus": RecordColumn(REAL, "cost.gpus"),
     "exclusive": RecordColumn(YES, "cost.exclusive"),

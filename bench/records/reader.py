@@ -29,7 +29,7 @@ COMPACT_FROM = 1000  # records: fewer are read as fast without a cache
 POOL_FROM = 4000  # files: fewer are read in less time than processes need to start
 FILES_PER_TASK = 1000  # files per task
 MOST_WORKERS = 8  # each takes about 200 MiB
-PARQUET_VERSION = {b"ddbench records": b"3"}  # raise it when a column or what a record holds changes
+PARQUET_VERSION = {b"ddbench records": b"4"}  # raise it when a column or what a record holds changes
 PARQUET_SCHEMA = pa.schema(
     [*columns.COLUMNS_SCHEMA, pa.field("size", pa.int64()), pa.field("mtime_ns", pa.int64())], PARQUET_VERSION
 )

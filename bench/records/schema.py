@@ -78,6 +78,7 @@ class Cost(_Part):
     warm: bool  # the process of the evaluation had run a job before
     cold: list[Phase]  # phases whose process had run no job before
     operations: Operations | None = None  # None: not counted
+    devices: dict[Phase, Name] = {}  # of the phases that had another device
 
 
 class GivenTeacher(_Part):

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
@@ -25,7 +25,8 @@ from bench.execution.warm_up import warm_up
 from bench.planning.estimate import SETS, Estimator, Source
 from bench.planning.graph import Job
 from bench.planning.protocols import Protocol
-from bench.planning.sweep import Resources, build_method
+from bench.planning.resources import Needs, Resources
+from bench.planning.sweep import build_method
 from bench.tools.profile.prepare import PrerequisiteMaker
 from bench.tools.profile.profiled_loop import ProfiledLoop
 
@@ -61,15 +62,16 @@ class Measurer:
     jobs: Mapping[str, Job]
     costs: Estimator
     data: Dataset
-    resources: Resources
+    needs: Needs
+    others: Sequence[str] = ()  # kinds of jobs that get something else
     made: dict[str, dict[str, Tensor]] = field(default_factory=dict)  # prerequisites by key
     evaluated: dict[tuple[object, ...], float] = field(default_factory=dict)  # seconds of alike students
 
     def __post_init__(self) -> None:
-        self.device = torch.device("cuda:0" if self.resources.gpus else "cpu")
-        torch.set_num_threads(self.resources.cpus)
+        self.device = torch.device("cuda:0" if self.needs.gpus else "cpu")
+        torch.set_num_threads(self.needs.cpus)
         warm_up(self.device)
-        self.maker = PrerequisiteMaker(self.data, self.device, self.resources.cpus)
+        self.maker = PrerequisiteMaker(self.data, self.device, self.needs.cpus)
 
     def prepare(self, keys: Iterable[str]) -> None:
         """Make prerequisites: of each kind the first, which prices all; the others get nearly the same."""
@@ -85,7 +87,8 @@ class Measurer:
         problem, two = self._problem(job), TwoSteps(self.device)
         with timing.measure(self.device) as measured, timing.watching(two):
             tensors = block_class(job.identity["block"])(**job.identity["values"]).build(problem)
-        self.costs.learn_job(job.key, measured.seconds + two.left_out_s, Source.MEASURED)
+        if job.kind not in self.others:
+            self.costs.learn_job(job.key, measured.seconds + two.left_out_s, Source.MEASURED)
         return {name: tensor.detach().cpu() for name, tensor in tensors.items()}
 
     def _problem(self, job: Job) -> Problem:
@@ -176,12 +179,15 @@ def measure_plan(
     Returns:
         A line on each job that could not be measured.
     """
-    problems = []
-    measurers = {name: Measurer(jobs, costs, data, resources) for name, data in datasets.items()}
+    needs = resources.of("distill")
+    others = [kind for kind in ("prepare", "tune", "evaluate") if resources.of(kind) != needs]
+    measurers = {name: Measurer(jobs, costs, data, needs, others) for name, data in datasets.items()}
+    problems = [f"not measured: {kind}: it gets other resources than distill" for kind in others]
     for key, job in jobs.items():
         if job.kind != "distill":
             continue
-        scored = [k for k, user in todo.items() if user.inputs.get("artifact") == key]
+        users = ((k, user) for k, user in todo.items() if user.inputs.get("artifact") == key)
+        scored = [k for k, user in users if user.kind not in others]
         parts = [key, *needed(key, jobs)]
         parts = [k for k in [*parts, *scored, *(n for k in scored for n in needed(k, jobs))] if k in todo]
         if all(costs.seconds(k) is not None for k in parts) and (key not in todo or costs.seen(key)):

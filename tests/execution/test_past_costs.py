@@ -9,7 +9,7 @@ from helpers.record import make
 from bench.execution.past_costs import Device, learn_costs
 from bench.execution.store import Store
 from bench.planning.estimate import Estimator
-from bench.planning.graph import Job, make_job
+from bench.planning.graph import JOB_KINDS, Job, make_job
 from bench.records.schema import dump_record
 
 HERE: Device = ("cpu", 1, 0.0)
@@ -20,7 +20,9 @@ DISTILL = make_job("distill", "d", {"method": "dm", "hyperparameters": {}, **IDE
 def learned(folder: Path, device: Device = HERE) -> float | None:
     """What a distillation is expected to cost after all in the folder."""
     costs = Estimator({DISTILL.key: DISTILL})
-    learn_costs(costs, [Store(folder)], folder / "profile", {"ab12cd34": "digits"}, device)
+    learn_costs(
+        costs, [Store(folder)], folder / "profile", {"ab12cd34": "digits"}, dict.fromkeys(JOB_KINDS, device)
+    )
     return costs.seconds(DISTILL.key)
 
 

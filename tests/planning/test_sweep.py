@@ -92,7 +92,7 @@ def test_defaults(file: Path) -> None:
                 "architectures, curve, labels, protocol, snapshots, ",
             ],
         ),
-        ("resources.gpu", 1, ["resources", "did you mean gpus?", "cpus, gpus"]),
+        ("resources.gpu", 1, ["resources", "did you mean gpus?", "accelerator, cpus, distill, "]),
         ("datasets.0", {"name": "digits", "sise": 8}, ["datasets.0", "sise"]),
         # names that are not there
         (

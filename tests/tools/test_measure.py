@@ -17,7 +17,8 @@ from bench.data.dataset import Dataset
 from bench.planning.estimate import Estimator
 from bench.planning.graph import Job, plan_sweep
 from bench.planning.protocols import load_protocol
-from bench.planning.sweep import Resources, load_sweep
+from bench.planning.resources import Resources
+from bench.planning.sweep import load_sweep
 from bench.tools import measure
 from bench.tools.measure import Measurer, TwoSteps, measure_plan, needed
 

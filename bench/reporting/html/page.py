@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from PIL import Image
 
+from bench.analysis.devices import several_devices
 from bench.reporting.html import leaderboard
 from bench.reporting.html.embedded import pack, record_lines
 from bench.reporting.notes import dataset_notes
@@ -149,6 +150,7 @@ def _notes(view: RecordsView) -> list[str]:
     ]
     if not view.summary["exclusive"].all():
         notes.append("Some jobs ran side by side on their device: their seconds compare only roughly.")
+    notes += several_devices(view.summary["device"])
     return notes + cold_notes(frame_rows(view.summary))
 
 

@@ -6,6 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bench.analysis.devices import several_devices
 from bench.reporting.plots.seconds import SIDE_BY_SIDE
 from bench.reporting.plots.style import (
     Look,
@@ -83,11 +84,12 @@ def distillation_curve_section(view: RecordsView) -> Section | None:
     if not len(progress):
         return None
     alone = view.summary["exclusive"].all()
+    notes = [*([] if alone else [SIDE_BY_SIDE]), *several_devices(view.summary["device"])]
     spent = {
         "steps": (progress["step"].astype(float), "steps of the distillation (log scale)"),
         "seconds": (
             progress["prepare_s"] + progress["distill_s"],
-            "seconds to prepare and distill so far (log scale)" + ("" if alone else f"\n{SIDE_BY_SIDE}"),
+            "\n".join(["seconds to prepare and distill so far (log scale)", *notes]),
         ),
     }
     plots = {

@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike, NDArray
 
+from bench.analysis.devices import several_devices
 from bench.reporting.method_names import SEPARATOR, wrapped
 from bench.reporting.plots.seconds import SIDE_BY_SIDE
 from bench.reporting.plots.style import (
@@ -196,8 +197,11 @@ def _room(labels: list[list[DirectLabel]], inches: float) -> float:
     return min(0.6, BESIDE + LETTER * longest / inches)
 
 
-def _front(rows: pd.DataFrame, *, all_compete: bool) -> pd.DataFrame:
-    rivals = rows if all_compete else rows[rows["within_budget"]]
+def _front(rows: pd.DataFrame, *, of_bytes: bool) -> pd.DataFrame:
+    """The rows on the front; of seconds of several devices there is none."""
+    if not of_bytes and several_devices(rows["device"]):
+        return rows[:0]
+    rivals = rows if of_bytes else rows[rows["within_budget"]]
     return rivals[pareto_front(rivals["cost"], rivals["accuracy_mean"])]
 
 
@@ -208,7 +212,7 @@ def _figure(
     xlabel: str,
     start: float,
     *,
-    all_compete: bool,
+    of_bytes: bool,
     intervals: bool,
 ) -> Figure:
     """Draw accuracy against cost, each point where it is on the axis.
@@ -219,7 +223,7 @@ def _figure(
         cost: Of each row of the summary.
         xlabel: What the cost is.
         start: Sets of a lower cost are drawn beside the axis.
-        all_compete: Methods over their budget may be on the front too.
+        of_bytes: Methods over their budget may be on the front too; not of seconds, which devices part.
         intervals: Of all points; else of those on the front alone.
     """
     look = method_looks(summary)
@@ -230,7 +234,7 @@ def _figure(
         """The distilled sets of a panel that are drawn, those on the front, and the labels."""
         rows = panel.rows[~panel.rows["exempt"] & panel.rows["ipc"].notna()]
         rows = rows.assign(cost=cost[rows.index])
-        best, floor = _front(rows, all_compete=all_compete), accuracy_floor(panel.rows)
+        best, floor = _front(rows, of_bytes=of_bytes), accuracy_floor(panel.rows)
         return rows[rows["accuracy_mean"] >= floor], best, _labels(rows, best, start, floor, look)
 
     room = _room([parts(panel)[2] for panel in panels], 0.8 * inches[0])
@@ -271,8 +275,9 @@ def accuracy_vs_seconds(summary: pd.DataFrame) -> Figure:
     start = axis_start(seconds[~summary["exempt"] & summary["ipc"].notna()])
     notes = ["In the grey strip: quicker than the axis shows."] if start else []
     notes += [] if summary["exclusive"].all() else [SIDE_BY_SIDE]
+    notes += [f"{note} No front is drawn over several." for note in several_devices(summary["device"])]
     label = "\n".join(["seconds to prepare and distill (log scale)", *notes])
-    return _figure(panel_by_ipc(summary), summary, seconds, label, start, all_compete=False, intervals=True)
+    return _figure(panel_by_ipc(summary), summary, seconds, label, start, of_bytes=False, intervals=True)
 
 
 def accuracy_vs_bytes(summary: pd.DataFrame) -> Figure:
@@ -285,7 +290,7 @@ def accuracy_vs_bytes(summary: pd.DataFrame) -> Figure:
     certain = summary.loc[~summary["exempt"], "accuracy_ci_low"].notna().any()
     note = "\nbars: 95 % interval over seeds, on the front only" if certain else ""
     label = f"KiB stored, all numbers at fp32 (log scale){note}"
-    return _figure(panel_by_row(summary), summary, kib, label, 0.0, all_compete=True, intervals=False)
+    return _figure(panel_by_row(summary), summary, kib, label, 0.0, of_bytes=True, intervals=False)
 
 
 def pareto_section(view: RecordsView) -> Section:

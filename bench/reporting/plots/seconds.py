@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from bench.analysis.aggregate import COLD_PHASES
+from bench.analysis.devices import several_devices
 from bench.records.columns import SECONDS
 from bench.reporting.method_names import short_names
 from bench.reporting.plots.style import Panel, limit_names, natural_order, panel_by_ipc
@@ -151,6 +152,7 @@ def _notes(summary: pd.DataFrame) -> list[str]:
     notes = ["Seconds, means over seeds; what is prepared once is charged to each method that uses it."]
     if not summary["exclusive"].all():
         notes.append(SIDE_BY_SIDE)
+    notes += several_devices(summary["device"])
     rows = frame_rows(summary)
     return notes + cold_notes(rows) + mark_notes(rows)
 

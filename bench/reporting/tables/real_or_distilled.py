@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from bench.analysis.devices import several_devices
 from bench.analysis.real_or_distilled import BETTER, REAL, WORSE, best_of, sets_by_regime, verdict_of
 from bench.core.words import flop
 from bench.records.columns import Row
@@ -181,5 +182,5 @@ def _sets(title: str, part: pd.DataFrame) -> Comparison:
         (TableColumn("labels s", rank=2), _spent("teacher_s", "tune_s")),
         (TableColumn("seeds", rank=3), _least("n_seeds")),
     ]
-    notes = [ACCURACY, MARKED, SIZES]
+    notes = [ACCURACY, MARKED, SIZES, *several_devices(part["device"])]
     return table_by_ipc(f"Sets: {title}", columns, sorted(lines.values(), key=order), notes)

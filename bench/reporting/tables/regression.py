@@ -5,6 +5,7 @@
 import pandas as pd
 
 from bench.analysis.best import SIGNIFICANCE
+from bench.analysis.devices import several_devices
 from bench.analysis.regression import IMPROVED, POWER, REGRESSED, STORES_MORE, TOO_FEW_SEEDS
 from bench.core.words import count
 from bench.records.columns import Row
@@ -96,7 +97,8 @@ def regression_tables(table: pd.DataFrame, notes: list[str]) -> list[Comparison]
             (TableColumn("stored KiB", rank=2), _change("stored_bytes", 1024)),
         ]
         title = f"B against A: {table_title(dataset, protocol, distilled)}"
-        found.append(table_by_ipc(title, columns, rows, said + mark_notes(rows)))
+        devices = several_devices([*part["device_a"].dropna(), *part["device_b"].dropna()])
+        found.append(table_by_ipc(title, columns, rows, said + devices + mark_notes(rows)))
     return found
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from bench.analysis.best import separate_rows
+from bench.analysis.devices import LETTERS, SEPARATOR, device_letters
 from bench.records.columns import Row
 from bench.reporting.plots.accuracy_vs_ipc import accuracy_vs_ipc
 from bench.reporting.sections import RecordsView, Section
@@ -114,7 +115,14 @@ def _entries(rows: list[Row], first: str) -> list[SummaryRow]:
 def _cost_cells(rows: list[Row]) -> list[CostCell]:
     """The columns of costs that say something about these rows."""
     empty = {header for header, name in RARE.items() if not any(row[name] > 0 for row in rows)}
-    return [(column, read) for column, read in COST_CELLS if column.header not in empty]
+    found = [(column, read) for column, read in COST_CELLS if column.header not in empty]
+    letters = device_letters(row["device"] for row in rows)
+
+    def device(entry: SummaryRow) -> str:
+        names = {one for text in entry.values("device") for one in text.split(SEPARATOR)}
+        return ", ".join(sorted(letters[name] for name in names))
+
+    return [*found, (TableColumn("device", rank=2), device)] if letters else found
 
 
 def _cells(
@@ -144,9 +152,12 @@ def _notes(rows: list[Row], entries: list[SummaryRow], protocol: str) -> list[st
         notes.append(table.OVER_BUDGET)
     if any(row["diverged"] > 0 for row in rows):
         notes.append("Diverged: students of all seeds whose predictions are not finite; scored as they are.")
-    devices = "; ".join(sorted({row["device"] for row in rows}))
+    letters = device_letters(row["device"] for row in rows)
+    devices = "; ".join(f"{letter}: {name}" for name, letter in letters.items()) or rows[0]["device"]
     several = ", evaluate s is the mean over architectures" if len({r["eval_arch"] for r in rows}) > 1 else ""
     notes.append(f"KiB at fp32; seconds on {devices}{several}.")
+    if letters:
+        notes.append(LETTERS)
     if not all(row["exclusive"] for row in rows):
         notes.append("Jobs ran side by side on the device: their seconds compare only roughly.")
     return notes + table.cold_notes(rows)

@@ -18,8 +18,8 @@ from bench.core.method import IPC, Method
 from bench.core.preprocess import NORMALISE
 from bench.data.dataset import Dataset
 from bench.evaluation.scoring import EvaluationSetting, train_and_score
+from bench.execution.machine import check_resources
 from bench.execution.provenance import versions
-from bench.execution.session import check_resources
 from bench.execution.store import Store
 from bench.execution.warm_up import warm_up
 from bench.interop.external import NamedDataset
