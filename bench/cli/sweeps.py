@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench.cli.console import finish_run, out, print_rows
-from bench.cli.options import FreshOption, OutOption, PluginOption, SetOption, SweepArgument
+from bench.cli.options import FreshOption, OutOption, PluginOption, SetOption, SweepArgument, UrlOutOption
 from bench.core.errors import UserError
 from bench.core.registry import load_plugin
 from bench.core.words import duration
@@ -44,7 +44,7 @@ def _open(
 
 def run_command(
     sweep: SweepArgument,
-    out_dir: OutOption = None,
+    out_dir: UrlOutOption = None,
     overrides: SetOption = None,
     executor: Annotated[
         Literal["ray", "inline"], typer.Option(help="Ray Tune, or one job after the other in this process.")
@@ -60,8 +60,20 @@ def run_command(
     if address and executor == "inline":
         raise UserError("--address needs --executor ray")
     out.print(f"planning {sweep}", highlight=False, markup=False, soft_wrap=True)
-    session = _open(sweep, out_dir, overrides, plugins, on_cluster=address is not None, fresh=fresh)
-    finish_run(session, session.run(executor, address, limit, out), limit)
+    on_cluster = address is not None
+    if "://" in (out_dir or ""):
+        from bench.execution.url_folder import UrlFolder, fetch_finished, run_sending
+
+        there = UrlFolder(str(out_dir))
+        session = _open(sweep, there.store.root, overrides, plugins, on_cluster, fresh)
+        fetch_finished(session, there)
+        told = f"results go to {there.name}, and stay in {there.store.root}"
+        out.print(told, highlight=False, markup=False, soft_wrap=True)
+        outcome = run_sending(session, there, lambda: session.run(executor, address, limit, out))
+    else:
+        session = _open(sweep, Path(out_dir) if out_dir else None, overrides, plugins, on_cluster, fresh)
+        outcome = session.run(executor, address, limit, out)
+    finish_run(session, outcome, limit)
 
 
 def plan_command(

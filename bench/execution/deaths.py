@@ -55,7 +55,8 @@ class Deaths:
         return f"its node was lost {len(deaths) - own} times" if len(deaths) >= MOST_DEATHS else None
 
     def _lost(self, among: set[str]) -> set[str]:
-        return {node["NodeID"] for node in self.nodes() if node["NodeID"] in among and node_is_lost(node)}
+        there = self.nodes() if among else ()
+        return {node["NodeID"] for node in there if node["NodeID"] in among and node_is_lost(node)}
 
 
 def node_file(trial: str) -> str:
