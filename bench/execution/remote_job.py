@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 from filelock import FileLock
 
 from bench.core.errors import UserError, first_line
-from bench.core.io import remove_leftovers, temporary
+from bench.core.io import remove_leftovers, temporary, writing
 from bench.core.loop import CHECKPOINT, PROGRESS
 from bench.core.registry import fetch_plugins
 from bench.data.cache import cache_dir, read_dataset, receive_dataset
@@ -107,7 +107,8 @@ def run_remote_job(job: Job, context: JobContext, home: Folder, cache: Path) -> 
     except (UserError, ValueError, OSError) as failure:
         with contextlib.suppress(UserError):
             home.keep_log(job.key, f"{job.label}\n{job.key}\n\n{traceback.format_exc()}")
-        return {"ok": False, "error": f"between two nodes: {first_line(failure)}", "seconds": 0.0}
+        error = f"on {socket.gethostname()}, which does not see the result folder: {first_line(failure)}"
+        return {"ok": False, "error": error, "seconds": 0.0}
     return result
 
 
@@ -166,7 +167,7 @@ def _fetch_checkpoint(key: str, there: Path, home: Folder, store: Store) -> None
 
 
 def _copy(home: Folder, path: str, target: Path) -> None:
-    with target.open("wb") as file:
+    with writing(target), target.open("wb") as file:
         for piece in _pieces(home, path):
             file.write(piece)
 

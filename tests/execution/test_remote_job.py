@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -117,7 +118,10 @@ def test_what_arrives_damaged_fails_the_job_in_a_line_and_is_not_published(
     out = tmp_path / "out"
     run = run_inline(sweep_file(tmp_path, **SWEEP | {"methods": ["random_real"]}), out)
     assert run.code == 1
-    assert "failed: random_real digits ipc 1 seed 0: between two nodes: " in run.text, run.text
+    told = (
+        f"failed: random_real digits ipc 1 seed 0: on {socket.gethostname()}, which does not see the result "
+    )
+    assert told in run.text, run.text
     (log,) = (out / "logs").iterdir()
     assert "Traceback" in log.read_text()
     finish(out)
@@ -166,7 +170,7 @@ def test_a_disk_that_is_full_at_home_is_told_in_a_line(
     monkeypatch.setattr(other, "keep_log", full)
     run = run_inline(sweep_file(tmp_path, **SWEEP | {"methods": ["random_real"]}), tmp_path / "out")
     assert run.code == 1
-    assert "between two nodes: out: cannot be written: No space left on device; make room" in run.text
+    assert "see the result folder: out: cannot be written: No space left on device; make room" in run.text
     assert "Traceback" not in run.out + run.err
 
 
