@@ -18,6 +18,14 @@ KeyArgument = Annotated[
 OutOption = Annotated[
     Path | None, typer.Option("--out", metavar="DIR", help="Result folder (default: results/<sweep name>).")
 ]
+UrlOutOption = Annotated[
+    str | None,
+    typer.Option(
+        "--out",
+        metavar="DIR|URL",
+        help="Result folder (default: results/<sweep name>), or one behind s3://, gs:// or hdfs://.",
+    ),
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(

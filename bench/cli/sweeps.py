@@ -9,7 +9,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench.cli.console import finish_run, out, print_rows
-from bench.cli.options import FreshOption, OutOption, PluginOption, SetOption, ShardOption, SweepArgument
+from bench.cli.options import (
+    FreshOption,
+    OutOption,
+    PluginOption,
+    SetOption,
+    ShardOption,
+    SweepArgument,
+    UrlOutOption,
+)
 from bench.core.errors import UserError
 from bench.core.registry import load_plugin
 from bench.core.words import count, duration
@@ -62,7 +70,7 @@ def _take_shard(session: "Session", shard: "Shard", keep_split: bool) -> "Sessio
 
 def run_command(
     sweep: SweepArgument,
-    out_dir: OutOption = None,
+    out_dir: UrlOutOption = None,
     overrides: SetOption = None,
     executor: Annotated[
         Literal["ray", "inline"], typer.Option(help="Ray Tune, or one job after the other in this process.")
@@ -80,8 +88,22 @@ def run_command(
         raise UserError("--address needs --executor ray")
     out.print(f"planning {sweep}", highlight=False, markup=False, soft_wrap=True)
     on_cluster = address is not None
-    session = _open(sweep, out_dir, overrides, plugins, on_cluster, fresh, shard, keep_split=True)
-    finish_run(session, session.run(executor, address, limit, out), limit)
+    if "://" in (out_dir or ""):
+        from bench.execution.url_folder import UrlFolder, fetch_finished, run_sending
+
+        if shard is not None:
+            raise UserError("--shard: with a folder of this machine for --out, not with a URL")
+        there = UrlFolder(str(out_dir))
+        session = _open(sweep, there.store.root, overrides, plugins, on_cluster, fresh)
+        fetch_finished(session, there)
+        told = f"results go to {there.name}, and stay in {there.store.root}"
+        out.print(told, highlight=False, markup=False, soft_wrap=True)
+        outcome = run_sending(session, there, lambda: session.run(executor, address, limit, out))
+    else:
+        to = Path(out_dir) if out_dir else None
+        session = _open(sweep, to, overrides, plugins, on_cluster, fresh, shard, keep_split=True)
+        outcome = session.run(executor, address, limit, out)
+    finish_run(session, outcome, limit)
 
 
 def plan_command(

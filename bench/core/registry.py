@@ -7,12 +7,13 @@ method of a single file.
 
 import difflib
 import functools
+import hashlib
 import importlib
 import importlib.util
 import os
 import pkgutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib.metadata import EntryPoint, entry_points
 from importlib.resources import files
 from pathlib import Path
@@ -20,6 +21,7 @@ from types import ModuleType
 from typing import Any
 
 from bench.core.errors import UserError, first_line
+from bench.core.io import write_atomic
 from bench.core.words import LONGEST_NAME, check_name, plain_text
 
 PLUGINS = "DDBENCH_PLUGINS"  # the files of `load_plugin`, for the processes that this one starts
@@ -108,6 +110,26 @@ def _plugin_files() -> dict[str, str]:
 def plugin_environment() -> dict[str, str]:
     """The environment variable that lists the plugin files, for the processes of a cluster."""
     return {PLUGINS: os.environ[PLUGINS]} if PLUGINS in os.environ else {}
+
+
+def fetch_plugins(read: Callable[[str], bytes], folder: Path) -> None:
+    """Copy the plugin files from the machine that listed them; this process finds the copies from now on.
+
+    Args:
+        read: the content of a file of that machine.
+        folder: where the copies go, each in a folder named by its content.
+    """
+    copies = []
+    for listed in _plugin_files().values():
+        copy = Path(listed)
+        if not copy.is_relative_to(folder):
+            content = read(listed)
+            copy = folder / hashlib.sha256(content).hexdigest()[:16] / copy.name
+            if not copy.exists():
+                write_atomic(copy, content.decode())
+        copies.append(str(copy))
+    if copies:
+        os.environ[PLUGINS] = os.pathsep.join(copies)
 
 
 def load_plugin(path: Path) -> str:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,30 @@ def read_dataset(path: Path) -> Dataset:
     except (SafetensorError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         why = first_line(error)
         raise UserError(f"cache file {path} is damaged ({why}): delete it to have it made again") from error
+
+
+def receive_dataset(fingerprint: str, copy: Callable[[Path], None]) -> Path:
+    """The cache file of a data set that another machine has decoded, copied once and then found here.
+
+    Args:
+        fingerprint: of the data set.
+        copy: writes the file to a path.
+
+    Raises:
+        UserError: what has arrived is not that data set, or the cache folder cannot be written.
+    """
+    path = cache_dir() / "datasets" / f"{fingerprint}.safetensors"
+    if path.exists():
+        return path
+    with _locked(path):
+        if not path.exists():
+            remove_leftovers(path.parent)
+            with replacing(path) as unfinished:
+                copy(unfinished)
+                if content_fingerprint(_raw(read_dataset(unfinished))) != fingerprint:
+                    raise UserError(f"the data set {fingerprint} has not arrived whole: run the same command again")
+                unfinished.chmod(0o644)
+    return path
 
 
 def regroup_dataset(whole: Dataset, groups: Sequence[Sequence[int]], label: str) -> Dataset:

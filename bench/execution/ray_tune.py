@@ -20,14 +20,16 @@ from bench.core.io import temporary
 from bench.core.registry import plugin_environment
 from bench.core.signals import stop_on_signals
 from bench.execution.capacity import Capacity, Node
+from bench.execution.deaths import MOST_DEATHS, Deaths
+from bench.execution.folder_server import FolderServer
 from bench.execution.head import Address, HeadWatch
-from bench.execution.jobs import JobContext, run_job
+from bench.execution.jobs import JobContext
 from bench.execution.progress import Progress
 from bench.execution.queue import Outcome, ReadyQueue, finish_job
+from bench.execution.remote_job import Home, run_trial_at
 from bench.planning.graph import Job
 from bench.planning.resources import Needs
 
-RETRIES = 2  # of a job whose process died
 ACCELERATOR = "accelerator_type:"  # before its name: what Ray calls that resource of a node
 CONNECT_S = 5.0  # to wait for a cluster
 LOOK_S = 3.0  # between two looks at the size of the cluster
@@ -51,6 +53,7 @@ import ray  # noqa: E402 (after its environment)
 from ray import tune  # noqa: E402
 from ray.tune.schedulers import FIFOScheduler  # noqa: E402
 from ray.tune.search import ConcurrencyLimiter, Searcher  # noqa: E402
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
 
 # its servers' last words, a page of them, would stand among our lines
 ray._private.worker.print_to_stdstream = lambda *args, **kwargs: None
@@ -79,6 +82,7 @@ class Cluster:
     capacity: Capacity
     start_s: float
     head: HeadWatch
+    joined: bool  # it was there before, and may have nodes that do not see the result folder
 
     @property
     def slots(self) -> int:
@@ -113,7 +117,7 @@ def cluster(address: str | None, kinds: Mapping[str, Needs]) -> Iterator[Cluster
         capacity.check()
         with HeadWatch(_servers()) as head:
             try:
-                yield Cluster(capacity, time.monotonic() - begin, head)
+                yield Cluster(capacity, time.monotonic() - begin, head, address is not None)
             finally:
                 _leave(head)
     finally:
@@ -184,6 +188,7 @@ class JobSearcher(_Unpickled, Searcher):
         super().__init__(metric="seconds", mode="min")
         self.queue, self.progress, self.outcome, self.folder = queue, progress, outcome, folder
         self.head, self.capacity = head, capacity
+        self.deaths = Deaths(folder, ray.nodes)
         self.waiting: dict[str, Needs | None] = {}  # trials without a job, and what theirs will get
         self.trials: dict[str, str] = {}  # the key of the job of each other one
 
@@ -220,6 +225,11 @@ class JobSearcher(_Unpickled, Searcher):
             (self.folder / trial_id).write_bytes(pickle.dumps(job))
         return self.queue.jobs[self.trials[trial_id]]
 
+    def give_up(self, trial_id: str, why: str) -> None:
+        """Let the trial say, in place of its job, that it is not tried again."""
+        result = {"ok": False, "error": why, "seconds": 0.0}
+        (self.folder / trial_id).write_bytes(pickle.dumps(result))
+
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
@@ -228,7 +238,7 @@ class JobSearcher(_Unpickled, Searcher):
         key = self.job(trial_id).key  # a trial whose process never came has none yet
         del self.trials[trial_id]
         if error or not result or "ok" not in result:
-            died = f"its process died {RETRIES + 1} times (killed, or out of memory)"
+            died = self.deaths.verdict(trial_id) or "no process could be started for it"
             result = {"ok": False, "error": died, "seconds": 0.0}
         finish_job(self.queue, self.progress, self.outcome, key, result)
 
@@ -294,23 +304,55 @@ class JobCallback(_Unpickled, tune.Callback):
             self.progress.say(f"{capacity} instead of {before}: a node has {what}")
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        self.searcher.deaths.started(trial.trial_id)
         self.progress.started(self.searcher.job(trial.trial_id).key)  # before its function is called
 
     def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         self.searcher.head.check()
         self.scheduler.settled = False
-        job = self.searcher.job(trial.trial_id)
+        job, deaths = self.searcher.job(trial.trial_id), self.searcher.deaths
         self.progress.stopped(job.key)
-        self.progress.say(f"tried again: {job.label}: its process died")
+        deaths.died(trial.trial_id)
+        if verdict := deaths.verdict(trial.trial_id):
+            self.searcher.give_up(trial.trial_id, verdict)
+            trial.max_failures = trial.num_failures  # what it does next it does once
+        else:
+            self.progress.say(f"tried again: {job.label}: {deaths.reason(trial.trial_id)}")
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         self.scheduler.settled = False
 
 
-def run_trial(config: dict[str, Any], context: dict[str, Any], folder: str) -> None:
-    """One trial is one job; keys and plain values travel, results stay in the store."""
-    job: Job = pickle.loads((Path(folder) / config["trial"]).read_bytes())
-    tune.report(run_job(job, JobContext(**context)))
+class _Called:
+    """The methods of an actor, called as those of an object here; what they raise is raised."""
+
+    def __init__(self, actor: Any) -> None:
+        self.actor = actor
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def call(*words: Any) -> Any:
+            try:
+                return ray.get(getattr(self.actor, name).remote(*words))
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause from None
+
+        return call
+
+
+def run_trial(config: dict[str, Any], context: dict[str, Any], home: Home, server: Any) -> None:
+    """One trial is one job; keys and plain values travel, results stay in the store or are sent there."""
+    node = ray.get_runtime_context().get_node_id()
+    folder = _Called(server) if server else None
+    tune.report(run_trial_at(config["trial"], node, JobContext(**context), home, folder))
+
+
+def _serve(home: Home) -> Any:
+    """The result folder for nodes that do not see it, by a process on this machine."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    options = {"num_cpus": 0, "max_concurrency": 4, "max_restarts": -1, "max_task_retries": -1}
+    return (
+        ray.remote(FolderServer).options(scheduling_strategy=here, **options).remote(home.root, home.scratch)
+    )
 
 
 def run_ray(queue: ReadyQueue, context: JobContext, progress: Progress, there: Cluster) -> Outcome:
@@ -320,7 +362,8 @@ def run_ray(queue: ReadyQueue, context: JobContext, progress: Progress, there: C
     scratch = Path(tempfile.mkdtemp(prefix=temporary("tune"), dir=context.root))
     there.head.scratch = scratch
     searcher = JobSearcher(queue, progress, outcome, scratch, there.head, there.capacity)
-    tuner = _tuner(searcher, scheduler, context)
+    home = Home.of(context.root, scratch)
+    tuner = _tuner(searcher, scheduler, context, home, _serve(home) if there.joined else None)
     logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # the summary names what failed, and why
     outcome.begin()
     try:
@@ -349,9 +392,11 @@ def _bundle(needs: Needs | None) -> dict[str, float]:
     }
 
 
-def _tuner(searcher: JobSearcher, scheduler: OldestFirstScheduler, context: JobContext) -> tune.Tuner:
+def _tuner(
+    searcher: JobSearcher, scheduler: OldestFirstScheduler, context: JobContext, home: Home, server: Any
+) -> tune.Tuner:
     callback = JobCallback(searcher, scheduler, seen_nodes)
-    run = tune.with_parameters(run_trial, context=dataclasses.asdict(context), folder=str(searcher.folder))
+    run = tune.with_parameters(run_trial, context=dataclasses.asdict(context), home=home, server=server)
     return tune.Tuner(
         tune.with_resources(run, lambda config: tune.PlacementGroupFactory([config["needs"]])),
         tune_config=tune.TuneConfig(
@@ -366,6 +411,6 @@ def _tuner(searcher: JobSearcher, scheduler: OldestFirstScheduler, context: JobC
             storage_path=str(searcher.folder),
             verbose=0,
             callbacks=[callback],
-            failure_config=tune.FailureConfig(max_failures=RETRIES),
+            failure_config=tune.FailureConfig(max_failures=MOST_DEATHS),
         ),
     )

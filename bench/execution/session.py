@@ -290,7 +290,7 @@ class Session:
                 outcome = run_ray(queue, self._context(there.capacity), progress, there)
         for key in chosen.keys() - queue.open - outcome.failed.keys():
             if self.store.state(self.jobs[key].kind, key) is not None:
-                outcome.failed[key] = "finished, but its result is not here: does every node see this folder?"
+                outcome.failed[key] = "finished, but its result is not here: was it removed?"
         return outcome
 
     def _mend(self, console: Console) -> None:

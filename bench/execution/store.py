@@ -24,6 +24,16 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _verify(folder: Path) -> None:
+    """Raises ValueError with the reason when an artifact is not whole."""
+    for name, checksum in read_meta(folder)["files"].items():
+        path = folder / name
+        if Path(name).name != name or not path.is_file():
+            raise ValueError(f"lacks {plain_text(name)}")
+        if _sha256(path) != checksum:
+            raise ValueError(f"does not match the checksum of {plain_text(name)}")
+
+
 class Store:
     """The artifacts and records under one result folder."""
 
@@ -69,26 +79,43 @@ class Store:
         folder = Path(tempfile.mkdtemp(dir=self.artifacts, prefix=temporary(key)))
         try:
             write(folder)
-            files = sorted(p for p in folder.iterdir())
-            for path in files:
-                path.chmod(0o644)
-                sync(path)
-            checksums = {p.name: _sha256(p) for p in files}
+            checksums = {p.name: _sha256(p) for p in sorted(folder.iterdir())}
             content = {"schema": STORE_SCHEMA, **meta, "files": checksums}
             content["sha256"] = content_digest(content)
             (folder / META).write_text(json.dumps(content, indent=1))
-            sync(folder / META)
-            folder.chmod(0o755)
-            sync(folder)
-            try:
-                folder.rename(self.artifact(key))
-            except OSError:
-                if not self.artifact(key).exists():
-                    raise
-            else:
-                sync(self.artifacts)
+            self._put(folder, key)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def _put(self, folder: Path, key: str) -> None:
+        """Flush what is whole in a folder on this disk, and rename it, unless the key is there already."""
+        for path in sorted(folder.iterdir(), key=lambda path: path.name == META):
+            path.chmod(0o644)
+            sync(path)
+        folder.chmod(0o755)
+        sync(folder)
+        self.artifacts.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.rename(self.artifact(key))
+        except OSError:
+            if not self.artifact(key).exists():
+                raise
+        else:
+            sync(self.artifacts)
+
+    def receive(self, kind: str, key: str, folder: Path) -> None:
+        """Publish what was made elsewhere, copied into a folder on this disk, as it is.
+
+        Raises ValueError with the reason when it is not whole, UserError when it cannot be written.
+        """
+        if kind == "evaluate":
+            path = folder / self.record(key).name
+            load_record(path)
+            write_atomic(self.record(key), path.read_text(encoding="utf-8"))
+        else:
+            _verify(folder)
+            with writing(self.artifact(key)):
+                self._put(folder, key)
 
     def meta(self, key: str) -> dict[str, Any]:
         """The meta.json of an artifact. Raises ValueError with the reason when it is damaged."""
@@ -96,12 +123,7 @@ class Store:
 
     def verify(self, key: str) -> None:
         """Raises ValueError with the reason when the artifact is not whole."""
-        for name, checksum in self.meta(key)["files"].items():
-            path = self.artifact(key) / name
-            if Path(name).name != name or not path.is_file():
-                raise ValueError(f"lacks {plain_text(name)}")
-            if _sha256(path) != checksum:
-                raise ValueError(f"does not match the checksum of {plain_text(name)}")
+        _verify(self.artifact(key))
 
     def load_record(self, key: str) -> Record:
         """Read a record. Raises ValueError with the reason when it is damaged."""

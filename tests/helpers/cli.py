@@ -218,10 +218,10 @@ from methods.dm import DM
 
 @dataclasses.dataclass(frozen=True)
 class SlowDM(DM):
-    """DM that notes each step in a file, dies once, is slow unless told, and keeps every step."""
+    """DM that notes each step in a file, dies or waits once, is slow unless told, and keeps every step."""
 
     def distill(self, problem):
-        problem.loop.every_s, seen = 0, Path(os.environ["SEEN"])
+        problem.loop.every_s, seen, mine = 0, Path(os.environ["SEEN"]), []
 
         def make_net(generator):
             with seen.open("a") as file:
@@ -229,6 +229,9 @@ class SlowDM(DM):
             if seen.read_text().count("step") == int(os.environ.get("DIES", 0)):
                 os.kill(os.getpid(), 9)
             time.sleep(float(os.environ.get("PAUSE", 0)))
+            mine.append(generator)
+            while len(mine) == 6 and "GATE" in os.environ and not Path(os.environ["GATE"]).exists():
+                time.sleep(0.05)
             return problem.make_net(generator)
 
         return super().distill(dataclasses.replace(problem, make_net=make_net))
