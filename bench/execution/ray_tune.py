@@ -20,6 +20,7 @@ from bench.core.io import temporary
 from bench.core.registry import plugin_environment
 from bench.core.signals import stop_on_signals
 from bench.core.words import count
+from bench.execution.faults import FAULT_EXIT
 from bench.execution.head import Address, HeadWatch
 from bench.execution.jobs import JobContext, run_job
 from bench.execution.progress import Progress
@@ -199,7 +200,7 @@ class JobSearcher(_Unpickled, Searcher):
         key = self.job(trial_id).key  # a trial whose process never came has none yet
         del self.trials[trial_id]
         if error or not result or "ok" not in result:
-            died = f"its process died {RETRIES + 1} times (killed, or out of memory)"
+            died = f"its process died {RETRIES + 1} times (killed, out of memory, or its GPU failed)"
             result = {"ok": False, "error": died, "seconds": 0.0}
         finish_job(self.queue, self.progress, self.outcome, key, result)
 
@@ -277,7 +278,10 @@ class JobCallback(_Unpickled, tune.Callback):
 def run_trial(config: dict[str, Any], context: dict[str, Any], folder: str) -> None:
     """One trial is one job; keys and plain values travel, results stay in the store."""
     job: Job = pickle.loads((Path(folder) / config["trial"]).read_bytes())
-    tune.report(run_job(job, JobContext(**context)))
+    result = run_job(job, JobContext(**context))
+    if result["fault"]:
+        os._exit(FAULT_EXIT)  # the job is tried again in a new process, and no other fails in this one
+    tune.report(result)
 
 
 def run_ray(queue: ReadyQueue, context: JobContext, progress: Progress, there: Cluster) -> Outcome:

@@ -22,7 +22,7 @@ from torch.nn.grad import conv2d_weight
 
 from bench.core.errors import UserError, first_line
 from bench.core.networks.external import ExternalNetwork
-from bench.core.training import piece_size
+from bench.core.pieces import piece_size
 
 Matched = Literal["kernels", "weights", "all"]
 
@@ -103,7 +103,7 @@ def per_class_gradients(
     if rest or not size:
         raise ValueError(f"{len(images)} images do not divide into {groups} classes")
     names = matched_parameters(net, matched)
-    step = size * max(1, piece_size(images.device) // size)
+    step = size * max(1, piece_size(images.device, images.shape) // size)
     pieces = [
         _piece(net, names, x, y, len(x) // size, create_graph)
         for x, y in zip(images.split(step), targets.split(step), strict=True)
@@ -178,7 +178,11 @@ def _piece(
 
 
 def _gradient(module: nn.Module, leaf: str, x: Tensor, signal: Tensor, k: int) -> Tensor:
-    """Gradient [k,*shape] of a layer's weight or bias, from its input and the gradient of its output."""
+    """Gradient [k,*shape] of a layer's weight or bias, from its input and the gradient of its output.
+
+    It has at least float32, whatever the layer computed in.
+    """
+    x, signal = (t.to(torch.promote_types(t.dtype, torch.float32)) for t in (x, signal))
     if isinstance(module, nn.Conv2d):
         if leaf == "bias":
             return _by_class(signal, k).sum((1, 3, 4))

@@ -81,7 +81,7 @@ def looped(
 @pytest.fixture(params=[1, 7, 1000])
 def _piece(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """One class at a time, some, and all of them."""
-    monkeypatch.setattr("methods.blocks.class_gradients.piece_size", lambda device: request.param)
+    monkeypatch.setattr("methods.blocks.class_gradients.piece_size", lambda *_: request.param)
     return request.param
 
 
