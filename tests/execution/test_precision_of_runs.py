@@ -12,9 +12,9 @@ from bench.records.columns import record_frame
 from bench.records.reader import read_records
 
 METHODS = [
-    {"name": "dm", "steps": 60},
+    {"name": "dm", "steps": 30},
     {"name": "dc", "iterations": 2, "inner_steps": 4},
-    {"name": "idc", "iterations": 1, "inner_steps": 15, "net_images": 100, "factor": 1},
+    {"name": "idc", "iterations": 1, "inner_steps": 8, "net_images": 50, "factor": 1},
     {"name": "bptt", "steps": 2, "unroll": 2},
 ]
 
@@ -26,9 +26,9 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder,
         methods=METHODS,
         ipc=[2],
-        distill={"architectures": ["convnet-d2-w16"], "seeds": [0], "precision": "bf16"},
+        distill={"architectures": ["convnet-d1-w8"], "seeds": [0], "precision": "bf16"},
         evaluate={
-            "architectures": ["convnet-d2-w16"],
+            "architectures": ["convnet-d1-w8"],
             "students": 2,
             "protocol": "quick",
             "precision": "bf16",
@@ -73,5 +73,5 @@ def test_a_stranger_gets_the_same_records(out: Path) -> None:
 def test_the_plan_names_it(out: Path) -> None:
     sweep = yaml.safe_load((out.parent / "sweep.yaml").read_text())
     ended = ddbench("plan", sweep_file(out.parent / "again", **sweep), "--out", out)
-    assert "dm digits ipc 2 convnet-d2-w16 bf16 seed 0" in ended.text
+    assert "dm digits ipc 2 convnet-d1-w8 bf16 seed 0" in ended.text
     assert "to run: nothing" in ended.text

@@ -99,7 +99,7 @@ def test_command_plans_the_records_of_a_row(changes: dict[str, Any], tmp_path: P
     # where a protocol chooses a rate, on the first seed: a record does not say which one that was
     seeds = [0, 1, 4] if "protocol" in changes else [1, 0, 4]
     methods = ["full", "random_real", "herding", {"name": "dm", "steps": 2, "lr": 1e-5}, "mtt", "haba"]
-    methods += [{"name": "idc", "factor": 3, "preprocess": "zca"}]
+    methods += [{"name": "idc", "factor": 3, "preprocess": "zca"}, {"name": "bptt", "precision": "tf32"}]
     methods += [{"name": "compose", "parameterisation": "linear_bases", "objective": "distribution_matching"}]
     asked = changes.get("distill", {})
     scored = {"architectures": ["convnet-d2-w16"], "students": 3, "protocol": "quick"} | (

@@ -275,3 +275,30 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path, monkeypatch
     ended = ddbench("selftest", "--out", tmp_path / "file")
     assert ended.code == 2
     assert len(ended.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("device", [CPU, GPU])
+def test_cuda_graphs_are_tried_on_a_gpu_only(device: torch.device) -> None:
+    setting = tiny(device=device)
+    tried = [how for _, how, *_ in (*variants._network_steps(setting), *variants._student_steps(setting))]
+    assert tried.count("compiled") == 3
+    assert tried.count("compiled, CUDA graphs") == (3 if device == GPU else 0)
+
+
+def test_a_gpu_is_tried_at_the_papers_sizes_and_named_in_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[Setting, Path]] = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr("bench.core.timing.device_name", lambda _: "NVIDIA H100 80GB HBM3")
+    monkeypatch.setattr("bench.tools.selftest.setting.drawn_cifar", lambda *_: drawn_cifar(2, 1, 8))
+    monkeypatch.setattr(
+        "bench.tools.selftest.run.run_selftest",
+        lambda setting, folder, _: not asked.append((setting, folder)),
+    )
+    assert ddbench("selftest", "--gpu").code == 0
+    ((setting, folder),) = asked
+    assert (setting.device, setting.ipcs, setting.architecture) == (GPU, (1, 10, 50), "convnet")
+    assert setting.clock.seconds == 25 * 60
+    assert folder == tmp_path / "results/gpu/NVIDIA-H100-80GB-HBM3"

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from statistics import fmean, variance
 from typing import Any
@@ -19,9 +19,9 @@ from bench.core.preprocess import Preprocess
 from bench.core.random import generator
 from bench.core.registry import method_class
 from bench.core.timing import synchronize
-from bench.core.training import Recipe, train
+from bench.core.training import Recipe, training
 from bench.evaluation.scoring import EvaluationSetting, resolve_protocol, train_and_score
-from bench.evaluation.students import TrainingSet, train_students
+from bench.evaluation.students import StackedStudents, TrainingSet
 from bench.planning.protocols import load_protocol
 from bench.tools.selftest.items import guarded
 from bench.tools.selftest.loops import GradientLoop, MeasuredLoop
@@ -39,6 +39,7 @@ LEAST, ERRORS = 0.02, 3  # two mean accuracies agree within this, or within so m
 # fp32 left at most 1.5e-5 on a CPU; TF32 rounds what it multiplies by up to 4.9e-4
 MOST_ERROR = 1e-4
 STRICT_STEPS = 3
+STRICT_RECIPE = Recipe(batch_size=16, lr=0.01, steps=2 + STRICT_STEPS, augment="rotate")
 # a method's smallest useful run: whichever of these hyper-parameters it has
 ONE_STEP: dict[str, Any] = {
     **{"steps": 1, "iterations": 1, "inner_steps": 1, "network_steps": 10, "network_epochs": 1},
@@ -217,40 +218,39 @@ def _strict(setting: Setting, name: str) -> Item:
 
 
 def _strict_students(setting: Setting, name: str, together: bool) -> Item:
-    data, network = setting.digits, parse_architecture(setting.small)
-    split = data.train.to(setting.device)
-    preprocess = Preprocess(data.mean, data.std)
-    recipe = Recipe(batch_size=16, lr=0.01, steps=STRICT_STEPS, augment="rotate")
-    images = preprocess(split.images[:100])
-    wanted = TrainingSet(images, split.labels[:100], recipe, preprocess)
-
-    def run() -> None:
-        train_students(
-            lambda i: network.build(data.image_shape, data.n_classes, generator(i, "selftest")),
-            wanted,
-            [generator(i, "selftest", "order") for i in range(2)],
-            together=together,
-        )
-
-    run()
-    synchronize(setting.device)
-    with computing("fp32"), forbidding_syncs(setting.device):
-        run()
-    return Item(name, {"steps": STRICT_STEPS}, _verdict(setting))
+    data, network, preprocess = setting.digits, parse_architecture(setting.small), _plain(setting)
+    few = data.train.images[:100].to(setting.device), data.train.labels[:100].to(setting.device)
+    wanted = TrainingSet(preprocess(few[0]), few[1], STRICT_RECIPE, preprocess)
+    nets = [
+        network.build(data.image_shape, data.n_classes, generator(i, "selftest")).to(setting.device)
+        for i in range(2)
+    ]
+    rngs = [generator(i, "selftest", "order") for i in range(2)]
+    if together:
+        steps = StackedStudents(nets, wanted, rngs, [STRICT_RECIPE.lr] * 2).training()
+    else:
+        steps = training(nets[0], wanted.images, wanted.targets, STRICT_RECIPE, rngs[0], preprocess)
+    return _strict_steps(setting, name, steps)
 
 
 def _strict_training(setting: Setting) -> Item:
     data, device = setting.digits, setting.device
-    split, preprocess = data.train.to(device), Preprocess(data.mean, data.std)
-    rng = generator(0, "selftest")
+    split, rng = data.train.to(device), generator(0, "selftest")
     net = parse_architecture(setting.small).build(data.image_shape, data.n_classes, rng).to(device)
-    recipe = Recipe(batch_size=16, lr=0.01, steps=STRICT_STEPS, augment="rotate")
+    steps = training(net, split.images, split.labels, STRICT_RECIPE, rng, _plain(setting))
+    return _strict_steps(setting, "training on real images", steps)
 
-    def run() -> None:
-        train(net, split.images, split.labels, recipe, generator(0, "selftest", "order"), preprocess)
 
-    run()
-    synchronize(device)
-    with computing("fp32"), forbidding_syncs(device):
-        run()
-    return Item("training on real images", {"steps": STRICT_STEPS}, _verdict(setting))
+def _plain(setting: Setting) -> Preprocess:
+    return Preprocess(setting.digits.mean, setting.digits.std)
+
+
+def _strict_steps(setting: Setting, name: str, steps: Iterator[int]) -> Item:
+    """The steps of a training; before them and in the first, networks and rates may be copied."""
+    with computing("fp32"):
+        next(steps)
+        synchronize(setting.device)
+        with forbidding_syncs(setting.device):
+            for _ in range(STRICT_STEPS):
+                next(steps)
+    return Item(name, {"steps": STRICT_STEPS}, _verdict(setting))
