@@ -33,9 +33,8 @@ def selftest_command(
     import torch
 
     if gpu and not torch.cuda.is_available():
-        out.print(
-            "nothing to test: torch finds no GPU here; without --gpu the same parts run on the CPU, small"
-        )
+        told = "nothing to test: torch finds no GPU here; without --gpu the same parts run on the CPU, small"
+        out.print(told, soft_wrap=True)
         return
     from bench.core.timing import device_name
     from bench.reporting.tables.render import print_table

@@ -117,8 +117,9 @@ class Cell:
             "ipc": self.ipc if IPC in depends_on else None,
             "architecture": self.architecture.label if ARCHITECTURE in depends_on else ANY_ARCHITECTURE,
             "seed": self.seed if SEED in depends_on else 0,
-            **({} if self.precision == DEFAULT else {"precision": self.precision}),
         }
+        if ARCHITECTURE in depends_on and self.precision != DEFAULT:  # it is that of networks
+            found["precision"] = self.precision
         if self.preprocess == NORMALISE:
             return found
         if self.preprocess == PAPER:

@@ -83,6 +83,11 @@ def test_exact_gradients_at_bf16_are_refused_in_a_line(entry: str) -> None:
     assert len(str(told.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize("method", ["random_real", "class_mean", "noise", "full"])
+def test_sets_made_without_a_network_are_the_same_at_every_precision(method: str) -> None:
+    assert plan(at("bf16", method)).keys() == plan(at(None, method)).keys()
+
+
 def test_an_entry_wins_over_the_sweep() -> None:
     assert precisions(plan(at("bf16", {"name": "dm", "precision": "tf32"})))["distill"] == {"tf32"}
     assert precisions(plan(at("bf16", {"name": "dm", "precision": "fp32"})))["distill"] == {"not said"}
