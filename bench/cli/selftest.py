@@ -50,6 +50,10 @@ def selftest_command(
 
     def tell(part: Part) -> None:
         print_table(part_table(part), out)
+        for item in part.items:  # a narrow terminal has no column of notes
+            if item.passed is False:
+                text = f"FAIL {item.name}: {item.note or part.title}"
+                out.print(text, style="red", highlight=False, markup=False, soft_wrap=True)
 
     passed = run_selftest(setting, folder, tell)
     out.print(f"  {folder}: selftest.md, selftest.csv, versions.json", highlight=False, soft_wrap=True)

@@ -145,6 +145,17 @@ def test_a_loop_measures_some_steps_and_counts_one() -> None:
 # --- how fast is it -----------------------------------------------------------------------------------------
 
 
+def test_a_device_that_cannot_begin_fails_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(*_: Any) -> None:
+        raise RuntimeError("CUDA error: no kernel image is available for execution on the device")
+
+    monkeypatch.setattr(speed, "warm_up", refuses)
+    part = speed.rates_part(tiny(), Clock(60))
+    assert failed(part).keys() == {"first calls"}
+    assert "no kernel image" in failed(part)["first calls"]
+    assert [item.name for item in part.items if item.figures] == ["fp32", "tf32", "bf16"]
+
+
 def test_students_are_timed_both_ways() -> None:
     (item,) = speed.students_part(tiny(), Steady(0)).items
     ours, theirs = item.figures["together, steps/s"], item.figures["one by one, steps/s"]
@@ -261,7 +272,7 @@ def test_the_command_prints_and_writes_every_part(
     monkeypatch.setattr("bench.tools.selftest.run.selftest_parts", lambda _: iter(parts))
     ended = ddbench("selftest", "--out", tmp_path / "out")
     assert (ended.code, ended.err) == (0 if passed else 1, "")
-    assert ("FAIL" in ended.text) is not passed
+    assert ("FAIL b: last" in ended.text) is not passed
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "selftest.csv",
         "selftest.md",

@@ -1,12 +1,12 @@
 """All parts of a self-test, one after the other; what is done is written at once."""
 
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from bench.core import timing
-from bench.core.precision import computing
+from bench.core.precision import DEFAULT, computing
 from bench.execution.provenance import source_commit, versions
-from bench.execution.warm_up import warm_up
 from bench.tools.selftest.correctness import accuracies_part, gradients_part, syncs_part
 from bench.tools.selftest.items import DeviceLost
 from bench.tools.selftest.result import Item, Part, write_results
@@ -27,13 +27,12 @@ PARTS: tuple[tuple[Callable[[Setting, Clock], Part], float], ...] = (
 def selftest_parts(setting: Setting) -> Iterator[Part]:
     """Each part as it ends. A device that fails ends them with an item that says so."""
     try:
-        warm_up(setting.device)
-        rates = rates_part(setting)
+        rates = rates_part(setting, setting.clock)
         yield rates
         for make, fraction in PARTS:
             yield make(setting, setting.clock.part(fraction))
-        rate = rates.items[0].figures["TFLOP/s"] * 1e12
-        yield methods_part(setting, setting.clock.part(1), rate)
+        (rate,) = (item.figures.get("TFLOP/s", math.nan) for item in rates.items if item.name == DEFAULT)
+        yield methods_part(setting, setting.clock.part(1), rate * 1e12)
     except DeviceLost as fault:
         yield Part("the device failed", [Item("stopped", passed=False, note=str(fault))], [])
 
@@ -46,7 +45,7 @@ def run_selftest(setting: Setting, folder: Path, tell: Callable[[Part], None]) -
         folder: where the tables go, again after each part.
         tell: hears each part as it ends.
     """
-    with computing("fp32"):
+    with computing(DEFAULT):
         place = {"device": timing.device_name(setting.device), "commit": source_commit()}
         made_by = place | versions(setting.device)
     parts: list[Part] = []

@@ -10,10 +10,11 @@ import torch
 
 from bench.core import timing
 from bench.core.networks.architecture import parse_architecture
-from bench.core.precision import computing
+from bench.core.precision import PRECISIONS, Precision, computing
 from bench.core.preprocess import Preprocess
 from bench.core.random import generator
 from bench.evaluation.students import TrainingSet, train_students
+from bench.execution.warm_up import warm_up
 from bench.planning.protocols import load_protocol
 from bench.tools.profile.counters import matrix_rate
 from bench.tools.selftest.items import guarded
@@ -114,13 +115,22 @@ def _student_rate(setting: Setting, ipc: int, together: bool, seconds: float) ->
 # --- methods ------------------------------------------------------------------------------------------------
 
 
-def rates_part(setting: Setting) -> Part:
-    """Large matrix products at each precision: what a share of the peak is a share of."""
-    items = []
-    for precision, dtype in (("fp32", torch.float32), ("tf32", torch.float32), ("bf16", torch.bfloat16)):
-        with computing(precision):  # type: ignore[arg-type]
-            items.append(Item(precision, {"TFLOP/s": matrix_rate(setting.device, dtype=dtype) / 1e12}))
+def rates_part(setting: Setting, clock: Clock) -> Part:
+    """First calls, and large matrix products at each precision: what a share of the peak is a share of."""
+
+    def first_calls() -> Item:
+        warm_up(setting.device)
+        return Item("first calls", passed=True)
+
+    items = [guarded("first calls", first_calls, setting.device, clock)]
+    items += [guarded(p, partial(_matrix_rate, setting, p), setting.device, clock) for p in PRECISIONS]
     return Part("matrix products", items, ["The best of ten, of 8192 rows on a GPU and 1024 on a CPU."])
+
+
+def _matrix_rate(setting: Setting, precision: Precision) -> Item:
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    with computing(precision):
+        return Item(precision, {"TFLOP/s": matrix_rate(setting.device, dtype=dtype) / 1e12})
 
 
 def methods_part(setting: Setting, clock: Clock, rate: float) -> Part:
