@@ -4,7 +4,7 @@ BIN := .venv/bin
 # one thread a process: on few cores many small operations run several times faster than with threads that fight
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: quickstart test lint benchmark clean
+.PHONY: quickstart test lint benchmark gpu clean
 
 quickstart: .venv/installed
 	$(BIN)/ddbench run configs/sweeps/quickstart.yaml --out results/local/quickstart
@@ -19,6 +19,9 @@ lint: .venv/installed-dev
 
 benchmark: .venv/installed-dev
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-columns=min,median,rounds
+
+gpu: .venv/installed
+	$(BIN)/ddbench selftest --gpu
 
 .venv/python:
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "ddbench needs Python 3.11 or later: make PYTHON=python3.11 ...")'

@@ -31,6 +31,7 @@ class BPTT:
         "Deng & Russakovsky, Remember the Past, NeurIPS 2022 (its baseline without the memory)"
     )
     depends_on: ClassVar[frozenset[str]] = frozenset({IPC, ARCHITECTURE, SEED})
+    exact_gradients: ClassVar[bool] = True
 
     steps: Annotated[int, Gt(0)] = 50000
     init: Literal["unit", "noise", "real"] = "unit"

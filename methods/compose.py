@@ -162,6 +162,11 @@ class Compose:
             augment=self.augment,
         )
 
+    @property
+    def exact_gradients(self) -> bool:
+        """Whether the objective differentiates a training."""
+        return self.objective in ("trajectory_matching", "unrolled")
+
     def check(self, problem: Problem) -> None:
         """A network that the objective takes, and a parameterisation within the budget."""
         net = problem.make_net(problem.rng("check"))
@@ -169,7 +174,7 @@ class Compose:
             check_matchable(net, problem.image_shape, "kernels")
         if self.objective == "attention":
             check_attention(net, problem.image_shape)
-        if self.objective in ("trajectory_matching", "unrolled") or self._pool_name == "experts":
+        if self.exact_gradients or self._pool_name == "experts":
             check_differentiable(net)
         if self._pool_name == "teacher" and not has_batch_norm(self._teacher.outline(problem)):
             raise UserError(f"teacher: {self.teacher} has no batch norm: take one with, as convnet-batch")

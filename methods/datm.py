@@ -41,6 +41,7 @@ class DATM:
         "ICLR 2024"
     )
     depends_on: ClassVar[frozenset[str]] = frozenset({IPC, ARCHITECTURE, SEED})
+    exact_gradients: ClassVar[bool] = True
 
     steps: Annotated[int, Gt(0)] = 10000
     inner_steps: Annotated[int, Gt(0)] = 80  # N, on synthetic images

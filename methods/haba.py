@@ -69,6 +69,7 @@ class HaBa:
     version: ClassVar[int] = 1
     paper: ClassVar[str] = "Liu et al., Dataset Distillation via Factorization, NeurIPS 2022"
     depends_on: ClassVar[frozenset[str]] = frozenset({IPC, ARCHITECTURE, SEED})
+    exact_gradients: ClassVar[bool] = True
 
     steps: Annotated[int, Gt(0)] = 15000
     hallucinators: Annotated[int, Gt(0)] = 5  # |H|

@@ -31,6 +31,7 @@ class MTT:
         "Cazenavette et al., Dataset Distillation by Matching Training Trajectories, CVPR 2022"
     )
     depends_on: ClassVar[frozenset[str]] = frozenset({IPC, ARCHITECTURE, SEED})
+    exact_gradients: ClassVar[bool] = True
 
     steps: Annotated[int, Gt(0)] = 5000
     inner_steps: Annotated[int, Gt(0)] = 50  # N, on synthetic images

@@ -30,6 +30,7 @@ class RaTBPTT:
     version: ClassVar[int] = 1
     paper: ClassVar[str] = "Feng, Vedantam & Kempe, Embarrassingly Simple Dataset Distillation, ICLR 2024"
     depends_on: ClassVar[frozenset[str]] = frozenset({IPC, ARCHITECTURE, SEED})
+    exact_gradients: ClassVar[bool] = True
 
     steps: Annotated[int, Gt(0)] = 50000
     init: Literal["unit", "noise", "real"] = "unit"

@@ -39,6 +39,7 @@ class RTP:
         "Deng & Russakovsky, Remember the Past: Distilling Datasets into Addressable Memories, NeurIPS 2022"
     )
     depends_on: ClassVar[frozenset[str]] = frozenset({IPC, ARCHITECTURE, SEED})
+    exact_gradients: ClassVar[bool] = True
 
     steps: Annotated[int, Gt(0)] = 50000  # outer; the authors stop by hand
     memory: bool = True  # false: plain images (`bptt`)

@@ -34,6 +34,7 @@ class TESLA:
         "Cui et al., Scaling Up Dataset Distillation to ImageNet-1K with Constant Memory, ICML 2023"
     )
     depends_on: ClassVar[frozenset[str]] = frozenset({IPC, ARCHITECTURE, SEED})
+    exact_gradients: ClassVar[bool] = True
 
     steps: Annotated[int, Gt(0)] = 10000
     inner_steps: Annotated[int, Gt(0)] = 50  # N, on synthetic images

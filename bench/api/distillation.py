@@ -21,6 +21,7 @@ from bench.core.errors import UserError
 from bench.core.loop import Loop
 from bench.core.method import Problem
 from bench.core.networks.architecture import Architecture, parse_architecture
+from bench.core.precision import DEFAULT, computing
 from bench.core.registry import block_class
 from bench.data.cache import prepare_dataset, read_dataset
 from bench.data.dataset import Dataset
@@ -28,7 +29,7 @@ from bench.data.spec import DatasetSpec, preset_name, read_entry
 from bench.evaluation.metrics import Scores
 from bench.evaluation.scoring import EvaluationSetting, resolve_protocol, train_and_score, tune_on_holdout
 from bench.evaluation.storage import measure_storage
-from bench.execution.jobs import make_problem
+from bench.execution.jobs import job_precision, make_problem
 from bench.execution.progress import show_steps
 from bench.planning.checks import check_distillation
 from bench.planning.graph import HOLDOUT, Cell, EvaluationSpec, Job, plan_distillation, plan_teacher
@@ -90,7 +91,8 @@ def distill(
         seed: of every random draw.
         device: where to compute.
         progress: show a bar on a terminal.
-        hyperparameters: of the method, in the place of the presets; `preprocess="zca"` for whitened images.
+        hyperparameters: of the method, in the place of the presets; `preprocess="zca"` for whitened images,
+            `precision="bf16"` for another arithmetic.
 
     Returns:
         The distilled set: `decode()` gives images and targets, `save(path)` keeps it.
@@ -111,9 +113,10 @@ def distill(
     if ipc < 1:
         raise UserError(f"ipc: {ipc}; take at least 1")
     presets = preset_name(data.name, data.label)
-    cell = Cell(data, ipc, network, seed, entry.preprocess(presets, ipc))
-    jobs: dict[str, Job] = {}
     resolved = entry.resolve(presets, ipc)
+    precision = entry.precision(presets, ipc, resolved, DEFAULT)
+    cell = Cell(data, ipc, network, seed, entry.preprocess(presets, ipc), precision=precision)
+    jobs: dict[str, Job] = {}
     check_distillation(resolved, data, ipc, network)
     job = plan_distillation(jobs, entry.name, resolved, cell)
     console = Console(stderr=True, quiet=not progress)
@@ -122,7 +125,7 @@ def distill(
     with tempfile.TemporaryDirectory(prefix="ddbench-") as folder:
         loop = Loop(Path(folder), every_s=float("inf"))
         problem = dataclasses.replace(_problem(job, jobs, data, where), loop=loop)
-        with show_steps(Path(folder), job.label, console):
+        with show_steps(Path(folder), job.label, console), computing(precision):
             return resolved.distill(problem)
 
 
@@ -254,5 +257,6 @@ def _build(jobs: Mapping[str, Job], data: Dataset, device: torch.device, console
         text = f"building {job.label} ({i + 1} of {len(missing)})"
         with console.status(text) if console.is_terminal else contextlib.nullcontext():
             block = block_class(job.identity["block"])(**job.identity["values"])
-            built = block.build(_problem(job, jobs, data, device))
+            with computing(job_precision(job)):
+                built = block.build(_problem(job, jobs, data, device))
         _prepared[str(device), job.key] = {name: t.detach().cpu().contiguous() for name, t in built.items()}

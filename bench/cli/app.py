@@ -20,6 +20,7 @@ from bench.cli import (
     listing,
     profile,
     report,
+    selftest,
     submit,
     sweeps,
     teacher,
@@ -111,6 +112,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str, str], ...] = (
     ),
     ("submit-check", submit.submit_check_command, OTHERS, "ddbench submit-check results/birds"),
     ("list", listing.list_command, EXTEND, "ddbench list methods"),
+    ("selftest", selftest.selftest_command, EXTEND, "ddbench selftest --gpu"),
     ("profile", profile.profile_command, EXTEND, "ddbench profile dm --dataset digits --ipc 10"),
 )
 for _name, _function, _panel, _example in COMMANDS:

@@ -128,6 +128,14 @@ class Method(Protocol):
         ...
 
 
+def takes_exact_gradients(method: Method) -> bool:
+    """Whether it differentiates the steps of a training, which a coarser arithmetic than fp32 spoils.
+
+    Such a method says so by an attribute `exact_gradients = True`.
+    """
+    return bool(getattr(method, "exact_gradients", False))
+
+
 def learns_labels(method: Method) -> bool:
     """Whether its sets store soft labels: `labels` of such a method is not "hard"."""
     return getattr(method, "labels", "hard") != "hard"

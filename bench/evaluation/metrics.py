@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from bench.core import counting
+from bench.core.pieces import Halving, piece_size
 from bench.core.preprocess import Preprocess
-from bench.core.training import piece_size
 
 CALIBRATION_BINS = 15
 
@@ -45,9 +45,9 @@ def score_students(
     Returns:
         The scores. The device is waited for once, after the last image.
     """
-    pieces = []
-    for x in images.split(piece_size(images.device)):
-        pieces.append(_predict(logits(preprocess(x))))
+    pieces, fitting = [], Halving(lambda x: logits(preprocess(x)), dim=1)
+    for x in images.split(piece_size(images.device, images.shape)):
+        pieces.append(_predict(fitting(x)))
         counting.count_passes(len(x) * len(pieces[-1][0]))
     predicted, confidences = (torch.cat(part, dim=1).cpu() for part in zip(*pieces, strict=True))
     labels = labels.cpu()  # from here on on the host: one number for each student and image

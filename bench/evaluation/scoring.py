@@ -1,7 +1,9 @@
 """Train students on what a set decodes to, score them, and choose rates and soft labels on a hold-out."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Concatenate, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,6 +14,7 @@ from bench.core.distilled import DistilledDataset
 from bench.core.networks.architecture import Architecture, parse_architecture
 from bench.core.networks.base import Network
 from bench.core.paper_constants import paper_normalisation
+from bench.core.precision import computing
 from bench.core.preprocess import NORMALISE, PAPER, Preprocess, Zca
 from bench.core.teachers import soft_labels, teacher_state
 from bench.data.dataset import Dataset, Split
@@ -30,6 +33,9 @@ from bench.evaluation.storage import images_per_class
 from bench.evaluation.students import TrainingSet, train_students
 from bench.planning.protocols import Protocol
 from bench.records.schema import CurvePoint, GivenTeacher, LrFrom, SoftLabels, StudentTraining
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -116,6 +122,22 @@ class EvaluationResult:
     training: StudentTraining
 
 
+def _at_its_precision(
+    function: Callable[Concatenate[DistilledDataset, EvaluationSetting, P], R],
+) -> Callable[Concatenate[DistilledDataset, EvaluationSetting, P], R]:
+    """Decorate what trains students, to compute at the precision of the protocol."""
+
+    @functools.wraps(function)
+    def call(
+        distilled: DistilledDataset, setting: EvaluationSetting, /, *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        with computing(setting.protocol.precision):
+            return function(distilled, setting, *args, **kwargs)
+
+    return call
+
+
+@_at_its_precision
 def train_and_score(
     distilled: DistilledDataset,
     setting: EvaluationSetting,
@@ -162,6 +184,7 @@ def train_and_score(
         preprocess=_named(distilled.preprocess, setting.data),
         soft_labels=None if choice is None else _told(choice, protocol, tuned),
         given_teacher=_given_teacher(protocol),
+        precision=protocol.precision,
     )
     return EvaluationResult(scores[steps], points, training)
 
@@ -195,6 +218,7 @@ def _announce(training_set: TrainingSet, students: int, then: int) -> None:
     counting.announce(steps, size, training_set.epoch_size, students * then)
 
 
+@_at_its_precision
 def rehearse(distilled: DistilledDataset, setting: EvaluationSetting, students: int) -> None:
     """Train this many students for two steps and score them on a few images, which nobody reads.
 
@@ -226,6 +250,7 @@ def learning_rate(
     return protocol.recipe.lr, "protocol", None
 
 
+@_at_its_precision
 def tune_on_holdout(
     distilled: DistilledDataset, setting: EvaluationSetting, fraction: float
 ) -> dict[str, Tensor]:

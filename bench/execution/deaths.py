@@ -51,7 +51,7 @@ class Deaths:
         lost = self._lost(set().union(*deaths))
         own = sum(not nodes & lost for nodes in deaths)
         if own > RETRIES:
-            return f"its process died {own} times (killed, or out of memory)"
+            return f"its process died {own} times (killed, out of memory, or its GPU failed)"
         return f"its node was lost {len(deaths) - own} times" if len(deaths) >= MOST_DEATHS else None
 
     def _lost(self, among: set[str]) -> set[str]:

@@ -7,14 +7,19 @@ from bench.execution.queue import Outcome, ReadyQueue, finish_job
 
 
 def run_inline(queue: ReadyQueue, context: JobContext, progress: Progress) -> Outcome:
-    """Run until nothing is left; Ctrl-C ends it and is noted in the outcome."""
+    """Run until nothing is left; Ctrl-C and a fault of the device end it and are noted in the outcome."""
     outcome = Outcome()
     outcome.begin()
     try:
         with stop_on_signals():
             while job := queue.next():
                 progress.started(job.key)
-                finish_job(queue, progress, outcome, job.key, run_job(job, context))
+                result = run_job(job, context)
+                if result["fault"]:
+                    progress.stopped(job.key)
+                    outcome.lost = f"{job.label}: {result['error']}: the GPU fails whatever runs here next"
+                    break
+                finish_job(queue, progress, outcome, job.key, result)
     except KeyboardInterrupt:
         outcome.interrupted = True
     outcome.end()

@@ -22,6 +22,7 @@ from bench.core.method import Problem
 from bench.core.networks.architecture import parse_architecture
 from bench.core.networks.base import Network
 from bench.core.operations import JobOperations
+from bench.core.precision import DEFAULT, Precision, computing
 from bench.core.preprocess import Preprocess, Zca, restore_preprocess
 from bench.core.registry import block_class, method_package
 from bench.core.teacher_file import TeacherFile
@@ -30,6 +31,7 @@ from bench.data.dataset import Dataset, Split
 from bench.data.spec import DatasetSpec
 from bench.evaluation.storage import check_header
 from bench.execution.evaluate_job import evaluate_artifact, tune_rate
+from bench.execution.faults import FAULT_NOTE, is_device_fault, told_failure
 from bench.execution.provenance import SOURCES, job_sources, versions
 from bench.execution.step_reports import reporting
 from bench.execution.store import WEIGHTS, Store
@@ -86,7 +88,8 @@ _jobs_run = 0  # in this process
 def run_job(job: Job, context: JobContext) -> dict[str, Any]:
     """Run a job and publish its result; never raises for a job's own fault.
 
-    Returns {"ok", "seconds", "error"}; the traceback is in the job's log.
+    Returns {"ok", "seconds", "error", "fault"}; the traceback is in the job's log. After a fault of the
+    device nothing that this process runs next is sound: whoever called ends it.
     """
     global _jobs_run
     start = time.perf_counter()
@@ -94,7 +97,7 @@ def run_job(job: Job, context: JobContext) -> dict[str, Any]:
     store = Store(Path(context.root))
     log = store.log(job.key)
     device = torch.device("cuda:0" if context.gpus else "cpu")
-    error = None
+    error, fault = None, False
     try:
         warm_up(device)
         start = time.perf_counter()
@@ -103,20 +106,32 @@ def run_job(job: Job, context: JobContext) -> dict[str, Any]:
             if context.gpus and context.gpus < 1:
                 torch.cuda.set_per_process_memory_fraction(context.gpus, device)
             # the loop of a distillation reports by itself
-            with contextlib.nullcontext() if job.kind == "distill" else reporting(store.checkpoint(job.key)):
+            own = job.kind == "distill"
+            told = contextlib.nullcontext() if own else reporting(store.checkpoint(job.key))
+            with told, computing(job_precision(job)):
                 _RUN[job.kind](job, store, context, device)
     except (Exception, SystemExit) as failure:  # what a method raises fails its own job only; the log has it
-        kind = "" if isinstance(failure, UserError) else f"{type(failure).__name__}: "
-        error = f"{kind}{failure}".splitlines()[0]
+        fault = is_device_fault(failure, device)
+        error = told_failure(failure, job, context.gpus, device)
+        note = f"{FAULT_NOTE}\n\n" if fault else ""
         try:
-            write_atomic(log, f"{job.label}\n{job.key}\n\n{traceback.format_exc()}")
+            write_atomic(log, f"{job.label}\n{job.key}\n\n{note}{traceback.format_exc()}")
         except (OSError, UserError) as unwritten:  # the fault is told, with or without its log
             error = f"{error} (without a log: {first_line(unwritten)})"
     else:
         with contextlib.suppress(OSError):
             log.unlink(missing_ok=True)
     _jobs_run += 1
-    return {"ok": error is None, "error": error, "seconds": time.perf_counter() - start}
+    if error is not None and not fault and device.type == "cuda":
+        torch.cuda.empty_cache()  # what the failed job held is free for others that share the GPU
+    seconds = time.perf_counter() - start
+    return {"ok": error is None, "error": error, "seconds": seconds, "fault": fault}
+
+
+def job_precision(job: Job) -> Precision:
+    """Of its arithmetic: students have that of their protocol."""
+    found: Precision = job.identity.get("protocol", job.identity).get("precision", DEFAULT)
+    return found
 
 
 def _load(job: Job, context: JobContext) -> Dataset:

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from bench.core import timing
+from bench.core.precision import precision_now
 from bench.core.registry import block_class, method_source, own_methods
 from bench.core.sources import source_digest
 from bench.planning.graph import Job
@@ -30,8 +31,9 @@ SOURCES, EVALUATION = "sources", "evaluation_sources"  # of the artifact, and of
 
 
 def versions(device: torch.device = CPU) -> dict[str, str]:
-    """What a record says about the software and the machine: versions, processor, and a GPU's settings."""
-    return _installed() | (_gpu_settings() if device.type == "cuda" else {})
+    """What a record says about software, machine and settings, as they are now."""
+    settings = _gpu_settings() if device.type == "cuda" else {}
+    return _installed() | settings | {"precision": precision_now()}
 
 
 @functools.cache
@@ -62,7 +64,8 @@ def _gpu_settings() -> dict[str, str]:
 
 def method_packages(recorded: Mapping[str, str]) -> list[str]:
     """The packages among a record's versions that bring its method: what is not said of every job."""
-    always = {"python", *PACKAGES, "cpu", "cpu_capability", *_gpu_settings(), "commit", SOURCES, EVALUATION}
+    place = {"python", *PACKAGES, "cpu", "cpu_capability", "precision", *_gpu_settings()}
+    always = {*place, "commit", SOURCES, EVALUATION}
     return sorted(recorded.keys() - always)
 
 

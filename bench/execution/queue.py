@@ -96,7 +96,7 @@ class Outcome:
     busy: float = 0.0  # the jobs' own seconds
     start: float = 0.0  # seconds that Ray took to start
     interrupted: bool = False
-    lost: str | None = None  # what of the cluster died, so that the run could not go on
+    lost: str | None = None  # what died, of the cluster or the GPU, so that the run could not go on
     worker_s: float = 0.0  # seconds of all workers: nodes join and leave
     limits: list[Limit] = field(default_factory=list)  # now, where kinds of jobs get different resources
     # the jobs' own seconds by kind

@@ -21,6 +21,7 @@ from bench.core.registry import plugin_environment
 from bench.core.signals import stop_on_signals
 from bench.execution.capacity import Capacity, Node
 from bench.execution.deaths import MOST_DEATHS, Deaths
+from bench.execution.faults import FAULT_EXIT
 from bench.execution.folder_server import FolderServer
 from bench.execution.head import Address, HeadWatch
 from bench.execution.jobs import JobContext
@@ -343,7 +344,10 @@ def run_trial(config: dict[str, Any], context: dict[str, Any], home: Home, serve
     """One trial is one job; keys and plain values travel, results stay in the store or are sent there."""
     node = ray.get_runtime_context().get_node_id()
     folder = _Called(server) if server else None
-    tune.report(run_trial_at(config["trial"], node, JobContext(**context), home, folder))
+    result = run_trial_at(config["trial"], node, JobContext(**context), home, folder)
+    if result["fault"]:
+        os._exit(FAULT_EXIT)  # the job is tried again in a new process, and no other fails in this one
+    tune.report(result)
 
 
 def _serve(home: Home) -> Any:

@@ -11,6 +11,7 @@ from bench.core.loop import SNAPSHOT_FRACTIONS
 from bench.core.words import duration
 from bench.planning.graph import Job
 from bench.planning.protocols import Protocol
+from bench.planning.sweep import BESIDE
 from bench.records.schema import Record
 
 # hyper-parameters that say how many steps a loop takes: the first of these sets that is there
@@ -87,7 +88,7 @@ def _but_steps(values: Mapping[str, Any]) -> str:
 def prepare_sort(identity: Mapping[str, Any], roles: Iterable[str]) -> Sort:
     """Of a prerequisite: those with the same values, else of the same kind."""
     values = identity["values"]
-    place = tuple(identity.get(axis) for axis in ("dataset", "architecture", "ipc", "preprocess"))
+    place = tuple(identity.get(axis) for axis in ("dataset", "architecture", "ipc", *BESIDE))
     kind = ("prepare", identity["block"], *sorted(roles), *place)
     networks = values.get("size", 1)  # of a block of experts
     return Sort(((*kind, _but_steps(values)), kind), loop_steps(values) * networks)
@@ -96,7 +97,7 @@ def prepare_sort(identity: Mapping[str, Any], roles: Iterable[str]) -> Sort:
 def distill_sort(identity: Mapping[str, Any]) -> Sort:
     """Of a distillation: those with the same hyper-parameters but for the steps, else of the same method."""
     values = identity["hyperparameters"]
-    place = tuple(identity.get(axis) for axis in ("method", "dataset", "architecture", "ipc", "preprocess"))
+    place = tuple(identity.get(axis) for axis in ("method", "dataset", "architecture", "ipc", *BESIDE))
     return Sort((("distill", *place, _but_steps(values)), ("distill", *place)), loop_steps(values))
 
 
@@ -109,7 +110,7 @@ def evaluate_sort(identity: Mapping[str, Any], method: Mapping[str, Any], snapsh
         snapshots: those are scored too.
     """
     protocol = identity["protocol"]
-    place = tuple(method.get(axis) for axis in ("method", "dataset", "ipc", "preprocess"))
+    place = tuple(method.get(axis) for axis in ("method", "dataset", "ipc", *BESIDE))
     setting = (identity["architecture"], protocol["name"], protocol["version"], snapshots, *place)
     kind = ("evaluate", *setting)
     return Sort(((*kind, _but_steps(method["hyperparameters"])), kind), identity["students"])
@@ -194,7 +195,7 @@ class Estimator:
             "dataset": record.dataset_fingerprint,
             "ipc": record.ipc,
             "architecture": record.distill_arch,
-            "preprocess": values.pop("preprocess", None),
+            **{name: values.pop(name, None) for name in BESIDE},
             "experts_per_seed": values.pop("experts_per_seed", None),
             "hyperparameters": values,
         }

@@ -17,6 +17,7 @@ from bench.core.errors import UserError
 from bench.core.method import ARCHITECTURE, IPC, SEED, Method, Prerequisite, hyperparameters, learns_labels
 from bench.core.networks.architecture import Architecture, parse_architecture
 from bench.core.paper_constants import require_paper_normalisation, whitening_eps
+from bench.core.precision import DEFAULT, Precision
 from bench.core.preprocess import NORMALISE, PAPER, WHITENINGS
 from bench.core.registry import block_class
 from bench.data.dataset import Dataset
@@ -102,6 +103,7 @@ class Cell:
     seed: int
     preprocess: str = NORMALISE  # of the images to distill on; evaluations do not depend on it
     experts_per_seed: bool = False  # a bank of experts for each seed
+    precision: Precision = DEFAULT  # of what is computed on the way to the set, or of a teacher
     factor: int = 1  # into how many images a side each stored one is cut; rules of protocols may ask for it
 
     def axes(self, depends_on: frozenset[str]) -> dict[str, Any]:
@@ -116,6 +118,8 @@ class Cell:
             "architecture": self.architecture.label if ARCHITECTURE in depends_on else ANY_ARCHITECTURE,
             "seed": self.seed if SEED in depends_on else 0,
         }
+        if ARCHITECTURE in depends_on and self.precision != DEFAULT:  # it is that of networks
+            found["precision"] = self.precision
         if self.preprocess == NORMALISE:
             return found
         if self.preprocess == PAPER:
@@ -202,6 +206,7 @@ def plan_sweep(
             for ipc in sweep.ipc:
                 chosen = entry.resolve(presets, ipc)
                 preprocess = entry.preprocess(presets, ipc)
+                precision = entry.precision(presets, ipc, chosen, sweep.distill.precision)
                 for architecture in sweep.distill.architectures:
                     cells = [
                         Cell(datasets[spec.label], ipc, architecture, seed, factor=_factor(chosen))
@@ -209,7 +214,10 @@ def plan_sweep(
                     ]
                     distilled_on = [
                         dataclasses.replace(
-                            cell, preprocess=preprocess, experts_per_seed=sweep.distill.experts_per_seed
+                            cell,
+                            preprocess=preprocess,
+                            precision=precision,
+                            experts_per_seed=sweep.distill.experts_per_seed,
                         )
                         for cell in cells
                     ]
@@ -244,7 +252,7 @@ def _factor(method: Method) -> int:
 def _describe(axes: Mapping[str, Any]) -> str:
     words = [f"ipc {axes['ipc']}"] if axes["ipc"] else []
     words += [axes["architecture"]] if axes["architecture"] != ANY_ARCHITECTURE else []
-    words += [axes["preprocess"]] if "preprocess" in axes else []
+    words += [axes[name] for name in ("preprocess", "precision") if name in axes]
     return " ".join([*words, f"seed {axes['seed']}"])
 
 
@@ -282,7 +290,7 @@ def _banks_of_seed(required: dict[str, Prerequisite], seed: int) -> dict[str, Pr
 
 def recorded_hyperparameters(identity: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the method of a distillation, and what the sweep asked for beside them."""
-    beside = ("preprocess", "experts_per_seed")
+    beside = ("preprocess", "experts_per_seed", "precision")
     return {**identity["hyperparameters"], **{name: identity[name] for name in beside if name in identity}}
 
 
@@ -310,7 +318,7 @@ def _whitening(jobs: dict[str, Job], cell: Cell) -> dict[str, str]:
         return {}
     kind = WHITENINGS[cell.preprocess]
     needed = {"whitening": block_class("Whitening")(kind=kind, eps=whitening_eps(kind, cell.data.label))}
-    return _prepare(jobs, needed, dataclasses.replace(cell, preprocess=NORMALISE))
+    return _prepare(jobs, needed, dataclasses.replace(cell, preprocess=NORMALISE, precision=DEFAULT))
 
 
 def _written(prepare: Prerequisite) -> dict[str, Any]:
@@ -376,4 +384,5 @@ def plan_teacher(jobs: dict[str, Job], spec: EvaluationSpec, cell: Cell) -> dict
     else:
         teacher = block_class("Teacher")(**dataclasses.asdict(taught.recipe), stops=taught.stops)
     network = spec.student if taught.architecture is None else parse_architecture(taught.architecture)
-    return _prepare(jobs, {"teacher": teacher}, dataclasses.replace(cell, architecture=network))
+    cell = dataclasses.replace(cell, architecture=network, precision=spec.protocol.precision)
+    return _prepare(jobs, {"teacher": teacher}, cell)

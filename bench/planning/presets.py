@@ -28,7 +28,9 @@ class Preset(Strict):
         default={},
         description="hyper-parameters that the sweep has to give for it to hold, and their values",
     )
-    values: dict[str, Any] = Field(default={}, description="hyper-parameters of the method, and `preprocess`")
+    values: dict[str, Any] = Field(
+        default={}, description="hyper-parameters of the method, `preprocess` and `precision`"
+    )
     per_ipc: dict[str, float] = Field(
         default={}, description="hyper-parameters that grow with ipc: their value is this times ipc"
     )

@@ -16,6 +16,7 @@ from pydantic import (
 
 from bench.core.errors import UserError
 from bench.core.networks.architecture import Architecture, parse_architecture
+from bench.core.precision import DEFAULT, Precision
 from bench.core.registry import choose
 from bench.core.strict import Distinct, Strict
 from bench.core.training import RECIPE, Recipe
@@ -23,7 +24,7 @@ from bench.planning.yaml_schema import CONFIGS, Positive, describe_faults, list_
 from bench.records.naming import GIVEN
 
 LabelKind = Literal["stored", "hard", "soft", "teacher"]
-Precision = Literal["fp32", "fp16"]
+LabelPrecision = Literal["fp32", "fp16"]
 
 
 def _network(name: str) -> str:
@@ -67,7 +68,7 @@ class TeacherConfig(Strict):
         exclude_if=_left_out(()),
         description="for `labels: soft`: what may divide the logits of its labels; by default `temperature`",
     )
-    stored_as: Precision = Field(
+    stored_as: LabelPrecision = Field(
         default="fp32",
         exclude_if=_left_out("fp32"),
         description="for `labels: soft`: the precision of the labels, which students get rounded to it",
@@ -148,6 +149,9 @@ class Protocol(Strict):
         default=(),
         description="learning rates, of which a hold-out of the training set chooses one for each method",
     )
+    precision: Precision = Field(
+        default=DEFAULT, description="of students and teacher: set by `evaluate.precision` of a sweep"
+    )
     rules: tuple[Rule, ...] = Field(
         default=(),
         description="what the recipe is for some data sets, networks or budgets; the plan applies them, so "
@@ -191,6 +195,12 @@ class Protocol(Strict):
         name = f"{self.name}{GIVEN}{given.weights[:8]}"
         return self.model_copy(update={"name": name, "teacher": self.teacher.model_copy(update=other)})
 
+    def computed_at(self, precision: Precision) -> "Protocol":
+        """At another precision than its own; its name tells them apart."""
+        if precision in (DEFAULT, self.precision):
+            return self
+        return self.model_copy(update={"name": f"{self.name}{GIVEN}{precision}", "precision": precision})
+
     def resolve(self, dataset: str, student: Architecture, ipc: int | None, factor: int = 1) -> "Protocol":
         """The protocol with its rules applied, and without them.
 
@@ -219,11 +229,15 @@ class Protocol(Strict):
     @model_serializer(mode="wrap")
     def _without_new_defaults(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Without what protocols of earlier versions did not have, where it changes nothing: keys stay."""
-        unused = {"epoch_over": self.epoch_over == "images", "rules": not self.rules}
+        unused = {
+            "epoch_over": self.epoch_over == "images",
+            "precision": self.precision == DEFAULT,
+            "rules": not self.rules,
+        }
         return {name: value for name, value in write(self).items() if not unused.get(name)}
 
     @property
-    def stored_as(self) -> Precision:
+    def stored_as(self) -> LabelPrecision:
         """The precision of the soft labels that its teacher gives."""
         return "fp32" if self.teacher is None else self.teacher.stored_as
 

@@ -21,8 +21,9 @@ from pydantic import (
 )
 
 from bench.core.errors import UserError
-from bench.core.method import Method
+from bench.core.method import Method, takes_exact_gradients
 from bench.core.networks.architecture import Architecture, parse_architecture
+from bench.core.precision import DEFAULT, PRECISIONS, Precision
 from bench.core.preprocess import NORMALISE, PREPROCESSES
 from bench.core.registry import choose, did_you_mean, method_class, method_names
 from bench.core.strict import Distinct, Strict, check_distinct, faults_error, valid_name
@@ -110,9 +111,41 @@ class MethodEntry(BaseModel):
         """What it distills on, one of `PREPROCESSES`, resolved in the same order."""
         return _preprocess(preset(self.name, dataset, ipc, self.values) | self.values)
 
+    def precision(self, dataset: str, ipc: int, method: Method, default: Precision) -> Precision:
+        """At which it distills: its own, else the sweep's, which leaves exact gradients at fp32.
+
+        Args:
+            dataset: as in `resolve`.
+            ipc: images per class.
+            method: as `resolve` makes it.
+            default: the sweep's.
+
+        Raises:
+            UserError: it asks for bf16, which would spoil its gradients.
+        """
+        own = _precision(preset(self.name, dataset, ipc, self.values) | self.values)
+        if not takes_exact_gradients(method):
+            return own or default
+        if own == "bf16":
+            raise UserError(
+                f"method {self.name}: precision: bf16 would spoil its gradients, which go back through the "
+                "steps of a training: use fp32 or tf32"
+            )
+        return own or DEFAULT
+
+
+BESIDE = ("preprocess", "precision")  # of a method's entry, no hyper-parameters of its own
+
 
 def _preprocess(values: Mapping[str, Any]) -> str:
     return choose("preprocess", str(values.get("preprocess", NORMALISE)), PREPROCESSES)
+
+
+def _precision(values: Mapping[str, Any]) -> Precision | None:
+    if "precision" not in values:
+        return None
+    found: Precision = choose("precision", str(values["precision"]), PRECISIONS)  # type: ignore[assignment]
+    return found
 
 
 def build_method(name: str, values: Mapping[str, Any]) -> Method:
@@ -120,7 +153,7 @@ def build_method(name: str, values: Mapping[str, Any]) -> Method:
 
     Args:
         name: of the method.
-        values: its hyper-parameters; `preprocess` may be among them, and is checked only.
+        values: its hyper-parameters; `preprocess` and `precision` may be among them, and are checked only.
 
     Raises:
         UserError: for an unknown method or hyper-parameter and for a bad value; all faults in one line.
@@ -139,12 +172,13 @@ def _build(name: str, values: Mapping[str, Any]) -> tuple[Method | None, list[st
     faults = [
         f"method {name} does not take the parameter {key!r}{did_you_mean(str(key), known)}; {takes}"
         for key in values
-        if key not in known and key != "preprocess"
+        if key not in known and key not in BESIDE
     ]
-    try:
-        _preprocess(values)
-    except UserError as error:
-        faults.append(str(error))
+    for read in (_preprocess, _precision):
+        try:
+            read(values)
+        except UserError as error:
+            faults.append(str(error))
     values = {key: value for key, value in values.items() if key in known}
     try:
         built: Method = TypeAdapter(cls).validate_python(values)
@@ -191,6 +225,12 @@ class DistillConfig(Strict):
         description="train the experts of trajectory methods anew for each seed; by default all seeds share "
         "one bank of them, as in the papers",
     )
+    precision: Precision = Field(
+        default=DEFAULT,
+        description="of the arithmetic, also of prerequisites: fp32, without TF32; tf32; or bf16, autocast "
+        "of networks' forward passes. Methods that differentiate a training stay at fp32, unless their own "
+        "entry has a `precision`",
+    )
 
 
 def _read_teacher(value: Any) -> Any:
@@ -225,6 +265,9 @@ class EvaluateConfig(Strict):
         default=None,
         description="a file that `ddbench teacher` made: the teacher of every protocol that has one, in the "
         "place of its own",
+    )
+    precision: Precision = Field(
+        default=DEFAULT, description="as in `distill`: of the students, and of a protocol's teacher"
     )
     curve: Annotated[tuple[Fraction, ...], Distinct] = Field(
         default=(),
@@ -290,9 +333,10 @@ class Sweep(Strict):
 
     @property
     def protocols(self) -> list[Protocol]:
-        """Those that score the sets, with the teacher that the sweep gives them."""
+        """Those that score the sets, with the teacher and the precision that the sweep gives them."""
         named = [protocol for name in self.evaluate.protocol for protocol in load_protocols(name)]
-        return [protocol.taught_by(self.evaluate.teacher) for protocol in named]
+        taught = [protocol.taught_by(self.evaluate.teacher) for protocol in named]
+        return [protocol.computed_at(self.evaluate.precision) for protocol in taught]
 
     @model_validator(mode="after")
     def _plannable(self) -> "Sweep":

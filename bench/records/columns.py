@@ -157,6 +157,7 @@ COLUMNS: dict[str, RecordColumn] = {
     "labels": RecordColumn(TEXT, "training.labels"),
     "augment": RecordColumn(TEXT, "training.augment"),
     "preprocess": RecordColumn(TEXT, "training.preprocess"),
+    "precision": RecordColumn(TEXT, "training.precision"),
     "lr_from": RecordColumn(TEXT, "training.lr_from"),
     "cutmix": RecordColumn(REAL, "training.cutmix"),
     "lr": RecordColumn(REAL, "training.lr"),

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 LABELS = ("stored", "hard", "soft", "teacher")  # what students learn, by label regime
-GIVEN = "@"  # between the name of a protocol and the first digits of a given teacher
+GIVEN = "@"  # in the name of a protocol, before the first digits of a given teacher, and before a precision
 CELL = ["method", "dataset", "ipc", "distill_arch", "eval_arch", "protocol"]
 
 
@@ -100,7 +100,8 @@ def method_labels(table: pd.DataFrame) -> list[str]:
         varying.setdefault(str(method), set()).update(_varying([flat[text] for text in found]))
 
     def label(method: str, values: dict[str, str]) -> str:
-        shown = [f"{name}={values[name]}" for name in sorted(varying.get(method, ())) if name in values]
+        telling = varying.get(method, set()) | {"precision"}  # another precision than fp32 is always told
+        shown = [f"{name}={values[name]}" for name in sorted(telling) if name in values]
         return f"{method}[{', '.join(shown)}]" if shown else method
 
     pairs = variants[["method", "chosen"]].drop_duplicates().itertuples(index=False)

@@ -112,6 +112,7 @@ class StudentTraining(_Part):
     preprocess: Name  # normalise, paper, or zca (KIND)
     soft_labels: SoftLabels | None = None  # of `labels: soft`
     given_teacher: GivenTeacher | None = None  # None: the protocol's own, or none
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"  # of the students' arithmetic
 
 
 class CurvePoint(_Part):

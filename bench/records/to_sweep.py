@@ -85,6 +85,7 @@ def sweep_of(rows: Sequence[Row], entry: Mapping[str, Any]) -> dict[str, Any]:
             "students": int(row["students"]),
             "protocol": row["protocol_name"].partition(GIVEN)[0],
             **({"teacher": json.loads(row["given_teacher"])} if row["given_teacher"] else {}),
+            **({} if row["precision"] == "fp32" else {"precision": row["precision"]}),
             **({"curve": curve} if curve else {}),
             **({"snapshots": True} if row["snapshots_wanted"] else {}),
         },

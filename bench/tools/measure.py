@@ -14,6 +14,7 @@ from bench.core import random, timing
 from bench.core.distilled import DistilledDataset
 from bench.core.method import Problem
 from bench.core.networks.architecture import parse_architecture
+from bench.core.precision import computing
 from bench.core.registry import block_class
 from bench.core.timing import Operation
 from bench.data.dataset import Dataset
@@ -21,6 +22,7 @@ from bench.evaluation.metrics import score_students
 from bench.evaluation.scoring import EvaluationSetting
 from bench.evaluation.students import train_students
 from bench.execution.budget import STAND_INS, like
+from bench.execution.jobs import job_precision
 from bench.execution.warm_up import warm_up
 from bench.planning.estimate import SETS, Estimator, Source
 from bench.planning.graph import Job
@@ -85,7 +87,8 @@ class Measurer:
 
     def _build(self, job: Job) -> dict[str, Tensor]:
         problem, two = self._problem(job), TwoSteps(self.device)
-        with timing.measure(self.device) as measured, timing.watching(two):
+        precise = computing(job_precision(job))
+        with precise, timing.measure(self.device) as measured, timing.watching(two):
             tensors = block_class(job.identity["block"])(**job.identity["values"]).build(problem)
         if job.kind not in self.others:
             self.costs.learn_job(job.key, measured.seconds + two.left_out_s, Source.MEASURED)
@@ -100,7 +103,7 @@ class Measurer:
         problem = self._problem(job)
         loop = ProfiledLoop(self.device, 0)
         method = build_method(job.identity["method"], job.identity["hyperparameters"])
-        with timing.measure(self.device) as measured:
+        with computing(job_precision(job)), timing.measure(self.device) as measured:
             try:
                 distilled = method.distill(dataclasses.replace(problem, loop=loop))
             finally:
@@ -120,7 +123,8 @@ class Measurer:
         drawn = distilled.variants() is not None
         alike = (*students, len(identity.get("curve", ())), len(images), targets.ndim, drawn)
         if alike not in self.evaluated:
-            self.evaluated[alike] = self._students_s(job, distilled)
+            with computing(job_precision(job)):
+                self.evaluated[alike] = self._students_s(job, distilled)
         self.costs.learn_students(job.key, self.evaluated[alike], sets)
 
     def _students_s(self, job: Job, distilled: DistilledDataset) -> float:

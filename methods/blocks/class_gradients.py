@@ -22,7 +22,7 @@ from torch.nn.grad import conv2d_weight
 
 from bench.core.errors import UserError, first_line
 from bench.core.networks.external import ExternalNetwork
-from bench.core.training import piece_size
+from bench.core.pieces import piece_size
 
 Matched = Literal["kernels", "weights", "all"]
 
@@ -81,8 +81,8 @@ def per_class_gradients(
 ) -> list[Tensor]:
     """The gradient of each class's mean cross-entropy in the matched parameters.
 
-    The classes are processed a few at a time, so that a piece fits a CPU's cache or a GPU's memory. The
-    network is not changed.
+    The classes are processed a few at a time, so that a piece fits a CPU's cache or a GPU's memory: half as
+    many where they do not. The network is not changed.
 
     Args:
         net: the network.
@@ -103,11 +103,18 @@ def per_class_gradients(
     if rest or not size:
         raise ValueError(f"{len(images)} images do not divide into {groups} classes")
     names = matched_parameters(net, matched)
-    step = size * max(1, piece_size(images.device) // size)
-    pieces = [
-        _piece(net, names, x, y, len(x) // size, create_graph)
-        for x, y in zip(images.split(step), targets.split(step), strict=True)
-    ]
+    pieces, first, most = list[list[Tensor]](), 0, max(1, piece_size(images.device, images.shape) // size)
+    while first < groups:
+        k = min(most, groups - first)
+        some = slice(first * size, (first + k) * size)
+        try:
+            pieces.append(_piece(net, names, images[some], targets[some], k, create_graph))
+        except torch.OutOfMemoryError:
+            if k == 1:
+                raise
+            most = -(-k // 2)  # the next turn begins when the failed one has let its tensors go
+            continue
+        first += k
     return [torch.cat(parts) for parts in zip(*pieces, strict=True)]
 
 
@@ -178,7 +185,11 @@ def _piece(
 
 
 def _gradient(module: nn.Module, leaf: str, x: Tensor, signal: Tensor, k: int) -> Tensor:
-    """Gradient [k,*shape] of a layer's weight or bias, from its input and the gradient of its output."""
+    """Gradient [k,*shape] of a layer's weight or bias, from its input and the gradient of its output.
+
+    It has at least float32, whatever the layer computed in.
+    """
+    x, signal = (t.to(torch.promote_types(t.dtype, torch.float32)) for t in (x, signal))
     if isinstance(module, nn.Conv2d):
         if leaf == "bias":
             return _by_class(signal, k).sum((1, 3, 4))

@@ -140,7 +140,8 @@ def batch_norm_statistics(
     distances: list[Tensor] = []
 
     def read(layer: Any, given: tuple[Tensor, ...]) -> None:
-        x = given[0].unflatten(0, (batches, -1)).transpose(1, 2).flatten(2)  # batches,channels,values
+        x = given[0].to(layer.running_mean).unflatten(0, (batches, -1))
+        x = x.transpose(1, 2).flatten(2)  # batches,channels,values
         var, mean = torch.var_mean(x, 2, correction=0)
         gaps = torch.stack([layer.running_var - var, layer.running_mean - mean])
         distances.append(torch.linalg.vector_norm(gaps, dim=2).sum(0))

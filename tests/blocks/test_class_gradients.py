@@ -1,6 +1,7 @@
 """Gradient matching: all classes at once against a loop over the classes, and what the loss must keep."""
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from bench.core.augment import dsa
 from bench.core.errors import UserError
 from bench.core.networks.architecture import parse_architecture
 from bench.core.networks.base import Network
+from methods.blocks import class_gradients
 from methods.blocks.class_gradients import matched_parameters, per_class_gradients
 from methods.blocks.objectives import gradient_distance, gradient_matching
 
@@ -81,7 +83,7 @@ def looped(
 @pytest.fixture(params=[1, 7, 1000])
 def _piece(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """One class at a time, some, and all of them."""
-    monkeypatch.setattr("methods.blocks.class_gradients.piece_size", lambda device: request.param)
+    monkeypatch.setattr("methods.blocks.class_gradients.piece_size", lambda *_: request.param)
     return request.param
 
 
@@ -103,6 +105,27 @@ def test_all_classes_at_once_are_the_papers_loop(name: str, matched: str) -> Non
         ours = per_class_gradients(net, x, y, K, matched, create_graph=True)
         for a, b in zip(ours, one_by_one(net, x, y, matched), strict=True):
             torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_classes_that_do_not_fit_the_memory_are_halved(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    net, x, y = network("convnet-d2-w4-instance", (2, 8, 8)), images(3, shape=(2, 8, 8)), labels(3)
+    whole = per_class_gradients(net, x, y, K, "all", create_graph=False)
+    piece, tried = class_gradients._piece, list[int]()
+
+    def short(*args: Any) -> list[torch.Tensor]:
+        tried.append(args[4])
+        if args[4] > most:
+            raise torch.OutOfMemoryError
+        return piece(*args)
+
+    monkeypatch.setattr(class_gradients, "_piece", short)
+    for a, b in zip(per_class_gradients(net, x, y, K, "all", create_graph=False), whole, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+    assert sum(k for k in tried if k <= most) == K
+    monkeypatch.setattr(class_gradients, "_piece", lambda *_: short(*_[:4], most + 1))
+    with pytest.raises(torch.OutOfMemoryError):
+        per_class_gradients(net, x, y, K, "all", create_graph=False)
 
 
 def test_strided_and_dilated_convolutions() -> None:

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from bench.core import random
 from bench.core.networks.architecture import parse_architecture
+from bench.core.pieces import piece_size
 from bench.core.preprocess import Preprocess
-from bench.core.training import accuracy, piece_size
+from bench.core.training import accuracy
 from bench.evaluation.metrics import (
     CALIBRATION_BINS,
     Scores,

@@ -40,7 +40,10 @@ def test_a_job_whose_process_dies_is_tried_as_often_as_is_said(nodes: Nodes, tmp
         die(deaths, tmp_path, "a")
         assert (deaths.reason("t"), deaths.verdict("t")) == ("its process died", None)
     die(deaths, tmp_path, "a")
-    assert deaths.verdict("t") == f"its process died {RETRIES + 1} times (killed, or out of memory)"
+    assert (
+        deaths.verdict("t")
+        == f"its process died {RETRIES + 1} times (killed, out of memory, or its GPU failed)"
+    )
 
 
 @pytest.mark.parametrize("named", [True, False])  # it may die before it could say where it is
@@ -55,7 +58,7 @@ def test_the_loss_of_a_node_is_no_try_of_a_job_even_if_it_is_known_late(
     assert (deaths.reason("t"), deaths.verdict("t")) == ("its node was lost", None)
     die(deaths, tmp_path, "a")
     assert deaths.reason("t") == "its process died"
-    assert deaths.verdict("t") == "its process died 3 times (killed, or out of memory)"
+    assert deaths.verdict("t") == "its process died 3 times (killed, out of memory, or its GPU failed)"
 
 
 def test_a_node_whose_server_refuses_is_lost_before_the_cluster_says_so(nodes: Nodes) -> None:

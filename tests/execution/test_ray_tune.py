@@ -93,7 +93,8 @@ def test_workers_that_die_are_tried_again_and_the_rest_is_as_if_inline(
     run = program("run", sweep, "--out", out, path=path)
     assert (run.code, run.err) == (1, "")
     assert run.text.count("tried again: dies digits ipc 1 seed 0: its process died") == 3
-    assert "failed: dies digits ipc 1 seed 0: its process died 3 times (killed, or out of memory)" in run.text
+    died = "its process died 3 times (killed, out of memory, or its GPU failed)"
+    assert f"failed: dies digits ipc 1 seed 0: {died}" in run.text
     assert "failed: dies digits ipc 1 seed 0 on mlp: not run: dies digits ipc 1 seed 0 failed" in run.text
     assert "tried again: slow_dm digits ipc 1 convnet-d1-w4 seed 0: its process died" in run.text
     assert steps_seen(seen) == SLOW_DM["steps"] + 1

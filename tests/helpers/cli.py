@@ -202,6 +202,15 @@ _PLUGINS = {
         "            self.marker and Path(self.marker).touch()\n"
         "            os.kill(os.getpid(), 9)",
     ),
+    "faults": (  # once; whatever its process runs then fails in the same way, as after a CUDA error
+        'marker: str = ""',
+        "if not Path(self.marker).exists():\n"
+        "            Path(self.marker).touch()\n"
+        "            def stuck(*_, **__): raise RuntimeError('CUDA error: device-side assert triggered')\n"
+        "            from bench.execution import evaluate_job, jobs\n"
+        "            jobs.make_problem = evaluate_job.load_distilled = stuck\n"
+        "            stuck()",
+    ),
     "environment": (
         'file: str = ""',
         "Path(self.file).write_text(f\"{os.nice(0)} {os.environ.get('RAY_USAGE_STATS_ENABLED')}\")",

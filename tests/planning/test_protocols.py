@@ -105,7 +105,7 @@ def test_students_of_decoupled_sets_train_as_rded_s() -> None:
 def test_a_job_s_identity_has_every_option() -> None:
     """Also those at their default, so that a new default in the code is a new key; but for later fields."""
     dumped = load_protocol("quick").model_dump(mode="json", exclude={"about"})
-    assert set(dumped) == set(Protocol.model_fields) - {"about", "epoch_over", "rules"}
+    assert set(dumped) == set(Protocol.model_fields) - {"about", "epoch_over", "precision", "rules"}
     later = {"optimiser", "schedule", "loss", "fresh_at_drops"}
     assert set(dumped["recipe"]) == {field.name for field in dataclasses.fields(Recipe)} - later
 

@@ -81,7 +81,7 @@ def test_defaults(file: Path) -> None:
         (
             "distill.seed",
             1,
-            ["distill", "'seed'", "did you mean seeds?", "architectures, experts_per_seed, seeds"],
+            ["distill", "'seed'", "did you mean seeds?", "architectures, experts_per_seed, precision, seeds"],
         ),
         (
             "evaluate.studens",
@@ -89,7 +89,7 @@ def test_defaults(file: Path) -> None:
             [
                 "evaluate",
                 "did you mean students?",
-                "architectures, curve, labels, protocol, snapshots, ",
+                "architectures, curve, labels, precision, protocol, ",
             ],
         ),
         ("resources.gpu", 1, ["resources", "did you mean gpus?", "accelerator, cpus, distill, "]),

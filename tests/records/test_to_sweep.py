@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 import torch
 from helpers.cli import ddbench, run_inline, sweep_file
-from helpers.record import make, measured
+from helpers.record import make, measured, trained
 from PIL import Image
 
 from bench.analysis.aggregate import grouped
 from bench.data.dataset import Dataset, Split
 from bench.planning.graph import Job, plan_sweep, recorded_hyperparameters
-from bench.planning.protocols import load_protocols
 from bench.planning.sweep import Sweep, load_sweep
 from bench.records.columns import Row, record_frame
 from bench.records.naming import CELL, without_regime
@@ -33,7 +32,7 @@ def planned(sweep: Sweep, fingerprint: str = FINGERPRINT) -> dict[str, Job]:
     split = Split(torch.empty(0), torch.empty(0))
     fields: dict[str, Any] = {"train": split, "test": split, "classes": (), "mean": (), "std": ()}
     data = {label: Dataset(name=label, label=label, fingerprint=fingerprint, **fields) for label in labels}
-    return plan_sweep(sweep, data, [p for name in sweep.evaluate.protocol for p in load_protocols(name)])
+    return plan_sweep(sweep, data, sweep.protocols)
 
 
 def records_of(jobs: dict[str, Job]) -> list[Record]:
@@ -61,6 +60,7 @@ def _record(job: Job, made: Job) -> Record:
         protocol=protocol["name"],
         protocol_version=protocol["version"],
         seed=scored["seed"],
+        training=trained(precision=protocol.get("precision", "fp32")),
     )
     return record.model_copy(update={"key": job.key})
 
@@ -90,7 +90,8 @@ def written_by(command: str, folder: Path) -> tuple[Path, list[str]]:
         {"protocol": ["standard.teacher", "dc_bench.dsa"]},
         {"curve": [0.1, 0.5], "students": 2},
         {"architectures": ["mlp", "resnet10-w16", "convnet-d1-w8-batch-max"]},
-        {"experts_per_seed": True},
+        {"distill": {"experts_per_seed": True}},
+        {"distill": {"precision": "bf16"}, "precision": "tf32"},
     ],
     ids=str,
 )
@@ -98,11 +99,11 @@ def test_command_plans_the_records_of_a_row(changes: dict[str, Any], tmp_path: P
     # where a protocol chooses a rate, on the first seed: a record does not say which one that was
     seeds = [0, 1, 4] if "protocol" in changes else [1, 0, 4]
     methods = ["full", "random_real", "herding", {"name": "dm", "steps": 2, "lr": 1e-5}, "mtt", "haba"]
-    methods += [{"name": "idc", "factor": 3, "preprocess": "zca"}]
+    methods += [{"name": "idc", "factor": 3, "preprocess": "zca"}, {"name": "bptt", "precision": "tf32"}]
     methods += [{"name": "compose", "parameterisation": "linear_bases", "objective": "distribution_matching"}]
-    asked = {name: changes[name] for name in changes if name == "experts_per_seed"}
+    asked = changes.get("distill", {})
     scored = {"architectures": ["convnet-d2-w16"], "students": 3, "protocol": "quick"} | (
-        {name: value for name, value in changes.items() if name not in asked}
+        {name: value for name, value in changes.items() if name != "distill"}
     )
     content = {
         "methods": methods,

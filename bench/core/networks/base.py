@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.core.errors import UserError
+from bench.core.precision import in_precision
 
 Shape = tuple[int, int, int]
 Module = TypeVar("Module", bound=nn.Module)
@@ -40,10 +41,12 @@ class Network(nn.Module):
         """What its layers follow from beside its parameters, as plain JSON: part of every key."""
         return {}
 
+    @in_precision
     def embed(self, x: Tensor) -> Tensor:
         """Images [N,C,H,W] -> the features that the classifier reads [N,D]."""
         return self.features(x)
 
+    @in_precision
     def forward(self, x: Tensor) -> Tensor:
         """Images [N,C,H,W] -> logits [N,K]."""
         return self.classifier(self.embed(x))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from bench.core.errors import UserError, first_line
 from bench.core.networks.base import Network, Shape, on_meta
 from bench.core.optional import import_torchvision
+from bench.core.precision import in_precision
 
 # layers that draw from torch's global generator instead of the student's, and their probability attribute
 RANDOM = {"Dropout": "p", "StochasticDepth": "p", "DropPath": "drop_prob"}
@@ -94,6 +95,7 @@ class ExternalNetwork(Network):
         if not alone:
             raise UserError("has several heads, and the last linear layer does not classify alone")
 
+    @in_precision
     def embed(self, x: Tensor) -> Tensor:
         """Images [N,1,H,W] or [N,3,H,W] -> the features that the classifier reads [N,D]."""
         return self.features(x.expand(-1, 3, -1, -1))

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.core.networks.base import Network, Shape, need_side
+from bench.core.precision import in_precision
 
 
 class MLP(Network):
@@ -23,6 +24,7 @@ class MLP(Network):
         )
         self.classifier = nn.Linear(width, n_classes)
 
+    @in_precision
     def embed(self, x: Tensor) -> Tensor:
         """Images [N,C,H,W] -> the second hidden layer [N,width]."""
         return self.hidden(x)
@@ -47,6 +49,7 @@ class LeNet(Network):
         """Raises UserError for images of less than 16 pixels."""
         need_side(16, image_shape[1])
 
+    @in_precision
     def embed(self, x: Tensor) -> Tensor:
         """Images [N,C,H,W] -> the last hidden layer [N,84]."""
         x = F.max_pool2d(F.relu(self.conv1(x)), 2)

@@ -17,8 +17,12 @@ from torch.autograd.function import once_differentiable
 
 
 def channels_last(x: Tensor) -> bool:
-    """Whether the channels of maps [N,C,H,W] stand last in memory."""
-    return x.stride(1) == 1 and not x.is_contiguous()
+    """Whether the channels of maps [N,C,H,W] stand last in memory, and the layers here take them.
+
+    Under autocast torch's own layers do: they keep what they were given, and these would have to cast it.
+    """
+    last = x.stride(1) == 1 and not x.is_contiguous()
+    return last and not torch.is_autocast_enabled(x.device.type)
 
 
 def laid_out(images: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from bench.core.errors import UserError
 from bench.core.networks.base import Network, Shape
+from bench.core.precision import in_precision
 
 HEAD = 64  # numbers of an attention head
 HIDDEN = 4  # times the width
@@ -87,6 +88,7 @@ class ViT(Network):
         """As in `Network`."""
         return {"head": HEAD, "hidden": HIDDEN, "positions": POSITIONS}
 
+    @in_precision
     def embed(self, x: Tensor) -> Tensor:
         """Images [N,C,H,W] -> the mean of the last tokens [N,width]."""
         tokens = self.tokens(x).flatten(2).mT + self.positions

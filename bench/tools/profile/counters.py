@@ -7,10 +7,10 @@ import torch
 from bench.core import random, timing
 
 
-def matrix_rate(device: torch.device, tries: int = 10) -> float:
-    """FLOP/s of the best of `tries` large float32 matrix products, with the same device and threads."""
+def matrix_rate(device: torch.device, tries: int = 10, dtype: torch.dtype = torch.float32) -> float:
+    """FLOP/s of the best of `tries` large products of such matrices, with the same device and threads."""
     n = 8192 if device.type == "cuda" else 1024
-    a, b = (torch.randn(n, n, generator=random.generator(0, side)).to(device) for side in "ab")
+    a, b = (torch.randn(n, n, generator=random.generator(0, side)).to(device, dtype) for side in "ab")
 
     def once() -> float:
         timing.synchronize(device)

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from bench.core import timing
 from bench.core.method import Problem
+from bench.core.precision import computing
 from bench.core.registry import block_class
 from bench.core.timing import Operation
 from bench.data.dataset import Dataset, Split
 from bench.execution.budget import STAND_INS, like
-from bench.execution.jobs import make_problem
+from bench.execution.jobs import job_precision, make_problem
 from bench.execution.store import WEIGHTS, Store
 from bench.planning.graph import Job
 from bench.tools.profile.operation_timer import CutTraining, OperationTimer
@@ -110,7 +111,8 @@ class PrerequisiteMaker:
     ) -> tuple[dict[str, Tensor], float]:
         problem = self.problem(job, jobs, made.tensors)
         timer = OperationTimer(self.device, seconds)
-        with timing.measure(self.device) as measured, timer.running():
+        precise = computing(job_precision(job))
+        with precise, timing.measure(self.device) as measured, timer.running():
             tensors = block_class(job.identity["block"])(**job.identity["values"]).build(problem)
         made.built += 1
         made.cut += any(loop.taken < loop.asked for loop in timer.loops)

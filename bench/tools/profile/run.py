@@ -15,9 +15,11 @@ from bench.core import timing
 from bench.core.distilled import DistilledDataset
 from bench.core.errors import UserError
 from bench.core.method import IPC, Method
+from bench.core.precision import computing
 from bench.core.preprocess import NORMALISE
 from bench.data.dataset import Dataset
 from bench.evaluation.scoring import EvaluationSetting, train_and_score
+from bench.execution.jobs import job_precision
 from bench.execution.machine import check_resources
 from bench.execution.provenance import versions
 from bench.execution.store import Store
@@ -174,7 +176,7 @@ class Profiler:
         method = build_method(job.identity["method"], job.identity["hyperparameters"])
         problem = maker.problem(job, jobs, made.tensors)
         timer = OperationTimer(self.device)
-        with timing.measure(self.device) as measured:
+        with computing(job_precision(job)), timing.measure(self.device) as measured:
             loop = ProfiledLoop(self.device, seconds, trace)
             try:
                 with timer.running():
