@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from bench.core import operations, transfer
 from bench.core.errors import UserError
@@ -29,6 +28,9 @@ ROOT = Path(__file__).parents[2]
 _ATEN = torch.ops.aten
 # operations that a GPU's host waits for, beside those that torch cannot do without numbers
 _READS = {_ATEN._local_scalar_dense, _ATEN._linalg_check_errors, _ATEN.nonzero, _ATEN.equal, _ATEN.bincount}
+_FIRST, _VIEW = object(), object()  # the result is the first input, with other numbers; or shares its memory
+_RESHAPING = "resize resize_as set t transpose squeeze unsqueeze as_strided detach swapaxes swapdims"
+_RESHAPE = {f"aten::{name}_" for name in _RESHAPING.split()}
 _COPIES = {_ATEN._to_copy, _ATEN.copy_}
 _MAKES = {torch.tensor, torch.as_tensor, Tensor.new_tensor}
 # files that are never the place where something waits: these, torch, and Python's own library
@@ -52,6 +54,52 @@ class Piece:
 
     def __str__(self) -> str:
         return f"{self.operation} {'x'.join(map(str, self.shape))}"
+
+
+class _Sketch(tuple[Any, ...]):
+    """Shape, strides, type and kind of device of a tensor."""
+
+
+def _sketch(value: Any, tensors: list[Tensor]) -> Any:
+    """What shapes follow from: of tensors, whole numbers, and what is no number; notes the tensors."""
+    if isinstance(value, Tensor):
+        tensors.append(value)
+        return _Sketch((value.shape, value.stride(), value.dtype, value.device.type))
+    if isinstance(value, float):
+        return float
+    if isinstance(value, list | tuple):
+        return (type(value), *[_sketch(one, tensors) for one in value])
+    if isinstance(value, dict):
+        return tuple([(name, _sketch(one, tensors)) for name, one in value.items()])
+    return value
+
+
+def _fresh(known: Any, tensors: list[Tensor]) -> Any:
+    """A result like a sketch; notes the tensors."""
+    if isinstance(known, _Sketch):
+        size, stride, dtype, _ = known
+        tensors.append(torch.empty_strided(size, stride, dtype=dtype, device=META))
+        return tensors[-1]
+    if isinstance(known, tuple):
+        kind, *parts = known
+        made = [_fresh(part, tensors) for part in parts]
+        return made if kind is list else tuple(made)
+    return known
+
+
+def _known_again(func: Any, args: Any, out: Any, given: list[Tensor], made: list[Tensor], like: Any) -> Any:
+    """What is to be kept of an operation, to know its result the next time; None: nothing can be.
+
+    A result is known if it is new tensors, or the first input with other numbers. A view is made anew.
+    """
+    if args and out is args[0]:
+        name = func._schema.name
+        return _FIRST if name.endswith("_") and name not in _RESHAPE else None
+    held = {t.untyped_storage()._cdata for t in given}
+    shares = [t.untyped_storage()._cdata in held for t in made]
+    if all(shares):
+        return _VIEW
+    return None if any(shares) or not all(t.is_meta for t in made) else like
 
 
 class _NoTensorsFromNumbers(TorchFunctionMode):
@@ -78,25 +126,43 @@ class DryRun(TorchDispatchMode):
         self.largest = Piece()
         self._storages: dict[int, weakref.ref[Any]] = {}
         self._in_step = False
+        # what operations gave for such inputs: torch computes shapes in Python, up to a millisecond each
+        self._known: dict[Any, Any] = {}
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # torch's guard against its compiler takes longer than what is done here
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        packet = func._overloadpacket
-        given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        kwargs, packet = kwargs or {}, func._overloadpacket
+        given: list[Tensor] = []
+        made: list[Tensor] = []
+        key = (func, _sketch(args, given), _sketch(kwargs, given))
         there = any(t.is_meta for t in given)
         if there and packet in _READS:
             raise Waits(f"{where()} needs a number from the device ({packet.__name__})")
         if self._in_step:
             self._check_step(packet, args, kwargs, given)
-        try:
-            out = func(*args, **kwargs)
-        except NotImplementedError as error:
-            if not there:
-                raise
-            raise Waits(f"{where()} needs numbers from the device ({packet.__name__})") from error
-        for tensor in tree_leaves(out):
-            if isinstance(tensor, Tensor) and tensor.is_meta:
-                self._hold(tensor, packet.__name__)
+        known = self._known.get(key) if there else None
+        if known is _FIRST:
+            return args[0]
+        if known is _VIEW:
+            return func(*args, **kwargs)
+        if known is not None:
+            out = _fresh(known, made)
+        else:
+            try:
+                out = func(*args, **kwargs)
+            except NotImplementedError as error:
+                if not there:
+                    raise
+                raise Waits(f"{where()} needs numbers from the device ({packet.__name__})") from error
+            like = _sketch(out, made)
+            if there:
+                self._known[key] = _known_again(func, args, out, given, made, like)
+        for tensor in made:
+            if tensor.is_meta:
+                self._hold(tensor, packet)
         return out
 
     def _check_step(self, packet: Any, args: Any, kwargs: Any, given: list[Tensor]) -> None:
@@ -110,12 +176,13 @@ class DryRun(TorchDispatchMode):
         elif len(here) < len(given) and any(t.ndim for t in here):
             raise Waits(f"{where()} gives {packet.__name__} a tensor of the host and one of the device")
 
-    def _hold(self, tensor: Tensor, operation: str) -> None:
+    def _hold(self, tensor: Tensor, packet: Any) -> None:
         """Count the memory of a tensor until nothing holds it."""
         storage = tensor.untyped_storage()
-        key, size = storage._cdata, storage.nbytes()
+        key = storage._cdata
         if key in self._storages:
             return
+        size = storage.nbytes()
 
         def freed(_: Any) -> None:
             self.alive -= size
@@ -125,7 +192,7 @@ class DryRun(TorchDispatchMode):
         self.alive += size
         self.peak = max(self.peak, self.alive)
         if size > self.largest.bytes:
-            self.largest = Piece(size, operation, tuple(tensor.shape))
+            self.largest = Piece(size, packet.__name__, tuple(tensor.shape))
 
     @contextmanager
     def step(self, reads: bool = False) -> Iterator[None]:

@@ -23,6 +23,7 @@ from bench.core.training import (
     ADAMW_EPS,
     Recipe,
     check_batches,
+    device_kind,
     maybe_cutmix,
     training,
 )
@@ -233,7 +234,7 @@ def together_pays(net: nn.Module, training_set: TrainingSet, students: int) -> b
     """
     if students < 2 or not stackable(net):
         return False
-    if training_set.images.device.type != "cpu":
+    if device_kind(training_set.images.device) != "cpu":
         return True
     size = min(training_set.recipe.batch_size, training_set.epoch_size)
     few_weights = sum(p.numel() for p in net.parameters()) <= MOST_WEIGHTS
