@@ -1,7 +1,6 @@
 """Training of one network, and its accuracy."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Annotated, Literal
 
 import torch
@@ -18,7 +17,7 @@ from bench.core.errors import UserError
 from bench.core.losses import LossKind, label_loss, teacher_loss
 from bench.core.preprocess import Preprocess
 from bench.core.schedules import cosine
-from bench.core.transfer import to_device
+from bench.core.transfer import device_kind, to_device
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
@@ -111,8 +110,6 @@ class Recipe:
 
 
 RECIPE = TypeAdapter(Recipe)
-CPU_PIECE, GPU_PIECE = 50, 2000  # images
-_meta_as = "cuda"
 ADAMW_BETA2, ADAMW_EPS = 0.999, 1e-8
 
 
@@ -314,23 +311,7 @@ def piece_size(device: torch.device) -> int:
     On a CPU, the activations of 50 images stay in the cache: this was measured to be 2 to 3 times faster than
     1000 at a time. A GPU needs larger batches to be busy.
     """
-    return CPU_PIECE if device_kind(device) == "cpu" else GPU_PIECE
-
-
-def device_kind(device: torch.device) -> str:
-    """The type of a device; of torch's meta device that of what it stands for, a GPU by default."""
-    return _meta_as if device.type == "meta" else device.type
-
-
-@contextmanager
-def meta_as(kind: str) -> Iterator[None]:
-    """Inside, torch's meta device stands for a "cpu" or a "cuda" device: its pieces are as large."""
-    global _meta_as
-    before, _meta_as = _meta_as, kind
-    try:
-        yield
-    finally:
-        _meta_as = before
+    return 50 if device_kind(device) == "cpu" else 2000
 
 
 def in_pieces(function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:

@@ -10,7 +10,24 @@ from torch import Tensor, nn
 Module = TypeVar("Module", bound=nn.Module)
 
 
+_meta_as = "cuda"  # what torch's meta device stands for
 _reads = True  # whether stand-ins may be had
+
+
+def device_kind(device: torch.device) -> str:
+    """The type of a device, "cpu" or "cuda"; of torch's meta device that of what it stands for."""
+    return _meta_as if device.type == "meta" else device.type
+
+
+@contextmanager
+def meta_as(kind: str) -> Iterator[None]:
+    """Inside, torch's meta device stands for a device of this type; outside for a GPU."""
+    global _meta_as
+    before, _meta_as = _meta_as, kind
+    try:
+        yield
+    finally:
+        _meta_as = before
 
 
 @contextmanager

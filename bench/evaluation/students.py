@@ -23,11 +23,10 @@ from bench.core.training import (
     ADAMW_EPS,
     Recipe,
     check_batches,
-    device_kind,
     maybe_cutmix,
     training,
 )
-from bench.core.transfer import to_device
+from bench.core.transfer import device_kind, to_device
 
 CPU = torch.device("cpu")
 # where training together was measured to pay on one core (a student's multiply-adds: one batch, forward)

@@ -21,7 +21,7 @@ from bench.core.loop import Loop
 from bench.core.method import Method, Problem
 from bench.core.operations import JobOperations
 from bench.core.registry import block_class
-from bench.core.training import meta_as
+from bench.core.transfer import meta_as
 from bench.core.words import flop
 from bench.data.cache import cache_dir
 from bench.data.dataset import Dataset

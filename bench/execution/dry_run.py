@@ -15,7 +15,8 @@ from bench.core.dry import META, DryRun, Piece
 from bench.core.errors import UserError, first_line
 from bench.core.networks.architecture import parse_architecture
 from bench.core.operations import JobOperations, OperationCounter
-from bench.core.training import in_pieces, meta_as
+from bench.core.training import in_pieces
+from bench.core.transfer import meta_as
 from bench.data.dataset import Dataset
 from bench.data.shapes import DataShape, outline_dataset
 from bench.evaluation.scoring import EvaluationSetting

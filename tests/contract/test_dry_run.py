@@ -15,8 +15,8 @@ from bench.core.dry import META, DryRun, Waits
 from bench.core.operations import OperationCounter
 from bench.core.preprocess import ZCA_KINDS, Zca
 from bench.core.registry import method_names
-from bench.core.training import Recipe, meta_as
-from bench.core.transfer import net_to_device, to_device, to_host
+from bench.core.training import Recipe
+from bench.core.transfer import meta_as, net_to_device, to_device, to_host
 from bench.evaluation.students import TrainingSet, train_students
 from bench.testing.contract import tiny_problem
 from methods.blocks.whitening import Whitening

@@ -16,7 +16,7 @@ from bench.core import timing
 from bench.core.dry import META, DryRun
 from bench.core.errors import UserError
 from bench.core.networks.architecture import parse_architecture
-from bench.core.training import meta_as
+from bench.core.transfer import meta_as
 from bench.data.dataset import Dataset
 from bench.data.shapes import outline_dataset, parse_shape
 from bench.data.spec import DatasetSpec
