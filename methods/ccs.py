@@ -14,6 +14,7 @@ from torch import Tensor
 from bench.core.distilled import DistilledDataset
 from bench.core.method import ARCHITECTURE, IPC, SEED, Prerequisite, Problem
 from bench.core.sampling import ClassIndex
+from bench.core.transfer import to_host
 from methods.blocks.coresets import check_enough, take
 from methods.blocks.dynamics import Dynamics, area_under_margin
 
@@ -91,20 +92,20 @@ class CCS:
         """Stratified sampling by AUM: algorithm 1 of Zheng et al. (ICLR 2023)."""
         check_enough(problem, self.repeat)
         k, dynamics = problem.n_classes, problem.prepared["dynamics"]
-        aum = area_under_margin(dynamics["true"], dynamics["other"]).to(problem.device)
-        counts = problem.labels.bincount(minlength=k)
+        aum = to_host(area_under_margin(dynamics["true"], dynamics["other"]))
+        all_labels, counts = problem.read_labels(), problem.index.counts
         sizes = counts.clamp(max=problem.ipc)
         dropped = torch.minimum((self.mis_ratio * counts).long(), counts - sizes)
 
-        draws = torch.randperm(len(aum), generator=problem.rng("ccs")).to(problem.device)
+        draws = torch.randperm(len(aum), generator=problem.rng("ccs"))
         ranked = draws[aum[draws].argsort(stable=True)]  # the lowest first, equals at random
-        ranked = ranked[places_in(problem.labels[ranked], k) >= dropped[problem.labels[ranked]]]
+        ranked = ranked[places_in(all_labels[ranked], k) >= dropped[all_labels[ranked]]]
         kept = draws[torch.isin(draws, ranked)]  # in random order again
-        labels = problem.labels[kept]
+        labels = all_labels[kept]
         cell = labels * self.strata + strata_of(aum[kept], labels, k, self.strata)
         within = share(sizes, cell.bincount(minlength=k * self.strata).view(k, self.strata))
         chosen = kept[places_in(cell, k * self.strata) < within.flatten()[cell]]
-        index = ClassIndex.of(problem.labels[chosen], k)
+        index = ClassIndex.of(all_labels[chosen], k)
         return take(problem, chosen[index.order], index.offsets[:-1], sizes)
 
 

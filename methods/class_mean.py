@@ -8,6 +8,7 @@ import torch
 from bench.core.distilled import DistilledDataset
 from bench.core.method import IPC, SEED, YOUNG, Prerequisite, Problem
 from bench.core.sampling import ClassIndex
+from bench.core.transfer import to_device
 from methods.blocks.coresets import check_enough
 from methods.blocks.parameterise.pixels import Pixels
 
@@ -39,20 +40,22 @@ class ClassMean:
         """Split each class at random into `ipc` parts, and take the mean of each part."""
         check_enough(problem, self.repeat)
         ipc, n_parts = problem.ipc, problem.n_classes * problem.ipc
-        shuffled = torch.randperm(len(problem.labels), generator=problem.rng("class_mean")).to(problem.device)
-        index = ClassIndex.of(problem.labels[shuffled], problem.n_classes)
+        labels, device = problem.read_labels(), problem.device
+        shuffled = torch.randperm(len(labels), generator=problem.rng("class_mean"))
+        index = ClassIndex.of(labels[shuffled], problem.n_classes)
         members = shuffled[index.order]  # class after class
         first = index.offsets[:-1].repeat_interleave(index.counts)
-        place = torch.arange(len(members), device=problem.device) - first  # of each image inside its class
-        part = problem.labels[members] * ipc + place % ipc
+        place = torch.arange(len(members)) - first  # of each image inside its class
+        part = labels[members] * ipc + place % ipc
 
-        sums = torch.zeros(n_parts, problem.images[0].numel(), dtype=torch.float64, device=problem.device)
+        sums = torch.zeros(n_parts, problem.images[0].numel(), dtype=torch.float64, device=device)
         for rows, parts in zip(members.split(PIECE), part.split(PIECE), strict=True):
-            sums.index_add_(0, parts, problem.images[rows].flatten(1).double())
-        means = sums / part.bincount(minlength=n_parts).clamp(min=1)[:, None] / 255
+            images = problem.images[to_device(rows, device)].flatten(1).double()
+            sums.index_add_(0, to_device(parts, device), images)
+        means = sums / to_device(part.bincount(minlength=n_parts).clamp(min=1)[:, None], device) / 255
         filled = index.counts.clamp(max=ipc)[:, None]  # parts of each class that hold an image: others repeat
-        first_part = ipc * torch.arange(problem.n_classes, device=problem.device)[:, None]
-        rows = (first_part + torch.arange(ipc, device=problem.device) % filled).flatten()
+        first_part = ipc * torch.arange(problem.n_classes)[:, None]
+        rows = to_device((first_part + torch.arange(ipc) % filled).flatten(), device)
         images = problem.preprocess(means[rows].float().view(-1, *problem.image_shape))
         return Pixels(images, [ipc] * problem.n_classes, problem.preprocess)
 

@@ -24,6 +24,7 @@ from bench.core.distilled import DistilledDataset
 from bench.core.errors import UserError
 from bench.core.method import ARCHITECTURE, IPC, SEED, Prerequisite, Problem
 from bench.core.training import in_pieces
+from bench.core.transfer import to_device, to_host
 from methods.blocks.experts import Experts, trajectories
 from methods.blocks.hypergradient import FlatNetwork, check_differentiable
 from methods.blocks.learned_scalars import LearnedScalars
@@ -105,7 +106,7 @@ class DATM:
             images, targets = synthetic.decode()
             batches = matching.shuffled(images, self.batch_synthetic, self.inner_steps, self.augment)
             found = matching(images, targets, alpha.value, batches)
-            if found.loss <= self.largest_loss:  # waits for the device, once in N inner steps
+            if to_host(found.loss) <= self.largest_loss:  # waits for the device, once in N inner steps
                 optimiser.zero_grad()
                 found.backward(images, targets)
                 optimiser.step()
@@ -122,7 +123,7 @@ class DATM:
         """Real images that experts classify right, with their mean logits."""
         n, k = Pixels.count(problem, self.labels), problem.n_classes
         right, logits = expert_answers(problem, min(self.label_experts, self.experts))
-        draws = torch.rand(len(right), generator=problem.rng("datm", "init")).to(right.device)
+        draws = to_device(torch.rand(len(right), generator=problem.rng("datm", "init")), right.device)
         of_class = problem.labels == torch.arange(k, device=right.device)[:, None]  # [K,N]
         order = (right + draws).masked_fill(~of_class, -1.0).argsort(dim=1, descending=True)
         place = torch.arange(n, device=right.device) % of_class.sum(1, keepdim=True)

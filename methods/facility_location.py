@@ -14,6 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from bench.core.transfer import to_host
 from methods.blocks.weighted import LastGradients, WeightedCoreset
 
 AT_ONCE = 32  # gains that are computed together
@@ -73,6 +74,7 @@ class FacilityLocation(WeightedCoreset):
         distance = distances(gradients)
         largest = distance.max()
         similarity = distance.neg_().add_(largest)
+        similarity = to_host(similarity)  # how many gains are computed depends on them
         chosen = facility_location(similarity, k)
         return chosen, similarity[:, chosen].argmax(1).bincount(minlength=k).to(similarity.dtype)
 

@@ -5,7 +5,6 @@ from typing import ClassVar
 
 from bench.core.distilled import DistilledDataset
 from bench.core.method import Prerequisite, Problem
-from bench.core.sampling import ClassIndex
 from methods.blocks.coresets import real_images
 
 
@@ -23,7 +22,7 @@ class Full:
 
     def distill(self, problem: Problem) -> DistilledDataset:
         """Return the whole training set; the budget does not apply."""
-        index = ClassIndex.of(problem.labels, problem.n_classes)
+        index = problem.index
         return real_images(problem, [index.members(c) for c in range(problem.n_classes)])
 
 

@@ -33,7 +33,7 @@ def nonnegative(products: Tensor, with_mean: Tensor, ridge: float) -> Tensor:
     if bool((free >= 0).all()):  # no bound is in the way
         return free
     right = torch.linalg.solve_triangular(lower, with_mean[:, None], upper=False)[:, 0]
-    return torch.from_numpy(nnls(lower.T.cpu().numpy(), right.cpu().numpy())[0]).to(products)
+    return torch.from_numpy(nnls(lower.T.numpy(), right.numpy())[0]).to(products)
 
 
 def matching_pursuit(gradients: LastGradients, k: int, ridge: float) -> tuple[Tensor, Tensor]:
@@ -75,7 +75,7 @@ class GradMatch(WeightedCoreset):
 
     def choose(self, gradients: LastGradients, k: int) -> tuple[Tensor, Tensor]:
         """Orthogonal matching pursuit: algorithm 2 of Killamsetty et al. (ICML 2021)."""
-        return matching_pursuit(gradients, k, self.ridge)
+        return matching_pursuit(gradients.on_host(), k, self.ridge)  # weights at 0 are found there
 
 
 METHOD = GradMatch

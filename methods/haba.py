@@ -25,6 +25,7 @@ from bench.core.augment import dsa
 from bench.core.distilled import DistilledDataset
 from bench.core.method import ARCHITECTURE, IPC, SEED, Prerequisite, Problem
 from bench.core.networks.base import Network
+from bench.core.transfer import to_device
 from methods.blocks.experts import trajectories
 from methods.blocks.hypergradient import check_differentiable
 from methods.blocks.inner_batches import InnerBatch, shuffled_batches
@@ -200,7 +201,7 @@ class Extractor:
     def hallucinated(self, synthetic: Hallucinators, chunk: InnerBatch) -> InnerBatch:
         """The images of a chunk of bases under one random hallucinator."""
         drawn = torch.randint(self._method.hallucinators, (1,), generator=self.draws)
-        return InnerBatch(synthetic.pair(chunk.items, drawn.to(chunk.items.device)), chunk.draw)
+        return InnerBatch(synthetic.pair(chunk.items, to_device(drawn, chunk.items.device)), chunk.draw)
 
     @timing.charged("synthetic gradient")
     def likeness_gradient(
@@ -237,8 +238,9 @@ class Extractor:
 
     def _views(self, synthetic: Hallucinators, images: Tensor, chunk: InnerBatch) -> Tensor:
         """Two hallucinations of each basis [2n,C,H,W], augmented by one operation with two parameters."""
-        two = torch.randperm(self._method.hallucinators, generator=self.draws)[:2].to(chunk.items.device)
-        items = torch.cat([synthetic.pair(chunk.items, drawn[None]) for drawn in two])
+        two = torch.randperm(self._method.hallucinators, generator=self.draws)[:2]
+        there = to_device(two, chunk.items.device)
+        items = torch.cat([synthetic.pair(chunk.items, drawn[None]) for drawn in there])
         n = len(chunk.items)
         return dsa.apply(images[items], _paired(dsa.draw(self._method.augment, 2 * n, self.draws)))
 

@@ -30,14 +30,14 @@ def herd(features: Tensor, k: int) -> Tensor:
         Welling, Herding, ICML 2009; Rebuffi et al., iCaRL, CVPR 2017, algorithm 4.
     """
     mean = features.mean(0)
-    total, free, chosen = torch.zeros_like(mean), torch.ones(len(features), dtype=torch.bool), []
-    free = free.to(features.device)
+    total, chosen = torch.zeros_like(mean), []
+    free = torch.ones(len(features), dtype=torch.bool, device=features.device)
     for n in range(1, k + 1):
         distance = ((total + features) / n - mean).square().sum(1)
-        best = distance.masked_fill(~free, torch.inf).argmin()
-        total, free[best] = total + features[best], False
+        best = distance.masked_fill(~free, torch.inf).argmin()[None]  # an index of no axis would be read
+        total, free[best] = total + features[best][0], False
         chosen.append(best)
-    return torch.stack(chosen)
+    return torch.cat(chosen)
 
 
 @dataclass(frozen=True)

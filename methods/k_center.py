@@ -30,14 +30,14 @@ def farthest_first(features: Tensor, k: int) -> Tensor:
     References:
         Sener & Savarese, ICLR 2018, algorithm 1.
     """
-    chosen = [(features - features.mean(0)).square().sum(1).argmin()]
+    chosen = [(features - features.mean(0)).square().sum(1).argmin()[None]]  # of no axis it would be read
     nearest = torch.full((len(features),), torch.inf, dtype=features.dtype, device=features.device)
     for _ in range(k - 1):
         distance = (features - features[chosen[-1]]).square().sum(1)
         nearest = torch.minimum(nearest, distance)
         nearest[chosen[-1]] = -1  # never chosen again, even if all images are identical
-        chosen.append(nearest.argmax())
-    return torch.stack(chosen)
+        chosen.append(nearest.argmax()[None])
+    return torch.cat(chosen)
 
 
 @dataclass(frozen=True)

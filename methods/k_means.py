@@ -14,6 +14,7 @@ from torch import Tensor
 from bench.core import random
 from bench.core.distilled import DistilledDataset
 from bench.core.method import ARCHITECTURE, IPC, SEED, YOUNG, Prerequisite, Problem
+from bench.core.transfer import to_host
 from methods.blocks.coresets import check_enough, select_by_features
 from methods.blocks.network_pools import Embedding
 
@@ -31,7 +32,8 @@ def nearest_to_centres(features: Tensor, k: int, seed: int) -> Tensor:
     """
     from sklearn.cluster import KMeans  # takes most of a second to import, and planning loads every method
 
-    fit = KMeans(k, n_init=3, random_state=seed % 2**32).fit(features.cpu().numpy())
+    features = to_host(features)
+    fit = KMeans(k, n_init=3, random_state=seed % 2**32).fit(features.numpy())
     distance = torch.cdist(torch.from_numpy(fit.cluster_centers_).to(features), features)
     chosen = []
     for row in distance:

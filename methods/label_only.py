@@ -13,7 +13,8 @@ from annotated_types import Gt
 
 from bench.core.distilled import DistilledDataset
 from bench.core.method import ARCHITECTURE, IPC, SEED, Prerequisite, Problem
-from bench.core.sampling import ClassIndex, ClassSampler
+from bench.core.sampling import ClassSampler
+from bench.core.transfer import to_device
 from methods.blocks.coresets import check_enough
 from methods.blocks.dynamics import Dynamics
 from methods.blocks.parameterise.pixels import Pixels
@@ -43,9 +44,9 @@ class LabelOnly:
     def distill(self, problem: Problem) -> DistilledDataset:
         """Draw `ipc` training images of each class without replacement, and store the teacher's answers."""
         check_enough(problem, self.repeat)
-        index = ClassIndex.of(problem.labels, problem.n_classes)
-        drawn = ClassSampler(index, problem.ipc, problem.rng("label_only")).next().flatten()
-        answers = problem.prepared["dynamics"]["probabilities"].to(problem.device)[drawn]
+        draws = problem.rng("label_only")
+        drawn = ClassSampler(problem.index, problem.ipc, draws, problem.device).next().flatten()
+        answers = to_device(problem.prepared["dynamics"]["probabilities"], problem.device)[drawn]
         logits = answers.clamp(min=torch.finfo(answers.dtype).tiny).log()  # softmax gives the answers again
         counts = [problem.ipc] * problem.n_classes
         return Pixels(problem.images[drawn], counts, problem.preprocess, label_logits=logits)

@@ -24,6 +24,7 @@ from bench.core.augment import dsa
 from bench.core.distilled import DistilledDataset
 from bench.core.method import ARCHITECTURE, IPC, SEED, Prerequisite, Problem
 from bench.core.training import has_batch_norm, in_pieces
+from bench.core.transfer import to_host
 from methods.blocks.characteristic_functions import characteristic_function
 from methods.blocks.interpolated import Interpolated, initial_and_trained
 from methods.blocks.matching_batches import MatchingBatches
@@ -117,7 +118,7 @@ class NCFM:
             optimiser.zero_grad()
             loss.backward(inputs=list(synthetic.parameters()))
             optimiser.step()
-            plateau.step(float(loss.detach()))
+            plateau.step(float(to_host(loss.detach())))
             steps.loss(loss)
         return synthetic
 

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from bench.core.distilled import DistilledDataset
 from bench.core.method import IPC, SEED, YOUNG, Prerequisite, Problem
-from bench.core.sampling import ClassIndex, ClassSampler
+from bench.core.sampling import ClassSampler
 from methods.blocks.coresets import check_enough, real_images
 
 
@@ -30,8 +30,7 @@ class RandomReal:
     def distill(self, problem: Problem) -> DistilledDataset:
         """Draw `ipc` training images of each class without replacement."""
         check_enough(problem, self.repeat)
-        index = ClassIndex.of(problem.labels, problem.n_classes)
-        drawn = ClassSampler(index, problem.ipc, problem.rng("random_real")).next()
+        drawn = ClassSampler(problem.index, problem.ipc, problem.rng("random_real")).next()
         return real_images(problem, list(drawn))
 
 

@@ -22,8 +22,9 @@ from torch import Tensor
 from bench.core.distilled import DistilledDataset
 from bench.core.method import IPC, SEED, Problem
 from bench.core.networks.base import Network
-from bench.core.sampling import ClassIndex, ClassSampler
+from bench.core.sampling import ClassSampler
 from bench.core.training import in_pieces
+from bench.core.transfer import to_device
 from methods.blocks.crops import cut_crops, draw_crops
 from methods.blocks.parameterise.multi_formation import tile_side
 from methods.blocks.parameterise.resample import bilinear, resample
@@ -71,16 +72,17 @@ class RDED(Taught):
     def distill(self, problem: Problem) -> DistilledDataset:
         """Crop, score, select, tile: algorithm 1 of Sun et al. (CVPR 2024)."""
         net, n = self.named_teacher.trained(problem), self._count(problem) * self.factor**2
-        index = ClassIndex.of(problem.labels, problem.n_classes)
+        index, device = problem.index, problem.device
         m = max(n, min(self.images, int(index.counts.max())))
-        members = ClassSampler(index, m, problem.rng("rded", "images")).next()
+        members = ClassSampler(index, m, problem.rng("rded", "images"), device).next()
         drawn = members.numel() * self.crops
         crops = draw_crops(drawn, problem.image_shape[1], self.smallest, problem.rng("rded", "crops"))
+        crops = to_device(crops, device)
         losses, crop = self._losses(problem, net, members, crops).min(-1)
-        rounds = torch.arange(m, device=problem.device) // index.counts[:, None]
+        rounds = to_device(torch.arange(m) // index.counts[:, None], device)
         chosen = easiest(losses, rounds, n)
-        places = torch.arange(members.numel(), device=problem.device).view_as(members) * self.crops + crop
-        where = places.gather(1, chosen).flatten().cpu()
+        places = torch.arange(members.numel(), device=device).view_as(members) * self.crops + crop
+        where = places.gather(1, chosen).flatten()
         images = tiled(problem, members.gather(1, chosen).flatten(), crops[where], self.factor)
         stored = (images * 255).round().to(torch.uint8)
         tiles = Tiles(stored, problem.n_classes, self.factor, self.decoder, problem.preprocess)
@@ -97,7 +99,7 @@ class RDED(Taught):
 
         def losses(rows: Tensor) -> Tensor:
             at = members.flatten()[rows // self.crops]
-            cut = cut_crops(problem.images[at].float().div_(255), crops[rows.cpu()], to)
+            cut = cut_crops(problem.images[at].float().div_(255), crops[rows], to)
             full = cut if to == side else resample(cut, bilinear(to, side, cut))
             return F.cross_entropy(net(problem.preprocess(full)), problem.labels[at], reduction="none")
 

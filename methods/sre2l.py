@@ -25,6 +25,7 @@ from bench.core.errors import UserError
 from bench.core.method import IPC, SEED, Problem
 from bench.core.schedules import cosine
 from bench.core.training import has_batch_norm
+from bench.core.transfer import to_device
 from methods.blocks.crops import crop_matrices, draw_crops
 from methods.blocks.objectives import batch_norm_statistics
 from methods.blocks.parameterise.pixels import Pixels
@@ -104,7 +105,7 @@ class SRe2L(Taught):
         rows, columns = (crop_matrices(crops[:, axis], side, side, images.dtype) for axis in (0, 1))
         columns = torch.where(flips[:, None, None], columns.flip(1), columns)
         rows, columns = (rolled(one, shift) for one, shift in zip((rows, columns), shifts, strict=True))
-        left, right = (one.to(images.device, non_blocking=True)[:, None, None] for one in (rows, columns))
+        left, right = (to_device(one, images.device)[:, None, None] for one in (rows, columns))
         return (left @ images.unflatten(0, (batches, -1)) @ right.mT).flatten(0, 1)
 
 

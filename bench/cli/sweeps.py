@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench.cli.console import finish_run, out, print_rows
+from bench.cli.dry import print_dry_plan
 from bench.cli.options import (
     FreshOption,
     OutOption,
@@ -114,10 +115,31 @@ def plan_command(
         bool, typer.Option("--measure", help="Time two steps of what no finished job is like.")
     ] = False,
     shard: ShardOption = None,
+    dry: Annotated[
+        bool,
+        typer.Option("--dry", help="Operations and memory instead, from shapes: for a machine not at hand."),
+    ] = False,
+    rate: Annotated[
+        str | None, typer.Option(metavar="RATE", help="With --dry: operations a second, as 15TFLOP/s.")
+    ] = None,
+    shape: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHAPE",
+            help="With --dry: of a folder that is not here (KxNxCxHxW), as 10x1300x3x128x128.",
+        ),
+    ] = None,
     fresh: FreshOption = False,
     plugins: PluginOption = None,
 ) -> None:
     """Print the jobs of a sweep, their keys, what is done and what the rest may cost. Runs nothing."""
+    if dry:
+        for path in plugins or []:
+            load_plugin(path)
+        print_dry_plan(sweep, overrides or [], rate, shape)
+        return
+    if rate or shape:
+        raise UserError(f"--{'rate' if rate else 'shape'} needs --dry")
     session = _open(sweep, out_dir, overrides, plugins, fresh=fresh, shard=shard)
     problems = _measure(session) if measure and session.todo else []
     table = Table(box=None, pad_edge=False)

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bench.core.transfer import to_device
+
 
 def leaves_one(n: int, size: int) -> bool:
     """Whether batches of `size` leave one of n items over, which then joins the batch before it.
@@ -55,9 +57,8 @@ class BatchOrder(Iterator[Tensor]):
 
     def __next__(self) -> Tensor:
         if self._cursor >= self._n:
-            self._permutation = torch.randperm(self._n, generator=self._generator).to(
-                self._device, non_blocking=True
-            )
+            shuffled = torch.randperm(self._n, generator=self._generator)
+            self._permutation = to_device(shuffled, self._device)
             self._cursor = 0
         end = self._cursor + self._size
         if end == self._n - 1 and leaves_one(self._n, self._size):
@@ -67,7 +68,7 @@ class BatchOrder(Iterator[Tensor]):
         if self._variants is None:
             return batch
         drawn = torch.randint(self._variants.shape[1], (len(batch),), generator=self._generator)
-        return self._variants[batch, drawn.to(self._device, non_blocking=True)]
+        return self._variants[batch, to_device(drawn, self._device)]
 
     def state_dict(self) -> dict[str, Any]:
         """The permutation, the position in it, and the generator's state."""

@@ -210,6 +210,8 @@ class Steps:
     def _look(self) -> None:
         """Read the losses noted since the last time and report their mean. Raises Diverged."""
         loss = None
+        if self._losses and self._losses[0][1].is_meta:  # a dry run: there are no numbers
+            self._losses.clear()
         if self._losses:
             steps, values = zip(*self._losses, strict=True)
             losses = torch.stack(values).tolist()

@@ -12,7 +12,7 @@ A method is a frozen dataclass whose fields are the paper's hyper-parameters. Th
             return {}
 
         def distill(self, problem: Problem) -> DistilledDataset:
-            index = ClassIndex.of(problem.labels, problem.n_classes)
+            index = problem.index
             return real_images(problem, [index.members(c)[: problem.ipc] for c in range(problem.n_classes)])
 
     METHOD = FirstImages
@@ -30,6 +30,7 @@ from bench.core.distilled import DistilledDataset
 from bench.core.loop import Loop
 from bench.core.networks.base import Network
 from bench.core.preprocess import Preprocess
+from bench.core.sampling import ClassIndex
 
 # What a result may depend on, apart from the data set and the hyper-parameters. A method that ignores
 # one of them leaves it out of `depends_on`; one artifact then serves all its values.
@@ -52,6 +53,7 @@ class Problem:
     prepared: Mapping[str, Mapping[str, Tensor]]  # role -> tensors of what the method required
     loop: Loop = field(default_factory=Loop)  # the loop of steps: progress, snapshots, resuming
     classes: tuple[str, ...] = ()  # their names, for messages
+    host_labels: Tensor | None = None  # of a dry run, whose `labels` have no numbers
 
     @property
     def device(self) -> torch.device:
@@ -69,6 +71,17 @@ class Problem:
         """How many floats may be stored: ipc x classes x C x H x W."""
         c, h, w = self.image_shape
         return self.ipc * self.n_classes * c * h * w
+
+    @property
+    def index(self) -> ClassIndex:
+        """The members of each class, on the host."""
+        return ClassIndex.of(self.read_labels(), self.n_classes)
+
+    def read_labels(self) -> Tensor:
+        """The labels on the host, int64 [N]."""
+        if self.host_labels is not None and self.labels.is_meta:
+            return self.host_labels
+        return self.labels.cpu()
 
     def rng(self, *purpose: str | int) -> torch.Generator:
         """A CPU generator for one purpose, derived from the seed; different purposes are independent."""

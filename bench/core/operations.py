@@ -26,6 +26,10 @@ class OperationCounter(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]  # untyped in torch
         self.flops = 0
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # torch's guard against its compiler takes longer than a look at the operation
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         count = flop_registry.get(func._overloadpacket)
@@ -52,13 +56,20 @@ class JobOperations:
         period: steps under one network; 0 where that says nothing.
         stride: how many steps after the first one stand for the others of a network.
         cut: leave out the steps that are not counted: the job is run for its count alone.
+        counter: counts; by default as records do.
     """
 
-    def __init__(self, period: int = 0, stride: int = 1, cut: bool = False) -> None:
+    def __init__(
+        self,
+        period: int = 0,
+        stride: int = 1,
+        cut: bool = False,
+        counter: OperationCounter | None = None,
+    ) -> None:
         self.cut = cut
         self.steps: list[float] = []  # operations of the steps that were counted
         self.total = 0  # steps of the loop
-        self._period, self._stride, self._counter = period, stride, OperationCounter()
+        self._period, self._stride, self._counter = period, stride, counter or OperationCounter()
         self._running = self._on = False
         self._projected = self._in_steps = self._begin = 0.0
 

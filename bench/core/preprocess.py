@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bench.core.errors import UserError
 from bench.core.registry import choose
+from bench.core.transfer import to_device, to_host
 
 # what a method may ask for: the training set's own mean and deviation, the papers' (core.paper_constants), or
 # a whitening of some kind
@@ -40,7 +41,7 @@ class Preprocess:
 
     def _stats(self, like: Tensor) -> tuple[Tensor, Tensor]:
         stats = torch.tensor([self.mean, self.std], dtype=like.dtype).view(2, 1, -1, 1, 1)
-        mean, std = stats.to(like.device, non_blocking=True)  # a plain copy would wait for the device
+        mean, std = to_device(stats, like.device)
         return mean, std
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -180,8 +181,11 @@ class Zca(Preprocess):
         key = (like.device, like.dtype, power)
         if key not in self._kept:
             with torch.inference_mode(False), torch.no_grad():  # autograd may use the matrix later
-                u, scales = self.directions.to(like), self.scales.to(like)
-                self._kept[key] = self.centre.to(like), (u * scales**power) @ u.T
+                centre, u, scales = (
+                    to_device(t, like.device).to(like.dtype)
+                    for t in (self.centre, self.directions, self.scales)
+                )
+                self._kept[key] = centre, (u * scales**power) @ u.T
         return self._kept[key]
 
     def header(self) -> dict[str, Any]:
@@ -219,7 +223,7 @@ def _normaliser(images: Tensor) -> Preprocess:
     )
     size = images.numel() / images.shape[1]
     mean = sums / size
-    std = (squares / size - mean**2).clamp_min(0).sqrt()
+    mean, std = to_host(torch.stack([mean, (squares / size - mean**2).clamp_min(0).sqrt()]))
     return Preprocess(tuple((mean / 255).tolist()), tuple((std / 255).clamp_min(STD_FLOOR).tolist()))
 
 

@@ -7,15 +7,18 @@ import torch
 from torch import Tensor
 
 from bench.core.errors import UserError
+from bench.core.transfer import to_device
 
 
 @dataclass(frozen=True, eq=False)
 class ClassIndex:
     """The members of each class: those of class c are order[offsets[c]:offsets[c + 1]].
 
+    All of it is on the host, whatever the device: which image comes next is never asked of the device.
+
     Args:
-        order: indices of all images, class after class, int64 [N], on the device of the labels.
-        offsets: where each class starts in `order`, int64 [K + 1], on the same device.
+        order: indices of all images, class after class, int64 [N].
+        offsets: where each class starts in `order`, int64 [K + 1].
     """
 
     order: Tensor
@@ -23,7 +26,8 @@ class ClassIndex:
 
     @classmethod
     def of(cls, labels: Tensor, n_classes: int) -> "ClassIndex":
-        """Index labels int64 [N]. Raises UserError if one is outside 0..n_classes-1."""
+        """Index labels int64 [N], of any device. Raises UserError if one is outside 0..n_classes-1."""
+        labels = labels.cpu()
         if labels.numel() and (int(labels.min()) < 0 or int(labels.max()) >= n_classes):
             raise UserError(
                 f"labels run from {int(labels.min())} to {int(labels.max())}, but there are "
@@ -54,12 +58,20 @@ class ClassSampler:
         index: the members of each class.
         per_class: images per class and draw.
         generator: a CPU generator.
+        device: where the indices go.
 
     Raises:
         UserError: a class is empty, or `per_class` is below 1.
     """
 
-    def __init__(self, index: ClassIndex, per_class: int, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        index: ClassIndex,
+        per_class: int,
+        generator: torch.Generator,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self._device = torch.device(device)
         self._counts = _counts_of(index, per_class)
         self._index, self._per_class, self._generator = index, per_class, generator
         self._columns = torch.arange(max(int(self._counts.max()), per_class))
@@ -67,7 +79,7 @@ class ClassSampler:
         self._cursor = self._counts.clone()  # nothing is left: the first draw shuffles
 
     def next(self) -> Tensor:
-        """The next indices, int64 [K, per_class], on the device of the index."""
+        """The next indices, int64 [K, per_class], on the device."""
         # a loop over the spent classes only: sorting a table of random keys was measured 3 to 6 times slower
         for c in (self._cursor + self._per_class > self._counts).nonzero().flatten().tolist():
             count = int(self._counts[c])
@@ -75,8 +87,7 @@ class ClassSampler:
             self._cursor[c] = 0
         drawn = self._walk.gather(1, self._cursor[:, None] + self._columns[: self._per_class])
         self._cursor += self._per_class
-        device = self._index.order.device
-        return self._index.order[drawn.to(device) + self._index.offsets[:-1, None]]
+        return to_device(self._index.order[drawn + self._index.offsets[:-1, None]], self._device)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Copies of the permutations, the position in each, and the generator's state."""
@@ -94,7 +105,7 @@ def _counts_of(index: ClassIndex, per_class: int) -> Tensor:
     """Members per class, int64 [K], on the CPU. Raises UserError if a draw is impossible."""
     if per_class < 1:
         raise UserError(f"cannot draw {per_class} images per class: ask for at least 1")
-    counts = index.counts.cpu()
+    counts = index.counts
     empty = (counts == 0).nonzero().flatten().tolist()
     if empty:
         raise UserError(f"no images of class {empty[0]} to draw from: give every class at least one image")

@@ -18,6 +18,7 @@ from bench.core.losses import LossKind, label_loss, teacher_loss
 from bench.core.pieces import Halving, piece_size
 from bench.core.preprocess import Preprocess
 from bench.core.schedules import cosine
+from bench.core.transfer import to_device
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
@@ -209,13 +210,13 @@ def augmented_loss(
     if teacher is not None:
         weights = targets.sum(1) if targets.ndim == 2 else None
         if weights is not None and drawn is not None:
-            partner = drawn.partner.to(targets.device, non_blocking=True)
+            partner = to_device(drawn.partner, targets.device)
             weights = drawn.weight * weights + (1 - drawn.weight) * weights[partner]
         return teacher_loss(logits, x, teacher, temperature, weights)
     own = label_loss(logits, targets, loss)
     if drawn is None:
         return own
-    partners = targets[drawn.partner.to(targets.device, non_blocking=True)]
+    partners = targets[to_device(drawn.partner, targets.device)]
     return drawn.weight * own + (1 - drawn.weight) * label_loss(logits, partners, loss)
 
 

@@ -17,6 +17,7 @@ from bench.core.paper_constants import paper_normalisation
 from bench.core.precision import computing
 from bench.core.preprocess import NORMALISE, PAPER, Preprocess, Zca
 from bench.core.teachers import soft_labels, teacher_state
+from bench.core.transfer import to_device, to_host
 from bench.data.dataset import Dataset, Split
 from bench.data.holdout import held_out
 from bench.data.spec import preset_name
@@ -54,7 +55,7 @@ class EvaluationSetting:
         assert not self.protocol.rules, "whoever plans an evaluation resolves the protocol's rules"
 
     def build(self, generator: torch.Generator) -> Network:
-        return self.architecture.build(self.data.image_shape, self.data.n_classes, generator)
+        return self.architecture.build_on(self.device, self.data.image_shape, self.data.n_classes, generator)
 
     def training_set(self, distilled: DistilledDataset, choice: LabelChoice | None = None) -> TrainingSet:
         """What students are trained on, with the labels that the protocol asks for; decoded once.
@@ -90,8 +91,10 @@ class EvaluationSetting:
         assert self.protocol.teacher is not None
         name = self.protocol.teacher.architecture
         architecture = self.architecture if name is None else parse_architecture(name)
-        net = architecture.build(self.data.image_shape, self.data.n_classes, random.generator(0, "teacher"))
-        net.load_state_dict(teacher_state(self.teacher, stop))
+        shape, n_classes, draws = self.data.image_shape, self.data.n_classes, random.generator(0, "teacher")
+        net = architecture.build_on(self.device, shape, n_classes, draws)
+        weights = teacher_state(self.teacher, stop)
+        net.load_state_dict({name: to_device(tensor, self.device) for name, tensor in weights.items()})
         seeing = Seeing(net, Preprocess(self.data.mean, self.data.std), distilled.preprocess)
         return seeing.to(self.device).eval().requires_grad_(False)
 
@@ -191,7 +194,7 @@ def train_and_score(
 
 def is_soft(targets: Tensor) -> bool:
     """Whether some target says more than a class and the weight of its image."""
-    return targets.ndim == 2 and bool(((targets != 0).sum(1) > 1).any())
+    return targets.ndim == 2 and bool(((to_host(targets) != 0).sum(1) > 1).any())
 
 
 def _given_teacher(protocol: Protocol) -> GivenTeacher | None:

@@ -26,6 +26,7 @@ from bench.core.training import (
     maybe_cutmix,
     training,
 )
+from bench.core.transfer import device_kind, to_device
 
 CPU = torch.device("cpu")
 # where training together was measured to pay on one core (a student's multiply-adds: one batch, forward)
@@ -123,7 +124,8 @@ class StackedStudents:
 
     def _rates_of(self, factor: float) -> list[Tensor]:
         """Each student's learning rate, once per weight [S, 1, ...]."""
-        rates = (torch.tensor(self._rates, dtype=torch.float64) * factor).to(self._learned[0])
+        rates = (torch.tensor(self._rates, dtype=torch.float64) * factor).to(self._learned[0].dtype)
+        rates = to_device(rates, self._learned[0].device)
         return [rates.view(-1, *[1] * (w.dim() - 1)) for w in self._learned]
 
     @torch.no_grad()
@@ -163,7 +165,7 @@ class StackedStudents:
             draws.append(dsa.draw(recipe.augment, len(index), generator))
             shape = torch.Size((len(index), *training_set.images.shape[1:]))
             boxes.append(maybe_cutmix(shape, recipe.cutmix, generator))
-        index = torch.cat(indices).to(training_set.images.device, non_blocking=True)
+        index = to_device(torch.cat(indices), training_set.images.device)
         x = dsa.apply(training_set.images[index], dsa.concat(draws), training_set.preprocess)
         return x, training_set.targets[index], boxes
 
@@ -207,7 +209,7 @@ def _cutmix(x: Tensor, boxes: Sequence[CutMix | None]) -> tuple[Tensor, Tensor, 
             partner[i] = i * size + box.partner
             inside[i, 0, box.rows, box.columns] = True
             weight[i] = box.weight
-    partner, inside, weight = (t.to(x.device, non_blocking=True) for t in (partner.flatten(), inside, weight))
+    partner, inside, weight = (to_device(t, x.device) for t in (partner.flatten(), inside, weight))
     mixed = torch.where(inside.repeat_interleave(size, 0), x[partner], x)
     return mixed, partner, weight.repeat_interleave(size)
 
@@ -231,7 +233,7 @@ def together_pays(net: nn.Module, training_set: TrainingSet, students: int) -> b
     """
     if students < 2 or not stackable(net):
         return False
-    if training_set.images.device.type != "cpu":
+    if device_kind(training_set.images.device) != "cpu":
         return True
     size = min(training_set.recipe.batch_size, training_set.epoch_size)
     few_weights = sum(p.numel() for p in net.parameters()) <= MOST_WEIGHTS

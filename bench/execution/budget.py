@@ -13,12 +13,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from bench.core.distilled import DistilledDataset
+from bench.core.dry import META, DryRun
 from bench.core.errors import UserError, first_line
 from bench.core.io import read_json, write_atomic
 from bench.core.loop import Loop
 from bench.core.method import Method, Problem
 from bench.core.operations import JobOperations
 from bench.core.registry import block_class
+from bench.core.transfer import meta_as
 from bench.core.words import flop
 from bench.data.cache import cache_dir
 from bench.data.dataset import Dataset
@@ -54,7 +57,9 @@ class JobCounter:
     """Counts the operations of jobs on one data set, each sort of job once; the counts are kept in the cache.
 
     A job is run for its first steps, with prerequisites that had as few. A count depends on shapes: seeds,
-    numbers of steps, and the numbers of experts' blocks and epochs move none.
+    numbers of steps, and the numbers of experts' blocks and epochs move none. So it is run on torch's meta
+    device, which computes shapes alone; and where that does not do, because a method needs numbers, on the
+    device.
 
     Args:
         data: whose training set the jobs use.
@@ -62,15 +67,20 @@ class JobCounter:
     """
 
     def __init__(self, data: Dataset, device: torch.device) -> None:
-        self.data, self.split, self.jobs = data, data.train.to(device), dict[str, Job]()
-        self._made: dict[str, dict[str, Tensor]] = {}  # by sort of prerequisite
+        self.data, self.device, self.jobs = data, device, dict[str, Job]()
+        self.sets: dict[str, DistilledDataset] = {}  # of the first steps on the meta device, by sort
+        self._split = functools.cache(data.train.to)
+        self._made: dict[tuple[torch.device, str], dict[str, Tensor]] = {}  # by sort of prerequisite
         self._known: dict[str, Counted] = {}
-        self._like = functools.cache(lambda sort, number: like(self._made[sort], number))
+        self._like = functools.cache(lambda place, sort, number: like(self._made[place, sort], number))
 
     def operations(self, key: str) -> float:
         """Of a job, as many steps as it has."""
-        job = self.jobs[key]
-        return self.counted(key).sum(_steps(job))
+        return self.counted(key).sum(self.steps(key))
+
+    def steps(self, key: str) -> int:
+        """Of a job's loop."""
+        return loop_steps(self.jobs[key].identity.get("hyperparameters", {}))
 
     def prepared(self, key: str) -> float:
         """Of all prerequisites of a job."""
@@ -78,19 +88,38 @@ class JobCounter:
 
     def counted(self, key: str) -> Counted:
         """Of a job, from the cache or from a few of its steps. Raises UserError if it fails."""
-        job, sort = self.jobs[key], self._sort(key)
-        if not self._holds(sort, job):
+        job, sort = self.jobs[key], self.sort(key)
+        if not self._holds(sort, key):
             with suppress(OSError, ValueError, TypeError):
                 self._known[sort] = Counted(**read_json(self._path(sort)))
-        if not self._holds(sort, job):
+        if not self._holds(sort, key):
             try:
-                self._note(sort, self._build(key) if job.kind == "prepare" else self._distill(job))
+                self._note(sort, self._count(key))
             except UserError:
                 raise
             except Exception as error:  # whatever a method raises
                 why = f"{type(error).__name__}: {first_line(error)}"
                 raise UserError(f"the operations of {job.label} cannot be counted: {why}") from error
         return self._known[sort]
+
+    def _count(self, key: str) -> Counted:
+        with suppress(Exception):  # whatever a method does with numbers that are not there
+            return self.count_on(META, key)
+        return self.count_on(self.device, key)
+
+    def count_on(self, place: torch.device, key: str) -> Counted:
+        """Run the first steps of a job. Raises what the method raises."""
+        if place != META:
+            return self._run(place, key)
+        with DryRun(), meta_as(self.device.type):
+            return self._run(place, key)
+
+    def counting(self, period: int = 0, stride: int = 1) -> JobOperations:
+        """Counts a job that is run for its count alone; see `repetition`."""
+        return JobOperations(period, stride, cut=True)
+
+    def _run(self, place: torch.device, key: str) -> Counted:
+        return (self._build if self.jobs[key].kind == "prepare" else self._distill)(place, key)
 
     def _note(self, sort: str, found: Counted) -> None:
         self._known[sort] = found
@@ -101,10 +130,10 @@ class JobCounter:
     def _path(sort: str) -> Path:
         return cache_dir() / "operations" / f"{sort}.json"
 
-    def _holds(self, sort: str, job: Job) -> bool:
-        return sort in self._known and self._known[sort].holds(_steps(job))
+    def _holds(self, sort: str, key: str) -> bool:
+        return sort in self._known and self._known[sort].holds(self.steps(key))
 
-    def _sort(self, key: str) -> str:
+    def sort(self, key: str) -> str:
         """A digest of what the operations of a job depend on."""
         job = self.jobs[key]
         identity = {name: value for name, value in job.identity.items() if name != "seed"}
@@ -119,41 +148,37 @@ class JobCounter:
         content = [COUNT_SCHEMA, job.kind, identity, sorted(job.inputs), job_sources(job)]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
-    def _build(self, key: str) -> Counted:
-        job, found = self.jobs[key], JobOperations(cut=True)
+    def _build(self, place: torch.device, key: str) -> Counted:
+        job, found = self.jobs[key], self.counting()
         block = block_class(job.identity["block"])(**job.identity["values"])
-        problem = self._problem(job)
+        problem = self._problem(place, job)
         with found.running():
-            self._made[self._sort(key)] = block.build(problem)
+            self._made[place, self.sort(key)] = block.build(problem)
         return Counted(found.sum, 0.0, 1)
 
-    def _distill(self, job: Job) -> Counted:
+    def _distill(self, place: torch.device, key: str) -> Counted:
+        job = self.jobs[key]
         values = job.identity["hyperparameters"]
-        method, found = (
-            build_method(job.identity["method"], values),
-            JobOperations(*repetition(values), cut=True),
-        )
-        problem = dataclasses.replace(self._problem(job), loop=Loop(operations=found))
+        method, found = build_method(job.identity["method"], values), self.counting(*repetition(values))
+        problem = dataclasses.replace(self._problem(place, job), loop=Loop(operations=found))
         with found.running():
-            method.distill(problem)
+            distilled = method.distill(problem)
+        if place == META:
+            self.sets[self.sort(key)] = distilled
         steps = loop_steps(values)
         return Counted(found.fixed, found.step * found.total / steps, steps)
 
-    def _problem(self, job: Job) -> Problem:
-        prepared = {role: self._tensors(key) for role, key in job.inputs.items()}
+    def _problem(self, place: torch.device, job: Job) -> Problem:
+        prepared = {role: self._tensors(place, key) for role, key in job.inputs.items()}
         whitening = job.inputs.get("whitening")
         kind = None if whitening is None else self.jobs[whitening].identity["values"]["kind"]
-        return make_problem(job.identity, self.data, self.split, prepared, kind)
+        return make_problem(job.identity, self.data, self._split(place), prepared, kind)
 
-    def _tensors(self, key: str) -> dict[str, Tensor]:
-        sort = self._sort(key)
-        if sort not in self._made:
-            self._note(sort, self._build(key))
-        return self._like(sort, int(key, 16) % STAND_INS)
-
-
-def _steps(job: Job) -> int:
-    return loop_steps(job.identity.get("hyperparameters", {}))
+    def _tensors(self, place: torch.device, key: str) -> dict[str, Tensor]:
+        sort = self.sort(key)
+        if (place, sort) not in self._made:
+            self._note(sort, self._build(place, key))
+        return self._like(place, sort, int(key, 16) % STAND_INS)
 
 
 def like(tensors: Mapping[str, Tensor], number: int) -> dict[str, Tensor]:
@@ -161,7 +186,7 @@ def like(tensors: Mapping[str, Tensor], number: int) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(number)
 
     def noisy(tensor: Tensor) -> Tensor:
-        if not tensor.is_floating_point():
+        if tensor.is_meta or not tensor.is_floating_point():
             return tensor
         noise = torch.randn(tensor.shape, generator=generator).to(tensor)
         return tensor + 0.01 * tensor.abs().mean() * noise

@@ -163,8 +163,8 @@ def make_problem(
 
     @timing.charged("network update")
     def make_net(generator: torch.Generator) -> Network:
-        built = parse_architecture(architecture).build(whole.image_shape, whole.n_classes, generator)
-        return built.to(split.images.device)
+        parsed, device = parse_architecture(architecture), split.images.device
+        return parsed.build_on(device, whole.image_shape, whole.n_classes, generator)
 
     def no_net(generator: torch.Generator) -> Network:
         raise TypeError("the method uses a network but does not say so: add ARCHITECTURE to its `depends_on`")
@@ -184,6 +184,7 @@ def make_problem(
         seed=identity["seed"],
         prepared=prepared,
         classes=whole.classes,
+        host_labels=whole.train.labels,
     )
 
 

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.core import timing
+from bench.core.transfer import to_device
 
 SCALE = 300.0  # of the loss, as in the authors' code
 LEAST = 1e-12  # of a squared distance: the root has no gradient at 0
@@ -34,7 +35,8 @@ def characteristic_function(
     References:
         Wang et al. (NCFM), CVPR 2025, eq. 5 to 7.
     """
-    t = torch.randn(frequencies, real.shape[1], generator=generator, dtype=real.dtype).to(real.device)
+    t = torch.randn(frequencies, real.shape[1], generator=generator, dtype=real.dtype)
+    t = to_device(t, real.device)
     gap = _values(real, n_classes, t) - _values(synthetic, n_classes, t)
     return SCALE * (gap.square().sum(0).clamp(min=LEAST) / 2).sqrt().mean(1).sum()
 

@@ -9,8 +9,8 @@ from torch import Tensor
 from bench.core import timing
 from bench.core.method import Problem
 from bench.core.networks.base import Network
-from bench.core.sampling import ClassIndex
 from bench.core.training import in_pieces
+from bench.core.transfer import to_device
 
 ROUNDS = 10  # of Lloyd's algorithm
 
@@ -58,8 +58,8 @@ class NearestToCentres:
         net: Callable[[], Network],
         generator: torch.Generator,
     ) -> None:
-        index = ClassIndex.of(problem.labels, problem.n_classes)
-        counts = index.counts.cpu()
+        index = problem.index
+        counts = index.counts
         self._size, self._every, self._net, self._generator = (
             min(size, int(counts.min())),
             every,
@@ -67,9 +67,10 @@ class NearestToCentres:
             generator,
         )
         self._problem, self._counts = problem, counts
-        place = torch.arange(int(counts.max()), device=problem.device)
-        self._there = place < index.counts[:, None]  # [K,M]
-        self._members = index.order[index.offsets[:-1, None] + place % index.counts[:, None]]
+        place = torch.arange(int(counts.max()))
+        self._there = to_device(place < counts[:, None], problem.device)  # [K,M]
+        members = index.order[index.offsets[:-1, None] + place % counts[:, None]]
+        self._members = to_device(members, problem.device)
         self._taken, self._chosen = 0, torch.empty(0, dtype=torch.int64)
 
     def next(self) -> Tensor:
@@ -89,7 +90,7 @@ class NearestToCentres:
         net.train(training)
         keys = torch.rand(self._members.shape, generator=self._generator)
         absent = torch.arange(keys.shape[1]) >= self._counts[:, None]
-        start = keys.masked_fill(absent, 2.0).argsort(1)[:, : self._size].to(problem.device)
+        start = to_device(keys.masked_fill(absent, 2.0).argsort(1)[:, : self._size], problem.device)
         first = features.gather(1, start[..., None].expand(-1, -1, features.shape[2]))
         centres = lloyd(features, self._there, first)
         distances = torch.cdist(centres, features).masked_fill(~self._there[:, None], torch.inf)

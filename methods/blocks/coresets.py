@@ -7,13 +7,14 @@ from torch import Tensor
 
 from bench.core.errors import UserError
 from bench.core.method import Problem
-from bench.core.sampling import ClassIndex
+from bench.core.transfer import to_device, to_host
 from methods.blocks.parameterise.pixels import Pixels
 
 
 def real_images(problem: Problem, chosen: list[Tensor]) -> Pixels:
     """The chosen training images as a set; `chosen` has one index tensor int64 [n] for each class."""
-    return Pixels(problem.images[torch.cat(chosen)], [len(c) for c in chosen], problem.preprocess)
+    there = to_device(torch.cat(chosen), problem.device)
+    return Pixels(problem.images[there], [len(c) for c in chosen], problem.preprocess)
 
 
 def take(problem: Problem, order: Tensor, starts: Tensor, sizes: Tensor) -> Pixels:
@@ -25,7 +26,7 @@ def take(problem: Problem, order: Tensor, starts: Tensor, sizes: Tensor) -> Pixe
         starts: where the choices of each class start in `order`, int64 [K].
         sizes: how many each class has, at least 1; one of fewer than `ipc` repeats them, int64 [K].
     """
-    place = torch.arange(problem.ipc, device=order.device)
+    place = torch.arange(problem.ipc)
     chosen = order[starts[:, None] + place % sizes[:, None]]
     return real_images(problem, list(chosen))
 
@@ -36,7 +37,7 @@ def check_enough(problem: Problem, repeat: bool) -> None:
     Raises:
         UserError: names the smallest class.
     """
-    counts = problem.labels.bincount(minlength=problem.n_classes)
+    counts = problem.index.counts
     smallest, most = int(counts.argmin()), int(counts.min())
     if problem.ipc > most and not repeat:
         name = problem.classes[smallest] if problem.classes else smallest
@@ -63,9 +64,10 @@ def select_by_features(
         UserError: a class has fewer than `ipc` images, without `repeat`.
     """
     check_enough(problem, repeat)
-    features = problem.prepared["embedding"]["features"].to(problem.device)
-    index = ClassIndex.of(problem.labels, problem.n_classes)
+    index, device = problem.index, problem.device
+    features = to_device(problem.prepared["embedding"]["features"], device)
     members = [index.members(c) for c in range(problem.n_classes)]
-    place = torch.arange(problem.ipc, device=problem.device)
-    picked = [pick(features[m], min(problem.ipc, len(m))) for m in members]
+    place = torch.arange(problem.ipc)
+    picked = [pick(features[to_device(m, device)], min(problem.ipc, len(m))) for m in members]
+    picked = [to_host(p) for p in picked]  # only now: picking waits for nothing
     return real_images(problem, [m[p[place % len(p)]] for m, p in zip(members, picked, strict=True)])

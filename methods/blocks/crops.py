@@ -6,6 +6,8 @@ Cutting is then two matrix products, whose gradient is the same on every run, on
 import torch
 from torch import Tensor
 
+from bench.core.transfer import to_device
+
 TRIES = 10  # sizes drawn for a crop before the whole image is taken
 
 
@@ -67,6 +69,6 @@ def cut_crops(images: Tensor, crops: Tensor, to: int) -> Tensor:
     Returns:
         The crops [n,C,to,to]; differentiable in the images.
     """
-    spans = crops.to(images.device, non_blocking=True).unbind(1)
+    spans = to_device(crops, images.device).unbind(1)
     rows, columns = (crop_matrices(span, images.shape[-1], to, images.dtype)[:, None] for span in spans)
     return rows @ images @ columns.mT

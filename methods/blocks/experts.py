@@ -19,6 +19,7 @@ from bench.core.errors import UserError
 from bench.core.method import ARCHITECTURE, Prerequisite, Problem
 from bench.core.networks.base import Network
 from bench.core.training import Recipe
+from bench.core.transfer import to_device
 from methods.blocks.students import InnerStudent
 
 MOST_EPOCHS = 20_000  # of all blocks of a method; each is a job
@@ -106,7 +107,7 @@ class ExpertEpoch:
         net = _network(problem, before["weights"], random.generator(self.bank, *purpose, "net"))
         student = InnerStudent(net, self._recipe, random.generator(self.bank, *purpose, "draws"))
         if self.momentum:
-            student.set_velocity(before["velocity"].to(problem.device, copy=True))
+            student.set_velocity(to_device(before["velocity"], problem.device).clone())
         n = len(problem.images)
         order = BatchOrder(n, self.batch_size, random.generator(self.bank, *purpose, "order"), problem.device)
         steps = self._recipe.n_steps(n)
@@ -220,7 +221,7 @@ class Experts:
         """A copy of one expert's weights [P] after an epoch, on the problem's device."""
         block, row = self._rows[expert]
         bank = self._problem.prepared[f"experts/{block}/{epoch}"]["weights"]
-        return bank[row].to(self._problem.device, copy=True)
+        return to_device(bank[row], self._problem.device).clone()
 
     def segment(
         self, generator: torch.Generator, start_epochs: int, span: int, first: int = 0
@@ -262,5 +263,5 @@ class Experts:
 def _network(problem: Problem, weights: Tensor, generator: torch.Generator) -> Network:
     """A network with a copy of these weights [P]; the weights drawn from `generator` are overwritten."""
     net = problem.make_net(generator)
-    vector_to_parameters(weights.to(problem.device, copy=True), net.parameters())
+    vector_to_parameters(to_device(weights, problem.device).clone(), net.parameters())
     return net

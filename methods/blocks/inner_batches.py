@@ -9,6 +9,7 @@ from torch import Tensor
 from bench.core.augment import dsa
 from bench.core.batches import BatchOrder
 from bench.core.errors import UserError
+from bench.core.transfer import to_device
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def balanced_batches(
         steps: number of batches.
         generator: a CPU generator.
         strategy: augmentation, see `dsa.parse_strategy`.
-        classes: int64 [k], the classes that all batches are restricted to; by default all.
+        classes: int64 [k] on the host, the classes that all batches are restricted to; by default all.
         siamese: draw one augmentation for all images of the run, instead of one for each image.
         device: where the items go.
 
@@ -59,10 +60,10 @@ def balanced_batches(
         Deng & Russakovsky, NeurIPS 2022.
     """
     _positive(take)
-    chosen = torch.arange(n_classes) if classes is None else classes.cpu()
+    chosen = torch.arange(n_classes) if classes is None else classes
     keys = torch.rand(steps, len(chosen), per_class, generator=generator)
     picked = keys.topk(min(take, per_class), dim=2).indices
-    items = (chosen[:, None] * per_class + picked).flatten(1).to(device)
+    items = to_device((chosen[:, None] * per_class + picked).flatten(1), torch.device(device))
     return _augmented(list(items), strategy, generator, siamese)
 
 

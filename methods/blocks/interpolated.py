@@ -13,6 +13,7 @@ from bench.core.distilled import DistilledDataset
 from bench.core.method import ARCHITECTURE, Prerequisite, Problem
 from bench.core.networks.base import Network
 from bench.core.training import Recipe, train
+from bench.core.transfer import to_device
 
 ROLE, INITIAL, TRAINED = "interpolated/", "initial/", "trained/"
 
@@ -82,7 +83,7 @@ class Interpolated:
         networks = sum(role.startswith(ROLE) for role in problem.prepared)
         self._ends = [problem.prepared[f"{ROLE}{number}"] for number in range(networks)]
         self._net, self._trained = (problem.make_net(generator) for _ in range(2))
-        self._generator = generator
+        self._generator, self._device = generator, problem.device
         self._place: list[float] | None = None
 
     @property
@@ -105,11 +106,12 @@ class Interpolated:
     def _go(self, place: list[float]) -> None:
         """Take the network of this number, at this share of its initial weights."""
         self._place, ends, share = place, self._ends[int(place[0])], place[1]
-        trained = {name.removeprefix(TRAINED): t for name, t in ends.items() if name.startswith(TRAINED)}
+        there = {name: to_device(t, self._device) for name, t in ends.items()}
+        trained = {name.removeprefix(TRAINED): t for name, t in there.items() if name.startswith(TRAINED)}
         self._trained.load_state_dict(trained)
         self._net.load_state_dict(
             {
-                name: t.lerp(ends[INITIAL + name], share) if t.is_floating_point() else t
+                name: t.lerp(there[INITIAL + name], share) if t.is_floating_point() else t
                 for name, t in trained.items()
             }
         )

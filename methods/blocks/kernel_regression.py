@@ -31,7 +31,8 @@ def predicted(real: Tensor, synthetic: Tensor, values: Tensor, ridge: float = RI
     kernel = support @ support.T
     diagonal = kernel.diagonal().mean().clamp_min(LEAST_DIAGONAL)
     eye = torch.eye(len(kernel), dtype=kernel.dtype, device=kernel.device)
-    solution = torch.linalg.solve(kernel + ridge * diagonal * eye, values.double())
+    # linalg.solve is this and a look whether it went well, for which it waits
+    solution, _ = torch.linalg.solve_ex(kernel + ridge * diagonal * eye, values.double())
     return real @ (support.T @ solution).to(real.dtype)
 
 

@@ -9,7 +9,8 @@ from torch import Tensor
 from bench.core import timing
 from bench.core.augment import dsa
 from bench.core.method import Problem
-from bench.core.sampling import ClassIndex, ClassSampler
+from bench.core.sampling import ClassSampler
+from bench.core.transfer import to_device
 from methods.blocks.parameterise.base import Balanced
 
 
@@ -70,10 +71,11 @@ class MatchingBatches:
         batch_synthetic: int | None = None,
         real: RealDraws | None = None,
     ) -> None:
-        index = ClassIndex.of(problem.labels, problem.n_classes)
+        index = problem.index
         size = min(batch_real, int(index.counts.min()))
         self._problem, self._strategy, self._most = problem, strategy, batch_synthetic
-        self._real: RealDraws = real or ClassSampler(index, size, problem.rng(purpose, "real"))
+        draws = problem.rng(purpose, "real")
+        self._real: RealDraws = real or ClassSampler(index, size, draws, problem.device)
         self._draws, self._chosen = problem.rng(purpose, "augment"), problem.rng(purpose, "chosen")
         self._labels = torch.arange(problem.n_classes, device=problem.device).repeat_interleave(size)
 
@@ -91,7 +93,7 @@ class MatchingBatches:
             return None
         keys = torch.rand(self._problem.n_classes, per_class, generator=self._chosen)
         chosen = keys.argsort(1)[:, : self._most] + per_class * torch.arange(len(keys))[:, None]
-        return chosen.flatten().to(self._problem.device)
+        return to_device(chosen.flatten(), self._problem.device)
 
     def state_dict(self) -> dict[str, Any]:
         """The states of the sampler of real images and of the generators."""

@@ -11,6 +11,7 @@ from bench.core.distilled import DistilledDataset
 from bench.core.losses import label_loss
 from bench.core.method import Problem
 from bench.core.networks.base import Network
+from bench.core.transfer import to_device
 from methods.blocks.parameterise.base import Balanced
 
 
@@ -99,7 +100,8 @@ class Online:
         n = self._n_classes * synthetic.per_class
         if n <= self._batch_size:
             return None
-        return torch.randperm(n, generator=self._rng["chosen"])[: self._batch_size].to(self._device)
+        chosen = torch.randperm(n, generator=self._rng["chosen"])[: self._batch_size]
+        return to_device(chosen, self._device)
 
     def state_dict(self) -> dict[str, Any]:
         """The networks, their optimisers and ages, which is current, and the states of the generators."""

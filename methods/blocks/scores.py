@@ -10,6 +10,7 @@ from torch import Tensor
 from bench.core.distilled import DistilledDataset
 from bench.core.method import ARCHITECTURE, IPC, SEED, Prerequisite, Problem
 from bench.core.sampling import ClassIndex
+from bench.core.transfer import to_host
 from methods.blocks.coresets import check_enough, take
 from methods.blocks.dynamics import Dynamics
 from methods.blocks.parameterise.pixels import Pixels
@@ -34,11 +35,9 @@ def select_by_score(problem: Problem, hardness: Tensor, pick: Pick, repeat: bool
     """
     check_enough(problem, repeat)
     n = len(problem.images)
-    shuffled = torch.randperm(n, generator=problem.rng("scores", "equals")).to(problem.device)
-    ranked = shuffled[
-        hardness.to(problem.device)[shuffled].argsort(stable=True, descending=pick == "hardest")
-    ]
-    index = ClassIndex.of(problem.labels[ranked], problem.n_classes)
+    shuffled = torch.randperm(n, generator=problem.rng("scores", "equals"))
+    ranked = shuffled[to_host(hardness)[shuffled].argsort(stable=True, descending=pick == "hardest")]
+    index = ClassIndex.of(problem.read_labels()[ranked], problem.n_classes)
     sizes = index.counts.clamp(max=problem.ipc)
     skipped = (index.counts - sizes) // 2 if pick == "median" else torch.zeros_like(sizes)
     return take(problem, ranked[index.order], index.offsets[:-1] + skipped, sizes)

@@ -17,6 +17,7 @@ from bench.core.networks.architecture import parse_architecture
 from bench.core.networks.base import Network
 from bench.core.teachers import stop_prefix
 from bench.core.training import Recipe, training
+from bench.core.transfer import to_device
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
@@ -78,8 +79,8 @@ class NamedTeacher(Teacher):
 
     def network(self, problem: Problem, generator: torch.Generator) -> Network:
         """A fresh network of the named architecture."""
-        net = parse_architecture(self.architecture).build(problem.image_shape, problem.n_classes, generator)
-        return net.to(problem.device)
+        parsed = parse_architecture(self.architecture)
+        return parsed.build_on(problem.device, problem.image_shape, problem.n_classes, generator)
 
     def outline(self, problem: Problem) -> Network:
         """The network, knowing shapes only. Raises UserError if it cannot take the problem's images."""
@@ -90,7 +91,8 @@ class NamedTeacher(Teacher):
     def trained(self, problem: Problem) -> Network:
         """The trained network from `problem.prepared["teacher"]`: frozen, in evaluation mode."""
         net = self.network(problem, problem.rng("teacher", "network"))
-        net.load_state_dict(dict(problem.prepared["teacher"]))
+        weights = problem.prepared["teacher"]
+        net.load_state_dict({name: to_device(tensor, problem.device) for name, tensor in weights.items()})
         return net.eval().requires_grad_(False)
 
 

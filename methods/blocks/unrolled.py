@@ -11,7 +11,8 @@ from bench.core import timing
 from bench.core.augment import dsa
 from bench.core.method import Problem
 from bench.core.networks.second_order import laid_out
-from bench.core.sampling import ClassIndex, ClassSampler
+from bench.core.sampling import ClassSampler
+from bench.core.transfer import to_device
 from methods.blocks.hypergradient import ROOM, FlatNetwork, Hypergradient, Rule, State, hypergradient
 from methods.blocks.inner_batches import balanced_batches
 from methods.blocks.learned_scalars import LearnedScalars
@@ -57,7 +58,7 @@ class Unrolled:
         task_classes: int = 0,
         segment: int = 0,
     ) -> None:
-        index = ClassIndex.of(problem.labels, problem.n_classes)
+        index = problem.index
         self._problem, self._rule, self._windows = problem, rule, windows
         self._strategy, self._siamese, self._segment = strategy, siamese, segment or None
         self._per_class, self._n_task = batch_per_class, task_classes or problem.n_classes
@@ -116,11 +117,12 @@ class Unrolled:
     def _batch(self, classes: Tensor, omega: dsa.Draw | None) -> tuple[Tensor, Tensor]:
         """Real images of these classes and their labels; `omega` is the augmentation, if it is shared."""
         problem = self._problem
-        drawn = self._real.next()[classes.to(problem.device)]
-        real = problem.preprocess(problem.images[drawn.flatten()])
+        drawn, device = self._real.next()[classes], problem.device
+        real = problem.preprocess(problem.images[to_device(drawn.flatten(), device)])
         if omega is None:
             omega = dsa.draw(self._strategy, len(real), self._draws)
-        return laid_out(dsa.apply(real, omega)), classes.to(problem.device).repeat_interleave(drawn.shape[1])
+        labels = to_device(classes.repeat_interleave(drawn.shape[1]), device)
+        return laid_out(dsa.apply(real, omega)), labels
 
     def state_dict(self) -> dict[str, Any]:
         """The states of the windows, of the sampler of real images, and of the generator."""
@@ -154,9 +156,9 @@ class Clip:
         """Scale the gradients of the set's parameters in place, without waiting for the device."""
         gradients = [p.grad for p in synthetic.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
-        limit = torch.as_tensor(self._limit).to(norm)
+        limit = torch.full_like(norm, self._limit)
         if self._decay is not None:
-            mean = self._mean.to(norm)
+            mean = to_device(self._mean, norm.device).to(norm.dtype)
             self._mean = torch.where(mean.isnan(), norm, self._decay * mean + (1 - self._decay) * norm)
             limit = limit * self._mean
         torch._foreach_mul_(gradients, (limit / (norm + 1e-12)).clamp(max=1))

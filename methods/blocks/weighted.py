@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bench.core.distilled import DistilledDataset
 from bench.core.method import ARCHITECTURE, IPC, SEED, Prerequisite, Problem
-from bench.core.sampling import ClassIndex
+from bench.core.transfer import to_device, to_host
 from methods.blocks.coresets import check_enough, real_images
 from methods.blocks.dynamics import Dynamics
 from methods.blocks.parameterise.weighted_pixels import WeightedPixels
@@ -34,6 +34,10 @@ class LastGradients:
         error = probabilities.double().clone()
         error[:, label] -= 1
         return cls(error, torch.cat([features.double(), features.new_ones(len(features), 1).double()], 1))
+
+    def on_host(self) -> "LastGradients":
+        """The same on the host."""
+        return LastGradients(to_host(self.error), to_host(self.inputs))
 
     def products(self, some: Tensor) -> Tensor:
         """Inner products of all gradients with those of some, int64 [s]: [n,s]."""
@@ -82,7 +86,7 @@ class WeightedCoreset:
         check_enough(problem, self.repeat)
 
     def choose(self, gradients: LastGradients, k: int) -> tuple[Tensor, Tensor]:
-        """Positions of k images of a class, all different, int64 [k], and their weights [k]."""
+        """Positions of k images of a class, all different, int64 [k], and their weights [k], on the host."""
         raise NotImplementedError
 
     def distill(self, problem: Problem) -> DistilledDataset:
@@ -93,7 +97,7 @@ class WeightedCoreset:
         if not self.weighted:
             return plain
         stored = torch.cat(weights).float()
-        return WeightedPixels(plain.images, stored, plain.counts, problem.preprocess)
+        return WeightedPixels(plain.images, stored, plain.counts, problem.preprocess).to(problem.device)
 
 
 def select_weighted(
@@ -103,19 +107,21 @@ def select_weighted(
 
     Args:
         problem: with the prerequisite `Dynamics` under the role "dynamics".
-        choose: (gradients of one class, k) -> positions int64 [k] and weights [k].
+        choose: (gradients of one class, k) -> positions int64 [k] and weights [k], on the host.
 
     Returns:
-        For each class, indices int64 [ipc] and weights [ipc] of mean 1.
+        For each class, indices int64 [ipc] and weights [ipc] of mean 1, on the host.
     """
     dynamics = {
-        name: problem.prepared["dynamics"][name].to(problem.device) for name in ("probabilities", "features")
+        name: to_device(problem.prepared["dynamics"][name], problem.device)
+        for name in ("probabilities", "features")
     }
-    index = ClassIndex.of(problem.labels, problem.n_classes)
-    place, chosen, weights = torch.arange(problem.ipc, device=problem.device), [], []
+    index = problem.index
+    place, chosen, weights = torch.arange(problem.ipc), [], []
     for c in range(problem.n_classes):
         members = index.members(c)
-        gradients = LastGradients.of(**{name: t[members] for name, t in dynamics.items()}, label=c)
+        there = to_device(members, problem.device)
+        gradients = LastGradients.of(**{name: t[there] for name, t in dynamics.items()}, label=c)
         picked, weight = choose(gradients, min(problem.ipc, len(members)))
         again = place % len(picked)
         chosen.append(members[picked[again]])

@@ -1,12 +1,12 @@
 """CutMix (Yun et al., ICCV 2019), with explicit random draws."""
 
-import functools
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from bench.core import timing
+from bench.core.transfer import to_device
 
 CONSTANTS = {"box": "even"}  # of the keys of jobs that use it
 
@@ -64,5 +64,5 @@ def apply_cutmix(images: Tensor, drawn: CutMix) -> Tensor:
     """
     inside = torch.zeros(images.shape[2:], dtype=torch.bool)
     inside[drawn.rows, drawn.columns] = True
-    there = functools.partial(Tensor.to, device=images.device, non_blocking=True)
-    return torch.where(there(inside), images[there(drawn.partner)], images)
+    partners = images[to_device(drawn.partner, images.device)]
+    return torch.where(to_device(inside, images.device), partners, images)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from bench.core.augment.geometry import shift, turn
+from bench.core.transfer import to_device
 
 PIXELS, FACTOR, DEGREES, DEVIATION = 4, 0.2, 45, 0.001
 
@@ -44,10 +45,13 @@ def dc_rotate(x: Tensor, u: Tensor) -> Tensor:
 
 
 def dc_noise(x: Tensor, u: Tensor) -> Tensor:
-    """Add normal noise of deviation 0.001; the uniform seeds it, so that a draw can be applied again."""
+    """Add normal noise of deviation 0.001; the uniform seeds it, so that a draw can be applied again.
+
+    The uniforms are on the host, where the noise is drawn.
+    """
     seeds = (u[:, 0].double() * 2**24).long().tolist()
     noise = [torch.randn(x.shape[1:], generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-    return x + DEVIATION * torch.stack(noise).to(x, non_blocking=True)
+    return x + DEVIATION * to_device(torch.stack(noise), x.device).to(x.dtype)
 
 
 def _whole(u: Tensor, n: int) -> Tensor:
@@ -55,5 +59,6 @@ def _whole(u: Tensor, n: int) -> Tensor:
     return (u * n).long().clamp(max=n - 1)
 
 
-DC_OPERATIONS = {"dc-crop": dc_crop, "dc-scale": dc_scale, "dc-rotate": dc_rotate, "dc-noise": dc_noise}
+NOISE = "dc-noise"
+DC_OPERATIONS = {"dc-crop": dc_crop, "dc-scale": dc_scale, "dc-rotate": dc_rotate, NOISE: dc_noise}
 DC_CONSTANTS = dict(zip(DC_OPERATIONS, (PIXELS, FACTOR, DEGREES, DEVIATION), strict=True))

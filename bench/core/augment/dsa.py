@@ -22,13 +22,14 @@ import torch
 from torch import Tensor
 
 from bench.core import timing
-from bench.core.augment.dc_operations import DC_CONSTANTS, DC_OPERATIONS
+from bench.core.augment.dc_operations import DC_CONSTANTS, DC_OPERATIONS, NOISE, dc_noise
 from bench.core.augment.geometry import shift, turn, warp
 from bench.core.augment.policies import POLICY_OPERATIONS, Policy, dispatch, draw_policy, policy_constants
 from bench.core.augment.tiles import RATIO, TILE_OPERATIONS, TRIES, TileDraw, draw_tiles
 from bench.core.errors import UserError
 from bench.core.preprocess import Preprocess
 from bench.core.registry import choose
+from bench.core.transfer import to_device
 
 CROP, CUTOUT, SCALE, ROTATE = 0.125, 0.5, 1.2, 15.0  # ratios of the side; factor; degrees
 FLIP = 0.5  # probability
@@ -186,11 +187,15 @@ class Pick:
         The choice is known on the host, so nothing waits for the device.
         """
         size = len(images) // len(self.choice)
-        uniforms = self.uniforms.repeat_interleave(size, 0).to(images, non_blocking=True)
-        operations = [_FUNCTIONS[op] for op in self.ops]
+        here, choice = self.uniforms.repeat_interleave(size, 0), self.choice.repeat_interleave(size)
+        operations = [
+            (lambda x, _, u=here[choice == i]: dc_noise(x, u)) if op == NOISE else _FUNCTIONS[op]
+            for i, op in enumerate(self.ops)
+        ]
+        uniforms = to_device(here, images.device).to(images.dtype)
         if len(operations) == 1:  # nothing to sort
             return operations[0](images, uniforms)
-        return dispatch(self.choice.repeat_interleave(size), operations, images, uniforms)
+        return dispatch(choice, operations, images, uniforms)
 
 
 @dataclass(frozen=True)
@@ -208,7 +213,7 @@ class Mix:
     def __call__(self, images: Tensor) -> Tensor:
         """The convex combination of images [G*B,C,H,W] with the results of the chains."""
         shares = self.shares.repeat_interleave(len(images) // len(self.shares), 0)
-        shares = shares.to(images, non_blocking=True)
+        shares = to_device(shares, images.device).to(images.dtype)
         mixed = images * shares[:, 0].view(-1, 1, 1, 1)
         for chain, share in zip(self.chains, shares[:, 1:].unbind(1), strict=True):
             mixed = mixed + functools.reduce(lambda x, pick: pick(x), chain, images) * share.view(-1, 1, 1, 1)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from bench.core.optional import import_torchvision
 from bench.core.preprocess import Preprocess
+from bench.core.transfer import to_device
 
 OPERATIONS_PER_IMAGE = 2  # applied one after the other
 
@@ -147,7 +148,7 @@ def dispatch(choice: Tensor, operations: Sequence[Callable[..., Tensor]], *per_i
     Returns:
         operations[choice[i]](images[i], ...) for every image i, [N,C,H,W].
     """
-    there = partial(Tensor.to, device=per_image[0].device, non_blocking=True)  # blocking would wait
+    there = partial(to_device, device=per_image[0].device)
     order = choice.argsort(stable=True)
     counts = choice.bincount(minlength=len(operations)).tolist()
     sources = zip(*(t[there(order)].split(counts) for t in per_image), strict=True)

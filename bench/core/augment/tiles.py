@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bench.core.transfer import to_device
+
 RATIO = (3 / 4, 4 / 3)  # of a crop's width to its height
 TRIES = 10  # to draw a crop that fits; then it is the whole image, as in torchvision
 TILES = "tiles"  # as many as the images of a set show; see `resolve_tiles`
@@ -36,7 +38,7 @@ class TileDraw:
         """Shuffle and crop images [G*B,C,H,W]; differentiable in the images."""
         size = len(images) // len(self.rows)
         rows, columns, boxes = (
-            t.repeat_interleave(size, 0).to(images.device, non_blocking=True)
+            to_device(t.repeat_interleave(size, 0), images.device)
             for t in (self.rows, self.columns, self.boxes)
         )
         return _resized_crop(_shuffled(images, rows, columns), boxes.to(images.dtype))

@@ -18,6 +18,7 @@ from bench.core.networks.mlp_lenet import MLP, LeNet
 from bench.core.networks.resnet import ResNet10, ResNet12, ResNet18, ResNetAP10
 from bench.core.networks.vit import ViT
 from bench.core.registry import choose
+from bench.core.transfer import net_to_device
 
 FAMILIES: dict[str, type[Network]] = {
     "convnet": ConvNet,
@@ -86,6 +87,19 @@ class Architecture:
         with torch.random.fork_rng(devices=[]):  # constructors draw from the global state: restore it
             torch.default_generator.manual_seed(random.derive(seed, "network"))
             return FAMILIES[self.family](image_shape, n_classes, **dict(self.params))
+
+    def build_on(
+        self,
+        device: torch.device,
+        image_shape: tuple[int, int, int],
+        n_classes: int,
+        generator: torch.Generator,
+    ) -> Network:
+        """As `build`, on a device; on torch's meta device it is the outline, after the same draw."""
+        if device.type != "meta":
+            return net_to_device(self.build(image_shape, n_classes, generator), device)
+        torch.randint(2**62, (), generator=generator)
+        return self.outline(image_shape, n_classes)
 
     def outline(self, image_shape: tuple[int, int, int], n_classes: int) -> Network:
         """The network without numbers, on torch's meta device: milliseconds, whatever its size."""

@@ -13,7 +13,7 @@ from bench.core.errors import OverBudget
 from bench.core.method import Problem
 from bench.core.preprocess import Preprocess
 from bench.core.registry import choose
-from bench.core.sampling import ClassIndex, ClassSampler
+from bench.core.sampling import ClassSampler
 
 LABEL_KINDS = (
     "hard",
@@ -178,5 +178,4 @@ def images_within(problem: Problem, labels: str, floats: Callable[[int], int], b
 
 def random_members(problem: Problem, per_class: int, generator: torch.Generator) -> Tensor:
     """Draw real images class by class, different ones if possible: indices int64 [n_classes * per_class]."""
-    index = ClassIndex.of(problem.labels, problem.n_classes)
-    return ClassSampler(index, per_class, generator).next().flatten()
+    return ClassSampler(problem.index, per_class, generator, problem.device).next().flatten()
