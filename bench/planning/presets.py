@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -44,7 +45,13 @@ class Preset(Strict):
         return self.values | {name: float(f"{x * ipc:.{DIGITS}g}") for name, x in self.per_ipc.items()}
 
 
-def preset(method: str, dataset: str, ipc: int, chosen: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def preset(
+    method: str,
+    dataset: str,
+    ipc: int,
+    chosen: Mapping[str, Any] | None = None,
+    file: Path | None = None,
+) -> dict[str, Any]:
     """Hyper-parameters from configs/methods/METHOD.yaml, or from the package that brings the method.
 
     Args:
@@ -52,6 +59,7 @@ def preset(method: str, dataset: str, ipc: int, chosen: Mapping[str, Any] | None
         dataset: `bench.data.spec.preset_name` of the data set.
         ipc: images per class.
         chosen: the sweep's own hyper-parameters, on which rows may depend.
+        file: with further rows, which win.
 
     Returns:
         The values of all rows that hold for them; later rows win. Empty without a file.
@@ -60,7 +68,7 @@ def preset(method: str, dataset: str, ipc: int, chosen: Mapping[str, Any] | None
         UserError: for a bad file.
     """
     values: dict[str, Any] = {}
-    for row in _rows(method):
+    for row in _rows(method) + ([] if file is None else read_presets(file)):
         if row.holds(dataset, ipc, chosen or {}):
             values |= row.at(ipc)
     return values
@@ -83,8 +91,11 @@ def not_covered(method: str, dataset: str, ipc: int, chosen: Mapping[str, Any]) 
 
 def _rows(method: str) -> list[Preset]:
     path = brought_presets(method) or CONFIGS / "methods" / f"{method}.yaml"
-    if not path.exists():
-        return []
+    return read_presets(path) if path.exists() else []
+
+
+def read_presets(path: Path) -> list[Preset]:
+    """The rows of a file of presets. Raises UserError for a bad file."""
     text = read_text(path)
     try:
         return _parsed(text)

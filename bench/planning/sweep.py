@@ -31,7 +31,7 @@ from bench.core.words import LONGEST_NAME, check_printable
 from bench.data.spec import DatasetSpec
 from bench.planning.budget import Budget
 from bench.planning.overrides import set_keys
-from bench.planning.presets import preset
+from bench.planning.presets import preset, read_presets
 from bench.planning.protocols import (
     LabelKind,
     Protocol,
@@ -71,12 +71,14 @@ class MethodEntry(BaseModel):
     """A method of the sweep and the hyper-parameters that the sweep sets.
 
     `seeds`: how many it has, 0, 1, ...; None: those of the sweep. What costs milliseconds may have more.
+    `presets`: a file whose rows win over those of ddbench, as `ddbench tune` writes it.
     """
 
     model_config = ConfigDict(frozen=True)
     name: str
     values: dict[str, Any]
     seeds: int | None = None
+    presets: Path | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -85,16 +87,25 @@ class MethodEntry(BaseModel):
         if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str):
             raise UserError("a method is a name or a mapping with a name")
         name = choose("method", entry["name"], method_names())
-        values = {k: v for k, v in entry.items() if k not in ("name", "seeds")}
+        values = {k: v for k, v in entry.items() if k not in ("name", "seeds", "presets")}
         seeds = entry.get("seeds")
         if seeds is not None and not (type(seeds) is int and 0 < seeds <= MOST_SEEDS):
             raise UserError(
                 f"method {name}: seeds: how many, a whole number from 1 to {MOST_SEEDS}, not {seeds!r}"
             )
+        given = entry.get("presets")
+        if given is not None and not isinstance(given, str | Path):
+            raise UserError(f"method {name}: presets: the path of a file, not {given!r}")
+        presets = None if given is None else Path(given).expanduser().absolute()
+        if presets:
+            read_presets(presets)
         # refuse bad hyper-parameters here, where the file and the key are known
         if faults := _build(name, values)[1]:
             raise faults_error(cls.__name__, faults)
-        return {"name": name, "values": values, "seeds": seeds}
+        return {"name": name, "values": values, "seeds": seeds, "presets": presets}
+
+    def _chosen(self, dataset: str, ipc: int) -> dict[str, Any]:
+        return preset(self.name, dataset, ipc, self.values, self.presets) | self.values
 
     def resolve(self, dataset: str, ipc: int) -> Method:
         """The method with its hyper-parameters: defaults < presets of configs/methods < the sweep's values.
@@ -103,11 +114,11 @@ class MethodEntry(BaseModel):
             dataset: whose presets hold.
             ipc: images per class.
         """
-        return build_method(self.name, preset(self.name, dataset, ipc, self.values) | self.values)
+        return build_method(self.name, self._chosen(dataset, ipc))
 
     def preprocess(self, dataset: str, ipc: int) -> str:
         """What it distills on, one of `PREPROCESSES`, resolved in the same order."""
-        return _preprocess(preset(self.name, dataset, ipc, self.values) | self.values)
+        return _preprocess(self._chosen(dataset, ipc))
 
 
 def _preprocess(values: Mapping[str, Any]) -> str:
