@@ -1,4 +1,4 @@
-"""The search spaces that methods declare: their ranges are valid, hold the defaults, and keep trials alike."""
+"""Search spaces that methods declare: valid ranges that hold the defaults and keep trials alike."""
 
 import dataclasses
 
