@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench.cli.console import finish_run, out, print_rows
-from bench.cli.options import FreshOption, OutOption, PluginOption, SetOption, SweepArgument
+from bench.cli.options import AddressOption, FreshOption, OutOption, PluginOption, SetOption, SweepArgument
 from bench.core.errors import UserError
 from bench.core.registry import load_plugin
 from bench.core.words import duration
@@ -49,9 +49,7 @@ def run_command(
     executor: Annotated[
         Literal["ray", "inline"], typer.Option(help="Ray Tune, or one job after the other in this process.")
     ] = "ray",
-    address: Annotated[
-        str | None, typer.Option(metavar="ADDR", help="A running Ray cluster (host:port or auto).")
-    ] = None,
+    address: AddressOption = None,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Run at most N jobs.")] = None,
     fresh: FreshOption = False,
     plugins: PluginOption = None,

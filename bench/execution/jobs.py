@@ -7,6 +7,7 @@ import json
 import shutil
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,8 +79,13 @@ def _train_split(whole: Dataset, device: torch.device) -> Split:
 _jobs_run = 0  # in this process
 
 
-def run_job(job: Job, context: JobContext) -> dict[str, Any]:
+def run_job(
+    job: Job, context: JobContext, on_snapshot: Callable[[Loop], None] | None = None
+) -> dict[str, Any]:
     """Run a job and publish its result; never raises for a job's own fault.
+
+    `on_snapshot` sees the loop of a distillation; what it raises that is no `Exception` ends the job, and is
+    raised from here.
 
     Returns {"ok", "seconds", "error"}; the traceback is in the job's log.
     """
@@ -98,7 +104,8 @@ def run_job(job: Job, context: JobContext) -> dict[str, Any]:
                 torch.cuda.set_per_process_memory_fraction(context.gpus, device)
             # the loop of a distillation reports by itself
             with contextlib.nullcontext() if job.kind == "distill" else reporting(store.checkpoint(job.key)):
-                _RUN[job.kind](job, store, context, device)
+                watched = {} if on_snapshot is None else {"on_snapshot": on_snapshot}
+                _RUN[job.kind](job, store, context, device, **watched)
     except (Exception, SystemExit) as failure:  # what a method raises fails its own job only; the log has it
         kind = "" if isinstance(failure, UserError) else f"{type(failure).__name__}: "
         error = f"{kind}{failure}".splitlines()[0]
@@ -113,14 +120,15 @@ def run_job(job: Job, context: JobContext) -> dict[str, Any]:
     return {"ok": error is None, "error": error, "seconds": time.perf_counter() - start}
 
 
-def _load(job: Job, context: JobContext) -> Dataset:
+def load_data(job: Job, context: JobContext) -> Dataset:
+    """The data set of a job, loaded once per process."""
     fingerprint = job.identity["dataset"]
     entry = context.datasets[fingerprint]
     return _dataset(entry["path"], entry["spec"], fingerprint)
 
 
 def _problem(job: Job, store: Store, context: JobContext, device: torch.device) -> Problem:
-    whole = _load(job, context)
+    whole = load_data(job, context)
     prepared = {role: load_file(store.artifact(key) / WEIGHTS) for role, key in job.inputs.items()}
     whitening = job.inputs.get("whitening")
     kind = None if whitening is None else store.meta(whitening)["identity"]["values"]["kind"]
@@ -189,7 +197,7 @@ def _meta(
         "label": job.label,
         "identity": job.identity,
         "inputs": job.inputs,
-        "classes": list(_load(job, context).classes),
+        "classes": list(load_data(job, context).classes),
         "dataset_spec": json.loads(context.datasets[job.identity["dataset"]]["spec"]),
         "versions": _versions(job, store, context, device) | method_package(job.identity.get("method", "")),
         "cost": cost | place,
@@ -233,12 +241,18 @@ def _checkpoint(job: Job, store: Store) -> Path:
     return folder
 
 
-def _run_distill(job: Job, store: Store, context: JobContext, device: torch.device) -> None:
+def _run_distill(
+    job: Job,
+    store: Store,
+    context: JobContext,
+    device: torch.device,
+    on_snapshot: Callable[[Loop], None] | None = None,
+) -> None:
     problem = _problem(job, store, context, device)
     method = build_method(job.identity["method"], job.identity["hyperparameters"])
     warm_up_for(method, job.identity, problem)
     operations = JobOperations(*repetition(job.identity["hyperparameters"]))
-    loop = Loop(folder := _checkpoint(job, store), operations=operations)
+    loop = Loop(folder := _checkpoint(job, store), operations=operations, on_snapshot=on_snapshot)
     try:
         with timing.measure(device) as measured, operations.running():
             distilled = method.distill(dataclasses.replace(problem, loop=loop))
@@ -308,7 +322,7 @@ def _where(job: Job, store: Store, context: JobContext, device: torch.device) ->
 
 
 def _run_tune(job: Job, store: Store, context: JobContext, device: torch.device) -> None:
-    data, where = _load(job, context), _where(job, store, context, device)
+    data, where = load_data(job, context), _where(job, store, context, device)
     tensors, measured = tune_rate(store, job.inputs, job.identity, data, where)
     cost = {"tune_s": measured.seconds, "peak_memory": {"tune": measured.peak_bytes}}
     store.publish(
@@ -317,9 +331,14 @@ def _run_tune(job: Job, store: Store, context: JobContext, device: torch.device)
 
 
 def _run_evaluate(job: Job, store: Store, context: JobContext, device: torch.device) -> None:
-    data, where = _load(job, context), _where(job, store, context, device)
+    data, where = load_data(job, context), _where(job, store, context, device)
     found = evaluate_artifact(store, job.key, job.inputs, job.identity, data, where)
     write_atomic(store.record(job.key), dump_record(found))
 
 
-_RUN = {"prepare": _run_prepare, "distill": _run_distill, "tune": _run_tune, "evaluate": _run_evaluate}
+_RUN: dict[str, Callable[..., None]] = {
+    "prepare": _run_prepare,
+    "distill": _run_distill,
+    "tune": _run_tune,
+    "evaluate": _run_evaluate,
+}

@@ -1,4 +1,4 @@
-"""The whole graph as one Ray Tune run. The only module that imports ray."""
+"""The whole graph as one Ray Tune run. Only this module and ray_trials import ray."""
 
 import contextlib
 import dataclasses
@@ -149,14 +149,14 @@ def _servers() -> dict[str, Address]:
     return {"Ray's head": (host.strip("[]"), int(port)), "Ray on this machine": local}
 
 
-class _Unpickled:
+class Unpickled:
     """Pickled as nothing: Tune pickles callbacks to a file that is never read; ours hold a terminal."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
 
-class JobSearcher(_Unpickled, Searcher):
+class JobSearcher(Unpickled, Searcher):
     """A Tune searcher that suggests a trial for each job whose inputs exist.
 
     A trial gets its job only when its process has it: Tune keeps some trials waiting, so as to keep processes
@@ -232,7 +232,7 @@ class OldestFirstScheduler(FIFOScheduler):
         return (pending[0] if self.settled else pending[-1]) if pending else None
 
 
-class JobCallback(_Unpickled, tune.Callback):
+class JobCallback(Unpickled, tune.Callback):
     """Gives trials their jobs, tells which start or are tried again, follows the cluster's size."""
 
     def __init__(

@@ -324,8 +324,21 @@ class Sweep(Strict):
         return self
 
 
+def read_sweep(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The content of a sweep file with its name, which is the file's where it gives none, and what is set.
+
+    Raises UserError for a file that is no mapping, and for keys that lead nowhere.
+    """
+    content = read_yaml(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: a sweep file is a mapping with {', '.join(Sweep.model_fields)}")
+    content = {"name": valid_name(path.stem), **content}
+    set_keys(content, overrides)
+    return content
+
+
 def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
-    """Read a sweep file; its name is that of the file where it gives none.
+    """Read and check a sweep file.
 
     Args:
         path: of the YAML file.
@@ -334,11 +347,7 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
     Raises:
         UserError: names the file and all faults, each with its key and the valid choices.
     """
-    content = read_yaml(path)
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: a sweep file is a mapping with {', '.join(Sweep.model_fields)}")
-    content = {"name": valid_name(path.stem), **content}
-    set_keys(content, overrides)
+    content = read_sweep(path, overrides)
     try:
         return Sweep.model_validate(content)
     except ValidationError as error:

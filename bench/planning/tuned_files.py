@@ -1,0 +1,58 @@
+"""What a tuning leaves: files of presets, and a sweep that compares them with the default values."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bench.core.words import count
+from bench.planning.sweep import MethodEntry
+from bench.records.trial import TrialRecord, best_trial
+
+
+def by_cell(trials: Iterable[TrialRecord]) -> dict[str, list[TrialRecord]]:
+    """The trials of each cell, by its key."""
+    found: dict[str, list[TrialRecord]] = {}
+    for trial in trials:
+        found.setdefault(trial.cell, []).append(trial)
+    return found
+
+
+def preset_files(trials: Sequence[TrialRecord]) -> dict[str, str]:
+    """{method: text of its file of presets} from the best trials of each cell."""
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for cell in by_cell(trials).values():
+        if (best := best_trial(cell)) is None:
+            continue
+        source = (
+            f"tuned on {best.dataset} ipc {best.ipc}, {count(len(cell), 'trial')} ({best.sampler}), "
+            f"{best.holdout:.0%} of the training set held out: {100 * (best.final or 0):.1f} there, trial "
+            f"{best.number}"
+        )
+        row: dict[str, Any] = {"datasets": [best.presets], "ipc": [best.ipc]}
+        row |= {"when": dict(best.fixed)} if best.fixed else {}
+        rows.setdefault(best.method, []).append(row | {"values": dict(best.values), "source": source})
+    return {method: _dump(found) for method, found in rows.items()}
+
+
+def compared_sweep(content: Mapping[str, Any], name: str, presets: Mapping[str, Path]) -> str:
+    """The text of a sweep with each tuned method twice: as the sweep has it, and with the tuned presets.
+
+    Args:
+        content: of the sweep that was tuned.
+        name: of the new sweep.
+        presets: the file of each tuned method.
+    """
+    methods = []
+    for entry in content["methods"]:
+        methods.append(entry)
+        method = MethodEntry.model_validate(entry).name
+        if method in presets:
+            mapping = entry if isinstance(entry, Mapping) else {"name": entry}
+            methods.append({**mapping, "presets": str(presets[method])})
+    return _dump({**content, "name": name, "methods": methods})
+
+
+def _dump(content: Any) -> str:
+    return yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=110)
