@@ -89,10 +89,16 @@ def _write(tuning: "Tuning", content: dict[str, Any]) -> Path:
     """Presets, the sweep that compares them, and the tables; returns the sweep."""
     root = tuning.store.root
     from bench.planning.tuned_files import compared_sweep, preset_files
+    from bench.reporting.build import write_section
+    from bench.reporting.tables.render import print_table
+    from bench.reporting.tables.tuning import make_tuning_section
 
     records = [record for one in tuning.cells for record in one.ended]
     presets = {}
     for method, text in preset_files(records).items():
         presets[method] = from_here(write_atomic(root / "presets" / f"{method}.yaml", text))
-    written = write_atomic(root / "compare.yaml", compared_sweep(content, valid_name(root.name), presets))
-    return written
+    if section := make_tuning_section(records):
+        for comparison in section.comparisons:
+            print_table(comparison, out)
+        write_section(section, root)
+    return write_atomic(root / "compare.yaml", compared_sweep(content, valid_name(root.name), presets))
