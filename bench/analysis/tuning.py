@@ -9,21 +9,12 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from bench.analysis.aggregate import deduplicate, summary_frame
+from bench.analysis.aggregate import summary_frame
 from bench.analysis.intervals import LEAST_SEEDS, sum_of_variances, t_interval
 from bench.records.naming import CELL
-from bench.records.trial import TrialRecord, best_trial
+from bench.records.trial import TrialRecord, best_trial, by_cell
 
 PLACE: Final = ["dataset", "ipc", "method"]
-
-
-def by_cell(trials: Sequence[TrialRecord]) -> dict[str, list[TrialRecord]]:
-    """The trials with a result of each cell, by number, under the key of the cell."""
-    found: dict[str, list[TrialRecord]] = {}
-    for trial in sorted(trials, key=lambda trial: trial.number):
-        if trial.state != "running":
-            found.setdefault(trial.cell, []).append(trial)
-    return found
 
 
 def cell_names(trials: Sequence[TrialRecord]) -> dict[str, str]:
@@ -116,11 +107,13 @@ def tuned_against_default(flat: pd.DataFrame, trials: Sequence[TrialRecord]) -> 
     Returns:
         A row per cell in which a method was scored with both: `default_` and `tuned_` `mean`, `std`,
         `ci_low`, `ci_high`, `rank` and `rank_to`, each among all methods with such values; `difference`,
-        `difference_ci_low` and `difference_ci_high` of the means. Methods that were not tuned stand in both
-        rankings, without a difference. Empty where no method was scored with both.
+        `difference_ci_low` and `difference_ci_high` of the means, NaN where no other values than the default
+        ones were better (`same_values`). Methods that were not tuned stand in both rankings, without a
+        difference. Empty where no method was scored with both.
     """
     names, values = cell_names(trials), flat["hyperparameters"].map(json.loads)
     default, tuned = (pd.Series("", flat.index, dtype=object) for _ in range(2))
+    kept = []  # what is best with its default values
     for key, found in by_cell(trials).items():
         if (best := best_trial(found)) is None or found[0].number:
             continue
@@ -129,27 +122,40 @@ def tuned_against_default(flat: pd.DataFrame, trials: Sequence[TrialRecord]) -> 
         for marks, trial in ((default, found[0]), (tuned, best)):
             asked = {**trial.fixed, **trial.values}
             marks[place & values.map(lambda own, asked=asked: _holds(own, asked))] = names[key]
-    tuned_names = {trial.method for trial in trials}
-    plain = ~flat["method_name"].isin(tuned_names)
-    sides = []
-    for marks in (default, tuned):
-        rows = flat[(plain | (marks != "")) & ~flat["exempt"]]
-        labels = rows["method"].where(plain[rows.index], marks[rows.index])
-        sides.append(_side(rows.assign(method=labels)) if len(rows) else pd.DataFrame(columns=CELL))
-    both = sides[0].merge(sides[1], on=CELL, suffixes=("_default", "_tuned"))
-    if not len(both) or not set(both["method"]) & set(names.values()):
+        kept += [] if best.number else [(best.dataset, best.ipc, names[key])]
+    plain = ~flat["method_name"].isin({trial.method for trial in trials}) & ~flat["exempt"]
+    both = _side(flat, default, plain).merge(
+        _side(flat, tuned, plain), on=CELL, suffixes=("_default", "_tuned")
+    )
+    compared = both["method"].isin(set(names.values()))
+    if not compared.any():
         return pd.DataFrame()
-    return _with_difference(both, both["method"].isin(set(names.values())))
+    same = pd.Series(
+        [place in kept for place in zip(both["dataset"], both["ipc"], both["method"], strict=True)]
+    )
+    return _with_difference(both.assign(same_values=same), compared & ~same)
 
 
 def _holds(own: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
     return all(name in own and own[name] == value for name, value in asked.items())
 
 
-def _side(rows: pd.DataFrame) -> pd.DataFrame:
-    table = summary_frame(deduplicate(rows))
-    kept = ["accuracy_mean", "accuracy_std", "accuracy_ci_low", "accuracy_ci_high", "rank", "rank_to"]
-    return table[[*CELL, *kept, "n_seeds", "exempt", "within_budget"]]
+def _side(flat: pd.DataFrame, marks: pd.Series, plain: pd.Series) -> pd.DataFrame:
+    """The summary of the marked rows, under these names, and of the plain ones."""
+    rows = flat[plain | (marks != "")]
+    kept = [
+        "accuracy_mean",
+        "accuracy_std",
+        "accuracy_ci_low",
+        "accuracy_ci_high",
+        "rank",
+        "rank_to",
+        "n_seeds",
+    ]
+    if not len(rows):
+        return pd.DataFrame(columns=[*CELL, *kept])
+    labels = rows["method"].where(plain[rows.index], marks[rows.index])
+    return summary_frame(rows.assign(method=labels))[[*CELL, *kept]]
 
 
 def _with_difference(both: pd.DataFrame, compared: pd.Series) -> pd.DataFrame:
@@ -160,4 +166,5 @@ def _with_difference(both: pd.DataFrame, compared: pd.Series) -> pd.DataFrame:
     difference = (both["accuracy_mean_tuned"] - both["accuracy_mean_default"]).where(compared)
     low, high = t_interval(difference, total, np.where((n >= LEAST_SEEDS).all(axis=1), freedom, np.nan))
     table = both.assign(difference=difference, difference_ci_low=low, difference_ci_high=high)
-    return table.sort_values([*CELL[1:], "accuracy_mean_tuned"], ascending=[True] * 5 + [False])
+    order = ["dataset", "protocol", "eval_arch", "ipc", "accuracy_mean_tuned"]
+    return table.sort_values([*order, "method"], ascending=[True, True, True, True, False, True])

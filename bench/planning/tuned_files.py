@@ -1,6 +1,6 @@
 """What a tuning leaves: files of presets, and a sweep that compares them with the default values."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +8,7 @@ import yaml
 
 from bench.core.words import count
 from bench.planning.sweep import MethodEntry
-from bench.records.trial import TrialRecord, best_trial
-
-
-def by_cell(trials: Iterable[TrialRecord]) -> dict[str, list[TrialRecord]]:
-    """The trials of each cell, by its key."""
-    found: dict[str, list[TrialRecord]] = {}
-    for trial in trials:
-        found.setdefault(trial.cell, []).append(trial)
-    return found
+from bench.records.trial import TrialRecord, best_trial, by_cell
 
 
 def preset_files(trials: Sequence[TrialRecord]) -> dict[str, str]:

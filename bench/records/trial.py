@@ -96,3 +96,12 @@ def best_trial(trials: Iterable[TrialRecord]) -> TrialRecord | None:
     """The trial with the best accuracy of a whole distillation; of equals the first."""
     finished = [trial for trial in trials if trial.final is not None]
     return max(finished, key=lambda trial: (trial.final, -trial.number), default=None)
+
+
+def by_cell(trials: Iterable[TrialRecord]) -> dict[str, list[TrialRecord]]:
+    """The trials with a result of each cell, by number, under the key of the cell."""
+    found: dict[str, list[TrialRecord]] = {}
+    for trial in sorted(trials, key=lambda trial: trial.number):
+        if trial.state != "running":
+            found.setdefault(trial.cell, []).append(trial)
+    return found

@@ -4,39 +4,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from helpers.trial import PERCENT, trial
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.core.search import Choices, Search
 from bench.execution.halving import Halving
 from bench.execution.samplers import OptunaSampler, RandomSampler, Sampler
-from bench.records.trial import Rung, TrialRecord, best_trial
+from bench.records.trial import best_trial
 
 SPACE = {"lr": Search(0.01, 100), "momentum": Search(0, 0.9, "linear"), "init": Choices(("real", "noise"))}
-PERCENT = (10, 20, 50, 100)
-
-
-def trial(number: int = 0, *scores: float, **changes: Any) -> TrialRecord:
-    """With a rung for each score; finished if there are four."""
-    rungs = [
-        Rung(percent=p, accuracy=s, accuracies=[s], operations=1.0, distill_s=1, score_s=1)
-        for p, s in zip(PERCENT, scores, strict=False)
-    ]
-    content: dict[str, Any] = {
-        **{
-            "key": f"{number:016x}",
-            "cell": "c",
-            "number": number,
-            "method": "dm",
-            "fixed": {},
-            "sampler": "random",
-        },
-        **{"dataset": "digits", "presets": "digits", "holdout": 0.2, "ipc": 1, "architecture": "mlp"},
-        **{"protocols": ["quick"], "students": 1, "seed": 3, "hyperparameters": {}, "rungs": rungs},
-        "state": "finished" if len(rungs) == len(PERCENT) else "stopped",
-        "values": {"lr": 1.0, "momentum": 0.5, "init": "real"},
-    }
-    return TrialRecord.model_validate(content | changes)
 
 
 def drawn(sampler: Sampler, n: int = 200) -> list[dict[str, float | str]]:

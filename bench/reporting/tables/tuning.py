@@ -33,7 +33,9 @@ HELD_OUT = (
     "Percent of held-out training images: the best of several trials, so it flatters; compare on fresh seeds."
 )
 EARLY = "stopped: worse at 10, 20 or 50 % of the distillation than half of the trials before it."
-DIFFERENCE = "difference: tuned less untuned, with the 95 % interval (Welch's), from 3 seeds on."
+DIFFERENCE = (
+    "difference: tuned less untuned, with the 95 % interval (Welch's), from 3 seeds on; bold: above zero."
+)
 BOTH_RANKS = f"{RANK} Untuned and tuned methods are ranked apart; what has nothing to tune stands in both."
 
 
@@ -45,17 +47,15 @@ def _count(name: str) -> Reader:
     return lambda row: TableCell(f"{row[name]:,}")
 
 
-def _values(row: Row) -> TableCell:
-    return TableCell(
-        "default" if row["best_trial"] == 0 else str(row["best_trial"]) if row["values"] else MISSING
-    )
+def _best_trial(row: Row) -> TableCell:
+    return TableCell({-1: MISSING, 0: "untuned"}.get(row["best_trial"], str(row["best_trial"])))
 
 
 SUMMARY: list[tuple[TableColumn, Reader]] = [
     (TableColumn("method", left=True), lambda row: TableCell(row["method"])),
     (TableColumn("untuned"), _points("default")),
     (TableColumn("tuned"), _points("best")),
-    (TableColumn("best trial"), _values),
+    (TableColumn("best trial"), _best_trial),
     (TableColumn("trials"), _count("trials")),
     (TableColumn("stopped"), _count("stopped")),
     (TableColumn("failed"), _count("failed")),
@@ -82,6 +82,8 @@ def _place(side: str) -> Reader:
 
 def _difference(row: Row) -> TableCell:
     low, high = row["difference_ci_low"], row["difference_ci_high"]
+    if row["same_values"]:
+        return TableCell("same values")
     return TableCell(percent_points(row["difference"], low, high, signed=True), bold=bool(low > 0))
 
 
