@@ -137,6 +137,7 @@ def tuned_against_default(flat: pd.DataFrame, trials: Sequence[TrialRecord]) -> 
 
 
 def _holds(own: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
+    own = {"preprocess": "normalise", **own}  # which is recorded where it is another
     return all(name in own and own[name] == value for name, value in asked.items())
 
 

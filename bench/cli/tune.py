@@ -81,7 +81,7 @@ def _say_plan(tuning: "Tuning", trials: int) -> None:
     left = sum(len(one.left) for one in tuning.cells)
     _say(
         f"{count(left, 'trial')} to run in {tuning.store.root}, {trials} for each of "
-        f"{count(len(tuning.cells), 'method and cell')}"
+        f"{count(len(tuning.cells), 'cell')} (method, data set, ipc)"
     )
 
 

@@ -17,7 +17,7 @@ from bench.execution.jobs import JobContext
 from bench.execution.queue import Outcome
 from bench.execution.ray_tune import LOOK_S, RETRIES, Cluster, OldestFirstScheduler, Unpickled, count_slots
 from bench.execution.trials import TrialStopped, pack_trial, run_trial, unpack_trial
-from bench.execution.tuning import CellTrials, Tell, Tuning, told
+from bench.execution.tuning import CellTrials, Tell, Tuning
 from bench.records.trial import WHOLE, TrialRecord
 
 from ray import tune  # isort: skip  (after the environment that ray_tune sets)
@@ -58,7 +58,7 @@ class TrialSearcher(Unpickled, Searcher):
             return
         if result:
             self.on_trial_result(trial_id, result)
-        self.tell(told(one, self.tuning.end(one, number)))
+        self.tell(self.tuning.told(one, self.tuning.end(one, number)))
 
     def save(self, checkpoint_path: str) -> None:
         Path(checkpoint_path).write_text("{}")

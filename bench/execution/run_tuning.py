@@ -13,7 +13,7 @@ from bench.execution.inline import run_inline
 from bench.execution.progress import Progress
 from bench.execution.queue import Outcome, ReadyQueue
 from bench.execution.trials import TrialStopped, run_trial
-from bench.execution.tuning import CellTrials, Tell, Tuning, told
+from bench.execution.tuning import CellTrials, Tell, Tuning
 from bench.planning.trials import Trial
 
 
@@ -86,7 +86,7 @@ def run_trials_inline(tuning: Tuning, tell: Tell) -> None:
 
             with suppress(TrialStopped):
                 run_trial(trial, context, report)
-            tell(told(one, tuning.end(one, number)))
+            tell(tuning.told(one, tuning.end(one, number)))
 
 
 def _trials(tuning: Tuning) -> Iterator[tuple[CellTrials, Trial]]:

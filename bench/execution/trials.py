@@ -57,8 +57,9 @@ def run_trial(trial: Trial, context: JobContext, report: Report) -> None:
     known = {rung.percent for rung in trial.record.rungs}
     for rung in trial.record.rungs:  # that run may have ended before it was compared
         report(rung.model_dump())
+    store, key = Store(Path(context.root)), trial.distill.key
     for job in trial.prepare:  # those of the default values are there
-        if (made := run_job(job, context))["error"]:
+        if not store.artifact(job.key).exists() and (made := run_job(job, context))["error"]:
             report({"error": f"{job.label}: {made['error']}"})
             return
 
@@ -74,7 +75,6 @@ def run_trial(trial: Trial, context: JobContext, report: Report) -> None:
         score(folder / taken["file"], round(WHOLE * taken["fraction"]), spent, taken["seconds"])
 
     ended = run_job(trial.distill, context, watch)
-    store, key = Store(Path(context.root)), trial.distill.key
     if ended["error"]:
         report({"error": ended["error"]})
         return

@@ -147,6 +147,7 @@ class Tuning(Session):
         waiting = [(one.left[0], place) for place, one in enumerate(self.cells) if one.left]
         for number, place in sorted(waiting):
             if trial := self.cells[place].start(number):
+                self._write(self.cells[place], trial.record)  # killed, it goes on with the same values
                 return self.cells[place], trial
         return None
 
@@ -184,16 +185,16 @@ class Tuning(Session):
         write_atomic(self.store.root / TRIALS / f"{record.key}.json", dump_trial(record))
         return record
 
-
-def told(one: CellTrials, record: TrialRecord) -> str:
-    """A line on a trial that has ended."""
-    if record.state == "failed":
-        what = f"failed: {record.error}"
-    else:
-        last = record.rungs[-1]
-        early = "" if record.state == "finished" else f", stopped at {last.percent} %"
-        what = f"{100 * last.accuracy:.1f}{early}"
-    best = one.best
-    against = "" if best is None or best is record else f"; best {100 * (best.final or 0):.1f}"
-    values = ", ".join(f"{name}={value}" for name, value in record.values.items())
-    return f"{one.cell.label}, trial {record.number} ({values}): {what}{against}"
+    def told(self, one: CellTrials, record: TrialRecord) -> str:
+        """A line on a trial that has ended."""
+        if record.state == "failed":
+            what = f"failed: {record.error}"
+        else:
+            last = record.rungs[-1]
+            early = "" if record.state == "finished" else f", stopped at {last.percent} %"
+            what = f"{100 * last.accuracy:.1f}{early}"
+        best = one.best
+        against = "" if best is None or best is record else f"; best {100 * (best.final or 0):.1f}"
+        values = ", ".join(f"{name}={value}" for name, value in record.values.items())
+        left = f"{self.left} left"
+        return f"{one.cell.label}, trial {record.number} ({values}): {what}{against}; {left}"

@@ -1,6 +1,7 @@
 """Presets: the papers' hyper-parameters, from the files of configs/methods. No torch."""
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ def preset(
     dataset: str,
     ipc: int,
     chosen: Mapping[str, Any] | None = None,
-    file: Path | None = None,
+    files: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Hyper-parameters from configs/methods/METHOD.yaml, or from the package that brings the method.
 
@@ -59,7 +60,7 @@ def preset(
         dataset: `bench.data.spec.preset_name` of the data set.
         ipc: images per class.
         chosen: the sweep's own hyper-parameters, on which rows may depend.
-        file: with further rows, which win.
+        files: with further rows, which win.
 
     Returns:
         The values of all rows that hold for them; later rows win. Empty without a file.
@@ -68,7 +69,7 @@ def preset(
         UserError: for a bad file.
     """
     values: dict[str, Any] = {}
-    for row in _rows(method) + ([] if file is None else read_presets(file)):
+    for row in itertools.chain(_rows(method), *map(read_presets, files)):
         if row.holds(dataset, ipc, chosen or {}):
             values |= row.at(ipc)
     return values

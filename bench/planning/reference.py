@@ -56,7 +56,7 @@ def sweep_schema() -> Schema:
     properties = {
         "name": _named(methods),
         "seeds": {"type": "integer", "minimum": 1},
-        "presets": {"type": "string"},
+        "presets": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
     }
     defs["MethodEntry"] = _name_or_mapping(
         methods,

@@ -71,14 +71,14 @@ class MethodEntry(BaseModel):
     """A method of the sweep and the hyper-parameters that the sweep sets.
 
     `seeds`: how many it has, 0, 1, ...; None: those of the sweep. What costs milliseconds may have more.
-    `presets`: a file whose rows win over those of ddbench, as `ddbench tune` writes it.
+    `presets`: files whose rows win over those of ddbench, later ones over earlier ones.
     """
 
     model_config = ConfigDict(frozen=True)
     name: str
     values: dict[str, Any]
     seeds: int | None = None
-    presets: Path | None = None
+    presets: tuple[Path, ...] = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -93,12 +93,12 @@ class MethodEntry(BaseModel):
             raise UserError(
                 f"method {name}: seeds: how many, a whole number from 1 to {MOST_SEEDS}, not {seeds!r}"
             )
-        given = entry.get("presets")
-        if given is not None and not isinstance(given, str | Path):
-            raise UserError(f"method {name}: presets: the path of a file, not {given!r}")
-        presets = None if given is None else Path(given).expanduser().absolute()
-        if presets:
-            read_presets(presets)
+        given = _as_list(entry.get("presets", ()))
+        if not isinstance(given, list | tuple) or not all(isinstance(one, str | Path) for one in given):
+            raise UserError(f"method {name}: presets: the path of a file, or a list, not {given!r}")
+        presets = tuple(Path(one).expanduser().absolute() for one in given)
+        for path in presets:
+            read_presets(path)
         # refuse bad hyper-parameters here, where the file and the key are known
         if faults := _build(name, values)[1]:
             raise faults_error(cls.__name__, faults)

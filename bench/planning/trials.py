@@ -11,9 +11,10 @@ from bench.core.errors import UserError
 from bench.core.registry import method_class
 from bench.core.search import Space, search_space
 from bench.data.dataset import Dataset
-from bench.data.spec import DatasetSpec, preset_name
+from bench.data.spec import HOLDOUT, DatasetSpec, preset_name
+from bench.planning.estimate import step_counts
 from bench.planning.graph import Cell, Fit, Job, plan_sets, recorded_hyperparameters
-from bench.planning.sweep import MethodEntry, Sweep
+from bench.planning.sweep import MethodEntry, Sweep, build_method
 from bench.records.trial import TrialRecord
 
 HELD_OUT = 0.2  # of each class of the training set
@@ -84,27 +85,30 @@ class TunedCell:
     ) -> None:
         self.entry, self.space, self.ipc = entry, space_of(entry), ipc
         self._sweep, self._data, self._fit, self._sampler = sweep, data, fit, sampler
-        self._dataset, self._presets = spec.published.label, preset_name(spec.name, spec.label)
+        self._dataset = spec.label.removesuffix(HOLDOUT)
+        self._presets = preset_name(spec.name, spec.label)
         fixed = ", ".join(f"{name}={value}" for name, value in entry.values.items())
         self.label = f"{entry.name}{f'[{fixed}]' if fixed else ''} {self._dataset} ipc {ipc}"
-        self.key = ""
+        self.key, self._steps = "", dict[str, int]()
         self.default = self.plan(0, {})
         self.key = self.default.record.key
+        if fit:  # what the budget pays for; no searched value moves the cost of a step
+            chosen = self.default.distill.identity["hyperparameters"]
+            self._steps = {name: chosen[name] for name in step_counts(chosen)[:1]}
 
     def plan(self, number: int, values: Mapping[str, Any]) -> Trial:
         """The trial with these values. Raises UserError where the method refuses them."""
         sweep, entry = self._sweep, self.entry
         (architecture,), (seed,) = sweep.distill.architectures, sweep.distill.seeds
-        asked = entry.model_copy(update={"values": {**entry.values, **values}})
+        asked = entry.model_copy(update={"values": {**entry.values, **self._steps, **values}})
         jobs: dict[str, Job] = {}
-        cell = Cell(self._data, self.ipc, architecture, seed)
-        protocols = sweep.protocols
-        sets = plan_sets(jobs, sweep, protocols, asked, self._presets, [cell], self._fit)
+        cell, fit = Cell(self._data, self.ipc, architecture, seed), None if self._steps else self._fit
+        sets = plan_sets(jobs, sweep, sweep.protocols, asked, self._presets, [cell], fit)
         if not sets:
             raise UserError(f"{self.label}: the budget does not pay for a step")
         (distill,) = sets
         scores = tuple(job for job in jobs.values() if job.kind == "evaluate")
-        chosen = distill.identity["hyperparameters"]
+        method = build_method(entry.name, distill.identity["hyperparameters"])
         record = TrialRecord(
             key=_key(distill, scores, entry.values),
             cell=self.key or _key(distill, scores, entry.values),
@@ -116,11 +120,11 @@ class TunedCell:
             holdout=HELD_OUT,
             ipc=self.ipc,
             architecture=architecture.label,
-            protocols=[protocol.name for protocol in protocols],
+            protocols=[protocol.name for protocol in sweep.protocols],
             students=sweep.evaluate.students,
             seed=seed,
             sampler=self._sampler,
-            values={name: chosen[name] for name in self.space},
+            values={name: getattr(method, name) for name in self.space},
             hyperparameters=recorded_hyperparameters(distill.identity),
             state="running",
         )

@@ -12,9 +12,12 @@ from bench.records.trial import TrialRecord, best_trial, by_cell
 
 
 def preset_files(trials: Sequence[TrialRecord]) -> dict[str, str]:
-    """{method: text of its file of presets} from the best trials of each cell."""
+    """{method: text of its file of presets} from the best trials of each cell.
+
+    Later rows win, so what holds for more of what a sweep fixes comes later.
+    """
     rows: dict[str, list[dict[str, Any]]] = {}
-    for cell in by_cell(trials).values():
+    for cell in sorted(by_cell(trials).values(), key=lambda cell: len(cell[0].fixed)):
         if (best := best_trial(cell)) is None:
             continue
         source = (
@@ -39,10 +42,11 @@ def compared_sweep(content: Mapping[str, Any], name: str, presets: Mapping[str, 
     methods = []
     for entry in content["methods"]:
         methods.append(entry)
-        method = MethodEntry.model_validate(entry).name
-        if method in presets:
+        read = MethodEntry.model_validate(entry)
+        if read.name in presets:
             mapping = entry if isinstance(entry, Mapping) else {"name": entry}
-            methods.append({**mapping, "presets": str(presets[method])})
+            files = [*read.presets, presets[read.name]]
+            methods.append({**mapping, "presets": [str(path) for path in files]})
     return _dump({**content, "name": name, "methods": methods})
 
 

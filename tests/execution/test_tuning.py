@@ -223,7 +223,8 @@ def test_presets_and_the_comparing_sweep_hold_the_best_values(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    methods = ["random_real", "dm", {"name": "dm", "steps": 10, "seeds": 4}]
+    (tmp_path / "mine.yaml").write_text("- {values: {batch_real: 9}, source: mine}")
+    methods = ["random_real", {"name": "dm", "steps": 10, "seeds": 4}, {"name": "dm", "presets": "mine.yaml"}]
     sweep = sweep_file(tmp_path, **{**TUNED, "methods": methods, "ipc": [1, 2]})
     scores = {0: 0.5, 1: 0.75, 2: 0.75}
 
@@ -246,10 +247,11 @@ def test_presets_and_the_comparing_sweep_hold_the_best_values(
     compared = load_sweep(out / "compare.yaml")
     assert compared.distill.seeds == (0, 1)
     assert [entry.name for entry in compared.methods] == ["random_real", "dm", "dm", "dm", "dm"]
-    default, tuned, _, ten = (entry.resolve("digits", 1) for entry in compared.methods[1:])
-    assert default.lr == 1.0
+    ten, tuned_ten, default, tuned = (entry.resolve("digits", 1) for entry in compared.methods[1:])
+    assert ten.lr == default.lr == 1.0
     assert tuned.lr == found[1, "{}", 1]["lr"]
-    assert (ten.steps, ten.lr) == (10, found[1, '{"steps": 10}', 1]["lr"])
+    assert (tuned_ten.steps, tuned_ten.lr) == (10, found[1, '{"steps": 10}', 1]["lr"])
+    assert default.batch_real == tuned.batch_real == 9, "with the presets that the sweep had"
 
 
 # --- what is refused ----------------------------------------------------------------------------------------

@@ -132,6 +132,10 @@ def test_rows_of_a_file_that_the_sweep_names_win_over_those_of_ddbench(tmp_path:
         1,
         3,
     ]
+    later = tmp_path / "later.yaml"
+    later.write_text("- {values: {lr: 8.0}, source: mine}")
+    both = MethodEntry.model_validate({"name": "dm", "presets": [str(own), str(later)], "momentum": 0.1})
+    assert both.resolve("digits", 10).lr == 8.0
     other = MethodEntry.model_validate({"name": "dm", "presets": str(own), "momentum": 0.2})
     assert other.resolve("digits", 10).lr == 3.0, "its row depends on what the sweep sets"
 
