@@ -78,6 +78,9 @@ def _say(line: str) -> None:
 def _say_plan(tuning: "Tuning", trials: int) -> None:
     for name in tuning.without:
         _say(f"{name}: has no search space: it is compared as it is")
+    if other := tuning.made_by_others:
+        made = f"{count(other, 'trial')} made by other sources than today's"
+        _say(f"{made}: they count as done; another --out begins anew")
     left = sum(len(one.left) for one in tuning.cells)
     _say(
         f"{count(left, 'trial')} to run in {tuning.store.root}, {trials} for each of "

@@ -10,7 +10,7 @@ from bench.core.errors import UserError
 from bench.core.io import write_atomic
 from bench.data.cache import prepare_dataset, read_dataset
 from bench.execution.jobs import JobContext
-from bench.execution.provenance import job_sources, versions
+from bench.execution.provenance import job_sources, same_sources, versions
 from bench.execution.samplers import make_sampler, sampler_name
 from bench.execution.session import Session, check_resources, compute_budget, dataset_place
 from bench.execution.store import Store
@@ -156,6 +156,16 @@ class Tuning(Session):
         """How many trials have no result."""
         return sum(one.n - len(one.ended) for one in self.cells)
 
+    @property
+    def made_by_others(self) -> int:
+        """How many trials were made by other sources than today's."""
+        today = {one.cell.key: job_sources(one.cell.default.distill) for one in self.cells}
+        return sum(
+            same_sources(today[one.cell.key], trial.versions) is False
+            for one in self.cells
+            for trial in one.ended
+        )
+
     def note(self, one: CellTrials, number: int, report: Mapping[str, Any]) -> TrialRecord:
         """Write down what a trial reports: a rung, with costs beside it, or an error."""
         record = one.records[number]
@@ -172,10 +182,11 @@ class Tuning(Session):
     def end(self, one: CellTrials, number: int) -> TrialRecord:
         """A trial has ended, by itself or because it was stopped."""
         record, trial = one.records[number], one.running.pop(number)
-        finished = bool(record.rungs) and record.rungs[-1].percent == WHOLE
-        state = "failed" if record.error else "finished" if finished else "stopped"
+        error = record.error or (None if record.rungs else "it ended without a report")
+        state = "failed" if error else "finished" if record.rungs[-1].percent == WHOLE else "stopped"
         made_by = versions() | job_sources(trial.distill)
-        record = self._write(one, record.model_copy(update={"state": state, "versions": made_by}))
+        ended = {"state": state, "error": error, "versions": made_by}
+        record = self._write(one, record.model_copy(update=ended))
         one.sampler.learn(record)
         forget(self.store, trial.distill.key)
         return record

@@ -91,6 +91,18 @@ def test_a_second_run_does_nothing_and_more_trials_are_added(sweep: Path, tmp_pa
     assert [stable(trial) for trial in trials(out)] == [stable(trial) for trial in trials(whole)]
 
 
+def test_trials_of_other_sources_are_said(sweep: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert tune(sweep, out, "--trials", 1).code == 0
+    (path,) = (out / "trials").iterdir()
+    content = json.loads(path.read_text())
+    assert content["versions"]["sources"]
+    assert "other sources" not in tune(sweep, out, "--trials", 1).out
+    content["versions"]["sources"] = "0" * 16
+    path.write_text(json.dumps(content))
+    assert "1 trial made by other sources" in tune(sweep, out, "--trials", 1).out
+
+
 @pytest.mark.parametrize("at", [1, 3, 6])
 def test_a_tuning_that_was_stopped_goes_on_and_ends_as_an_undisturbed_one(
     sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
