@@ -45,6 +45,7 @@ def assert_same_rungs(found: dict[int, TrialRecord], expected: dict[int, TrialRe
     assert found[0].state == expected[0].state == "finished"
 
 
+@pytest.mark.timeout(600)  # three starts of Ray, one of them after a death
 def test_a_killed_worker_and_run_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, out, whole = use_plugins(tmp_path / "site", monkeypatch), tmp_path / "out", tmp_path / "whole"
     sweep = sweep_file(tmp_path, **TUNED)
@@ -56,7 +57,7 @@ def test_a_killed_worker_and_run_lose_nothing(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("DIES", "9")  # in that step of all, its process kills itself
     monkeypatch.setenv("PAUSE", "0.2")
     with started("tune", sweep, "--out", out, "--trials", 3, path=path) as process:
-        wait_until(lambda: process.poll() is not None or steps_seen(seen) >= 14, 120)
+        wait_until(lambda: process.poll() is not None or steps_seen(seen) >= 14, 240)
         process.kill()  # and later the run
     assert 0 < len(list(out.glob("trials/*.json"))) <= 3
     monkeypatch.setenv("PAUSE", "0")
