@@ -15,6 +15,7 @@ from annotated_types import Ge, Gt, Lt
 from bench.core.augment import dsa
 from bench.core.distilled import DistilledDataset
 from bench.core.method import ARCHITECTURE, IPC, SEED, Prerequisite, Problem
+from bench.core.search import Choices, Search
 from methods.blocks.hypergradient import SGD, check_differentiable
 from methods.blocks.learned_scalars import LearnedScalars
 from methods.blocks.parameterise.pixels import Pixels
@@ -34,17 +35,17 @@ class BPTT:
     exact_gradients: ClassVar[bool] = True
 
     steps: Annotated[int, Gt(0)] = 50000
-    init: Literal["unit", "noise", "real"] = "unit"
+    init: Annotated[Literal["unit", "noise", "real"], Choices(("unit", "noise", "real"))] = "unit"
     labels: Literal["hard", "class", "image"] = "hard"
     unroll: Annotated[int, Gt(0)] = 150  # T, steps of a network
-    inner_lr: Annotated[float, Gt(0)] = 0.01  # eta
+    inner_lr: Annotated[float, Gt(0), Search(1e-3, 0.3)] = 0.01  # eta
     inner_momentum: Annotated[float, Ge(0), Lt(1)] = 0.9  # mu
     batch_per_class: Annotated[int, Gt(0)] = 10  # n_c, images per class and inner step
     batch_real: Annotated[int, Gt(0)] = 64  # real images per class and outer step
     augment: str = "flip_rotate"  # one draw for all images of an outer step
-    lr: Annotated[float, Gt(0)] = 0.1
-    momentum: Annotated[float, Ge(0)] = 0.5
-    clip: Annotated[float, Gt(0)] = 2.0  # of the gradient's norm
+    lr: Annotated[float, Gt(0), Search(0.01, 100)] = 0.1
+    momentum: Annotated[float, Ge(0), Search(0, 0.95, "linear")] = 0.5
+    clip: Annotated[float, Gt(0), Search(0.1, 10)] = 2.0  # of the gradient's norm
 
     def __post_init__(self) -> None:
         dsa.parse_strategy(self.augment)

@@ -14,6 +14,7 @@ from torch import Tensor
 from bench.core.distilled import DistilledDataset
 from bench.core.method import ARCHITECTURE, IPC, SEED, Prerequisite, Problem
 from bench.core.sampling import ClassIndex
+from bench.core.search import Search
 from bench.core.transfer import to_host
 from methods.blocks.coresets import check_enough, take
 from methods.blocks.dynamics import Dynamics, area_under_margin
@@ -76,7 +77,8 @@ class CCS:
     depends_on: ClassVar[frozenset[str]] = frozenset({IPC, ARCHITECTURE, SEED})
 
     network_epochs: Annotated[int, Gt(0)] = 40  # of the training that images are scored by
-    mis_ratio: Annotated[float, Ge(0), Lt(1)] = 0.3  # beta: the part of lowest AUM that is dropped
+    # beta: the part of lowest AUM that is dropped
+    mis_ratio: Annotated[float, Ge(0), Lt(1), Search(0, 0.9, "linear")] = 0.3
     strata: Annotated[int, Gt(0)] = 50  # of equal width in AUM
     repeat: bool = False  # images of a class of fewer than ipc
 

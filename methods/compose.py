@@ -24,6 +24,7 @@ from bench.core.loop import Stateful
 from bench.core.method import ARCHITECTURE, IPC, SEED, YOUNG, Prerequisite, Problem
 from bench.core.networks.architecture import parse_architecture
 from bench.core.networks.base import Network
+from bench.core.search import Search
 from bench.core.training import has_batch_norm
 from methods.blocks.attention import attention_matching, check_attention, class_means
 from methods.blocks.characteristic_functions import characteristic_function
@@ -96,7 +97,7 @@ class Compose:
         "queue",
     ] = "own"
     steps: Annotated[int, Gt(0)] = 1000
-    lr: Annotated[float, Gt(0)] = 0.01  # of Adam
+    lr: Annotated[float, Gt(0), Search(1e-3, 1)] = 0.01  # of Adam
     labels: Literal["hard", "class", "image"] = "hard"
     factor: Annotated[int, Gt(0)] = 2  # multi_formation and tiles
     bases: Annotated[int, Gt(0)] = 16  # linear_bases
@@ -107,10 +108,10 @@ class Compose:
     batch_real: Annotated[int, Gt(0)] = 64  # real images per class
     batch_synthetic: Annotated[int, Gt(0)] = 64  # decoded images per class, at most
     stretch: Annotated[int, Gt(0)] = 10  # matchings under each network of a trained pool
-    net_lr: Annotated[float, Gt(0)] = 0.01
+    net_lr: Annotated[float, Gt(0), Search(1e-3, 0.1)] = 0.01
     net_steps: Annotated[int, Gt(0)] = 5  # of a trained pool's network between two matchings
     inner_steps: Annotated[int, Gt(0)] = 10  # of trajectory matching and of the unroll
-    inner_lr: Annotated[float, Gt(0)] = 0.01
+    inner_lr: Annotated[float, Gt(0), Search(1e-3, 0.3)] = 0.01
     inner_momentum: Annotated[float, Ge(0), Lt(1)] = 0.9  # of the unroll
     start_epochs: Annotated[int, Gt(0)] = 2  # of trajectory matching
     expert_epochs: Annotated[int, Gt(0)] = 1

@@ -18,6 +18,7 @@ from bench.core import timing
 from bench.core.augment import dsa
 from bench.core.distilled import DistilledDataset
 from bench.core.method import ARCHITECTURE, IPC, SEED, Prerequisite, Problem
+from bench.core.search import Choices, Search
 from methods.blocks.attention import attention_matching, check_attention, class_means
 from methods.blocks.matching_batches import MatchingBatches
 from methods.blocks.parameterise.pixels import Pixels
@@ -34,13 +35,13 @@ class DataDAM:
     depends_on: ClassVar[frozenset[str]] = frozenset({IPC, ARCHITECTURE, SEED})
 
     steps: Annotated[int, Gt(0)] = 20000
-    lr: Annotated[float, Gt(0)] = 1.0
-    momentum: Annotated[float, Ge(0)] = 0.5
-    power: Annotated[float, Gt(0)] = 1.0  # p, of the values that are summed over the channels
-    weight: Annotated[float, Gt(0)] = 100.0  # of the attention, beside the embeddings
+    lr: Annotated[float, Gt(0), Search(0.01, 100)] = 1.0
+    momentum: Annotated[float, Ge(0), Search(0, 0.95, "linear")] = 0.5
+    power: Annotated[float, Gt(0), Search(0.5, 8)] = 1.0  # p, of the values that are summed over the channels
+    weight: Annotated[float, Gt(0), Search(0.1, 1e4)] = 100.0  # of the attention, beside the embeddings
     batch_real: Annotated[int, Gt(0)] = 256  # real images per class and step
     augment: str = "color_crop_cutout_flip_scale_rotate"  # siamese: one draw per class and step
-    init: Literal["real", "noise"] = "real"
+    init: Annotated[Literal["real", "noise"], Choices(("real", "noise"))] = "real"
 
     def __post_init__(self) -> None:
         dsa.parse_strategy(self.augment)

@@ -23,6 +23,7 @@ from bench.core.augment import dsa
 from bench.core.distilled import DistilledDataset
 from bench.core.errors import UserError
 from bench.core.method import ARCHITECTURE, IPC, SEED, Prerequisite, Problem
+from bench.core.search import Search
 from bench.core.training import in_pieces
 from bench.core.transfer import to_device, to_host
 from methods.blocks.experts import Experts, trajectories
@@ -52,15 +53,15 @@ class DATM:
     last_start_epochs: Annotated[int, Gt(0)] = 4  # T+: before this one
     growth: Annotated[int, Ge(0)] = 0  # after so many steps; linear until then
     batch_synthetic: Annotated[int, Ge(0)] = 0  # images per inner step; 0: all
-    lr: Annotated[float, Gt(0)] = 100.0  # of the images
-    momentum: Annotated[float, Ge(0)] = 0.5
+    lr: Annotated[float, Gt(0), Search(1, 1e4)] = 100.0  # of the images
+    momentum: Annotated[float, Ge(0), Search(0, 0.95, "linear")] = 0.5
     labels: Literal["hard", "image"] = "hard"  # the paper learns them; presets say where they fit
-    label_lr: Annotated[float, Gt(0)] = 5.0
+    label_lr: Annotated[float, Gt(0), Search(0.1, 100)] = 5.0
     label_momentum: Annotated[float, Ge(0)] = 0.9
     label_experts: Annotated[int, Gt(0)] = 10  # that choose and label the first images
     largest_loss: Annotated[float, Gt(0)] = 1.0  # of a step that is taken
-    inner_lr: Annotated[float, Gt(0)] = 0.01  # alpha_0
-    lr_lr: Annotated[float, Ge(0)] = 1e-5  # of alpha
+    inner_lr: Annotated[float, Gt(0), Search(1e-3, 0.3)] = 0.01  # alpha_0
+    lr_lr: Annotated[float, Ge(0), Search(1e-8, 1e-3)] = 1e-5  # of alpha
     augment: str = "color_crop_cutout_flip_scale_rotate"
     experts: Annotated[int, Gt(0)] = 100
     expert_lr: Annotated[float, Gt(0)] = 0.01

@@ -16,6 +16,7 @@ from bench.core.augment import dsa
 from bench.core.distilled import DistilledDataset
 from bench.core.method import ARCHITECTURE, IPC, SEED, Prerequisite, Problem
 from bench.core.networks.base import Network
+from bench.core.search import Choices, Search
 from bench.core.training import has_batch_norm, in_pieces
 from methods.blocks.matching_batches import MatchingBatches
 from methods.blocks.objectives import distribution_matching
@@ -31,11 +32,11 @@ class DM:
     depends_on: ClassVar[frozenset[str]] = frozenset({IPC, ARCHITECTURE, SEED})
 
     steps: Annotated[int, Gt(0)] = 20000  # K
-    lr: Annotated[float, Gt(0)] = 1.0  # eta
-    momentum: Annotated[float, Ge(0)] = 0.5
+    lr: Annotated[float, Gt(0), Search(0.01, 100)] = 1.0  # eta
+    momentum: Annotated[float, Ge(0), Search(0, 0.95, "linear")] = 0.5
     batch_real: Annotated[int, Gt(0)] = 256  # real images per class and step
     augment: str = "color_crop_cutout_flip_scale_rotate"  # A, siamese: one draw per class and step
-    init: Literal["real", "noise"] = "real"
+    init: Annotated[Literal["real", "noise"], Choices(("real", "noise"))] = "real"
 
     def __post_init__(self) -> None:
         dsa.parse_strategy(self.augment)

@@ -16,6 +16,7 @@ from annotated_types import Ge, Gt
 from bench.core.augment import dsa
 from bench.core.distilled import DistilledDataset
 from bench.core.method import ARCHITECTURE, IPC, SEED, Prerequisite, Problem
+from bench.core.search import Choices, Search
 from methods.blocks.class_gradients import check_matchable
 from methods.blocks.gradient_matching_loop import match_gradients
 from methods.blocks.matching_batches import MatchingBatches
@@ -36,13 +37,13 @@ class DSA:
     iterations: Annotated[int, Gt(0)] = 1000  # K: networks
     inner_steps: Annotated[int, Gt(0)] = 1  # T: matchings under each network
     net_epochs: Annotated[int, Gt(0)] = 1  # of training a network on the synthetic set, between two matchings
-    lr: Annotated[float, Gt(0)] = 0.1  # eta_S
-    momentum: Annotated[float, Ge(0)] = 0.5
+    lr: Annotated[float, Gt(0), Search(1e-3, 10)] = 0.1  # eta_S
+    momentum: Annotated[float, Ge(0), Search(0, 0.95, "linear")] = 0.5
     batch_real: Annotated[int, Gt(0)] = 256  # real images per class and matching
     augment: str = "color_crop_cutout_flip_scale_rotate"  # A, of the matching and of the networks' training
-    net_lr: Annotated[float, Gt(0)] = 0.01  # eta_theta
+    net_lr: Annotated[float, Gt(0), Search(1e-3, 0.1)] = 0.01  # eta_theta
     net_batch: Annotated[int, Gt(0)] = 256
-    init: Literal["real", "noise"] = "real"
+    init: Annotated[Literal["real", "noise"], Choices(("real", "noise"))] = "real"
 
     def __post_init__(self) -> None:
         dsa.parse_strategy(self.augment)

@@ -23,6 +23,7 @@ from bench.core.distilled import DistilledDataset
 from bench.core.method import ARCHITECTURE, IPC, SEED, Prerequisite, Problem
 from bench.core.networks.base import Network
 from bench.core.schedules import cosine
+from bench.core.search import Search
 from bench.core.training import has_batch_norm, in_pieces
 from methods.blocks.kernel_regression import kernel_regression
 from methods.blocks.lamb import Lamb
@@ -43,13 +44,13 @@ class FRePo:
     depends_on: ClassVar[frozenset[str]] = frozenset({IPC, ARCHITECTURE, SEED})
 
     steps: Annotated[int, Gt(0)] = 500000
-    lr: Annotated[float, Gt(0)] = 3e-4  # of LAMB; falls to a tenth by a cosine
+    lr: Annotated[float, Gt(0), Search(1e-5, 0.1)] = 3e-4  # of LAMB; falls to a tenth by a cosine
     labels: Literal["hard", "class", "image"] = "hard"  # the paper learns them; presets say where they fit
     batch_real: Annotated[int, Gt(0)] = 1024  # real images of all classes together
-    ridge: Annotated[float, Gt(0)] = 1e-6
+    ridge: Annotated[float, Gt(0), Search(1e-8, 1e-2)] = 1e-6
     networks: Annotated[int, Gt(0)] = 10  # of the pool
     max_age: Annotated[int, Gt(0)] = 100  # steps of a network's life
-    net_lr: Annotated[float, Gt(0)] = 3e-4  # of Adam
+    net_lr: Annotated[float, Gt(0), Search(1e-5, 0.03)] = 3e-4  # of Adam
     batch_synthetic: Annotated[int, Gt(0)] = 500  # images of a network's step, at most
     flip: bool = True  # mirror images are regressed from, and trained on, too
 

@@ -12,6 +12,7 @@ import torch
 from annotated_types import Gt
 from torch import Tensor
 
+from bench.core.search import Search
 from methods.blocks.weighted import LastGradients, WeightedCoreset
 
 
@@ -71,7 +72,7 @@ class GradMatch(WeightedCoreset):
     paper: ClassVar[str] = "Killamsetty et al., GRAD-MATCH, ICML 2021"
     lazy_imports: ClassVar[tuple[str, ...]] = ("scipy.optimize",)
 
-    ridge: Annotated[float, Gt(0)] = 1.0  # lambda
+    ridge: Annotated[float, Gt(0), Search(0.01, 100)] = 1.0  # lambda
 
     def choose(self, gradients: LastGradients, k: int) -> tuple[Tensor, Tensor]:
         """Orthogonal matching pursuit: algorithm 2 of Killamsetty et al. (ICML 2021)."""

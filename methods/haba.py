@@ -25,6 +25,7 @@ from bench.core.augment import dsa
 from bench.core.distilled import DistilledDataset
 from bench.core.method import ARCHITECTURE, IPC, SEED, Prerequisite, Problem
 from bench.core.networks.base import Network
+from bench.core.search import Search
 from bench.core.transfer import to_device
 from methods.blocks.experts import trajectories
 from methods.blocks.hypergradient import check_differentiable
@@ -84,13 +85,13 @@ class HaBa:
     expert_epochs: Annotated[int, Gt(0)] = 2  # M, that these steps should reach
     start_epochs: Annotated[int, Gt(0)] = 2  # T+: a segment starts at one of the epochs 0 .. T+ - 1
     batch_synthetic: Annotated[int, Ge(0)] = 0  # bases per inner step; 0: all
-    lr: Annotated[float, Gt(0)] = 100.0  # of bases and hallucinators
-    momentum: Annotated[float, Ge(0)] = 0.95
-    inner_lr: Annotated[float, Gt(0)] = 0.01  # alpha_0
-    lr_lr: Annotated[float, Ge(0)] = 1e-7  # of alpha
+    lr: Annotated[float, Gt(0), Search(0.03, 1e3)] = 100.0  # of bases and hallucinators
+    momentum: Annotated[float, Ge(0), Search(0, 0.95, "linear")] = 0.95
+    inner_lr: Annotated[float, Gt(0), Search(1e-3, 0.3)] = 0.01  # alpha_0
+    lr_lr: Annotated[float, Ge(0), Search(1e-8, 1e-3)] = 1e-7  # of alpha
     lr_momentum: Annotated[float, Ge(0)] = 0.9
     weight_likeness: Annotated[float, Ge(0)] = 0.1  # lambda_cos, of bases and hallucinators
-    extractor_lr: Annotated[float, Gt(0)] = 1e-3
+    extractor_lr: Annotated[float, Gt(0), Search(1e-5, 0.1)] = 1e-3
     extractor_momentum: Annotated[float, Ge(0)] = 0.9
     extractor_task: Annotated[float, Ge(0)] = 1.0  # lambda_task, of F: cross-entropy
     extractor_likeness: Annotated[float, Ge(0)] = 0.1  # lambda_lik, of F: similar images of one basis

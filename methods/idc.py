@@ -20,6 +20,7 @@ from annotated_types import Ge, Gt, Le
 from bench.core.augment import dsa
 from bench.core.distilled import DistilledDataset
 from bench.core.method import ARCHITECTURE, IPC, SEED, Prerequisite, Problem
+from bench.core.search import Choices, Search
 from methods.blocks.class_gradients import check_matchable
 from methods.blocks.experts import Experts, trajectories
 from methods.blocks.hypergradient import check_differentiable
@@ -43,15 +44,16 @@ class IDC:
     decoder: Literal["uniform", "multi_scale", "bounded", "learnable"] = "uniform"
     iterations: Annotated[int, Gt(0)] = 2000  # T: networks
     inner_steps: Annotated[int, Gt(0)] = 100  # M: matchings under each network
-    lr: Annotated[float, Gt(0)] = 0.005  # of the stored pixels; the paper scales it by ipc / 10
-    momentum: Annotated[float, Ge(0)] = 0.5
+    # of the stored pixels; the paper scales it by ipc / 10
+    lr: Annotated[float, Gt(0), Search(1e-4, 1)] = 0.005
+    momentum: Annotated[float, Ge(0), Search(0, 0.95, "linear")] = 0.5
     batch_real: Annotated[int, Gt(0)] = 64  # real images per class and matching
     batch_synthetic: Annotated[int, Gt(0)] = 128  # formed images per class and matching, at most
-    distance: Literal["squared", "l1", "cosine"] = "squared"
+    distance: Annotated[Literal["squared", "l1", "cosine"], Choices(("squared", "l1", "cosine"))] = "squared"
     augment: str = "color+crop+cutout"  # siamese: one draw per class and matching
     labels: Literal["hard", "class", "image"] = "hard"
     train_on: Literal["real", "synthetic"] = "real"  # what the networks train on; the paper: real
-    net_lr: Annotated[float, Gt(0)] = 0.01
+    net_lr: Annotated[float, Gt(0), Search(1e-3, 0.1)] = 0.01
     net_momentum: Annotated[float, Ge(0)] = 0.9
     net_weight_decay: Annotated[float, Ge(0)] = 5e-4
     net_batch: Annotated[int, Gt(0)] = 64

@@ -26,6 +26,7 @@ from bench.core.augment import dsa
 from bench.core.distilled import DistilledDataset
 from bench.core.method import ARCHITECTURE, IPC, SEED, Prerequisite, Problem
 from bench.core.networks.base import Network
+from bench.core.search import Search
 from bench.core.training import in_pieces
 from methods.blocks.matching_batches import MatchingBatches, MatchingPair
 from methods.blocks.network_queue import Queue
@@ -43,16 +44,17 @@ class IDM:
 
     factor: Annotated[int, Gt(0)] = 2
     steps: Annotated[int, Gt(0)] = 20000
-    lr: Annotated[float, Gt(0)] = 0.008  # of the stored pixels
-    momentum: Annotated[float, Ge(0)] = 0.5
-    classification: Annotated[float, Ge(0)] = 50.0  # weight of the cross-entropy at an accuracy of 1
+    lr: Annotated[float, Gt(0), Search(1e-3, 10)] = 0.008  # of the stored pixels
+    momentum: Annotated[float, Ge(0), Search(0, 0.95, "linear")] = 0.5
+    # weight of the cross-entropy at an accuracy of 1
+    classification: Annotated[float, Ge(0), Search(0.01, 100)] = 50.0
     batch_real: Annotated[int, Gt(0)] = 256  # real images per class and step
     augment: str = "color_crop_cutout_flip_scale_rotate"  # siamese: one draw per class and step
     networks: Annotated[int, Gt(0)] = 100  # in the queue, at most
     every: Annotated[int, Gt(0)] = 30  # steps from one network that joins to the next
     trained: Annotated[int, Gt(0)] = 2  # networks that train after a step
     net_steps: Annotated[int, Gt(0)] = 10  # of each of them
-    net_lr: Annotated[float, Gt(0)] = 0.01
+    net_lr: Annotated[float, Gt(0), Search(1e-3, 0.1)] = 0.01
     net_momentum: Annotated[float, Ge(0)] = 0.9
     net_weight_decay: Annotated[float, Ge(0)] = 5e-4
     net_batch: Annotated[int, Gt(0)] = 256

@@ -23,6 +23,7 @@ from bench.core import timing
 from bench.core.augment import dsa
 from bench.core.distilled import DistilledDataset
 from bench.core.method import ARCHITECTURE, IPC, SEED, Prerequisite, Problem
+from bench.core.search import Search
 from bench.core.training import has_batch_norm, in_pieces
 from bench.core.transfer import to_host
 from methods.blocks.characteristic_functions import characteristic_function
@@ -44,11 +45,12 @@ class NCFM:
 
     factor: Annotated[int, Gt(0)] = 2
     steps: Annotated[int, Gt(0)] = 20000
-    lr: Annotated[float, Gt(0)] = 0.001  # of AdamW
-    weight_decay: Annotated[float, Ge(0)] = 0.01
+    lr: Annotated[float, Gt(0), Search(1e-4, 0.3)] = 0.001  # of AdamW
+    weight_decay: Annotated[float, Ge(0), Search(1e-4, 0.1)] = 0.01
     patience: Annotated[int, Ge(0)] = 500  # steps without a lower loss, after which lr is halved
     frequencies: Annotated[int, Gt(0)] = 4096
-    calibration: Annotated[float, Ge(0)] = 1.0  # weight of the trained network's cross-entropy
+    # weight of the trained network's cross-entropy
+    calibration: Annotated[float, Ge(0), Search(0.01, 10)] = 1.0
     batch_real: Annotated[int, Gt(0)] = 1024  # real images per class and step
     augment: str = "color+crop+cutout"  # siamese: one draw per class and step
     experts: Annotated[int, Gt(0)] = 20  # networks that are trained

@@ -16,6 +16,7 @@ from annotated_types import Gt
 from bench.core.augment import dsa
 from bench.core.distilled import DistilledDataset
 from bench.core.method import ARCHITECTURE, IPC, SEED, Prerequisite, Problem
+from bench.core.search import Choices, Search
 from methods.blocks.hypergradient import Adam, check_differentiable
 from methods.blocks.learned_scalars import LearnedScalars
 from methods.blocks.parameterise.pixels import Pixels
@@ -33,16 +34,16 @@ class RaTBPTT:
     exact_gradients: ClassVar[bool] = True
 
     steps: Annotated[int, Gt(0)] = 50000
-    init: Literal["unit", "noise", "real"] = "unit"
+    init: Annotated[Literal["unit", "noise", "real"], Choices(("unit", "noise", "real"))] = "unit"
     labels: Literal["hard", "class", "image"] = "hard"
     unroll: Annotated[int, Gt(0)] = 200  # N, the longest inner run
     window: Annotated[int, Gt(0)] = 60  # M, its last steps, which are differentiated
-    inner_lr: Annotated[float, Gt(0)] = 1e-3  # of Adam
+    inner_lr: Annotated[float, Gt(0), Search(1e-4, 0.1)] = 1e-3  # of Adam
     batch_per_class: Annotated[int, Gt(0)] = 50  # images per class and inner step
     batch_real: Annotated[int, Gt(0)] = 500  # real images per class and outer step
     augment: str = "none"
-    lr: Annotated[float, Gt(0)] = 1e-3  # of Adam
-    clip: Annotated[float, Gt(0)] = 2.0  # times the running mean of the gradient's norm
+    lr: Annotated[float, Gt(0), Search(1e-4, 0.3)] = 1e-3  # of Adam
+    clip: Annotated[float, Gt(0), Search(0.2, 20)] = 2.0  # times the running mean of the gradient's norm
     clip_decay: Annotated[float, Gt(0)] = 0.9
 
     def __post_init__(self) -> None:

@@ -23,6 +23,7 @@ from bench.core.distilled import DistilledDataset
 from bench.core.method import IPC, SEED, Problem
 from bench.core.networks.base import Network
 from bench.core.sampling import ClassSampler
+from bench.core.search import Search
 from bench.core.training import in_pieces
 from bench.core.transfer import to_device
 from methods.blocks.crops import cut_crops, draw_crops
@@ -61,7 +62,8 @@ class RDED(Taught):
     factor: Annotated[int, Gt(0)] = 1  # tiles per side of a stored image
     images: Annotated[int, Gt(0)] = 300  # real images of each class that are looked at; more if needed
     crops: Annotated[int, Gt(0)] = 5  # of each of them
-    smallest: Annotated[float, Gt(0), Le(1)] = 0.08  # least share of an image's area that a crop takes
+    # least share of an image's area that a crop takes
+    smallest: Annotated[float, Gt(0), Le(1), Search(0.08, 1, "linear")] = 0.08
     decoder: Literal["stored", "enlarged"] = "stored"
 
     def check(self, problem: Problem) -> None:

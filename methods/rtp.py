@@ -21,6 +21,7 @@ from bench.core.augment import dsa
 from bench.core.distilled import DistilledDataset
 from bench.core.errors import UserError
 from bench.core.method import ARCHITECTURE, IPC, SEED, Prerequisite, Problem
+from bench.core.search import Search
 from methods.blocks.hypergradient import SGD, Adam, check_differentiable
 from methods.blocks.learned_scalars import LearnedScalars
 from methods.blocks.parameterise.base import Balanced
@@ -54,8 +55,8 @@ class RTP:
     window_length: Annotated[int, Ge(0)] = 0  # S, steps that are differentiated; 0: all T
     networks: Annotated[int, Gt(0)] = 8  # in the pool of the online window
     inner: Literal["sgd", "adam"] = "sgd"
-    inner_lr: Annotated[float, Gt(0)] = 0.01  # eta
-    inner_momentum: Annotated[float, Ge(0), Lt(1)] = 0.9  # mu
+    inner_lr: Annotated[float, Gt(0), Search(1e-3, 0.3)] = 0.01  # eta
+    inner_momentum: Annotated[float, Ge(0), Lt(1), Search(0, 0.95, "linear")] = 0.9  # mu
     lr_lr: Annotated[float, Ge(0)] = 0.0  # of eta; 0: fixed
     momentum_lr: Annotated[float, Ge(0)] = 0.0  # of mu; 0: fixed
     batch_per_class: Annotated[int, Gt(0)] = 32  # n_c, generated images per class and inner step
@@ -63,9 +64,9 @@ class RTP:
     segment: Annotated[int, Ge(0)] = 0  # store one inner state in so many, recompute the others; 0: all
     task_classes: Annotated[int, Ge(0)] = 0  # classes drawn for each outer step; 0: all
     augment: str = "flip_rotate"  # one draw for all images of an outer step
-    lr: Annotated[float, Gt(0)] = 0.1
-    momentum: Annotated[float, Ge(0)] = 0.5
-    clip: Annotated[float, Gt(0)] = 2.0  # of the gradient's norm
+    lr: Annotated[float, Gt(0), Search(0.01, 100)] = 0.1
+    momentum: Annotated[float, Ge(0), Search(0, 0.95, "linear")] = 0.5
+    clip: Annotated[float, Gt(0), Search(0.1, 10)] = 2.0  # of the gradient's norm
 
     def __post_init__(self) -> None:
         dsa.parse_strategy(self.augment)

@@ -24,6 +24,7 @@ from bench.core.distilled import DistilledDataset
 from bench.core.errors import UserError
 from bench.core.method import IPC, SEED, Problem
 from bench.core.schedules import cosine
+from bench.core.search import Search
 from bench.core.training import has_batch_norm
 from bench.core.transfer import to_device
 from methods.blocks.crops import crop_matrices, draw_crops
@@ -47,9 +48,9 @@ class SRe2L(Taught):
     depends_on: ClassVar[frozenset[str]] = frozenset({IPC, SEED})
 
     steps: Annotated[int, Gt(0)] = 1000
-    lr: Annotated[float, Gt(0)] = 0.25  # of Adam on the pixels; falls to 0 by a cosine
-    r_bn: Annotated[float, Ge(0)] = 0.01  # weight of the statistics
-    first_bn: Annotated[float, Ge(0)] = 10.0  # weight of the first layer among them
+    lr: Annotated[float, Gt(0), Search(1e-3, 1)] = 0.25  # of Adam on the pixels; falls to 0 by a cosine
+    r_bn: Annotated[float, Ge(0), Search(1e-4, 10)] = 0.01  # weight of the statistics
+    first_bn: Annotated[float, Ge(0), Search(0.1, 100)] = 10.0  # weight of the first layer among them
     init: Literal["noise", "real"] = "noise"
     crop: Literal["none", "random", "curriculum"] = "none"  # one for each batch and step, as the roll
     smallest: Annotated[float, Gt(0), Le(1)] = 0.08  # least share of an image's area that a crop takes

@@ -18,6 +18,7 @@ from annotated_types import Ge, Gt
 from bench.core.augment import dsa
 from bench.core.distilled import DistilledDataset
 from bench.core.method import ARCHITECTURE, IPC, SEED, Prerequisite, Problem
+from bench.core.search import Choices, Search
 from methods.blocks.experts import trajectories
 from methods.blocks.hypergradient import check_differentiable
 from methods.blocks.learned_scalars import LearnedScalars
@@ -41,12 +42,12 @@ class TESLA:
     expert_epochs: Annotated[int, Gt(0)] = 2  # M, that these steps should reach
     start_epochs: Annotated[int, Gt(0)] = 5  # T+: a segment starts at one of the epochs 0 .. T+ - 1
     batch_synthetic: Annotated[int, Ge(0)] = 0  # images per inner step; 0: all
-    lr: Annotated[float, Gt(0)] = 500.0  # of the images
-    momentum: Annotated[float, Ge(0)] = 0.5
-    inner_lr: Annotated[float, Gt(0)] = 0.01  # alpha_0
-    lr_lr: Annotated[float, Ge(0)] = 1e-7  # of alpha
+    lr: Annotated[float, Gt(0), Search(1, 1e4)] = 500.0  # of the images
+    momentum: Annotated[float, Ge(0), Search(0, 0.95, "linear")] = 0.5
+    inner_lr: Annotated[float, Gt(0), Search(1e-3, 0.3)] = 0.01  # alpha_0
+    lr_lr: Annotated[float, Ge(0), Search(1e-8, 1e-3)] = 1e-7  # of alpha
     augment: str = "color_crop_cutout_flip_scale_rotate"
-    init: Literal["real", "noise"] = "real"
+    init: Annotated[Literal["real", "noise"], Choices(("real", "noise"))] = "real"
     experts: Annotated[int, Gt(0)] = 100
     expert_lr: Annotated[float, Gt(0)] = 0.01
     expert_batch: Annotated[int, Gt(0)] = 256

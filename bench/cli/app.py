@@ -24,6 +24,7 @@ from bench.cli import (
     submit,
     sweeps,
     teacher,
+    tune,
 )
 from bench.cli.console import out
 from bench.core.errors import UserError
@@ -94,6 +95,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str, str], ...] = (
     ("init", init.init_command, RUN, "ddbench init data/birds"),
     ("plan", sweeps.plan_command, RUN, "ddbench plan birds.yaml"),
     ("run", sweeps.run_command, RUN, "ddbench run birds.yaml --set evaluate.students=3"),
+    ("tune", tune.tune_command, RUN, "ddbench tune birds.yaml --trials 20"),
     ("report", report.report_command, LOOK, "ddbench report results/birds --html"),
     ("ls", artifacts.ls_command, LOOK, "ddbench ls results/birds"),
     ("show", artifacts.show_command, LOOK, "ddbench show results/birds 1f3a"),

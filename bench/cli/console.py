@@ -96,7 +96,7 @@ def finish_run(session: "Session", outcome: "Outcome", limit: int | None) -> Non
     for line in session.summary(outcome, limit):
         out.print(line, highlight=False, soft_wrap=True, markup=False)
     if not failed:
-        say_next(f"report {_short(session.store.root)} --html", f"ls {_short(session.store.root)}")
+        say_next(f"report {short_path(session.store.root)} --html", f"ls {short_path(session.store.root)}")
     raise typer.Exit(1 if failed else 0)
 
 
@@ -108,7 +108,12 @@ def say_next(*commands: str) -> None:
         out.print(f"       ddbench {command}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _short(path: Path) -> str:
-    """The path as one would type it from here, quoted for a shell."""
+def from_here(path: Path) -> Path:
+    """The path relative to the working folder, where it lies inside of it."""
     here = Path.cwd()
-    return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+def short_path(path: Path) -> str:
+    """The path as one would type it from here, quoted for a shell."""
+    return shlex.quote(str(from_here(path)))

@@ -10,6 +10,7 @@ from rich.markup import escape
 from bench.cli.console import out
 from bench.cli.options import PluginOption
 from bench.core.registry import block_choices, load_plugin, method_class, method_names, registered_blocks
+from bench.core.search import search_space
 
 
 def _first_line(thing: Any) -> str:
@@ -21,12 +22,17 @@ def _listed(parameters: Mapping[str, Any]) -> str:
 
 
 def list_methods() -> dict[str, str]:
-    """The citation and the hyper-parameters of each, with their defaults."""
+    """The citation and the hyper-parameters of each, with their defaults, and where `tune` looks for some."""
     found = {name: method_class(name) for name in sorted(method_names())}
     return {
-        name: f"{cls.paper}. Parameters: {_listed({f.name: f.default for f in fields(cls)})}"
+        name: f"{cls.paper}. Parameters: {_listed({f.name: f.default for f in fields(cls)})}{_searched(cls)}"
         for name, cls in found.items()
     }
+
+
+def _searched(method: Any) -> str:
+    space = search_space(method)
+    return f". Tuned: {', '.join(f'{name} {where}' for name, where in space.items())}" if space else ""
 
 
 def list_datasets() -> dict[str, str]:

@@ -32,6 +32,10 @@ SetOption = Annotated[
         "--set", metavar="KEY=VALUE", help="Override, e.g. evaluate.students=5, methods.dm.steps=100."
     ),
 ]
+AddressOption = Annotated[
+    str | None,
+    typer.Option("--address", metavar="ADDR", help="A running Ray cluster (host:port or auto)."),
+]
 FreshOption = Annotated[
     bool, typer.Option("--fresh", help="Make again what is finished, but was made by other sources.")
 ]

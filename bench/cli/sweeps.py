@@ -11,6 +11,7 @@ from rich.table import Table
 from bench.cli.console import finish_run, out, print_rows
 from bench.cli.dry import print_dry_plan
 from bench.cli.options import (
+    AddressOption,
     FreshOption,
     OutOption,
     PluginOption,
@@ -76,9 +77,7 @@ def run_command(
     executor: Annotated[
         Literal["ray", "inline"], typer.Option(help="Ray Tune, or one job after the other in this process.")
     ] = "ray",
-    address: Annotated[
-        str | None, typer.Option(metavar="ADDR", help="A running Ray cluster (host:port or auto).")
-    ] = None,
+    address: AddressOption = None,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Run at most N jobs.")] = None,
     shard: ShardOption = None,
     fresh: FreshOption = False,

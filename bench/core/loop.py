@@ -8,7 +8,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +84,11 @@ class Loop:
     """
 
     def __init__(
-        self, folder: Path | None = None, every_s: float = 30.0, operations: "JobOperations | None" = None
+        self,
+        folder: Path | None = None,
+        every_s: float = 30.0,
+        operations: "JobOperations | None" = None,
+        on_snapshot: "Callable[[Loop], None] | None" = None,
     ) -> None:
         """Without a folder nothing is written; only the losses are checked.
 
@@ -92,8 +96,11 @@ class Loop:
             folder: where the files go.
             every_s: seconds between two checkpoints.
             operations: counts those of some steps.
+            on_snapshot: called after each snapshot, the last one of `snapshots`; what it raises ends the
+                distillation.
         """
         self.folder, self.every_s, self.operations = folder, every_s, operations
+        self.on_snapshot = on_snapshot
         self.total: int | None = None  # steps, once the method has named them
         # {"step", "fraction", "seconds", "file"} of each snapshot; the file is in `folder`
         self.snapshots: list[dict[str, Any]] = []
@@ -200,6 +207,8 @@ class Steps:
             if folder and fraction:
                 with self.loop.bookkeeping(self._device):
                     self._snapshot(folder, fraction)
+                    if self.loop.on_snapshot:
+                        self.loop.on_snapshot(self.loop)
             if folder and keep:
                 with self.loop.bookkeeping(self._device):
                     self._keep(folder)

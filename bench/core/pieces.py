@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from bench.core.transfer import device_kind
+
 ON_CPU = 50
 MOST = 2000
 MAPS = 128  # of the field's ConvNet, the widest of its layers at the images' own size
@@ -22,7 +24,7 @@ def piece_size(device: torch.device, shape: Sequence[int] = ()) -> int:
         device: where they are.
         shape: of the images, (..., H, W); without it they are taken for small ones.
     """
-    if device.type == "cpu":
+    if device_kind(device) == "cpu":
         return ON_CPU
     height, width = shape[-2:] if len(shape) > 2 else (1, 1)
     return max(1, min(MOST, PIECE_BYTES // (MAPS * height * width * 4)))

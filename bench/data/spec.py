@@ -30,7 +30,7 @@ _APPLIES: dict[str, set[str]] = {
     "data_dir": set(DATASETS) - _LOCAL,
     "download": set(DATASETS) - _LOCAL,
 }
-_HOLDOUT = "-holdout"  # ends the label, so that no table shows results on a hold-out as test results
+HOLDOUT = "-holdout"  # ends the label, so that no table shows results on a hold-out as test results
 _REQUIRED = {"path": "the folder that holds train/ and test/", "data_dir": "the folder that holds its files"}
 
 
@@ -144,7 +144,7 @@ class DatasetSpec(Strict):
         path, classes = info.data.get("path"), info.data.get("classes")
         base = (path.name if path else "") or info.data.get("name", "")
         label = label or (f"{base}-{len(classes)}-classes" if classes else base)
-        return check_name(label.removesuffix(_HOLDOUT) + _HOLDOUT if info.data.get("holdout") else label)
+        return check_name(label.removesuffix(HOLDOUT) + HOLDOUT if info.data.get("holdout") else label)
 
     @property
     def whole(self) -> "DatasetSpec":
@@ -162,7 +162,7 @@ class DatasetSpec(Strict):
 
 def preset_name(name: str, label: str) -> str:
     """The data set whose presets hold; for a folder its label, so that one may have those of cifar10."""
-    return label.removesuffix(_HOLDOUT) if name == "image_folder" else name
+    return label.removesuffix(HOLDOUT) if name == "image_folder" else name
 
 
 def _plain(name: str) -> str:

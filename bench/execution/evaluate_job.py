@@ -191,8 +191,15 @@ def _load_setting(
     store: Store, inputs: Mapping[str, str], identity: dict[str, Any], data: Dataset, where: dict[str, Any]
 ) -> tuple[DistilledDataset, EvaluationSetting]:
     """What is stored, read from its file, and how it is to be examined."""
-    device = torch.device(where["device"])
-    setting = EvaluationSetting(
+    setting = load_setting(store, inputs, identity, data, torch.device(where["device"]))
+    return load_distilled(store.artifact(inputs["artifact"]) / WEIGHTS, setting.device), setting
+
+
+def load_setting(
+    store: Store, inputs: Mapping[str, str], identity: dict[str, Any], data: Dataset, device: torch.device
+) -> EvaluationSetting:
+    """How a set is to be examined, with the teacher that the evaluation needs."""
+    return EvaluationSetting(
         data=data,
         architecture=parse_architecture(identity["architecture"]),
         protocol=Protocol(about="", **identity["protocol"]),
@@ -201,4 +208,3 @@ def _load_setting(
         device=device,
         teacher=load_file(store.artifact(inputs["teacher"]) / WEIGHTS) if "teacher" in inputs else None,
     )
-    return load_distilled(store.artifact(inputs["artifact"]) / WEIGHTS, device), setting

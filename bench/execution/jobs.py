@@ -7,6 +7,7 @@ import json
 import shutil
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,8 +86,13 @@ def _train_split(whole: Dataset, device: torch.device) -> Split:
 _jobs_run = 0  # in this process
 
 
-def run_job(job: Job, context: JobContext) -> dict[str, Any]:
+def run_job(
+    job: Job, context: JobContext, on_snapshot: Callable[[Loop], None] | None = None
+) -> dict[str, Any]:
     """Run a job and publish its result; never raises for a job's own fault.
+
+    `on_snapshot` sees the loop of a distillation; what it raises that is no `Exception` ends the job, and is
+    raised from here.
 
     Returns {"ok", "seconds", "error", "fault"}; the traceback is in the job's log. After a fault of the
     device nothing that this process runs next is sound: whoever called ends it.
@@ -108,8 +114,9 @@ def run_job(job: Job, context: JobContext) -> dict[str, Any]:
             # the loop of a distillation reports by itself
             own = job.kind == "distill"
             told = contextlib.nullcontext() if own else reporting(store.checkpoint(job.key))
+            watched = {} if on_snapshot is None else {"on_snapshot": on_snapshot}
             with told, computing(job_precision(job)):
-                _RUN[job.kind](job, store, context, device)
+                _RUN[job.kind](job, store, context, device, **watched)
     except (Exception, SystemExit) as failure:  # what a method raises fails its own job only; the log has it
         fault = is_device_fault(failure, device)
         error = told_failure(failure, job, context.gpus, device)
@@ -134,14 +141,15 @@ def job_precision(job: Job) -> Precision:
     return found
 
 
-def _load(job: Job, context: JobContext) -> Dataset:
+def load_data(job: Job, context: JobContext) -> Dataset:
+    """The data set of a job, loaded once per process."""
     fingerprint = job.identity["dataset"]
     entry = context.datasets[fingerprint]
     return _dataset(entry["path"], entry["spec"], fingerprint)
 
 
 def _problem(job: Job, store: Store, context: JobContext, device: torch.device) -> Problem:
-    whole = _load(job, context)
+    whole = load_data(job, context)
     prepared = {role: load_file(store.artifact(key) / WEIGHTS) for role, key in job.inputs.items()}
     whitening = job.inputs.get("whitening")
     kind = None if whitening is None else store.meta(whitening)["identity"]["values"]["kind"]
@@ -211,7 +219,7 @@ def _meta(
         "label": job.label,
         "identity": job.identity,
         "inputs": job.inputs,
-        "classes": list(_load(job, context).classes),
+        "classes": list(load_data(job, context).classes),
         "dataset_spec": json.loads(context.datasets[job.identity["dataset"]]["spec"]),
         "versions": _versions(job, store, context, device) | method_package(job.identity.get("method", "")),
         "cost": cost | place,
@@ -255,12 +263,18 @@ def _checkpoint(job: Job, store: Store) -> Path:
     return folder
 
 
-def _run_distill(job: Job, store: Store, context: JobContext, device: torch.device) -> None:
+def _run_distill(
+    job: Job,
+    store: Store,
+    context: JobContext,
+    device: torch.device,
+    on_snapshot: Callable[[Loop], None] | None = None,
+) -> None:
     problem = _problem(job, store, context, device)
     method = build_method(job.identity["method"], job.identity["hyperparameters"])
     warm_up_for(method, job.identity, problem)
     operations = JobOperations(*repetition(job.identity["hyperparameters"]))
-    loop = Loop(folder := _checkpoint(job, store), operations=operations)
+    loop = Loop(folder := _checkpoint(job, store), operations=operations, on_snapshot=on_snapshot)
     try:
         with timing.measure(device) as measured, operations.running():
             distilled = method.distill(dataclasses.replace(problem, loop=loop))
@@ -331,7 +345,7 @@ def _where(job: Job, store: Store, context: JobContext, device: torch.device) ->
 
 
 def _run_tune(job: Job, store: Store, context: JobContext, device: torch.device) -> None:
-    data, where = _load(job, context), _where(job, store, context, device)
+    data, where = load_data(job, context), _where(job, store, context, device)
     tensors, measured = tune_rate(store, job.inputs, job.identity, data, where)
     cost = {"tune_s": measured.seconds, "peak_memory": {"tune": measured.peak_bytes}}
     store.publish(
@@ -340,9 +354,14 @@ def _run_tune(job: Job, store: Store, context: JobContext, device: torch.device)
 
 
 def _run_evaluate(job: Job, store: Store, context: JobContext, device: torch.device) -> None:
-    data, where = _load(job, context), _where(job, store, context, device)
+    data, where = load_data(job, context), _where(job, store, context, device)
     found = evaluate_artifact(store, job.key, job.inputs, job.identity, data, where)
     write_atomic(store.record(job.key), dump_record(found))
 
 
-_RUN = {"prepare": _run_prepare, "distill": _run_distill, "tune": _run_tune, "evaluate": _run_evaluate}
+_RUN: dict[str, Callable[..., None]] = {
+    "prepare": _run_prepare,
+    "distill": _run_distill,
+    "tune": _run_tune,
+    "evaluate": _run_evaluate,
+}

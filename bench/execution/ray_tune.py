@@ -1,4 +1,4 @@
-"""The whole graph as one Ray Tune run. The only module that imports ray."""
+"""The whole graph as one Ray Tune run. Only this module and ray_trials import ray."""
 
 import contextlib
 import dataclasses
@@ -163,14 +163,14 @@ def _servers() -> dict[str, Address]:
     return {"Ray's head": (host.strip("[]"), int(port)), "Ray on this machine": local}
 
 
-class _Unpickled:
+class Unpickled:
     """Pickled as nothing: Tune pickles callbacks to a file that is never read; ours hold a terminal."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
 
-class JobSearcher(_Unpickled, Searcher):
+class JobSearcher(Unpickled, Searcher):
     """A Tune searcher that suggests a trial for each job whose inputs exist.
 
     A trial gets its job only when its process has it: Tune keeps some trials waiting, so as to keep processes
@@ -201,7 +201,7 @@ class JobSearcher(_Unpickled, Searcher):
         for needs, n in self.queue.ready().items():
             if n > waiting[needs] and self._room(needs):
                 self.waiting[trial_id] = needs
-                return {"trial": trial_id, "needs": _bundle(needs)}
+                return {"trial": trial_id, "needs": bundle(needs)}
         return None if self.queue.open else Searcher.FINISHED
 
     def _room(self, needs: Needs | None) -> bool:
@@ -273,7 +273,7 @@ class OldestFirstScheduler(FIFOScheduler):
         return (pending[0] if self.settled and self.alike else pending[-1]) if pending else None
 
 
-class JobCallback(_Unpickled, tune.Callback):
+class JobCallback(Unpickled, tune.Callback):
     """Gives trials their jobs, tells which start or are tried again, follows the cluster's size."""
 
     def __init__(
@@ -385,7 +385,7 @@ def run_ray(queue: ReadyQueue, context: JobContext, progress: Progress, there: C
     return outcome
 
 
-def _bundle(needs: Needs | None) -> dict[str, float]:
+def bundle(needs: Needs | None) -> dict[str, float]:
     """What a trial asks Ray for; of a make of GPU next to nothing, as Ray's own `accelerator_type` does."""
     assert needs is not None, "the queue knows what jobs get"
     gpus = {"GPU": needs.gpus} if needs.gpus else {}

@@ -193,45 +193,59 @@ def plan_sweep(
         UserError: for hyper-parameters that a preset and the sweep together make invalid.
     """
     jobs: dict[str, Job] = {}
+    for spec in sweep.datasets:
+        for entry in sweep.methods:
+            seeds = sweep.distill.seeds if entry.seeds is None else range(entry.seeds)
+            for ipc in sweep.ipc:
+                for architecture in sweep.distill.architectures:
+                    cells = [Cell(datasets[spec.label], ipc, architecture, seed) for seed in seeds]
+                    plan_sets(jobs, sweep, protocols, entry, preset_name(spec.name, spec.label), cells, fit)
+    return jobs
+
+
+def plan_sets(
+    jobs: dict[str, Job],
+    sweep: Sweep,
+    protocols: Sequence[Protocol],
+    entry: MethodEntry,
+    presets: str,
+    cells: Sequence[Cell],
+    fit: Fit | None = None,
+) -> list[Job]:
+    """Add the sets of a method and their evaluations to `jobs`, in cells that differ in their seed only.
+
+    `presets` is the data set whose presets hold. Returns the distillation of each cell; none where the budget
+    does not pay for a step.
+    """
+    ipc = cells[0].ipc
+    chosen, preprocess = entry.resolve(presets, ipc), entry.preprocess(presets, ipc)
+    cells = [dataclasses.replace(cell, factor=_factor(chosen)) for cell in cells]
+    distilled_on = [
+        dataclasses.replace(
+            cell,
+            preprocess=preprocess,
+            precision=entry.precision(presets, ipc, chosen, sweep.distill.precision),
+            experts_per_seed=sweep.distill.experts_per_seed,
+        )
+        for cell in cells
+    ]
+    method = fit(entry, chosen, distilled_on[0]) if fit else chosen
+    if method is None:
+        return []
+    sets = [plan_distillation(jobs, entry.name, method, cell) for cell in distilled_on]
+    for evaluation in evaluations_of(sweep, protocols, method):
+        plan_evaluations(jobs, evaluation, cells, sets)
+    return sets
+
+
+def evaluations_of(sweep: Sweep, protocols: Sequence[Protocol], method: Method) -> list[EvaluationSpec]:
+    """Without those for stored labels where hard ones are asked for too, and the method stores no others."""
     scored = sweep.evaluate
     evaluations = [
         EvaluationSpec(student, protocol, scored.students, scored.curve, scored.snapshots)
         for student in scored.architectures
         for protocol in protocols
     ]
-    for spec in sweep.datasets:
-        presets = preset_name(spec.name, spec.label)
-        for entry in sweep.methods:
-            seeds = sweep.distill.seeds if entry.seeds is None else range(entry.seeds)
-            for ipc in sweep.ipc:
-                chosen = entry.resolve(presets, ipc)
-                preprocess = entry.preprocess(presets, ipc)
-                precision = entry.precision(presets, ipc, chosen, sweep.distill.precision)
-                for architecture in sweep.distill.architectures:
-                    cells = [
-                        Cell(datasets[spec.label], ipc, architecture, seed, factor=_factor(chosen))
-                        for seed in seeds
-                    ]
-                    distilled_on = [
-                        dataclasses.replace(
-                            cell,
-                            preprocess=preprocess,
-                            precision=precision,
-                            experts_per_seed=sweep.distill.experts_per_seed,
-                        )
-                        for cell in cells
-                    ]
-                    method = fit(entry, chosen, distilled_on[0]) if fit else chosen
-                    if method is None:
-                        continue
-                    sets = [plan_distillation(jobs, entry.name, method, cell) for cell in distilled_on]
-                    for evaluation in _that_differ(evaluations, method):
-                        plan_evaluations(jobs, evaluation, cells, sets)
-    return jobs
-
-
-def _that_differ(evaluations: Sequence[EvaluationSpec], method: Method) -> list[EvaluationSpec]:
-    """Without those for stored labels where hard ones are asked for too, and the method stores no others."""
     hard = {without_regime(e.protocol.name) for e in evaluations if e.protocol.labels == "hard"}
     return [
         e

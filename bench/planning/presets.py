@@ -1,7 +1,9 @@
 """Presets: the papers' hyper-parameters, from the files of configs/methods. No torch."""
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -46,7 +48,13 @@ class Preset(Strict):
         return self.values | {name: float(f"{x * ipc:.{DIGITS}g}") for name, x in self.per_ipc.items()}
 
 
-def preset(method: str, dataset: str, ipc: int, chosen: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def preset(
+    method: str,
+    dataset: str,
+    ipc: int,
+    chosen: Mapping[str, Any] | None = None,
+    files: Sequence[Path] = (),
+) -> dict[str, Any]:
     """Hyper-parameters from configs/methods/METHOD.yaml, or from the package that brings the method.
 
     Args:
@@ -54,6 +62,7 @@ def preset(method: str, dataset: str, ipc: int, chosen: Mapping[str, Any] | None
         dataset: `bench.data.spec.preset_name` of the data set.
         ipc: images per class.
         chosen: the sweep's own hyper-parameters, on which rows may depend.
+        files: with further rows, which win.
 
     Returns:
         The values of all rows that hold for them; later rows win. Empty without a file.
@@ -62,7 +71,7 @@ def preset(method: str, dataset: str, ipc: int, chosen: Mapping[str, Any] | None
         UserError: for a bad file.
     """
     values: dict[str, Any] = {}
-    for row in _rows(method):
+    for row in itertools.chain(_rows(method), *map(read_presets, files)):
         if row.holds(dataset, ipc, chosen or {}):
             values |= row.at(ipc)
     return values
@@ -85,8 +94,11 @@ def not_covered(method: str, dataset: str, ipc: int, chosen: Mapping[str, Any]) 
 
 def _rows(method: str) -> list[Preset]:
     path = brought_presets(method) or CONFIGS / "methods" / f"{method}.yaml"
-    if not path.exists():
-        return []
+    return read_presets(path) if path.exists() else []
+
+
+def read_presets(path: Path) -> list[Preset]:
+    """The rows of a file of presets. Raises UserError for a bad file."""
     text = read_text(path)
     try:
         return _parsed(text)

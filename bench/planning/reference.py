@@ -54,10 +54,15 @@ def sweep_schema() -> Schema:
         {**entry, "properties": {"name": _named(FAMILIES)}},
     )
     methods = own_method_names()
+    properties = {
+        "name": _named(methods),
+        "seeds": {"type": "integer", "minimum": 1},
+        "presets": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
+    }
     defs["MethodEntry"] = _name_or_mapping(
         methods,
         "a name, or a mapping of name and hyper-parameters",
-        {**entry, "properties": {"name": _named(methods), "seeds": {"type": "integer", "minimum": 1}}},
+        {**entry, "properties": properties},
     )
     spec = defs["DatasetSpec"]
     spec["properties"]["name"] |= _named(DATASETS)

@@ -32,7 +32,7 @@ from bench.core.words import LONGEST_NAME, check_printable
 from bench.data.spec import DatasetSpec
 from bench.planning.budget import Budget
 from bench.planning.overrides import set_keys
-from bench.planning.presets import preset
+from bench.planning.presets import preset, read_presets
 from bench.planning.protocols import (
     LabelKind,
     Protocol,
@@ -73,12 +73,14 @@ class MethodEntry(BaseModel):
     """A method of the sweep and the hyper-parameters that the sweep sets.
 
     `seeds`: how many it has, 0, 1, ...; None: those of the sweep. What costs milliseconds may have more.
+    `presets`: files whose rows win over those of ddbench, later ones over earlier ones.
     """
 
     model_config = ConfigDict(frozen=True)
     name: str
     values: dict[str, Any]
     seeds: int | None = None
+    presets: tuple[Path, ...] = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -87,16 +89,25 @@ class MethodEntry(BaseModel):
         if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str):
             raise UserError("a method is a name or a mapping with a name")
         name = choose("method", entry["name"], method_names())
-        values = {k: v for k, v in entry.items() if k not in ("name", "seeds")}
+        values = {k: v for k, v in entry.items() if k not in ("name", "seeds", "presets")}
         seeds = entry.get("seeds")
         if seeds is not None and not (type(seeds) is int and 0 < seeds <= MOST_SEEDS):
             raise UserError(
                 f"method {name}: seeds: how many, a whole number from 1 to {MOST_SEEDS}, not {seeds!r}"
             )
+        given = _as_list(entry.get("presets", ()))
+        if not isinstance(given, list | tuple) or not all(isinstance(one, str | Path) for one in given):
+            raise UserError(f"method {name}: presets: the path of a file, or a list, not {given!r}")
+        presets = tuple(Path(one).expanduser().absolute() for one in given)
+        for path in presets:
+            read_presets(path)
         # refuse bad hyper-parameters here, where the file and the key are known
         if faults := _build(name, values)[1]:
             raise faults_error(cls.__name__, faults)
-        return {"name": name, "values": values, "seeds": seeds}
+        return {"name": name, "values": values, "seeds": seeds, "presets": presets}
+
+    def _chosen(self, dataset: str, ipc: int) -> dict[str, Any]:
+        return preset(self.name, dataset, ipc, self.values, self.presets) | self.values
 
     def resolve(self, dataset: str, ipc: int) -> Method:
         """The method with its hyper-parameters: defaults < presets of configs/methods < the sweep's values.
@@ -105,11 +116,11 @@ class MethodEntry(BaseModel):
             dataset: whose presets hold.
             ipc: images per class.
         """
-        return build_method(self.name, preset(self.name, dataset, ipc, self.values) | self.values)
+        return build_method(self.name, self._chosen(dataset, ipc))
 
     def preprocess(self, dataset: str, ipc: int) -> str:
         """What it distills on, one of `PREPROCESSES`, resolved in the same order."""
-        return _preprocess(preset(self.name, dataset, ipc, self.values) | self.values)
+        return _preprocess(self._chosen(dataset, ipc))
 
     def precision(self, dataset: str, ipc: int, method: Method, default: Precision) -> Precision:
         """At which it distills: its own, else the sweep's, which leaves exact gradients at fp32.
@@ -349,8 +360,21 @@ class Sweep(Strict):
         return self
 
 
+def read_sweep(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The content of a sweep file with its name, which is the file's where it gives none, and what is set.
+
+    Raises UserError for a file that is no mapping, and for keys that lead nowhere.
+    """
+    content = read_yaml(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: a sweep file is a mapping with {', '.join(Sweep.model_fields)}")
+    content = {"name": valid_name(path.stem), **content}
+    set_keys(content, overrides)
+    return content
+
+
 def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
-    """Read a sweep file; its name is that of the file where it gives none.
+    """Read and check a sweep file.
 
     Args:
         path: of the YAML file.
@@ -359,11 +383,7 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
     Raises:
         UserError: names the file and all faults, each with its key and the valid choices.
     """
-    content = read_yaml(path)
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: a sweep file is a mapping with {', '.join(Sweep.model_fields)}")
-    content = {"name": valid_name(path.stem), **content}
-    set_keys(content, overrides)
+    content = read_sweep(path, overrides)
     try:
         return Sweep.model_validate(content)
     except ValidationError as error:

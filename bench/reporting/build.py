@@ -32,6 +32,7 @@ from bench.reporting.tables.published import published_section
 from bench.reporting.tables.real_or_distilled import real_or_distilled_section, verdicts_section
 from bench.reporting.tables.standings import pairs_section, standings_section
 from bench.reporting.tables.summary import summary_section
+from bench.reporting.tables.tuning import tuned_section, tuning_section
 
 MOST_PRINTED_ROWS = 2000  # in a terminal
 MOST_LINES = 15  # of the overview of several folders
@@ -40,6 +41,8 @@ SECTIONS: tuple[MakeSection, ...] = (
     summary_section,
     equal_storage_section,
     equal_compute_section,
+    tuned_section,
+    tuning_section,
     verdicts_section,
     real_or_distilled_section,
     cross_architecture_section,
@@ -65,6 +68,8 @@ TABLES = [
     "equal_compute",
     "compute",
     "performance_profiles",
+    "tuned",
+    "tuning",
     "verdicts",
     "real_or_distilled",
     "cross_architecture",
@@ -90,6 +95,8 @@ PLOTS = [
     "curve",
     "progress_steps",
     "progress_seconds",
+    "tuning_trials",
+    "tuning_operations",
     "real_or_distilled_*",
 ]
 PICTURES = "pictures"
@@ -159,6 +166,11 @@ def _delete_stale(directory: Path, written: set[Path]) -> None:
         for path in (path for pattern in patterns for path in (directory / folder).glob(f"{pattern}.*")):
             if path.suffix in SUFFIXES[folder] and path not in written:
                 path.unlink(missing_ok=True)
+
+
+def write_section(section: Section, directory: Path) -> list[Path]:
+    """Write the tables and plots of one section into a result folder, and return their paths."""
+    return [*_write(section, directory), *_draw(section, directory)[0]]
 
 
 def _write(section: Section, directory: Path) -> list[Path]:

@@ -86,9 +86,9 @@ def test_methods_import_core_and_blocks(module: str) -> None:
     assert is_block or not any(name == "methods" for name in IMPORTS[module])
 
 
-def test_one_module_imports_ray() -> None:
+def test_two_modules_import_ray() -> None:
     users = [name for name in MODULES if any(i.split(".")[0] == "ray" for i in IMPORTS[name])]
-    assert users == ["bench.execution.ray_tune"]
+    assert users == ["bench.execution.ray_trials", "bench.execution.ray_tune"]
 
 
 def test_only_scoring_reads_the_test_split() -> None:

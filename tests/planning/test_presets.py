@@ -118,3 +118,35 @@ def test_what_a_preset_gives_for_other_budgets_only_is_named(
     method: str, dataset: str, ipc: int, chosen: dict[str, Any], names: list[str]
 ) -> None:
     assert not_covered(method, dataset, ipc, chosen) == names
+
+
+@pytest.mark.usefixtures("presets")
+def test_rows_of_a_file_that_the_sweep_names_win_over_those_of_ddbench(tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text(
+        "- {datasets: [digits], ipc: [10], when: {momentum: 0.1}, values: {lr: 7.0}, source: mine}"
+    )
+    entry = MethodEntry.model_validate({"name": "dm", "presets": str(own), "momentum": 0.1})
+    assert [entry.resolve(d, ipc).lr for d, ipc in (("digits", 10), ("digits", 1), ("cifar10", 10))] == [
+        7,
+        1,
+        3,
+    ]
+    later = tmp_path / "later.yaml"
+    later.write_text("- {values: {lr: 8.0}, source: mine}")
+    both = MethodEntry.model_validate({"name": "dm", "presets": [str(own), str(later)], "momentum": 0.1})
+    assert both.resolve("digits", 10).lr == 8.0
+    other = MethodEntry.model_validate({"name": "dm", "presets": str(own), "momentum": 0.2})
+    assert other.resolve("digits", 10).lr == 3.0, "its row depends on what the sweep sets"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(None, "no such file"), ("[1", "own.yaml"), ("- {values: {}}", "source"), (3, "the path of a file")],
+)
+def test_a_bad_file_of_presets_is_refused_with_the_sweep(tmp_path: Path, content: Any, words: str) -> None:
+    path = tmp_path / "own.yaml"
+    if isinstance(content, str):
+        path.write_text(content)
+    with pytest.raises(ValueError, match=words):
+        MethodEntry.model_validate({"name": "dm", "presets": content if content == 3 else str(path)})
