@@ -158,3 +158,12 @@ def hyperparameters(method: Method) -> dict[str, Any]:
     """A method's hyper-parameters as keys and records hold them, without `YOUNG` ones at their default."""
     young = {f.name: f.default for f in fields(method) if "young" in f.metadata}
     return {k: v for k, v in asdict(method).items() if k not in young or v != young[k]}
+
+
+def images_in_one(method: Method) -> int:
+    """Along a side, the images that multi-formation stores in one; 1 for methods that store each by "
+    "itself."""
+    values = asdict(method)
+    formed = values.get("parameterisation", "multi_formation") == "multi_formation"
+    factor: int = values.get("factor", 1) if formed else 1
+    return factor

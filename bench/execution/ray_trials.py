@@ -16,12 +16,13 @@ from bench.execution.deaths import RETRIES
 from bench.execution.halving import FIRST, KEPT
 from bench.execution.jobs import JobContext
 from bench.execution.queue import Outcome
-from bench.execution.ray_tune import LOOK_S, Cluster, OldestFirstScheduler, Unpickled, bundle, seen_nodes
+from bench.execution.ray_cluster import Cluster, bundle, seen_nodes
+from bench.execution.ray_tune import LOOK_S, OldestFirstScheduler, Unpickled
 from bench.execution.trials import TrialStopped, pack_trial, run_trial, unpack_trial
 from bench.execution.tuning import CellTrials, Tell, Tuning
 from bench.records.trial import WHOLE, TrialRecord
 
-from ray import tune  # isort: skip  (after the environment that ray_tune sets)
+from ray import tune  # isort: skip  (after the environment that ray_cluster sets)
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler  # isort: skip
 from ray.tune.search import ConcurrencyLimiter, Searcher  # isort: skip
 

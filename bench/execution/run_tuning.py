@@ -19,7 +19,7 @@ from bench.planning.trials import Trial
 def run_tuning(tuning: Tuning, executor: str, address: str | None, console: Console, tell: Tell) -> Outcome:
     """Run until no trial is left; Ctrl-C, whenever it comes, is noted in the outcome."""
     if address:
-        from bench.execution.ray_tune import check_address
+        from bench.execution.ray_cluster import check_address
 
         check_address(address)  # before a folder is made
     try:
@@ -44,8 +44,9 @@ def _inline(tuning: Tuning, address: str | None, console: Console, tell: Tell) -
 
 
 def _on_ray(tuning: Tuning, address: str | None, console: Console, tell: Tell) -> Outcome:
+    from bench.execution.ray_cluster import cluster
     from bench.execution.ray_trials import run_trials_ray  # a second to import, not installed everywhere
-    from bench.execution.ray_tune import cluster, run_ray
+    from bench.execution.ray_tune import run_ray
 
     kinds = {kind: tuning.resources.of(kind) for kind in ("prepare", "distill")}
     with cluster(address, kinds) as there:

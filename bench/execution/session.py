@@ -249,7 +249,7 @@ class Session:
     def run(self, executor: str, address: str | None, limit: int | None, console: Console) -> Outcome:
         """Run what is missing; Ctrl-C, whenever it comes, is noted in the outcome."""
         if address:
-            from bench.execution.ray_tune import check_address
+            from bench.execution.ray_cluster import check_address
 
             check_address(address)  # before a folder is made
         try:
@@ -277,7 +277,8 @@ class Session:
             queue = ReadyQueue(self.jobs, done, set(chosen))
             with Progress(self.costs, done, 1, console, self.store) as progress:
                 return run_inline(queue, self._context(), progress)
-        from bench.execution.ray_tune import cluster, run_ray  # a second to import, not installed everywhere
+        from bench.execution.ray_cluster import cluster  # a second to import, not installed everywhere
+        from bench.execution.ray_tune import run_ray
 
         kinds = {kind: self.resources.of(kind) for kind in JOB_KINDS if self._has(kind, chosen)}
         queue = ReadyQueue(self.jobs, done, set(chosen), kinds)

@@ -1,20 +1,25 @@
 """From a sweep to its graph of jobs: prepare -> distill -> tune -> evaluate. Runs nothing."""
 
-import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import TypeAdapter
 from pydantic.dataclasses import is_pydantic_dataclass
 
-from bench.core.augment import cutmix, dsa
-from bench.core.batches import leaves_one
-from bench.core.errors import UserError
-from bench.core.method import ARCHITECTURE, IPC, SEED, Method, Prerequisite, hyperparameters, learns_labels
+from bench.core.method import (
+    ARCHITECTURE,
+    IPC,
+    SEED,
+    Method,
+    Prerequisite,
+    hyperparameters,
+    images_in_one,
+    learns_labels,
+)
 from bench.core.networks.architecture import Architecture, parse_architecture
 from bench.core.paper_constants import require_paper_normalisation, whitening_eps
 from bench.core.precision import DEFAULT, Precision
@@ -23,14 +28,13 @@ from bench.core.registry import block_class
 from bench.data.dataset import Dataset
 from bench.data.spec import preset_name
 from bench.planning.protocols import Protocol
+from bench.planning.resolve import resolved
 from bench.planning.sweep import MethodEntry, Sweep
 from bench.records.naming import without_regime
 from bench.records.schema import ANY_ARCHITECTURE
 
 KEY_SCHEMA = 2
 JOB_KINDS = ("prepare", "distill", "tune", "evaluate")
-# hyper-parameters that say how many images of a shuffled set a step takes; also those that end in "_batch"
-BATCHES = ("batch_size", "batch_synthetic")
 HOLDOUT = 0.1  # fraction of the training set on which a learning rate is chosen
 
 
@@ -54,43 +58,6 @@ def make_job(kind: str, label: str, identity: dict[str, Any], inputs: dict[str, 
     content = {"schema": KEY_SCHEMA, "kind": kind, "inputs": inputs, **identity}
     text = json.dumps(content, sort_keys=True, allow_nan=False)
     return Job(kind, hashlib.sha256(text.encode()).hexdigest()[:16], label, identity, inputs)
-
-
-def resolved(
-    identity: Mapping[str, Any], architecture: Architecture, sizes: Iterable[int] = ()
-) -> dict[str, Any]:
-    """`identity` with what its names stand for: a default or constant that changes in the code moves keys.
-
-    These are the architecture's parameters, where the job has one, the constants of the augmentations and of
-    CutMix, and how an epoch ends whose batches leave one image over.
-
-    Args:
-        identity: of a job.
-        architecture: its network, if it has one.
-        sizes: of the sets that it may train networks on, as far as a plan knows them.
-    """
-    found: dict[str, Any] = {}
-    if identity["architecture"] != ANY_ARCHITECTURE:
-        found["architecture"] = architecture.resolved()
-    values = list(_values(identity))
-    for strategy in sorted({v for name, v in values if name.endswith("augment") and isinstance(v, str)}):
-        with contextlib.suppress(UserError):  # a method from elsewhere may name operations of its own
-            found |= {"augment": found.get("augment", {}) | dsa.constants(strategy)}
-    if any(v for name, v in values if name == "cutmix"):
-        found["cutmix"] = cutmix.CONSTANTS
-    batches = [v for name, v in values if name in BATCHES or name.endswith("_batch")]
-    if any(leaves_one(n, batch) for n in sizes for batch in batches):
-        found["leftover"] = "joins the batch before it"
-    return {**identity, "resolved": found}
-
-
-def _values(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Hyper-parameters and what recipes inside them hold, by name: `augment`, `net_batch` and the like."""
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _values(value)
-        else:
-            yield name, value
 
 
 @dataclass(frozen=True)
@@ -219,7 +186,7 @@ def plan_sets(
     """
     ipc = cells[0].ipc
     chosen, preprocess = entry.resolve(presets, ipc), entry.preprocess(presets, ipc)
-    cells = [dataclasses.replace(cell, factor=_factor(chosen)) for cell in cells]
+    cells = [dataclasses.replace(cell, factor=images_in_one(chosen)) for cell in cells]
     distilled_on = [
         dataclasses.replace(
             cell,
@@ -254,13 +221,6 @@ def evaluations_of(sweep: Sweep, protocols: Sequence[Protocol], method: Method) 
         or e.protocol.labels != "stored"
         or without_regime(e.protocol.name) not in hard
     ]
-
-
-def _factor(method: Method) -> int:
-    """Of multi-formation; 1 for methods that store no image in several."""
-    values = dataclasses.asdict(method)
-    formed = values.get("parameterisation", "multi_formation") == "multi_formation"
-    return values.get("factor", 1) if formed else 1
 
 
 def _describe(axes: Mapping[str, Any]) -> str:

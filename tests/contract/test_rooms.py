@@ -88,7 +88,7 @@ def test_methods_import_core_and_blocks(module: str) -> None:
 
 def test_two_modules_import_ray() -> None:
     users = [name for name in MODULES if any(i.split(".")[0] == "ray" for i in IMPORTS[name])]
-    assert users == ["bench.execution.ray_trials", "bench.execution.ray_tune"]
+    assert users == ["bench.execution.ray_cluster", "bench.execution.ray_trials", "bench.execution.ray_tune"]
 
 
 def test_only_scoring_reads_the_test_split() -> None:

@@ -62,11 +62,11 @@ def test_a_job_that_no_longer_fits_waits_for_a_node(searcher: Any) -> None:
 
 
 def test_what_a_trial_asks_ray_for() -> None:
-    from bench.execution.ray_tune import _bundle
+    from bench.execution.ray_cluster import bundle
 
-    assert _bundle(Needs(2, 0)) == {"CPU": 2}
-    assert _bundle(Needs(1, 0.25)) == {"CPU": 1, "GPU": 0.25}
-    assert _bundle(Needs(1, 1, "H100")) == {"CPU": 1, "GPU": 1, "accelerator_type:H100": 0.001}
+    assert bundle(Needs(2, 0)) == {"CPU": 2}
+    assert bundle(Needs(1, 0.25)) == {"CPU": 1, "GPU": 0.25}
+    assert bundle(Needs(1, 1, "H100")) == {"CPU": 1, "GPU": 1, "accelerator_type:H100": 0.001}
 
 
 @pytest.mark.timeout(180)
