@@ -152,9 +152,10 @@ def rank_cells(rows: pd.DataFrame) -> pd.DataFrame:
     least = np.full(len(rows), np.nan)
     numbers = rows[["accuracy_mean", "accuracy_std", "n_seeds"]].to_numpy(float)
     cell = rows.groupby(BEST_OF, dropna=False).ngroup().to_numpy()
-    for one in np.unique(cell[competes]):
-        where = np.flatnonzero((cell == one) & competes)
-        if (found := separate_rows(numbers[where])) is not None:
+    fair = np.flatnonzero(competes)
+    together = fair[np.argsort(cell[fair], kind="stable")]
+    for where in np.split(together, np.flatnonzero(np.diff(cell[together])) + 1):
+        if len(where) and (found := separate_rows(numbers[where])) is not None:
             ranks[where] = np.stack([found.rank, found.rank_to], axis=1)
             least[where] = found.least_difference
     rank, rank_to = (pd.array(column, dtype="Float64").astype("Int64") for column in ranks.T)

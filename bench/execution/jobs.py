@@ -326,7 +326,7 @@ def _prerequisites(job: Job, store: Store) -> dict[str, Any]:
         "prerequisites_s": by_role,
         "prepare_operations": None if None in operations else sum(operations),
         "peak_memory": {"prepare": max(peaks)} if peaks else {},
-        "prepared_on": "; ".join(sorted({cost["device"] for cost in costs.values()})),
+        "prepared_on": "; ".join(sorted({cost["device"] for cost in costs.values() if "device" in cost})),
         "cold": [] if all(cost["warm"] for cost in costs.values()) else ["prepare"],
     }
 

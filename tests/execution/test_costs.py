@@ -20,7 +20,7 @@ from bench.core.training import Recipe
 from bench.data.cache import prepare_dataset
 from bench.data.dataset import Dataset
 from bench.data.spec import DatasetSpec
-from bench.execution import evaluate_job, jobs, warm_up
+from bench.execution import evaluate_job, jobs, provenance, warm_up
 from bench.execution.jobs import JobContext, run_job
 from bench.execution.store import Store
 from bench.planning.graph import Job, plan_sweep
@@ -154,6 +154,19 @@ def test_experts_are_one_prerequisite(tmp_path: Path) -> None:
     found = jobs._prerequisites(job, store)
     assert found["prerequisites_s"] == {"experts": 3.0, "whitening": 8.0}
     assert (found["prepare_s"], found["peak_memory"], found["cold"]) == (11.0, {"prepare": 8}, [])
+
+
+def test_the_device_of_each_phase_is_told(
+    planned: Callable[..., list[Job]], context: JobContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kinds of jobs may get different resources; here a device is known by its threads."""
+    provenance.versions()  # which keeps the name of the processor
+    monkeypatch.setattr(timing, "device_name", lambda device: f"{torch.get_num_threads()} threads")
+    kinds = {"prepare": {"cpus": 2}, "evaluate": {"cpus": 2, "exclusive": False}}
+    first, *_ = run(planned(K_MEANS), dataclasses.replace(context, kinds=kinds))
+    assert (first.cost.device, first.cost.cpus, first.cost.exclusive) == ("1 threads", 2, False)
+    assert first.cost.devices == {"prepare": "2 threads", "evaluate": "2 threads"}
+    torch.set_num_threads(1)
 
 
 # --- bookkeeping ------------------------------------------------------------------------------------------
