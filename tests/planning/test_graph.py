@@ -16,7 +16,7 @@ from bench.core.augment import dsa
 from bench.core.networks.convnet import ConvNet
 from bench.core.training import Recipe
 from bench.data.dataset import Dataset
-from bench.planning import graph
+from bench.planning import resolve
 from bench.planning.graph import Job, make_job, plan_sweep
 from bench.planning.protocols import TeacherConfig, load_protocol, load_protocols
 from bench.planning.sweep import load_sweep
@@ -205,7 +205,7 @@ def test_a_key_tells_where_batches_leave_one_image_over(
         return planned(sweep(methods=[method]), dataset(n=images), protocol)
 
     now = plan()
-    monkeypatch.setattr(graph, "leaves_one", lambda n, size: False)
+    monkeypatch.setattr(resolve, "leaves_one", lambda n, size: False)
     before = plan()
     kinds = {"prepare", "distill", "evaluate"}
     assert {kind for kind in kinds if keys(kind, now) != keys(kind, before)} == moved
