@@ -159,4 +159,4 @@ def test_text_of_records_is_text_in_the_page(tmp_path: Path) -> None:
     assert "<script>alert" not in page
     assert "alert(1)" in page
     rows = page.split('id="rows">')[1].split("</script>")[0]
-    assert json.loads(rows)[0][6] == nasty
+    assert json.loads(rows)[0][8] == nasty
