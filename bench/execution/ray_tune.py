@@ -291,7 +291,8 @@ class JobCallback(_Unpickled, tune.Callback):
         self.limiter.max_concurrent = 2 * slots
         if str(before) != str(capacity):
             what = "joined" if capacity.size > before.size else "left"
-            self.progress.say(f"{capacity} instead of {before}: a node has {what}")
+            was = str(before.most) if capacity.alike else str(before)
+            self.progress.say(f"{capacity} instead of {was}: a node has {what}")
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         self.progress.started(self.searcher.job(trial.trial_id).key)  # before its function is called
