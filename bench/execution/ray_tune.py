@@ -175,7 +175,8 @@ class JobCallback(Unpickled, tune.Callback):
         self.limiter.max_concurrent = 2 * slots
         if str(before) != str(capacity):
             what = "joined" if capacity.size > before.size else "left"
-            self.progress.say(f"{capacity} instead of {before}: a node has {what}")
+            was = str(before.most) if capacity.alike else str(before)
+            self.progress.say(f"{capacity} instead of {was}: a node has {what}")
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         self.searcher.deaths.started(trial.trial_id)

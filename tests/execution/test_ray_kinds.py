@@ -69,7 +69,7 @@ def test_what_a_trial_asks_ray_for() -> None:
     assert bundle(Needs(1, 1, "H100")) == {"CPU": 1, "GPU": 1, "accelerator_type:H100": 0.001}
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_a_sweep_with_kinds_ends_as_inline_and_says_what_fits(tmp_path: Path) -> None:
     out = tmp_path / "out"
     distill = {"architectures": ["convnet-d1-w4"], "seeds": [0]}
@@ -83,3 +83,25 @@ def test_a_sweep_with_kinds_ends_as_inline_and_says_what_fits(tmp_path: Path) ->
     alone = run_inline(sweep_file(tmp_path / "alone", **changes), tmp_path / "inline")
     assert alone.code == 0
     assert stable_records(out) == stable_records(tmp_path / "inline")
+
+
+def test_a_node_that_joins_or_leaves_is_counted_for_each_kind(searcher: Any) -> None:
+    from bench.execution.ray_tune import JobCallback, OldestFirstScheduler
+
+    said: list[str] = []
+    searcher.progress = SimpleNamespace(say=said.append, workers=2, limits=[])
+    nodes = [(Node(2),)]
+    callback = JobCallback(searcher, OldestFirstScheduler(2, alike=False), lambda: nodes[-1])
+    for now in ((Node(2),), (Node(2), Node(3)), (Node(2),), ()):
+        nodes.append(now)
+        callback.looked = 0.0
+        callback.on_step_begin(0, [])
+    before, after = (
+        f"workers: {n} for prepare, {m} for distill, {n} for evaluate" for n, m in ((2, 1), (5, 2))
+    )
+    assert said[:2] == [
+        f"{after} instead of {before}: a node has joined",
+        f"{before} instead of {after}: a node has left",
+    ]
+    assert said[2].endswith("a node has left")
+    assert searcher.outcome.workers == searcher.progress.workers == 1, "jobs wait for a node"

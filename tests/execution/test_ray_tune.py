@@ -30,10 +30,12 @@ from helpers.cli import (
     written,
 )
 
+from bench.execution.capacity import Capacity, Node
 from bench.execution.head import HeadWatch
 from bench.execution.progress import Progress
 from bench.execution.queue import Outcome, ReadyQueue
 from bench.planning.graph import make_job
+from bench.planning.resources import Needs
 
 pytestmark = pytest.mark.ray
 
@@ -199,15 +201,20 @@ def test_a_trial_gets_the_best_job_that_is_ready_when_its_process_is(tmp_path: P
     first, *_ = jobs
     distill = make_job("distill", "d", {"ipc": 1}, {"role": first})
     jobs[distill.key] = distill
-    queue, outcome = ReadyQueue(jobs, set(), set(jobs)), Outcome()
+    there = Capacity((Node(2),), dict.fromkeys(("prepare", "distill"), Needs(1, 0)))
+    queue, outcome = ReadyQueue(jobs, set(), set(jobs), there.kinds), Outcome()
     told = SimpleNamespace(finished=lambda key, ok, seconds: None, say=lambda text: None)
     head = cast(HeadWatch, SimpleNamespace(check=lambda: None))
-    searcher = JobSearcher(queue, cast(Progress, told), outcome, tmp_path, head)
-    assert [searcher.suggest(name) for name in "abcd"] == [*({"trial": name} for name in "abc"), None]
+    searcher = JobSearcher(queue, cast(Progress, told), outcome, tmp_path, head, there)
+    asked = {"needs": {"CPU": 1}}
+    assert [searcher.suggest(name) for name in "abcd"] == [
+        *({"trial": name, **asked} for name in "abc"),
+        None,
+    ]
     assert searcher.job("b").key == first
     assert searcher.job("b").key == first, "it keeps it, when it is tried again too"
     searcher.on_trial_complete("b", {"ok": True, "error": None, "seconds": 1.0})
-    assert searcher.suggest("d") == {"trial": "d"}
+    assert searcher.suggest("d") == {"trial": "d", **asked}
     assert searcher.job("a").key == distill.key
     assert pickle.loads((tmp_path / "a").read_bytes()) == distill
     searcher.on_trial_complete("c", error=True)  # its process never came
