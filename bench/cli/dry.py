@@ -60,4 +60,5 @@ def _sum(rows: "list[DryRow]", speed: float | None) -> str:
 
 def memory(size: int) -> str:
     """`512 MiB`, `3.4 GiB`."""
-    return f"{size / 2**30:.3g} GiB" if size >= 2**30 else f"{size / 2**20:.3g} MiB"
+    unit, name = (2**30, "GiB") if size >= 2**30 else (2**20, "MiB")
+    return f"{size / unit:.0f} {name}" if size >= 100 * unit else f"{size / unit:.3g} {name}"

@@ -87,7 +87,7 @@ def _fresh(known: Any, tensors: list[Tensor]) -> Any:
     return known
 
 
-def _known_again(func: Any, args: Any, out: Any, given: list[Tensor], made: list[Tensor], like: Any) -> Any:
+def _known_again(func: Any, args: Any, out: Any, like: Any, made: list[Tensor], new: list[Tensor]) -> Any:
     """What is to be kept of an operation, to know its result the next time; None: nothing can be.
 
     A result is known if it is new tensors, or the first input with other numbers. A view is made anew.
@@ -95,11 +95,9 @@ def _known_again(func: Any, args: Any, out: Any, given: list[Tensor], made: list
     if args and out is args[0]:
         name = func._schema.name
         return _FIRST if name.endswith("_") and name not in _RESHAPE else None
-    held = {t.untyped_storage()._cdata for t in given}
-    shares = [t.untyped_storage()._cdata in held for t in made]
-    if all(shares):
+    if not new:
         return _VIEW
-    return None if any(shares) or not all(t.is_meta for t in made) else like
+    return like if len(new) == len(made) and all(t.is_meta for t in made) else None
 
 
 class _NoTensorsFromNumbers(TorchFunctionMode):
@@ -157,9 +155,10 @@ class DryRun(TorchDispatchMode):
                 if not there:
                     raise
                 raise Waits(f"{where()} needs numbers from the device ({packet.__name__})") from error
-            like = _sketch(out, made)
+            like, all_made, shared = _sketch(out, made), made, {t.untyped_storage()._cdata for t in given}
+            made = [t for t in all_made if t.untyped_storage()._cdata not in shared]
             if there:
-                self._known[key] = _known_again(func, args, out, given, made, like)
+                self._known[key] = _known_again(func, args, out, like, all_made, made)
         for tensor in made:
             if tensor.is_meta:
                 self._hold(tensor, packet)

@@ -144,8 +144,7 @@ class DryCounter(JobCounter):
         )
         tunes = job.kind == "tune"
         students = identity["students"] * (max(1, len(protocol.rates)) if tunes else 1)
-        scored = self.data.train.images if tunes else self.data.test.images
-        scored = scored[: round(HOLDOUT * len(scored))] if tunes else scored
+        scored = round(HOLDOUT * len(self.data.train.labels)) if tunes else self.data.n_test
         operations = self.counting()
         with DryRun() as dry, meta_as(self.device.type), operations.running():
             found = train_students(
@@ -156,7 +155,8 @@ class DryCounter(JobCounter):
             (trained,) = found.values()
             see = distilled.preprocess
             with torch.inference_mode():
-                in_pieces(lambda x: trained.logits(see(x)).transpose(0, 1), scored.to(META))
+                images = torch.empty(scored, *self.data.image_shape, dtype=torch.uint8, device=META)
+                in_pieces(lambda x: trained.logits(see(x)).transpose(0, 1), images)
         rounds = SETS if identity.get("snapshots") else 1
         if tunes:
             rounds = -(-protocol.trials // max(1, len(protocol.rates)))

@@ -194,3 +194,14 @@ def test_bytes_are_counted_while_something_holds_them() -> None:
         assert (dry.alive, dry.peak) == (4004, 8000)
         big = z.expand(5000).contiguous()
     assert (str(dry.largest), dry.largest.bytes, big.shape) == ("clone 5000", 20000, (5000,))
+
+
+def test_views_of_what_was_there_before_are_not_counted_and_their_copies_are() -> None:
+    before = torch.zeros(10, 100, device=META)
+    with DryRun() as dry:
+        for _ in range(2):
+            before[0].view(50, 2).to(META)
+        assert (dry.alive, dry.peak) == (0, 0)
+        for _ in range(2):
+            before[0].clone()
+    assert (dry.alive, dry.peak) == (0, 400)
