@@ -102,7 +102,9 @@ def receive_dataset(fingerprint: str, copy: Callable[[Path], None]) -> Path:
             with replacing(path) as unfinished:
                 copy(unfinished)
                 if content_fingerprint(_raw(read_dataset(unfinished))) != fingerprint:
-                    raise UserError(f"the data set {fingerprint} has not arrived whole: run the same command again")
+                    raise UserError(
+                        f"the data set {fingerprint} has not arrived whole: run the same command again"
+                    )
                 unfinished.chmod(0o644)
     return path
 
