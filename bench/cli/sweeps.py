@@ -9,13 +9,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench.cli.console import finish_run, out, print_rows
-from bench.cli.options import FreshOption, OutOption, PluginOption, SetOption, SweepArgument, UrlOutOption
+from bench.cli.options import FreshOption, OutOption, PluginOption, SetOption, SweepArgument
 from bench.core.errors import UserError
 from bench.core.registry import load_plugin
 from bench.core.words import duration
 
 if TYPE_CHECKING:  # torch takes two seconds to import: only the commands that need it pay
     from bench.execution.session import Session
+    from bench.execution.url_folder import UrlFolder
 
 
 def _open(
@@ -42,9 +43,30 @@ def _open(
         status.stop()
 
 
+def _open_at(
+    place: str | None,
+    sweep: Path,
+    overrides: list[str] | None,
+    plugins: list[Path] | None,
+    on_cluster: bool = False,
+    fresh: bool = False,
+) -> "tuple[Session, UrlFolder | None]":
+    """`place` is a folder or a URL, from which what is finished is taken."""
+    if "://" not in (place or ""):
+        return _open(sweep, Path(place) if place else None, overrides, plugins, on_cluster, fresh), None
+    if fresh:
+        raise UserError("--fresh needs a folder for --out: behind a URL nothing is written again")
+    from bench.execution.url_folder import UrlFolder, fetch_finished
+
+    there = UrlFolder(str(place))
+    session = _open(sweep, there.store.root, overrides, plugins, on_cluster, fresh)
+    fetch_finished(session, there)
+    return session, there
+
+
 def run_command(
     sweep: SweepArgument,
-    out_dir: UrlOutOption = None,
+    out_dir: OutOption = None,
     overrides: SetOption = None,
     executor: Annotated[
         Literal["ray", "inline"], typer.Option(help="Ray Tune, or one job after the other in this process.")
@@ -60,19 +82,15 @@ def run_command(
     if address and executor == "inline":
         raise UserError("--address needs --executor ray")
     out.print(f"planning {sweep}", highlight=False, markup=False, soft_wrap=True)
-    on_cluster = address is not None
-    if "://" in (out_dir or ""):
-        from bench.execution.url_folder import UrlFolder, fetch_finished, run_sending
+    session, there = _open_at(out_dir, sweep, overrides, plugins, address is not None, fresh)
+    if there is None:
+        outcome = session.run(executor, address, limit, out)
+    else:
+        from bench.execution.url_folder import run_sending
 
-        there = UrlFolder(str(out_dir))
-        session = _open(sweep, there.store.root, overrides, plugins, on_cluster, fresh)
-        fetch_finished(session, there)
         told = f"results go to {there.name}, and stay in {there.store.root}"
         out.print(told, highlight=False, markup=False, soft_wrap=True)
         outcome = run_sending(session, there, lambda: session.run(executor, address, limit, out))
-    else:
-        session = _open(sweep, Path(out_dir) if out_dir else None, overrides, plugins, on_cluster, fresh)
-        outcome = session.run(executor, address, limit, out)
     finish_run(session, outcome, limit)
 
 
@@ -87,7 +105,7 @@ def plan_command(
     plugins: PluginOption = None,
 ) -> None:
     """Print the jobs of a sweep, their keys, what is done and what the rest may cost. Runs nothing."""
-    session = _open(sweep, out_dir, overrides, plugins, fresh=fresh)
+    session, _ = _open_at(out_dir, sweep, overrides, plugins, fresh=fresh)
     problems = _measure(session) if measure and session.todo else []
     table = Table(box=None, pad_edge=False)
     for name in ("kind", "job", "key", "state", "estimate"):
