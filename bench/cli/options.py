@@ -16,9 +16,6 @@ KeyArgument = Annotated[
     ),
 ]
 OutOption = Annotated[
-    Path | None, typer.Option("--out", metavar="DIR", help="Result folder (default: results/<sweep name>).")
-]
-UrlOutOption = Annotated[
     str | None,
     typer.Option(
         "--out",

@@ -18,7 +18,6 @@ from bench.cli.options import (
     SetOption,
     ShardOption,
     SweepArgument,
-    UrlOutOption,
 )
 from bench.core.errors import UserError
 from bench.core.registry import load_plugin
@@ -26,6 +25,7 @@ from bench.core.words import count, duration
 
 if TYPE_CHECKING:  # torch takes two seconds to import: only the commands that need it pay
     from bench.execution.session import Session
+    from bench.execution.url_folder import UrlFolder
     from bench.planning.shards import Shard
 
 
@@ -70,9 +70,35 @@ def _take_shard(session: "Session", shard: "Shard", keep_split: bool) -> "Sessio
     return taken
 
 
+def _open_at(
+    place: str | None,
+    sweep: Path,
+    overrides: list[str] | None,
+    plugins: list[Path] | None,
+    on_cluster: bool = False,
+    fresh: bool = False,
+    shard: str | None = None,
+    keep_split: bool = False,
+) -> "tuple[Session, UrlFolder | None]":
+    """`place` is a folder or a URL, from which what is finished is taken."""
+    if "://" not in (place or ""):
+        to = Path(place) if place else None
+        return _open(sweep, to, overrides, plugins, on_cluster, fresh, shard, keep_split), None
+    if shard:
+        raise UserError("--shard needs a folder for --out, not a URL")
+    if fresh:
+        raise UserError("--fresh needs a folder for --out: behind a URL nothing is written again")
+    from bench.execution.url_folder import UrlFolder, fetch_finished
+
+    there = UrlFolder(str(place))
+    session = _open(sweep, there.store.root, overrides, plugins, on_cluster, fresh)
+    fetch_finished(session, there)
+    return session, there
+
+
 def run_command(
     sweep: SweepArgument,
-    out_dir: UrlOutOption = None,
+    out_dir: OutOption = None,
     overrides: SetOption = None,
     executor: Annotated[
         Literal["ray", "inline"], typer.Option(help="Ray Tune, or one job after the other in this process.")
@@ -87,22 +113,17 @@ def run_command(
     if address and executor == "inline":
         raise UserError("--address needs --executor ray")
     out.print(f"planning {sweep}", highlight=False, markup=False, soft_wrap=True)
-    on_cluster = address is not None
-    if "://" in (out_dir or ""):
-        from bench.execution.url_folder import UrlFolder, fetch_finished, run_sending
+    session, there = _open_at(
+        out_dir, sweep, overrides, plugins, address is not None, fresh, shard, keep_split=True
+    )
+    if there is None:
+        outcome = session.run(executor, address, limit, out)
+    else:
+        from bench.execution.url_folder import run_sending
 
-        if shard is not None:
-            raise UserError("--shard: with a folder of this machine for --out, not with a URL")
-        there = UrlFolder(str(out_dir))
-        session = _open(sweep, there.store.root, overrides, plugins, on_cluster, fresh)
-        fetch_finished(session, there)
         told = f"results go to {there.name}, and stay in {there.store.root}"
         out.print(told, highlight=False, markup=False, soft_wrap=True)
         outcome = run_sending(session, there, lambda: session.run(executor, address, limit, out))
-    else:
-        to = Path(out_dir) if out_dir else None
-        session = _open(sweep, to, overrides, plugins, on_cluster, fresh, shard, keep_split=True)
-        outcome = session.run(executor, address, limit, out)
     finish_run(session, outcome, limit)
 
 
@@ -139,7 +160,7 @@ def plan_command(
         return
     if rate or shape:
         raise UserError(f"--{'rate' if rate else 'shape'} needs --dry")
-    session = _open(sweep, out_dir, overrides, plugins, fresh=fresh, shard=shard)
+    session, _ = _open_at(out_dir, sweep, overrides, plugins, fresh=fresh, shard=shard)
     problems = _measure(session) if measure and session.todo else []
     table = Table(box=None, pad_edge=False)
     for name in ("kind", "job", "key", "state", "estimate"):

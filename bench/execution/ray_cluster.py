@@ -54,6 +54,11 @@ def _no_cluster(address: str, error: Exception) -> UserError:
     return UserError(f"--address {address}: no Ray cluster answers: {why}; give host:port or auto")
 
 
+def worker_environment() -> dict[str, str]:
+    """The variables of processes on a cluster: as here, where a setting of one's own wins (its tokens)."""
+    return {name: os.environ[name] for name in ENVIRONMENT} | plugin_environment()
+
+
 @dataclass(frozen=True)
 class Cluster:
     """A cluster that this process has joined."""
@@ -85,7 +90,7 @@ def cluster(address: str | None, kinds: Mapping[str, Needs]) -> Iterator[Cluster
     if address is None:
         options |= {"address": "local", "include_dashboard": False, "object_store_memory": 200 * 2**20}
     else:
-        options |= {"address": address, "runtime_env": {"env_vars": ENVIRONMENT | plugin_environment()}}
+        options |= {"address": address, "runtime_env": {"env_vars": worker_environment()}}
     try:
         ray.init(**options)
     except Exception as error:  # of many kinds

@@ -8,7 +8,6 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from bench.data.shapes import outline_dataset, parse_shape
 from helpers.cli import run_inline, sweep_file
 from helpers.dry import on_meta
 from helpers.method import small
@@ -19,6 +18,7 @@ from bench.core.errors import UserError
 from bench.core.networks.architecture import parse_architecture
 from bench.core.transfer import meta_as
 from bench.data.dataset import Dataset
+from bench.data.shapes import outline_dataset, parse_shape
 from bench.data.spec import DatasetSpec
 from bench.execution.budget import JobCounter
 from bench.execution.dry_run import DryCounter, DryPlan, GroupedCounter

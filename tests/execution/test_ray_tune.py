@@ -224,3 +224,15 @@ def test_a_trial_gets_the_best_job_that_is_ready_when_its_process_is(tmp_path: P
         searcher.on_trial_complete(name, {"ok": True, "error": None, "seconds": 1.0})
     assert (outcome.finished, queue.open) == (3, set())
     assert searcher.suggest("e") == Searcher.FINISHED
+
+
+def test_processes_of_a_cluster_with_tokens_are_not_told_to_go_without(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from bench.execution.ray_cluster import ENVIRONMENT, worker_environment
+
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_worker_niceness", "5")
+    mine = {"RAY_AUTH_MODE": "token", "RAY_worker_niceness": "5"}
+    assert worker_environment() == {name: os.environ[name] for name in ENVIRONMENT}
+    assert mine.items() <= worker_environment().items()

@@ -69,11 +69,13 @@ def ray_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_results_come_home_from_nodes_that_share_nothing_and_one_that_is_killed_costs_its_job_only(
     tmp_path: Path, ray_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A distillation of the lost node goes on from the checkpoint that came home, on another one."""
+    """With tokens; a distillation of the lost node goes on elsewhere from what came home of it."""
     site, seen, out = use_plugins(tmp_path / "site", monkeypatch), tmp_path / "seen", tmp_path / "out"
     paths = [str(site), str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
     monkeypatch.setenv("SEEN", str(seen))
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", 32 * "0f")
     monkeypatch.setenv("GATE", str(gate := tmp_path / "gate"))
     monkeypatch.setenv("DDBENCH_CACHE", str(tmp_path / "cache"))
     own = [ray_folder, out, tmp_path / "cache"]

@@ -90,6 +90,7 @@ def test_what_finishes_is_sent_once_and_another_machine_goes_on_from_it(
     assert before.items() <= after.items(), "nothing is written twice"
     assert not [name for name in after if "unfinished" in name or "/." in name]
     monkeypatch.setenv("DDBENCH_CACHE", str(tmp_path / "third machine"))
+    assert ddbench("plan", sweep, "--out", url).out.count(" done ") == 2  # of cells
     run = run_to(url, sweep)
     assert "Every cell has its record" in run.text
     store = UrlFolder(url).store
@@ -173,6 +174,13 @@ def test_a_url_that_nothing_opens_is_refused_in_a_line(url: str, why: str, tmp_p
     assert f"--out {url.partition('?')[0].replace('me:secret@', '')}: cannot be read: " in run.err
     assert "secret" not in run.err
     assert why in run.err
+
+
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_what_is_behind_a_url_is_not_made_again(command: str, tmp_path: Path) -> None:
+    run = ddbench(command, sweep_file(tmp_path, **ONE), "--out", f"file://{tmp_path}/there", "--fresh")
+    assert (run.code, run.err.count("\n")) == (2, 1), run.err
+    assert "--fresh needs a folder for --out: behind a URL nothing is written again" in run.err
 
 
 def test_a_bucket_that_is_not_there_is_told_in_a_line(

@@ -53,7 +53,7 @@ def separate_node(
     ip: str, folders: list[Path], log: Path, *words: str, cpus: int = 1
 ) -> Iterator["subprocess.Popen[bytes]"]:
     """A node with an address of this machine's own, in whose eyes `folders` are empty."""
-    environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_worker_niceness": "0"}
+    environment = {"RAY_AUTH_MODE": "disabled", "RAY_worker_niceness": "0", **os.environ}
     # so that the head notices sooner that a node is gone; by itself after a quarter of a minute
     environment |= {"RAY_health_check_period_ms": "1000", "RAY_health_check_failure_threshold": "3"}
     start = ["start", "--block", f"--num-cpus={cpus}", "--disable-usage-stats"]
