@@ -12,6 +12,7 @@ import pandas as pd
 from bench.analysis.aggregate import summary_frame
 from bench.analysis.intervals import LEAST_SEEDS, sum_of_variances, t_interval
 from bench.records.naming import CELL
+from bench.records.schema import ANY_ARCHITECTURE
 from bench.records.trial import TrialRecord, best_trial, by_cell
 
 PLACE: Final = ["dataset", "ipc", "method"]
@@ -118,7 +119,7 @@ def tuned_against_default(flat: pd.DataFrame, trials: Sequence[TrialRecord]) -> 
         if (best := best_trial(found)) is None or found[0].number:
             continue
         place = (flat["method_name"] == best.method) & (flat["dataset"] == best.dataset)
-        place &= (flat["ipc"] == best.ipc) & (flat["distill_arch"] == best.architecture)
+        place &= (flat["ipc"] == best.ipc) & flat["distill_arch"].isin([best.architecture, ANY_ARCHITECTURE])
         for marks, trial in ((default, found[0]), (tuned, best)):
             asked = {**trial.fixed, **trial.values}
             marks[place & values.map(lambda own, asked=asked: _holds(own, asked))] = names[key]

@@ -94,13 +94,13 @@ def _write(tuning: "Tuning", content: dict[str, Any]) -> Path:
     from bench.planning.tuned_files import compared_sweep, preset_files
     from bench.reporting.build import write_section
     from bench.reporting.tables.render import print_table
-    from bench.reporting.tables.tuning import make_tuning_section
+    from bench.reporting.tables.tuning import trial_sections
 
     records = [record for one in tuning.cells for record in one.ended]
     presets = {}
     for method, text in preset_files(records).items():
         presets[method] = from_here(write_atomic(root / "presets" / f"{method}.yaml", text))
-    if section := make_tuning_section(records):
+    for section in trial_sections(records):
         for comparison in section.comparisons:
             print_table(comparison, out)
         write_section(section, root)

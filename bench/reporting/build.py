@@ -32,7 +32,7 @@ from bench.reporting.tables.published import published_section
 from bench.reporting.tables.real_or_distilled import real_or_distilled_section, verdicts_section
 from bench.reporting.tables.standings import pairs_section, standings_section
 from bench.reporting.tables.summary import summary_section
-from bench.reporting.tables.tuning import tuned_section, tuning_section
+from bench.reporting.tables.tuning import tuned_section, tuning_course_section, tuning_section
 
 MOST_PRINTED_ROWS = 2000  # in a terminal
 MOST_LINES = 15  # of the overview of several folders
@@ -43,6 +43,7 @@ SECTIONS: tuple[MakeSection, ...] = (
     equal_compute_section,
     tuned_section,
     tuning_section,
+    tuning_course_section,
     verdicts_section,
     real_or_distilled_section,
     cross_architecture_section,
@@ -70,6 +71,7 @@ TABLES = [
     "performance_profiles",
     "tuned",
     "tuning",
+    "tuning_course",
     "verdicts",
     "real_or_distilled",
     "cross_architecture",

@@ -62,14 +62,14 @@ def test_a_method_that_the_sweep_has_twice_is_named_with_what_it_fixes() -> None
 # --- tuned against untuned ----------------------------------------------------------------------------------
 
 
-def scored(accuracies: dict[str, list[float]]) -> pd.DataFrame:
+def scored(accuracies: dict[str, list[float]], distilled_on: str = "mlp") -> pd.DataFrame:
     """Records of seeds 0, 1, ...: of dm by its learning rate, and of others by name."""
     records: list[Record] = []
     for name, by_seed in accuracies.items():
         for seed, accuracy in enumerate(by_seed):
             dm = name[0].isdigit()
             values = {"lr": float(name), "momentum": 0.5, "init": "real", "steps": 9} if dm else {}
-            fields: dict[str, Any] = {"seed": seed, "distill_arch": "mlp" if dm else "any"}
+            fields: dict[str, Any] = {"seed": seed, "distill_arch": distilled_on if dm else "any"}
             records.append(make("dm" if dm else name, 1, (accuracy,), hyperparameters=values, **fields))
     return record_frame(records)
 
@@ -100,6 +100,14 @@ def test_default_values_that_stay_the_best_have_no_difference() -> None:
     table = tuned_against_default(scored({"1": [0.4, 0.5, 0.6]}), found_trials())
     assert table["same_values"].tolist() == [True]
     assert table["difference"].isna().all()
+
+
+@pytest.mark.parametrize(("distilled_on", "rows"), [("mlp", 1), ("any", 1), ("convnet", 0)])
+def test_records_of_another_network_are_not_those_of_the_tuning(distilled_on: str, rows: int) -> None:
+    """A method that names its own network has `any`."""
+    tuned = trial(1, 0, 0, 0, 0.6, values=LR, fixed={"steps": 9})
+    flat = scored({"1": [0.4, 0.5], "2": [0.7, 0.8]}, distilled_on)
+    assert len(tuned_against_default(flat, found_trials(tuned))) == rows
 
 
 def test_two_seeds_have_a_difference_and_no_interval() -> None:

@@ -297,6 +297,18 @@ def test_a_damaged_trial_is_named(sweep: Path, tmp_path: Path, damage: str) -> N
     assert "delete it" in ended.err
 
 
+@pytest.mark.parametrize(
+    ("words", "said"), [(("--address", "a:1"), "--executor ray"), (("--trials", "0"), "trials")]
+)
+def test_arguments_that_do_not_fit_are_refused(
+    sweep: Path, tmp_path: Path, words: tuple[str, ...], said: str
+) -> None:
+    ended = tune(sweep, tmp_path / "out", *words)
+    assert ended.code == 2
+    assert said in ended.err
+    assert not (tmp_path / "out").exists()
+
+
 def test_two_tunings_do_not_work_in_one_folder(sweep: Path, tmp_path: Path) -> None:
     first = begun(sweep, tmp_path / "out")
     with first.locked():

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from bench.cli.listing import list_methods
 from bench.core.registry import method_class, own_method_names
 from bench.core.search import Choices, Search, search_space
 from bench.planning.presets import preset
@@ -54,3 +55,11 @@ def test_no_searched_value_moves_prerequisites(name: str) -> None:
 def test_what_a_sweep_fixes_is_not_searched() -> None:
     assert search_space(method_class("dm"), {"lr", "init"}).keys() == {"momentum"}
     assert not search_space(method_class("random_real"))
+
+
+def test_the_list_of_methods_shows_where_a_tuning_looks() -> None:
+    found = list_methods()
+    assert found["dm"].endswith(
+        ". Tuned: lr 0.01 to 100 (log), momentum 0 to 0.95 (linear), init real or noise"
+    )
+    assert "Tuned" not in found["random_real"]

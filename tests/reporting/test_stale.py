@@ -44,7 +44,7 @@ def listing(folder: Path) -> dict[str, bytes]:
 def test_tables_of_what_the_records_no_longer_hold_are_deleted(tmp_path: Path) -> None:
     folder = write(tmp_path / "out", everything())
     shown = build_report(folder).sections
-    assert len(shown) == len(SECTIONS) - 4  # all but pictures, tunings and the diagram, which needs six units
+    assert len(shown) == len(SECTIONS) - 5  # all but pictures, tunings and the diagram, which needs six units
     own = [folder / name for name in ("tables/mine.tex", "plots/mine.png", "tables/summary.txt", "notes.md")]
     for path in own:
         path.write_text("mine")

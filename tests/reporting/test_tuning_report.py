@@ -42,6 +42,9 @@ def test_tables_and_plots_of_a_tuning_stand_beside_its_records(folder: Path) -> 
     assert "| **+24.0 [" in tuned
     for name in ("tuning_trials", "tuning_operations"):
         assert (folder / f"plots/{name}.png").stat().st_size > 1000
+    course = (folder / "tables/tuning_course.csv").read_text().splitlines()
+    assert course[0].startswith("dataset,ipc,method,trials,operations")
+    assert len(course) == 4
     before = (folder / "plots/tuning_trials.svg").read_bytes()
     build_report(folder)
     assert (folder / "plots/tuning_trials.svg").read_bytes() == before

@@ -1,10 +1,11 @@
 """Tunings: what trials found on the hold-out, and tuned against untuned methods on fresh seeds."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from bench.analysis.tuning import tuned_against_default, tuning_course, tuning_summary
 from bench.core.words import flop
@@ -103,27 +104,30 @@ def folder_trials(folders: Sequence[Path]) -> list[TrialRecord]:
     return [trial for folder in folders for trial in load_trials(folder)[0]]
 
 
-def make_tuning_section(trials: Sequence[TrialRecord]) -> Section | None:
-    """What each method's trials found, and for how much; None without trials that have a result."""
+def trial_sections(trials: Sequence[TrialRecord]) -> list[Section]:
+    """What each method's trials found and took, and the course of it; empty without trials with a result."""
     course = tuning_course(trials)
     if not len(course):
-        return None
+        return []
     table, tables = tuning_summary(trials), []
     for dataset, part in table.groupby("dataset"):
         title = f"Tuning on {dataset}, {part['holdout'].iloc[0]:.0%} of the training set held out"
         tables.append(table_by_ipc(title, SUMMARY, frame_rows(part), [HELD_OUT, EARLY]))
-    plots = {
-        "tuning_trials": partial(best_so_far, course, "trials"),
-        "tuning_operations": partial(best_so_far, course, "operations"),
-    }
-    return Section(
-        "tuning", table, tables, plots=dict(plots) if course["best"].notna().any() else {}, printed=True
-    )
+    plots: dict[str, Callable[[], Figure]] = {}
+    if course["best"].notna().any():
+        plots["tuning_trials"] = partial(best_so_far, course, "trials")
+        plots["tuning_operations"] = partial(best_so_far, course, "operations")
+    return [Section("tuning", table, tables, printed=True), Section("tuning_course", course, plots=plots)]
 
 
 def tuning_section(view: RecordsView) -> Section | None:
-    """As `make_tuning_section`, of the folders of the report."""
-    return make_tuning_section(folder_trials(view.folders))
+    """What the trials in the report's folders found and took."""
+    return next(iter(trial_sections(folder_trials(view.folders))), None)
+
+
+def tuning_course_section(view: RecordsView) -> Section | None:
+    """The best trial so far against trials and operations."""
+    return next(iter(trial_sections(folder_trials(view.folders))[1:]), None)
 
 
 def tuned_section(view: RecordsView) -> Section | None:
