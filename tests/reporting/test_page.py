@@ -2,7 +2,9 @@
 
 # ruff: noqa: RUF001  (a table is set with real dashes and multiplication signs)
 
+import csv
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +14,9 @@ import yaml
 from helpers.browser import chromium, opened
 from helpers.cli import ddbench, run_inline, sweep_file
 from helpers.record import make, sweep, write
+
+from bench.core.registry import method_class, method_names
+from bench.reporting.html.page import PAGE_FILES as FILES
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
@@ -91,7 +96,8 @@ def headers(page: "Page") -> list[str]:
 def column(page: "Page", name: str) -> list[str]:
     """The texts of a column on the current page of the table, from the top."""
     at = headers(page).index(name)
-    return page.locator(f"#board > tbody > tr > :nth-child({1 + at})").all_inner_texts()
+    texts = page.locator(f"#board > tbody > tr > :nth-child({1 + at})").all_inner_texts()
+    return [re.sub(r" \d{4}( code)?$", "", text) for text in texts] if name == "method" else texts
 
 
 def shown(page: "Page") -> dict[str, str]:
@@ -170,6 +176,26 @@ def test_a_method_has_all_its_cells_in_one_view(first: "Page") -> None:
     assert set(column(first, "ipc")) == {"1", "2", "10"}
     choose(first, "method", "all")
     assert "dataset" not in headers(first)
+
+
+def test_every_method_with_a_paper_links_to_it_and_to_its_code() -> None:
+    with (FILES.parent / "papers.csv").open(newline="") as file:
+        known = {row["method"]: row for row in csv.DictReader(file)}
+    papers = {name: method_class(name).paper for name in method_names()}
+    without = ("baseline: ", "ddbench: ")
+    assert known.keys() == {name for name, paper in papers.items() if not paper.startswith(without)}
+    for name, row in known.items():
+        assert row["year"] in papers[name], name
+        assert re.fullmatch(r"\d{4}\.\d{5}", row["arxiv"]), name
+        assert re.fullmatch(r"([\w-]+/[\w-]+)?", row["code"]), name
+
+
+def test_a_name_stands_beside_its_paper(first: "Page") -> None:
+    links = first.locator("#board tbody tr", has_text="dm").first.locator("a.paper")
+    assert [link.get_attribute("href") for link in links.all()] == [
+        "https://arxiv.org/abs/2110.04181",
+        "https://github.com/VICO-UoE/DatasetCondensation",
+    ]
 
 
 def test_columns_can_be_chosen(first: "Page") -> None:
@@ -319,7 +345,8 @@ def test_addresses_lead_nowhere_but_into_the_page(page: "Page") -> None:
     found = page.evaluate(
         "[...document.querySelectorAll('[href], [src]')].map(e => e.getAttribute('href') ?? e.src)"
     )
-    assert all(address.startswith(("#", "data:")) for address in found), found
+    elsewhere = ("https://arxiv.org/abs/", "https://github.com/")  # papers and codes, if one follows them
+    assert all(address.startswith(("#", "data:", *elsewhere)) for address in found), found
     for link in page.locator("nav a").all():
         section = page.locator(f"section{link.get_attribute('href')}")
         assert section.count() == 1

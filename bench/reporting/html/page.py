@@ -1,6 +1,7 @@
 """The page of a report: one HTML file that opens from the disk and loads nothing from a network."""
 
 import base64
+import csv
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -89,6 +90,7 @@ def render_page(view: RecordsView, sections: Sequence[Section], plots: Path, pic
             for section in sections
             if section.comparisons or section.plots or section.pictures
         ],
+        papers=_papers(view),
         rows=[[*entry.cells, int(entry.reference)] for entry in entries],
         views=pack(_lines(map(json.dumps, leaderboard.view_commands(entries, specs)))),
         details=pack(_lines(map(json.dumps, details))),
@@ -132,6 +134,13 @@ def _counts(view: RecordsView, rows: int) -> list[tuple[str, str]]:
         "networks": flat["eval_arch"].nunique(),
     }
     return [(name if n != 1 else name.removesuffix("s"), f"{n:,}") for name, n in counted.items()]
+
+
+def _papers(view: RecordsView) -> dict[str, list[str]]:
+    """Year, arXiv number and repository of the papers of these methods, by name."""
+    with (Path(__file__).parent / "papers.csv").open(newline="") as file:
+        known = {row["method"]: [row["year"], row["arxiv"], row["code"]] for row in csv.DictReader(file)}
+    return {name: known[name] for name in sorted(set(view.flat["method_name"])) if name in known}
 
 
 def _notes(view: RecordsView) -> list[str]:

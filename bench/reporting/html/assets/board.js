@@ -38,12 +38,20 @@ const bestCovered = (asked, shown) => {
 
 // --- cells as they are drawn ------------------------------------------------------------------------------------
 
+const papers = read("papers");
+const paper = (name) => {
+  if (!Object.hasOwn(papers, name)) return "";
+  const [year, arxiv, code] = papers[name];
+  const link = (address, shown, what) =>
+    ` <a class="paper" href="https://${address}" rel="noreferrer" aria-label="${what} of ${escape(name)}">${shown}</a>`;
+  return link(`arxiv.org/abs/${arxiv}`, year, "Paper") + (code ? link(`github.com/${code}`, "code", "Code") : "");
+};
 // settings are chips behind the name; lines may break after each
 const method = (label) => {
   const [, name, settings, mark] = label.match(/^(.*?)(?:\[(.*)\])?( [†‡])?$/s);
   const broken = (part) => escape(part).replace(/[,=_]/g, "$&<wbr>");
   const chips = settings ? settings.split(/, (?=\w+=)/).map((chip) => `<span class="chip">${broken(chip)}</span>`) : [];
-  return broken(name) + (mark ?? "") + chips.join("");
+  return broken(name) + (mark ?? "") + chips.join("") + paper(name);
 };
 const bar = ([shown, mean, low, high, random, full]) => {
   if (mean == null) return escape(shown);
