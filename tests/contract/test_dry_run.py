@@ -48,6 +48,18 @@ def test_no_step_of_a_method_waits_and_its_operations_are_those_of_a_run(name: s
     assert dry.peak > 0
 
 
+@pytest.mark.parametrize("name", ["bptt", "mtt", "idc", "dc", "datadam", "frepo"])
+def test_the_way_through_deeper_networks_is_that_of_a_cpu(name: str) -> None:
+    """Where the channels stand last in memory, layers are differentiated in another way."""
+    method = small(name)
+    problem, operations = tiny_problem(method, architecture="convnet-d2-w4", ipc=4), OperationCounter()
+    with OperationCounter() as real:
+        method.distill(problem)
+    with DryRun(), operations, meta_as("cpu"):
+        method.distill(on_meta(problem))
+    assert operations.flops == real.flops
+
+
 @pytest.mark.parametrize("prepare", PREREQUISITES, ids=str)
 def test_no_step_of_a_prerequisite_waits_and_its_operations_are_those_of_a_run(prepare: Any) -> None:
     problem, dry, operations = tiny_problem(prepare), DryRun(), OperationCounter()
