@@ -100,6 +100,23 @@ def _known_again(func: Any, args: Any, out: Any, like: Any, made: list[Tensor], 
     return like if len(new) == len(made) and all(t.is_meta for t in made) else None
 
 
+def _laid_out(packet: Any, args: Any, out: Any) -> Any:
+    """A convolution's results with the channels last in memory where devices have them so, and meta has not.
+
+    Networks take another way then, see `networks.second_order`.
+    """
+    if packet not in (_ATEN.convolution, _ATEN.convolution_backward):
+        return out
+    given = [t for t in args[:3] if isinstance(t, Tensor) and t.is_meta and t.ndim == 4]
+    own = given[:2] if packet is _ATEN.convolution else given[1:]  # images and kernel
+    if not any(t.stride(1) == 1 and not t.is_contiguous() for t in own):
+        return out
+    last = torch.channels_last
+    parts = out if isinstance(out, tuple) else (out,)
+    found = [t.contiguous(memory_format=last) if t is not None and t.ndim == 4 else t for t in parts]
+    return tuple(found) if isinstance(out, tuple) else found[0]
+
+
 class _NoTensorsFromNumbers(TorchFunctionMode):
     """Tensors made on the device from numbers of the host, which no dispatch sees there."""
 
@@ -150,7 +167,7 @@ class DryRun(TorchDispatchMode):
             out = _fresh(known, made)
         else:
             try:
-                out = func(*args, **kwargs)
+                out = _laid_out(packet, args, func(*args, **kwargs))
             except NotImplementedError as error:
                 if not there:
                     raise

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.dry import StrictLoop, on_meta
-from helpers.method import small
+from helpers.method import problem_for, small
 from torch import Tensor
 
 from bench.core import timing
@@ -46,6 +46,19 @@ def test_no_step_of_a_method_waits_and_its_operations_are_those_of_a_run(name: s
         run()
     assert operations.flops == real.flops
     assert dry.peak > 0
+
+
+@pytest.mark.parametrize("name", ["bptt", "mtt", "idc", "dc", "datadam", "frepo"])
+def test_the_way_through_deeper_networks_is_that_of_a_cpu(name: str) -> None:
+    """Where the channels stand last in memory, layers are differentiated in another way."""
+    method = small(name)
+    problem = problem_for(method, architecture="convnet-d2-w4", channels=3, side=8, ipc=4)
+    operations = OperationCounter()
+    with OperationCounter() as real:
+        method.distill(problem)
+    with DryRun(), operations, meta_as("cpu"):
+        method.distill(on_meta(problem))
+    assert operations.flops == real.flops
 
 
 @pytest.mark.parametrize("prepare", PREREQUISITES, ids=str)

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from bench.core.transfer import device_kind
+
 
 def channels_last(x: Tensor) -> bool:
     """Whether the channels of maps [N,C,H,W] stand last in memory, and the layers here take them.
@@ -27,7 +29,7 @@ def channels_last(x: Tensor) -> bool:
 
 def laid_out(images: Tensor) -> Tensor:
     """Images [N,C,H,W] in the layout in which the networks here are fast: channels last on a CPU."""
-    return images.clone(memory_format=torch.channels_last) if images.device.type == "cpu" else images
+    return images.clone(memory_format=torch.channels_last) if device_kind(images.device) == "cpu" else images
 
 
 class Conv2d(nn.Conv2d):
