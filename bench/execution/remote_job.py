@@ -79,7 +79,7 @@ def run_trial_at(
         unseen = (
             f"Ray on the machine of this command does not see {home.root}: start it where the folder is seen"
         )
-        return {"ok": False, "error": unseen, "seconds": 0.0}
+        return {"ok": False, "error": unseen, "seconds": 0.0, "fault": False}
     if isinstance(found, dict):  # what was decided on it before
         return found
     return run_remote_job(found, context, folder, home.cache) if folder else run_job(found, context)
@@ -92,7 +92,7 @@ def run_remote_job(job: Job, context: JobContext, home: Folder, cache: Path) -> 
         remove_leftovers(folder)
     try:
         if home.state(job.kind, job.key) is None:  # a try that was thought lost has ended after all
-            return {"ok": True, "error": None, "seconds": 0.0}
+            return {"ok": True, "error": None, "seconds": 0.0, "fault": False}
         there = _fetch_inputs(job, context, home, store)
         arrival = f"{job.key}-{uuid.uuid4().hex[:8]}"
         mirror = _Mirror(job.key, home, store, f"{arrival}-checkpoint")
@@ -108,7 +108,7 @@ def run_remote_job(job: Job, context: JobContext, home: Folder, cache: Path) -> 
         with contextlib.suppress(UserError):
             home.keep_log(job.key, f"{job.label}\n{job.key}\n\n{traceback.format_exc()}")
         error = f"on {socket.gethostname()}, which does not see the result folder: {first_line(failure)}"
-        return {"ok": False, "error": error, "seconds": 0.0}
+        return {"ok": False, "error": error, "seconds": 0.0, "fault": False}
     return result
 
 

@@ -99,7 +99,7 @@ def test_only_scoring_reads_the_test_split() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Attribute) and node.attr == "test" and not name.startswith("bench.data")
     }
-    assert users == {"bench.evaluation.scoring", "bench.execution.dry_run"}  # the latter: shapes alone
+    assert users == {"bench.evaluation.scoring"}
 
 
 def loaded(imports: str, *packages: str) -> set[str]:

@@ -285,7 +285,7 @@ def test_whitening_moves_every_key_and_the_default_none(digits: Dataset) -> None
 
 def test_a_preset_may_say_it(monkeypatch: pytest.MonkeyPatch) -> None:
     values = {"steps": 7, "preprocess": "zca"}
-    monkeypatch.setattr(config, "preset", lambda name, dataset, ipc, chosen: values if ipc == 1 else {})
+    monkeypatch.setattr(config, "preset", lambda name, dataset, ipc, *_: values if ipc == 1 else {})
     entry, over = (MethodEntry.model_validate(v) for v in ("dm", {"name": "dm", "preprocess": "normalise"}))
     assert [entry.preprocess("digits", ipc) for ipc in (1, 2)] == ["zca", "normalise"]
     assert over.preprocess("digits", 1) == "normalise"

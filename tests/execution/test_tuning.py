@@ -132,7 +132,7 @@ def test_watching_a_distillation_does_not_change_its_set(sweep: Path, tmp_path: 
     sets = []
     for name, watched in (("alone", False), ("watched", True)):
         tuning = begun(sweep, tmp_path / name)
-        trial, context = tuning.cells[0].cell.default, tuning.context(slots=1)
+        trial, context = tuning.cells[0].cell.default, tuning.context()
         reports: list[dict[str, Any]] = []
         if watched:
             run_trial(unpack_trial(pack_trial(trial)), context, reports.append)

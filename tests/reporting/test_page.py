@@ -347,6 +347,7 @@ def test_addresses_lead_nowhere_but_into_the_page(page: "Page") -> None:
     )
     elsewhere = ("https://arxiv.org/abs/", "https://github.com/")  # papers and codes, if one follows them
     assert all(address.startswith(("#", "data:", *elsewhere)) for address in found), found
+    page.emulate_media(reduced_motion="reduce")  # else a click in the middle of a scroll ends it
     for link in page.locator("nav a").all():
         section = page.locator(f"section{link.get_attribute('href')}")
         assert section.count() == 1

@@ -24,7 +24,7 @@ def channels_last(x: Tensor) -> bool:
     Under autocast torch's own layers do: they keep what they were given, and these would have to cast it.
     """
     last = x.stride(1) == 1 and not x.is_contiguous()
-    return last and not torch.is_autocast_enabled(x.device.type)
+    return last and (x.is_meta or not torch.is_autocast_enabled(x.device.type))  # meta has none
 
 
 def laid_out(images: Tensor) -> Tensor:

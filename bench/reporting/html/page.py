@@ -188,7 +188,7 @@ def _smaller(plots: Path, name: str) -> Path:
 def _figure(path: Path, alt: str) -> Figure:
     content = path.read_bytes()
     if path.suffix == ".png":
-        with Image.open(path) as image:
+        with Image.open(path, formats=["PNG"]) as image:
             width, height = image.size
     else:
         size = dict(re.findall(rb'\b(width|height)="([\d.]+)pt"', content[:2000]))
