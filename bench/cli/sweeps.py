@@ -82,6 +82,8 @@ def _open_at(
 ) -> "tuple[Session, UrlFolder | None]":
     """`place` is a folder or a URL, from which what is finished is taken."""
     if "://" not in (place or ""):
+        if ":/" in (place or ""):
+            raise UserError(f"--out {place}: a URL has two slashes behind its colon, as s3://BUCKET/PATH")
         to = Path(place) if place else None
         return _open(sweep, to, overrides, plugins, on_cluster, fresh, shard, keep_split), None
     if shard:

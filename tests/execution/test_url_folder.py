@@ -183,6 +183,17 @@ def test_what_is_behind_a_url_is_not_made_again(command: str, tmp_path: Path) ->
     assert "--fresh needs a folder for --out: behind a URL nothing is written again" in run.err
 
 
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_a_url_with_one_slash_makes_no_folder(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ended = ddbench(command, sweep_file(tmp_path, **ONE), "--out", "s3:/bucket")
+    assert (ended.code, ended.err.count("\n")) == (2, 1), ended.err
+    assert "--out s3:/bucket: a URL has two slashes behind its colon" in ended.err
+    assert not (tmp_path / "s3:").exists()
+
+
 def test_a_bucket_that_is_not_there_is_told_in_a_line(
     url: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
