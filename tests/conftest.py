@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from helpers.parity import Compare, comparison
+from helpers.site import browser, first, page, site  # noqa: F401  (fixtures)
 
 from bench.core.method import Problem
 from bench.data.cache import prepare_dataset, read_dataset

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
 from helpers.browser import chromium, opened
 from helpers.cli import ddbench, run_inline, sweep_file
 from helpers.page import EVERY, HEADERS, go
