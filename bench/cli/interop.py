@@ -22,7 +22,7 @@ from bench.core.io import check_writable
 from bench.core.words import true_minus
 
 if TYPE_CHECKING:  # as in cli: torch takes two seconds to import
-    from bench.interop.diagnose import Trial, Verdict
+    from bench.interop.diagnose import ChangeTrial, Verdict
     from bench.interop.external import Adopted
     from bench.interop.importers.request import ImportRequest
     from bench.planning.resources import Resources
@@ -215,7 +215,7 @@ def verify_command(
     raise typer.Exit(0 if abs(verdict.expected - verdict.first.accuracy) <= tolerance else 1)
 
 
-def _row(trial: "Trial") -> None:
+def _row(trial: "ChangeTrial") -> None:
     """One line for each trial as it ends: a user waits minutes for all of them."""
     gain = true_minus(true_minus(f"{100 * trial.gain:+.1f}")) if trial.round else ""
     spread = f"± {100 * trial.spread:.1f}" if len(trial.accuracies) > 1 else ""

@@ -70,4 +70,4 @@ def in_precision(forward: Embedding) -> Embedding:
         with torch.autocast(x.device.type, dtype=torch.bfloat16, cache_enabled=False):
             return forward(self, x).float()
 
-    return call  # type: ignore[return-value]
+    return call  # type: ignore[return-value]  # mypy loses that `forward` is a method

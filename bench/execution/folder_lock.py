@@ -15,7 +15,7 @@ LOOK_S = 5.0  # for others that only look whether a lock is held
 
 
 @dataclass(frozen=True)
-class Part:
+class ShardPlace:
     """A shard of a split: runs of other parts of the same split may be at work beside it."""
 
     split: str  # a name without dashes
@@ -28,7 +28,7 @@ class Part:
 
 
 @contextmanager
-def locked(root: Path, part: Part | None = None) -> Iterator[None]:
+def locked(root: Path, part: ShardPlace | None = None) -> Iterator[None]:
     """Keep out of a result folder whatever may not run beside this. The lock goes with the process.
 
     Args:
@@ -61,7 +61,7 @@ def locked(root: Path, part: Part | None = None) -> Iterator[None]:
             root.rmdir()
 
 
-def _beside(name: str, part: Part | None) -> bool:
+def _beside(name: str, part: ShardPlace | None) -> bool:
     """Whether a run with this lock may be at work beside this part."""
     return part is not None and re.fullmatch(rf"{LOCK}-{part.split}-[^-]*", name) is not None
 
@@ -76,6 +76,6 @@ def _held(path: Path, patience: float) -> bool:
     return False
 
 
-def _at_work(root: Path, part: Part | None) -> UserError:
+def _at_work(root: Path, part: ShardPlace | None) -> UserError:
     what = "the same shard, the whole sweep, or another split of it" if part else "another ddbench run"
     return UserError(f"{what} is at work in {root}: wait for it, or choose another --out")

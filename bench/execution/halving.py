@@ -10,7 +10,7 @@ FIRST, KEPT = 10, 2  # percent of the first rung; one trial in so many goes on f
 LAST = 100
 
 
-class Halving:
+class SuccessiveHalving:
     """The rungs of one method in one cell: what trials scored there."""
 
     def __init__(self) -> None:

@@ -32,7 +32,7 @@ ENVIRONMENT = {  # read by ray when it is imported or started
 }
 os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
 
-import ray  # noqa: E402 (after its environment)
+import ray  # noqa: E402 (reads the variables above when it is imported)
 
 # its servers' last words, a page of them, would stand among our lines
 ray._private.worker.print_to_stdstream = lambda *args, **kwargs: None

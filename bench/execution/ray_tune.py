@@ -214,7 +214,7 @@ class _Called:
         return call
 
 
-def run_trial(config: dict[str, Any], context: dict[str, Any], home: Home, server: Any) -> None:
+def run_job_trial(config: dict[str, Any], context: dict[str, Any], home: Home, server: Any) -> None:
     """One trial is one job; keys and plain values travel, results stay in the store or are sent there."""
     node = ray.get_runtime_context().get_node_id()
     folder = _Called(server) if server else None
@@ -263,7 +263,7 @@ def _tuner(
     searcher: JobSearcher, scheduler: OldestFirstScheduler, context: JobContext, home: Home, server: Any
 ) -> tune.Tuner:
     callback = JobCallback(searcher, scheduler, seen_nodes)
-    run = tune.with_parameters(run_trial, context=dataclasses.asdict(context), home=home, server=server)
+    run = tune.with_parameters(run_job_trial, context=dataclasses.asdict(context), home=home, server=server)
     return tune.Tuner(
         tune.with_resources(run, lambda config: tune.PlacementGroupFactory([config["needs"]])),
         tune_config=tune.TuneConfig(

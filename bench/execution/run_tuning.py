@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from bench.core.signals import stop_on_signals
-from bench.execution.halving import Halving
+from bench.execution.halving import SuccessiveHalving
 from bench.execution.inline import run_inline
 from bench.execution.progress import Progress
 from bench.execution.queue import Outcome, ReadyQueue
@@ -64,7 +64,7 @@ def _on_ray(tuning: Tuning, address: str | None, console: Console, tell: Tell) -
 
 def run_trials_inline(tuning: Tuning, tell: Tell) -> None:
     """One trial after the other in this process; Ctrl-C ends it as KeyboardInterrupt."""
-    rules = {one.cell.key: Halving() for one in tuning.cells}
+    rules = {one.cell.key: SuccessiveHalving() for one in tuning.cells}
     for one in tuning.cells:
         for record in one.ended:
             for rung in record.rungs:
@@ -78,7 +78,7 @@ def run_trials_inline(tuning: Tuning, tell: Tell) -> None:
                 content: dict[str, Any],
                 one: CellTrials = one,
                 number: int = number,
-                rule: Halving = rule,
+                rule: SuccessiveHalving = rule,
             ) -> None:
                 tuning.note(one, number, content)
                 worse = "percent" in content and rule.stops(content["percent"], content["accuracy"])

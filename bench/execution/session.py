@@ -20,7 +20,7 @@ from bench.data.dataset import Dataset
 from bench.data.spec import DatasetSpec
 from bench.execution.budget import ComputeBudget
 from bench.execution.capacity import Capacity
-from bench.execution.folder_lock import Part, locked
+from bench.execution.folder_lock import ShardPlace, locked
 from bench.execution.inline import run_inline
 from bench.execution.jobs import JobContext, publish_teacher
 from bench.execution.machine import check_resources
@@ -51,7 +51,7 @@ class Session:
     sweep: Sweep | None = None  # None: sets from elsewhere
     fresh: bool = False  # make again what other sources made
     budget: ComputeBudget | None = None
-    part: Part | None = None  # the jobs are those of a shard
+    part: ShardPlace | None = None  # the jobs are those of a shard
 
     @classmethod
     def open(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.core.errors import UserError
 from bench.core.io import read_json, sync, temporary, writing
-from bench.execution.folder_lock import Part
+from bench.execution.folder_lock import ShardPlace
 from bench.execution.session import Session
 from bench.planning.graph import Job
 from bench.planning.shards import Shard, plan_digest, split_plan
@@ -43,7 +43,7 @@ def take_shard(session: Session, shard: Shard, keep: bool) -> Session:
         if key in chosen:
             chosen.update(job.inputs.values())
     jobs = {key: job for key, job in session.jobs.items() if key in chosen}
-    part = Part(f"{digest}of{shard.number}", str(shard.index))
+    part = ShardPlace(f"{digest}of{shard.number}", str(shard.index))
     return dataclasses.replace(session, jobs=jobs, part=part)
 
 

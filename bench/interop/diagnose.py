@@ -70,7 +70,7 @@ class TrialSetup:
 
 
 @dataclass(frozen=True)
-class Trial:
+class ChangeTrial:
     """The effect of one change on the accuracy."""
 
     round: int  # 0: as requested
@@ -95,8 +95,8 @@ class Verdict:
     """The published accuracy, the first trial, and the changes that explain the difference."""
 
     expected: float
-    first: Trial
-    blamed: list[Trial]  # each on top of those before it
+    first: ChangeTrial
+    blamed: list[ChangeTrial]  # each on top of those before it
 
     @property
     def missing(self) -> float:
@@ -132,7 +132,7 @@ class Verification:
         request: ImportRequest,
         seed: int,
         setting: EvaluationSetting,
-        on_trial: Callable[[Trial], None] = lambda trial: None,
+        on_trial: Callable[[ChangeTrial], None] = lambda trial: None,
     ) -> None:
         """Read the set.
 
@@ -164,7 +164,7 @@ class Verification:
         Returns:
             The first trial, and the changes that explain the difference.
         """
-        setup, blamed = self._start, list[Trial]()
+        setup, blamed = self._start, list[ChangeTrial]()
         now = first = self._try(0, "as asked", self._describe(setup), setup, None)
         left = list(SUSPECTS)
         for number in range(1, MOST_BLAMED + 1):
@@ -185,10 +185,12 @@ class Verification:
             left.remove(best.suspect)
         return Verdict(expected, first, blamed)
 
-    def _try(self, number: int, suspect: str, change: str, setup: TrialSetup, base: Trial | None) -> Trial:
+    def _try(
+        self, number: int, suspect: str, change: str, setup: TrialSetup, base: ChangeTrial | None
+    ) -> ChangeTrial:
         accuracies = train_and_score(self._set(setup), self._sit(setup)).scores.accuracies
         gain = 0.0 if base is None else mean(accuracies) - base.accuracy
-        trial = Trial(number, suspect, change, accuracies, gain)
+        trial = ChangeTrial(number, suspect, change, accuracies, gain)
         self._on_trial(trial)
         return trial
 
@@ -260,7 +262,7 @@ def prepare_verification(
     protocol: str | None,
     students: int,
     needs: Resources,
-    on_trial: Callable[[Trial], None],
+    on_trial: Callable[[ChangeTrial], None],
 ) -> Verification:
     """Prepare a verification from the arguments of the command line.
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.core.search import Choices, Search
-from bench.execution.halving import Halving
+from bench.execution.halving import SuccessiveHalving
 from bench.execution.samplers import OptunaSampler, RandomSampler, Sampler
 from bench.records.trial import best_trial
 
@@ -60,7 +60,7 @@ def test_optuna_gives_the_same_values_after_the_same_trials() -> None:
 
 
 def test_a_trial_stops_where_it_is_worse_than_half_of_those_before_it() -> None:
-    rule = Halving()
+    rule = SuccessiveHalving()
     assert not rule.stops(10, 0.5), "nothing to compare with"
     assert not rule.stops(10, 0.7)
     assert rule.stops(10, 0.59)
@@ -78,7 +78,7 @@ def test_the_rule_without_ray_is_that_of_ray(all_scores: list[list[float]]) -> N
 
     from bench.execution.ray_trials import halving_rule
 
-    ours, theirs = Halving(), halving_rule([])
+    ours, theirs = SuccessiveHalving(), halving_rule([])
     for number, scores in enumerate(all_scores):
         one: Any = SimpleNamespace(trial_id=str(number))
         theirs.on_trial_add(None, one)

@@ -120,7 +120,7 @@ def on_ray(number: int, workers: int) -> None:
         many = partial(ray_tune.ray.init, num_cpus=workers)
         with (
             mock.patch.object(ray_tune.ray, "init", many),
-            mock.patch.object(ray_tune, "run_trial", sleep),
+            mock.patch.object(ray_tune, "run_job_trial", sleep),
             ray_tune.cluster(None, kinds) as there,
             told(f"{len(chosen.open):,} jobs of {1000 * JOB_S:.0f} ms on Ray with {workers} workers"),
         ):
