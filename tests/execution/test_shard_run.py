@@ -11,7 +11,7 @@ from helpers.cli import ddbench, leftovers, run_inline, stable_records, sweep_fi
 
 from bench.core.errors import UserError
 from bench.execution import folder_lock
-from bench.execution.folder_lock import Part, locked
+from bench.execution.folder_lock import ShardPlace, locked
 from bench.execution.store import Store
 
 SHARED = {"methods": ["random_real", "herding", {"name": "dm", "steps": 2}], "ipc": [1]}
@@ -120,7 +120,7 @@ def test_a_shard_without_jobs_ends_well(tmp_path: Path) -> None:
 
 # --- who may be at work beside whom -------------------------------------------------------------------------
 
-ONE, TWO, OTHER = Part("abof2", "1"), Part("abof2", "2"), Part("abof12", "1")
+ONE, TWO, OTHER = ShardPlace("abof2", "1"), ShardPlace("abof2", "2"), ShardPlace("abof12", "1")
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ ONE, TWO, OTHER = Part("abof2", "1"), Part("abof2", "2"), Part("abof12", "1")
     ],
 )
 def test_only_other_shards_of_the_same_split_are_at_work_in_one_folder(
-    first: Part | None, second: Part | None, beside: bool, tmp_path: Path
+    first: ShardPlace | None, second: ShardPlace | None, beside: bool, tmp_path: Path
 ) -> None:
     with locked(tmp_path / "out", first):
         refused = contextlib.nullcontext() if beside else pytest.raises(UserError, match="is at work in")
