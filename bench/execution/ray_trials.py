@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -10,14 +9,13 @@ from types import SimpleNamespace
 from typing import Any
 
 from bench.core.io import temporary
-from bench.core.signals import stop_on_signals
 from bench.execution.capacity import Capacity
 from bench.execution.deaths import RETRIES
 from bench.execution.halving import FIRST, KEPT
 from bench.execution.jobs import JobContext
 from bench.execution.queue import Outcome
 from bench.execution.ray_cluster import Cluster, bundle, seen_nodes
-from bench.execution.ray_tune import LOOK_S, OldestFirstScheduler, Unpickled
+from bench.execution.ray_tune import LOOK_S, OldestFirstScheduler, Unpickled, ending_in
 from bench.execution.trials import TrialStopped, pack_trial, run_trial, unpack_trial
 from bench.execution.tuning import CellTrials, Tell, Tuning
 from bench.records.trial import WHOLE, TrialRecord
@@ -163,17 +161,8 @@ def run_trials_ray(tuning: Tuning, there: Cluster, tell: Tell) -> Outcome:
     there.head.scratch = scratch
     searcher = TrialSearcher(tuning, there, tell)
     logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
-    try:
-        with stop_on_signals():
-            _tuner(searcher, context, scratch).fit()
-    except KeyboardInterrupt:
-        outcome.interrupted = not there.head.lost
-    except Exception:
-        if not there.head.gone():  # else it is Ray's own
-            raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    outcome.lost = there.head.lost
+    with ending_in(outcome, there.head, scratch):
+        _tuner(searcher, context, scratch).fit()
     outcome.failed = dict.fromkeys(searcher.died, f"its process died {RETRIES + 1} times")
     return outcome
 

@@ -1,5 +1,6 @@
 """The whole graph as one Ray Tune run. Of the harness, the modules ray_* alone import ray."""
 
+import contextlib
 import dataclasses
 import logging
 import os
@@ -8,7 +9,7 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -233,6 +234,23 @@ def _serve(home: Home) -> Any:
     )
 
 
+@contextlib.contextmanager
+def ending_in(outcome: Outcome, head: HeadWatch, scratch: Path) -> Iterator[None]:
+    """Ctrl-C and the loss of a server end the block, and are noted in the outcome; the scratch folder "
+    "goes."""
+    try:
+        with stop_on_signals():
+            yield
+    except KeyboardInterrupt:
+        outcome.interrupted = not head.lost
+    except Exception:  # of many kinds, once a server is gone
+        if not head.gone():
+            raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    outcome.lost = head.lost
+
+
 def run_ray(queue: ReadyQueue, context: JobContext, progress: Progress, there: Cluster) -> Outcome:
     """Run until nothing is left (inside `cluster`), with reused actors for the jobs that get the same."""
     outcome = Outcome(there.slots, start=there.start_s, limits=there.capacity.limits)
@@ -244,17 +262,8 @@ def run_ray(queue: ReadyQueue, context: JobContext, progress: Progress, there: C
     tuner = _tuner(searcher, scheduler, context, home, _serve(home) if there.joined else None)
     logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # the summary names what failed, and why
     outcome.begin()
-    try:
-        with stop_on_signals():
-            tuner.fit()
-    except KeyboardInterrupt:
-        outcome.interrupted = not there.head.lost
-    except Exception:
-        if not there.head.gone():  # else it is Ray's own
-            raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    outcome.lost = there.head.lost
+    with ending_in(outcome, there.head, scratch):
+        tuner.fit()
     outcome.end()
     return outcome
 
